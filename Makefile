@@ -1,0 +1,38 @@
+# Every target works alone on a fresh clone: it installs what it needs into .venv first, and skips that when it is done.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# Ray workers and DeepSpeed look for tools (ninja, ray) on PATH.
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+.PHONY: help install demo test lint
+help:
+	@echo "make demo     train a small teacher, distil it and show the result"
+	@echo "make test     lint, types, import order and all tests"
+	@echo "make lint     lint, types and import order only"
+	@echo "make install  install into $(VENV) (PYTHON=python3.12 to choose the interpreter)"
+
+install: $(INSTALLED)
+
+demo: $(INSTALLED)
+	$(RUN) $(BIN)/python launch/demo.py
+
+test: lint
+	$(RUN) $(BIN)/python -m pytest -q --durations=15
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The stamp is written last, so an interrupted installation is taken up again. pip writes the RECORD of a package last:
+# a package without one is half installed, and pip would take it for complete.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] <= (3, 12) or sys.exit(f"pidscale needs Python 3.11 or 3.12, $(PYTHON) is {v[0]}.{v[1]}: run make PYTHON=python3.11")'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@for d in $(VENV)/lib/python3*/site-packages/*.dist-info; do [ ! -d "$$d" ] || [ -f "$$d/RECORD" ] || rm -r "$$d"; done
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,dev]'
+	@touch $@

@@ -1,0 +1,34 @@
+"""Make a shard set: python launch/make_shards.py pde=darcy pde.points=64 data.path=shards/darcy64 data.train=4096"""
+
+from __future__ import annotations
+
+from entry import run
+
+from pidscale.cluster import connect
+from pidscale.config import Settings
+from pidscale.generate.make import make_shard_set
+from pidscale.meter import ProgressLine
+from pidscale.pde import build_pde
+
+
+def main(settings: Settings) -> None:
+    """Make what is missing of the set, in parallel Ray tasks."""
+    data, pde = settings.data, build_pde(settings.pde.name, settings.pde.params)
+    connect()
+    line = ProgressLine("shards", data.train + data.test)
+    manifest = make_shard_set(
+        pde,
+        data.path,
+        {"train": data.train, "test": data.test},
+        grid=pde.grid(settings.pde.points),
+        seed=data.seed,
+        samples_per_shard=data.samples_per_shard,
+        progress=lambda done, total: line.show(done),
+    )
+    line.close()
+    floor = manifest.truth_residual["train"]
+    print(f"shards: {data.path}, residual of the stored truth: l2 {floor['l2']:.1e}, dual {floor['dual']:.1e}")
+
+
+if __name__ == "__main__":
+    run(main)

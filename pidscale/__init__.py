@@ -1,0 +1,31 @@
+"""pidscale: one-step generators of PDE fields, distilled with the equation's residual, trained at scale.
+
+    import pidscale
+    student = pidscale.load_student("runs/demo/student")
+    fields = student.sample(n=16, seed=0)
+
+Loading and using a student needs torch, numpy and safetensors only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["UserError", "__version__", "load_student"]
+
+if TYPE_CHECKING:
+    from pidscale.config import UserError
+    from pidscale.student.load import load_student
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_student":
+        from pidscale.student.load import load_student
+
+        return load_student
+    if name == "UserError":
+        from pidscale.config import UserError
+
+        return UserError
+    raise AttributeError(f"module 'pidscale' has no attribute {name!r}")

@@ -1,0 +1,237 @@
+"""Ray Train around the two loops: placement, checks before anything starts, restarts, worker entry, live progress.
+
+Knows Ray; knows no models and no equations beyond what it hands on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+import torch.distributed as dist
+
+from pidscale.config import ClusterSettings, Settings, UserError, check, from_plain, to_plain
+from pidscale.distill import loop as distill_loop
+from pidscale.engine.phases import begin, finish, run_folder
+from pidscale.engine.plan import check_model, model_description, plan_text
+from pidscale.engine.reporting import STOP_FILE, Reporter, Stopped
+from pidscale.generate.problem import open_problem
+from pidscale.meter import ProgressLine
+from pidscale.parallel.mesh import Mesh
+from pidscale.teacher import loop as teacher_loop
+
+
+def connect() -> None:
+    """Join the Ray that this job or the environment names, or start one on this machine."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    local = "RAY_ADDRESS" not in os.environ
+    quiet: dict[str, Any] = {"include_dashboard": False} if local else {}
+    ray.init(logging_level=logging.ERROR, log_to_driver=False, **quiet)
+
+
+def check_resources(settings: ClusterSettings) -> None:
+    """Raise UserError where the cluster as it is cannot hold the workers."""
+    have = ray.cluster_resources()
+    wanted = {"CPU": settings.workers * settings.cpus_per_worker, "GPU": settings.workers if settings.use_gpu else 0}
+    for name, count in wanted.items():
+        if count > have.get(name, 0):
+            raise UserError(
+                f"cluster.workers={settings.workers}: they need {count} {name}s, this Ray cluster has "
+                f"{have.get(name, 0):.0f}; use fewer workers, or start Ray with more"
+            )
+
+
+class _Bulletin:
+    """The newest word of the first worker, for the driver's live line, and what it has to say besides."""
+
+    def __init__(self) -> None:
+        self.latest: tuple[int, int, str] | None = None
+        self.texts: list[str] = []
+
+    def post(self, done: int, total: int, note: str) -> None:
+        self.latest = (done, total, note)
+
+    def say(self, text: str) -> None:
+        self.texts.append(text)
+
+    def read(self) -> tuple[tuple[int, int, str] | None, list[str]]:
+        texts, self.texts = self.texts, []
+        return self.latest, texts
+
+
+@contextlib.contextmanager
+def _live_line(label: str, bulletin: Any) -> Iterator[None]:
+    """Show what the bulletin says until the body ends."""
+    ended = threading.Event()
+    line: ProgressLine | None = None
+
+    def look() -> None:
+        nonlocal line
+        with contextlib.suppress(ray.exceptions.RayError):
+            latest, texts = ray.get(bulletin.read.remote())
+            for text in texts:
+                print(text, flush=True)
+            if latest is not None:
+                line = line or ProgressLine(label, latest[1])
+                line.show(latest[0], latest[2])
+
+    def watch() -> None:
+        while not ended.wait(0.5):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        look()
+        if line is not None:
+            line.close()
+
+
+@contextlib.contextmanager
+def _stop_on_signal(folder: Path) -> Iterator[None]:
+    """SIGTERM (as `ray job stop` sends it) asks the loops for a checkpoint through a stop file."""
+    stop = folder / STOP_FILE
+    stop.unlink(missing_ok=True)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.touch())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def worker(parcel: dict[str, Any]) -> None:
+    """Entry of one Ray Train worker: set up the mesh, then run the loop of the phase."""
+    import ray.train
+    from ray.train.torch import get_device
+
+    settings, folder = from_plain(Settings, parcel["settings"]), Path(parcel["folder"])
+    context = ray.train.get_context()
+    mesh = Mesh(context.get_world_rank(), context.get_world_size(), get_device())
+    bulletin = parcel["bulletin"]
+
+    def progress(done: int, total: int, note: str) -> None:
+        if mesh.first:
+            bulletin.post.remote(done, total, note)
+
+    try:
+        LOOPS[parcel["phase"]](settings, folder, mesh, Reporter(folder, progress, bulletin.say.remote))
+    except Stopped as stopped:
+        if mesh.first:
+            bulletin.say.remote(str(stopped))
+            (folder / STOP_FILE).unlink(missing_ok=True)
+    dist.barrier()
+
+
+LOOPS: dict[str, Callable[[Settings, Path, Mesh, Reporter], dict[str, Any]]] = {
+    "teacher": teacher_loop.train,
+    "distill": distill_loop.train,
+}
+
+
+def fit(phase: str, settings: Settings, folder: Path) -> None:
+    """Run a phase on the cluster. Raises UserError with the worker's own line where a worker met a user's mistake."""
+    from ray.train import ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import FailureConfig, RunConfig
+
+    check(settings)
+    connect()
+    c = settings.cluster
+    check_resources(c)
+    bulletin = ray.remote(num_cpus=0)(_Bulletin).remote()
+    parcel = {"settings": to_plain(settings), "folder": str(folder), "phase": phase, "bulletin": bulletin}
+    resources = {"CPU": c.cpus_per_worker} | ({"GPU": 1} if c.use_gpu else {})
+    trainer = TorchTrainer(
+        worker,
+        train_loop_config=parcel,
+        torch_config=TorchConfig(timeout_s=c.timeout),
+        scaling_config=ScalingConfig(num_workers=c.workers, use_gpu=c.use_gpu, resources_per_worker=resources),
+        run_config=RunConfig(  # type: ignore[arg-type]
+            name=f"{phase}-{int(time.time() * 1000)}",  # our checkpoints alone decide where to resume
+            storage_path=str(folder / "ray"),
+            failure_config=FailureConfig(max_failures=c.max_failures),
+            worker_runtime_env={"env_vars": _worker_environment(c)},
+        ),
+    )
+    with _stop_on_signal(folder), _live_line(phase, bulletin):
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise _users(error) from None
+
+
+def _worker_environment(settings: ClusterSettings) -> dict[str, str]:
+    environment = {"OMP_NUM_THREADS": str(settings.cpus_per_worker)}
+    return environment if settings.use_gpu else environment | {"DS_ACCELERATOR": "cpu"}
+
+
+def _users(error: Exception) -> Exception:
+    """The user's mistake behind a failed run, if there is one; else the failure itself."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        cause: BaseException | None = failure
+        while cause is not None:
+            for known in (UserError, ValueError, torch.OutOfMemoryError):
+                if isinstance(cause, known):
+                    return UserError(str(cause).splitlines()[0])
+            cause = getattr(cause, "base_exc", None) or cause.__cause__
+    return error
+
+
+def run_phase(phase: str, settings: Settings) -> Path:
+    """Check everything a driver can check, then run a phase (`teacher` or `distill`) unless it is finished already.
+
+    Returns the run's folder. Raises UserError before any worker starts wherever that is possible.
+    """
+    settings = absolute(settings)
+    check(settings)
+    folder = run_folder(settings)
+    problem = open_problem(settings.pde, settings.data)
+    inputs = {"data.path (its data_hash)": problem.manifest.data_hash}
+    if phase == "teacher":
+        description = model_description(settings, problem.shape[0])
+    else:
+        card = distill_loop.open_teacher(settings, folder, problem, torch.device("cpu")).card
+        description = card["architecture"]
+        inputs["distill.teacher (its weights)"] = card["weights"]["sha256"]
+    parameters = check_model(settings, description, settings.pde.points)
+    if not begin(phase, settings, inputs):
+        print(f"{phase}: finished already in {folder}")
+        return folder
+    print(f"{phase}: {plan_text(settings, parameters)}", flush=True)
+    print(f"{phase}: tensorboard --logdir {folder / 'tb'}", flush=True)
+    fit(phase, settings, folder)
+    if not (folder / ("teacher" if phase == "teacher" else "student") / "card.json").exists():
+        raise UserError(f"{folder}: {phase} was stopped; the same command goes on from its last checkpoint")
+    finish(phase, settings, inputs)
+    return folder
+
+
+def absolute(settings: Settings) -> Settings:
+    """The settings with absolute paths: workers have working directories of their own."""
+    d = settings.distill
+    return replace(
+        settings,
+        data=replace(settings.data, path=str(Path(settings.data.path).absolute())),
+        run=replace(settings.run, folder=str(Path(settings.run.folder).absolute())),
+        distill=replace(d, teacher=str(Path(d.teacher).absolute()) if d.teacher else None),
+    )

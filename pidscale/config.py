@@ -1,0 +1,251 @@
+"""Typed settings as frozen dataclasses, one section for each part of a run. An unknown key or a wrong type is an error.
+
+Knows no Hydra (launch/ composes the files), no ranks and no equations: it receives and gives plain values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+
+class UserError(Exception):
+    """A user's mistake: one clear line that names the file or key, what was expected and what to do."""
+
+
+@dataclass(frozen=True)
+class PdeSettings:
+    """Which equation, with which parameters, on how many points a side."""
+
+    name: str = "darcy"
+    params: dict[str, Any] = field(default_factory=dict)
+    points: int = 32
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The shard set: where it is, how many samples each split has, how it is read."""
+
+    path: str = "shards/darcy32"
+    train: int = 8192
+    test: int = 2048
+    samples_per_shard: int = 512
+    seed: int = 0
+    verify: bool = True
+    prefetch: int = 2
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The network: kind and size choose a preset, `change` replaces values of it, precision is fp32 or bf16."""
+
+    kind: str = "unet"
+    size: str = "tiny"
+    change: dict[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What both loops share: how many steps, on what batches, at which rate. global_batch counts all workers."""
+
+    steps: int = 3000
+    global_batch: int = 64
+    micro_batch: int = 32  # the most samples one worker holds at once; accumulation follows from it
+    lr: float = 2.0e-3
+    warmup: int = 100
+    clip: float = 1.0
+    ema: float = 0.03  # half-life of the weight average as a share of the steps done so far
+    log_every: int = 25
+    checkpoint_every: int = 500
+    keep: int = 2
+
+
+@dataclass(frozen=True)
+class TeacherSettings(TrainSettings):
+    """Training of the teacher. sigma_max and p_mean follow from data and grid where they are null."""
+
+    evaluate_every: int = 1000
+    evaluate_samples: int = 64
+    evaluate_steps: int = 9
+    sigma_max: float | None = None
+    p_mean: float | None = None
+
+
+@dataclass(frozen=True)
+class LambdaSettings:
+    """Weights of the residual's terms, dimensionless: each term is divided by its own scale of the teacher's samples."""
+
+    l2: float = 0.01
+    dual: float = 0.1
+    boundary: float = 0.01
+
+
+@dataclass(frozen=True)
+class DistillSettings(TrainSettings):
+    """Distillation. A ring of `ring` rows of global_batch endpoints, each used `reuse` times, made `chunk` at a time."""
+
+    teacher: str | None = None  # folder of a consolidated teacher; this run's own where null
+    solver: str = "heun"
+    solver_steps: int = 18
+    ring: int = 24
+    reuse: int = 24
+    chunk: int = 32
+    norm: str = "both"  # l2, dual or both
+    weights: LambdaSettings = field(default_factory=LambdaSettings)
+    gradient_to: str = "solution"  # which channels the residual may move: `solution`, or `all` of them
+    twin: bool = True  # train the lambda = 0 student beside the student, on the same endpoints
+    scale_samples: int = 512
+    scale_steps: int = 18
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """The report: how many samples, how many steps the teacher rows take."""
+
+    samples: int = 1024
+    teacher_steps: list[int] = field(default_factory=lambda: [4, 9, 18])
+    seed: int = 1000
+    batch: int = 64
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """Workers and ZeRO. `deepspeed` goes to DeepSpeed as it stands, once checked."""
+
+    workers: int = 2
+    cpus_per_worker: int = 1
+    use_gpu: bool = False
+    zero_stage: int = 1
+    max_failures: int = 0
+    timeout: int = 1800
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The run's name, where runs live, its seed, and what to do with an existing one: auto, must or never resume."""
+
+    name: str = "run"
+    folder: str = "runs"
+    seed: int = 0
+    resume: str = "auto"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a run."""
+
+    pde: PdeSettings = field(default_factory=PdeSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    distill: DistillSettings = field(default_factory=DistillSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+
+
+T = TypeVar("T")
+
+
+def from_plain(kind: type[T], plain: Mapping[str, Any], where: str = "") -> T:
+    """Build a settings dataclass from plain values. Raises UserError that names an unknown key or a wrong type."""
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in plain.items():
+        name = f"{where}.{key}" if where else str(key)
+        if key not in hints:
+            close = difflib.get_close_matches(str(key), hints, n=1)
+            advice = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(hints))}"
+            raise UserError(f"{name}: unknown setting; {advice}")
+        values[key] = _value(hints[key], value, name)
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{name}={value!r}: expected a section with keys")
+        return from_plain(typing.cast(type, hint), value, name)
+    if isinstance(hint, types.UnionType):
+        return None if value is None else _value(typing.get_args(hint)[0], value, name)
+    origin = typing.get_origin(hint) or hint
+    if origin is list and isinstance(value, list):
+        return [_value(typing.get_args(hint)[0], item, name) for item in value]
+    if origin is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, origin) or (isinstance(value, bool) and origin is not bool):
+        raise UserError(f"{name}={value!r}: expected {origin.__name__}, got {type(value).__name__}")
+    return dict(value) if origin is dict else value
+
+
+def to_plain(settings: Any) -> dict[str, Any]:
+    """Settings as plain JSON values."""
+    return dataclasses.asdict(settings)
+
+
+def check(settings: Settings) -> None:
+    """Check ranges and choices, section by section. Raises UserError that names the key."""
+    s = settings
+    choices = {
+        "distill.solver": (s.distill.solver, ("heun", "euler")),
+        "distill.norm": (s.distill.norm, ("l2", "dual", "both")),
+        "distill.gradient_to": (s.distill.gradient_to, ("solution", "all")),
+        "model.precision": (s.model.precision, ("fp32", "bf16")),
+        "run.resume": (s.run.resume, ("auto", "must", "never")),
+        "cluster.zero_stage": (s.cluster.zero_stage, (0, 1, 2, 3)),
+    }
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise UserError(f"{name}={value!r}: expected one of {', '.join(map(str, allowed))}")
+    for section, keys in _POSITIVE.items():
+        for key in keys:
+            if getattr(getattr(s, section), key) <= 0:
+                raise UserError(f"{section}.{key}={getattr(getattr(s, section), key)}: expected more than 0")
+    for section in ("teacher", "distill"):
+        if getattr(s, section).global_batch < s.cluster.workers:
+            raise UserError(
+                f"{section}.global_batch={getattr(s, section).global_batch} is smaller than "
+                f"cluster.workers={s.cluster.workers}: give every worker at least one sample, or use fewer workers"
+            )
+        if getattr(s, section).clip < 0 or getattr(s, section).warmup < 0:
+            raise UserError(f"{section}.clip and {section}.warmup: expected 0 (off) or more")
+    for key in ("l2", "dual", "boundary"):
+        if getattr(s.distill.weights, key) < 0:
+            raise UserError(f"distill.weights.{key}={getattr(s.distill.weights, key)}: expected 0 or more")
+    _check_rows(s)
+    if not s.run.name or "/" in s.run.name or s.run.name.startswith("."):
+        raise UserError(f"run.name={s.run.name!r}: expected a folder name without '/' that does not start with '.'")
+
+
+_LOOP = ["steps", "micro_batch", "lr", "ema", "log_every", "checkpoint_every", "keep"]
+_POSITIVE = {
+    "pde": ["points"],
+    "data": ["train", "test", "samples_per_shard", "prefetch"],
+    "teacher": [*_LOOP, "evaluate_every", "evaluate_samples", "evaluate_steps"],
+    "distill": [*_LOOP, "solver_steps", "ring", "reuse", "chunk", "scale_samples", "scale_steps"],
+    "evaluate": ["samples", "batch"],
+    "cluster": ["workers", "cpus_per_worker", "timeout"],
+}
+
+
+def _check_rows(s: Settings) -> None:
+    share, d = s.distill.global_batch // s.cluster.workers, s.distill
+    if d.global_batch % s.cluster.workers or share % d.chunk:
+        raise UserError(
+            f"distill.chunk={d.chunk} must divide the {d.global_batch} / {s.cluster.workers} samples of each worker "
+            "(distill.global_batch / cluster.workers), so that endpoints are made in the same chunks everywhere"
+        )
+    if d.scale_samples % (d.chunk * s.cluster.workers):
+        raise UserError(
+            f"distill.scale_samples={d.scale_samples} must be a multiple of distill.chunk * cluster.workers "
+            f"= {d.chunk * s.cluster.workers}"
+        )
+    if min(s.evaluate.teacher_steps, default=0) < 1:
+        raise UserError(f"evaluate.teacher_steps={s.evaluate.teacher_steps}: expected step counts of 1 or more")

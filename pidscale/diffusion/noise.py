@@ -1,0 +1,66 @@
+"""Noise levels: how much to add in training, and the levels a solver visits. Knows no networks, ranks or equations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+KEPT = 0.99  # least share of the strongest mode's standard deviation that a schedule may keep
+
+
+@dataclass(frozen=True)
+class EdmNoise:
+    """The EDM schedule (Karras et al. 2022): sigma from sigma_min to sigma_max, log-normal levels in training."""
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+    p_mean: float = -1.2
+    p_std: float = 1.2
+    sigma_data: float = 0.5
+
+    def describe(self) -> dict[str, float]:
+        """The schedule as plain JSON values."""
+        return asdict(self)
+
+    def levels(self, steps: int) -> Tensor:
+        """The levels of `steps` solver steps, float64 [steps + 1], from sigma_max down to 0 (eq. 5)."""
+        ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+        top, bottom = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
+        return torch.cat([(top + ramp * (bottom - top)) ** self.rho, torch.zeros(1, dtype=torch.float64)])
+
+    def training_level(self, normal_B: Tensor) -> Tensor:
+        """Levels for training from standard normal numbers [B]."""
+        return (self.p_mean + self.p_std * normal_B).exp()
+
+
+def edm_for(
+    strongest_mode: float, points: int, sigma_max: float | None = None, p_mean: float | None = None
+) -> EdmNoise:
+    """Return the schedule for data whose strongest orthonormal mode has this standard deviation (in units of the model).
+
+    A flow that starts from noise of sigma_max alone keeps sigma_max / sqrt(sigma_max^2 + s1^2) of that mode; less than
+    99 % is refused with a ValueError. points: grid points a side.
+    """
+    chosen = sigma_max or max(80.0, 10.0 * strongest_mode)
+    kept = chosen / math.hypot(chosen, strongest_mode)
+    if kept < KEPT:
+        raise ValueError(
+            f"teacher.sigma_max={chosen:g} keeps {kept:.1%} of the strongest mode of this data "
+            f"(standard deviation {strongest_mode:.3g}): at least {KEPT:.0%} is needed, so {10 * strongest_mode:.0f} or more"
+        )
+    return EdmNoise(sigma_max=chosen, p_mean=-1.2 + math.log(points / 32) if p_mean is None else p_mean)
+
+
+def strongest_mode(fields_BCYX: Tensor, iterations: int = 30) -> float:
+    """Standard deviation of the strongest orthonormal mode of a batch of normalised fields, by power iteration."""
+    flat = fields_BCYX.flatten(1).double()
+    flat = flat - flat.mean(dim=0)
+    vector = flat[0] / flat[0].norm()
+    for _ in range(iterations):
+        vector = flat.T @ (flat @ vector)
+        vector = vector / vector.norm()
+    return float((flat @ vector).square().mean().sqrt())

@@ -1,0 +1,32 @@
+"""Between physical units and the units of the model. Knows no equations, no files and no ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Per-channel mean and standard deviation of the training data; the model sees standard deviation sigma_data."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    sigma_data: float = 0.5
+
+    def _columns(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        mean = torch.tensor(self.mean, dtype=like.dtype, device=like.device).reshape(1, -1, 1, 1)
+        std = torch.tensor(self.std, dtype=like.dtype, device=like.device).reshape(1, -1, 1, 1)
+        return mean, std / self.sigma_data
+
+    def encode(self, physical_BCYX: Tensor) -> Tensor:
+        """Physical units to the units of the model."""
+        mean, scale = self._columns(physical_BCYX)
+        return (physical_BCYX - mean) / scale
+
+    def decode(self, x_BCYX: Tensor) -> Tensor:
+        """Units of the model to physical units, float32 or better."""
+        mean, scale = self._columns(x_BCYX)
+        return x_BCYX * scale + mean

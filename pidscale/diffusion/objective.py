@@ -1,0 +1,21 @@
+"""The denoising objective. Knows no ranks, files or equations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from pidscale.diffusion.noise import EdmNoise
+
+
+def denoising_errors(
+    denoiser: Callable[[Tensor, Tensor], Tensor], noise: EdmNoise, x_BCYX: Tensor, sigma_B: Tensor, eps_BCYX: Tensor
+) -> Tensor:
+    """Weighted squared error of each sample, [B], mean over its points (Karras et al. 2022, eq. 8).
+
+    x: clean normalised fields; sigma: level of each sample; eps: standard normal fields.
+    """
+    denoised = denoiser(x_BCYX + sigma_B.reshape(-1, 1, 1, 1) * eps_BCYX, sigma_B)
+    weight = (sigma_B.square() + noise.sigma_data**2) / (sigma_B * noise.sigma_data).square()
+    return weight * (denoised - x_BCYX).square().flatten(1).mean(dim=1)

@@ -1,0 +1,1 @@
+"""Distillation of a frozen teacher into one-step students."""

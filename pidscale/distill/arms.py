@@ -1,0 +1,97 @@
+"""The students of one distillation: the student itself and, on request, its lambda = 0 twin, on the same endpoints.
+
+Knows no Ray and no files but those of a checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pidscale.config import Settings
+from pidscale.diffusion.solvers import one_step
+from pidscale.distill.objectives import Physics, piddm
+from pidscale.engine.ema import Ema
+from pidscale.engine.schedule import MicroPlan
+from pidscale.engine.zero import Zero, ZeroSettings
+from pidscale.meter import StepTimer
+from pidscale.models import build_denoiser
+from pidscale.models.precondition import Denoiser
+from pidscale.parallel.mesh import Mesh
+from pidscale.student.load import Generator
+
+
+@dataclass
+class Arm:
+    """One student in training. physics None is the lambda = 0 twin. seconds: spent on it alone."""
+
+    name: str
+    settings: Settings
+    teacher: Generator
+    physics: Physics | None
+    plan: MicroPlan
+    mesh: Mesh
+    zero: Zero
+    ema: Ema
+    seconds: float = 0.0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    steps: int = 0
+
+    def gradients(self, eps_BCYX: Tensor, endpoint_BCYX: Tensor, timer: StepTimer) -> None:
+        """All micro-steps of a global batch from this rank's noise and endpoints; parts of the loss are added up."""
+        batch = self.settings.distill.global_batch
+        for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
+            with timer.part("student"):
+                x = one_step(self.zero, eps_BCYX[index], self.teacher.noise.sigma_max)
+            with timer.part("residual"):
+                loss, parts = piddm(x, endpoint_BCYX[index], self.physics)
+            with timer.part("student"):
+                self.zero.backward((weight * loss).sum() / batch)
+            for name, values in {"loss": loss, **parts}.items():
+                share = (weight * values.detach()).sum() / batch
+                self.sums[name] = self.sums.get(name, torch.zeros_like(share)) + share
+        self.steps += 1
+
+    def take_means(self) -> dict[str, float]:
+        """Means over the global batches since the last call: loss, match, and the residuals as root mean squares."""
+        values = self.mesh.sum(torch.stack(list(self.sums.values()))) / max(1, self.steps)
+        means = dict(zip(self.sums, values.tolist(), strict=True))
+        self.sums, self.steps = {}, 0
+        return {k: v if k in ("loss", "match") else v**0.5 for k, v in means.items()}
+
+    def averaged(self) -> Denoiser:
+        """A plain copy of the network with the averaged weights, on this rank's device."""
+        plain = plain_copy(self.teacher, self.settings)
+        plain.load_state_dict(self.ema.whole())
+        return plain.to(self.mesh.device).eval()
+
+    def save(self, folder: Path, average: dict[str, Tensor]) -> None:
+        """Write this rank's files of a checkpoint."""
+        self.zero.save(folder, f"zero-{self.name}")
+        if self.mesh.first:
+            save_file(average, folder / f"ema-{self.name}.safetensors")
+
+    def restore(self, folder: Path) -> None:
+        """Load what `save` wrote."""
+        self.zero.load(folder, f"zero-{self.name}")
+        self.ema.restore(load_file(folder / f"ema-{self.name}.safetensors"))
+
+
+def plain_copy(teacher: Generator, settings: Settings) -> Denoiser:
+    """A trainable network of the teacher's architecture."""
+    return build_denoiser(teacher.card["architecture"], teacher.noise.sigma_data, settings.model.precision)
+
+
+def build_arm(
+    name: str, settings: Settings, teacher: Generator, physics: Physics | None, plan: MicroPlan, mesh: Mesh
+) -> Arm:
+    """A student that starts from the teacher's weights."""
+    model = plain_copy(teacher, settings).to(mesh.device)
+    model.load_state_dict(teacher.denoiser.state_dict())
+    d, stage = settings.distill, settings.cluster.zero_stage
+    zero = Zero(model, ZeroSettings(stage, plan.micro, plan.accumulation, d.clip, settings.cluster.deepspeed), mesh)
+    return Arm(name, settings, teacher, physics, plan, mesh, zero, Ema(zero.module, stage, mesh, d.ema))

@@ -1,0 +1,226 @@
+"""A frozen teacher and counters to one-step students: the second and last training loop. Knows nothing of Ray.
+
+Every rank calls `train` with the same settings. Endpoints come from the teacher on the fly, through a bounded ring.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pidscale.config import Settings, UserError, to_plain
+from pidscale.diffusion.solvers import one_step
+from pidscale.distill.arms import Arm, build_arm
+from pidscale.distill.objectives import TERMS, Physics, active_weights, frozen_scales
+from pidscale.distill.ring import Ring
+from pidscale.distill.rollout import Rollout, checksum
+from pidscale.engine import checkpoint
+from pidscale.engine.consolidate import card, publish
+from pidscale.engine.pictures import picture_row
+from pidscale.engine.reporting import Reporter, Stopped
+from pidscale.engine.schedule import learning_rate, micro_plan
+from pidscale.generate.problem import Problem, open_problem
+from pidscale.meter import Board, StepTimer
+from pidscale.metrics import residual_rms
+from pidscale.parallel.mesh import Mesh
+from pidscale.pde.base import residual_squares
+from pidscale.records.read import ShardSet
+from pidscale.student.load import Generator, load_student
+
+
+def open_teacher(settings: Settings, folder: Path, problem: Problem, device: torch.device) -> Generator:
+    """Load the frozen teacher and check that it is one, of this equation on this grid. Raises UserError."""
+    path = settings.distill.teacher or folder / "teacher"
+    teacher = load_student(path, device)
+    if teacher.card["kind"] != "teacher":
+        raise UserError(f"{path}: holds a {teacher.card['kind']}, expected a teacher; set distill.teacher")
+    for key, have, want in (
+        ("equation", teacher.pde.name, problem.pde.name),
+        ("grid", teacher.grid.describe(), problem.grid.describe()),
+    ):
+        if have != want:
+            raise UserError(f"{path}: teacher of {key} {have}, the settings say {want}; set distill.teacher or the pde")
+    return teacher
+
+
+def measure_scales(settings: Settings, problem: Problem, rollout: Rollout, mesh: Mesh) -> dict[str, float]:
+    """s_k^2 by term: mean squared residuals of the teacher's own samples, once, split over the ranks."""
+    total, chunk = settings.distill.scale_samples, rollout.chunk
+    mine = mesh.slice(total // chunk)
+    endpoints = rollout.endpoints(torch.arange(mine.start * chunk, mine.stop * chunk))
+    squares = residual_squares(problem.pde, problem.grid, problem.normaliser.decode(endpoints.fields_BCYX))
+    sums = mesh.sum(torch.stack([squares[k].double().sum() for k in TERMS])) / total
+    truth = torch.from_numpy(ShardSet(settings.data.path, "train").read(range(64)))
+    trivial = residual_rms(problem.pde, problem.grid, problem.pde.trivial(truth))
+    return frozen_scales(
+        dict(zip(TERMS, sums.tolist(), strict=True)), problem.manifest.truth_residual["train"], trivial
+    )
+
+
+def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> dict[str, Any]:
+    """Distil, checkpoint and consolidate into folder/student (and folder/student-lambda0); resume where it stopped.
+
+    Returns the last training means by arm. Raises Stopped after a checkpoint when a stop was asked for.
+    """
+    problem, d = open_problem(settings.pde, settings.data), settings.distill
+    teacher = open_teacher(settings, folder, problem, mesh.device)
+    root, stage = folder / "checkpoints" / "distill", settings.cluster.zero_stage
+    found = checkpoint.newest(root, stage, mesh, reporter.say)
+    began = time.perf_counter()
+    scaling = Rollout(teacher, "heun", d.scale_steps, d.chunk, settings.run.seed, "distill/scale")
+    scales = found.state["scales"] if found else measure_scales(settings, problem, scaling, mesh)
+    weights = active_weights(d.weights, d.norm)
+    physics = Physics(problem.pde, problem.grid, problem.normaliser, weights, scales, d.gradient_to)
+    plan = micro_plan(d.global_batch, d.micro_batch, mesh)
+    wanted = {"student": physics} | ({"student-lambda0": None} if d.twin else {})
+    arms = [build_arm(name, settings, teacher, terms, plan, mesh) for name, terms in wanted.items()]
+    rollout = Rollout(teacher, d.solver, d.solver_steps, d.chunk, settings.run.seed)
+    mine = mesh.slice(d.global_batch)
+    ring = Ring(d.ring, d.reuse, d.global_batch, mine.start, mine.stop, settings.run.seed, rollout.endpoints)
+    first, rolling = (found.step, float(found.state["endpoint_seconds"])) if found else (0, 0.0)
+    if found:
+        for arm in arms:
+            arm.restore(found.folder)
+            arm.seconds = float(found.state["arm_seconds"][arm.name])
+    rolling += 0.0 if found else time.perf_counter() - began
+    board = Board(folder / "tb" / "distill" if mesh.first else None, first)
+    board.text("config", json.dumps(to_plain(settings), indent=1))
+    timer = StepTimer(torch.cuda.synchronize if mesh.device.type == "cuda" else None)
+    logged, last = (time.perf_counter(), first), {}
+
+    for step in range(first, d.steps):
+        with timer.part("teacher"):
+            began = time.perf_counter()
+            endpoints = ring.take(step)
+            rolling += time.perf_counter() - began
+        with timer.part("data"):
+            eps = rollout.eps(endpoints.counters)
+            if not torch.equal(checksum(eps), endpoints.checksums):
+                raise RuntimeError(f"step {step}: noise and endpoint do not belong together")
+        for arm in arms:
+            began = time.perf_counter()
+            arm.gradients(eps, endpoints.fields_BCYX, timer)
+            with timer.part("optimiser"):
+                norm, applied = arm.zero.step(learning_rate(d, step))
+                arm.ema.update(step)
+            arm.seconds += time.perf_counter() - began
+            if not applied:
+                reporter.say(f"warning: {arm.name} step {step} skipped: its gradient is not finite")
+            board.scalars({f"{arm.name}/gradient_norm": norm}, step + 1)
+        done = step + 1
+        if done % d.log_every == 0 or done == d.steps:
+            now = time.perf_counter()
+            last = {arm.name: arm.take_means() for arm in arms}
+            _log(board, last, timer, now - logged[0], done - logged[1], learning_rate(d, step), ring, settings, done)
+            match = last["student"]["match"]
+            reporter.progress(done, d.steps, f"match {match:.4f} residual {last['student']['l2']:.3f}")
+            logged = (now, done)
+        stopping = done % d.log_every == 0 and reporter.stopped(mesh)
+        if (done % d.checkpoint_every == 0 or stopping) and done < d.steps:
+            state = {
+                "scales": scales,
+                "endpoint_seconds": rolling,
+                "arm_seconds": {arm.name: arm.seconds for arm in arms},
+            }
+            _save(arms, root, done, state)
+            _picture(arms, rollout, board, settings, problem, done)
+        if stopping and done < d.steps:
+            raise Stopped(f"distillation stopped at step {done} of {d.steps} with a checkpoint in {root}")
+
+    _picture(arms, rollout, board, settings, problem, d.steps)
+    board.hparams(_flat(settings), {f"student/{k}": v for k, v in last["student"].items()})
+    board.close()
+    for arm in arms:
+        seconds = float(teacher.card["metrics"]["train_seconds"]) + rolling + arm.seconds
+        _publish(arm, folder, problem, settings, scales, last[arm.name] | {"train_seconds": seconds})
+    mesh.barrier()
+    return last
+
+
+def _log(
+    board: Board,
+    means: dict[str, dict[str, float]],
+    timer: StepTimer,
+    seconds: float,
+    steps: int,
+    lr: float,
+    ring: Ring,
+    settings: Settings,
+    done: int,
+) -> None:
+    for name, values in means.items():
+        kinds = {k: f"{name}/residual_{k}" if k in TERMS else f"{name}/loss_{k}" for k in values}
+        board.scalars({kinds[k]: v for k, v in values.items()}, done)
+    batch = settings.distill.global_batch
+    board.scalars({f"time/{name}": value / steps for name, value in timer.take().items()}, done)
+    board.scalars(
+        {"time/step": seconds / steps, "train/lr": lr, "train/fields_per_second": steps * batch / seconds}, done
+    )
+    board.scalars({"ring/fresh_fraction": ring.made / max(1, ring.used)}, done)
+
+
+def _flat(settings: Settings) -> dict[str, Any]:
+    return {f"{s}.{k}": v for s, section in to_plain(settings).items() for k, v in section.items()}
+
+
+def _save(arms: list[Arm], root: Path, step: int, state: dict[str, Any]) -> None:
+    averages = {arm.name: arm.ema.whole() for arm in arms}
+    s, mesh = arms[0].settings, arms[0].mesh
+
+    def write(folder: Path) -> None:
+        for arm in arms:
+            arm.save(folder, averages[arm.name])
+
+    checkpoint.save(root, step, state, s.cluster.zero_stage, mesh, s.distill.keep, write)
+
+
+def _picture(arms: list[Arm], rollout: Rollout, board: Board, settings: Settings, problem: Problem, step: int) -> None:
+    """Truth, teacher and students from the same noise, and their residuals; drawn by the first rank."""
+    plain = {arm.name: arm.averaged() for arm in arms}
+    if not arms[0].mesh.first:
+        return
+    endpoints = rollout.endpoints(torch.arange(rollout.chunk) + 2**60)
+    eps = rollout.eps(endpoints.counters[:4])
+    sets = {
+        "truth": torch.from_numpy(ShardSet(settings.data.path, "test").read(range(4))),
+        "teacher": problem.normaliser.decode(endpoints.fields_BCYX[:4]).cpu(),
+    }
+    with torch.no_grad():
+        for name, denoiser in plain.items():
+            x = one_step(denoiser, eps, rollout.teacher.noise.sigma_max)
+            sets[name] = problem.normaliser.decode(x).cpu()
+    board.image("fields", picture_row(problem.pde, problem.grid, sets), step)
+
+
+def _publish(
+    arm: Arm, folder: Path, problem: Problem, settings: Settings, scales: dict[str, float], metrics: dict[str, float]
+) -> None:
+    weights = arm.ema.whole()
+    if not arm.mesh.first:
+        return
+    teacher, d = arm.teacher, settings.distill
+    provenance = {
+        "data_hash": problem.manifest.data_hash,
+        "teacher": teacher.card["weights"]["sha256"],
+        "seed": settings.run.seed,
+        "steps": d.steps,
+        "endpoints": {"solver": d.solver, "steps": d.solver_steps, "reuse": d.reuse},
+        "weights": arm.physics.weights if arm.physics else {},
+        "scales": scales,
+        "gradient_to": d.gradient_to,
+    }
+    contents = card(
+        "student",
+        problem.pde,
+        problem.grid,
+        teacher.normaliser,
+        teacher.noise,
+        teacher.card["architecture"],
+        provenance,
+        metrics,
+    )
+    publish(folder / arm.name, weights, contents)

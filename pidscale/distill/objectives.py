@@ -1,0 +1,78 @@
+"""The PIDDM objective: match the teacher's endpoint, and obey the equation with the sample itself.
+
+    L = mean |d(eps) - x0|^2 + sum_k lambda_k mean R_k(d(eps))^2 / s_k^2
+
+(Zhang et al., Physics-informed distillation of diffusion models, ICML 2026, eq. 8, with normalised terms.) The terms k
+are the interior residual in its l2 and its dual norm, and the boundary. s_k^2 is the mean of R_k^2 over the teacher's own
+samples, measured once and frozen, so that lambda is dimensionless and means the same for every equation and grid.
+
+The residual may move all channels, or the solution alone: then the inputs, whose law the equation says nothing about,
+stay as the teacher drew them, and the solution is drawn to them. Knows no ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pidscale.config import LambdaSettings
+from pidscale.diffusion.normaliser import Normaliser
+from pidscale.ops.grid import Grid
+from pidscale.pde.base import Pde, input_indices, residual_squares
+
+TERMS = ("l2", "dual", "boundary")
+
+
+@dataclass(frozen=True)
+class Physics:
+    """Weights lambda_k and scales s_k^2 of the residual's terms, and which channels they may move."""
+
+    pde: Pde
+    grid: Grid
+    normaliser: Normaliser
+    weights: dict[str, float]
+    scales: dict[str, float]
+    gradient_to: str = "solution"
+
+    def squares(self, x_BCYX: Tensor) -> dict[str, Tensor]:
+        """Squared relative residuals [B] by term, of fields in the units of the model."""
+        if self.gradient_to == "solution":
+            frozen = torch.zeros(x_BCYX.shape[1], dtype=torch.bool, device=x_BCYX.device)
+            frozen[input_indices(self.pde)] = True
+            x_BCYX = torch.where(frozen[None, :, None, None], x_BCYX.detach(), x_BCYX)
+        return residual_squares(self.pde, self.grid, self.normaliser.decode(x_BCYX))
+
+
+def active_weights(weights: LambdaSettings, norm: str) -> dict[str, float]:
+    """lambda_k by term; a norm that was not chosen has weight zero."""
+    chosen = {"l2": weights.l2, "dual": weights.dual, "boundary": weights.boundary}
+    return {k: 0.0 if norm in ("l2", "dual") and k in ("l2", "dual") and k != norm else v for k, v in chosen.items()}
+
+
+def frozen_scales(
+    measured: Mapping[str, float], floor: Mapping[str, float], trivial: Mapping[str, float]
+) -> dict[str, float]:
+    """s_k^2 = max(measured, (10 floor)^2, (0.01 trivial)^2), from mean squares measured on the teacher and root mean
+    squares of the truth and of the trivial fields. A term whose trivial score is 0 (the boundary) is held to 1e-4."""
+    return {
+        k: max(measured[k], (10 * floor.get(k, 0.0)) ** 2, (0.01 * (trivial.get(k, 0.0) or 1.0)) ** 2) for k in TERMS
+    }
+
+
+def piddm(x_BCYX: Tensor, endpoint_BCYX: Tensor, physics: Physics | None) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of each sample [B] and its parts: `match`, and the squared relative residual of each term.
+
+    physics None is the lambda = 0 twin: distillation alone.
+    """
+    match = (x_BCYX - endpoint_BCYX).square().flatten(1).mean(dim=1)
+    if physics is None:
+        return match, {"match": match}
+    squares = physics.squares(x_BCYX)
+    loss = match
+    for name, weight in physics.weights.items():
+        if weight > 0:
+            loss = loss + weight / physics.scales[name] * squares[name]
+    return loss, {"match": match, **squares}

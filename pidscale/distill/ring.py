@@ -1,0 +1,59 @@
+"""A bounded ring of endpoints, each used a fixed number of times; what is used at a step is a function of the step alone.
+
+The ring has `depth` slots, each a row of one endpoint for every position of the global batch. In a pass of `depth` steps
+every slot is used once, in an order of its own; after `reuse` passes a slot's row is replaced, the slots taking turns, so
+that new rows are needed at an even rate. Position j of a batch only ever meets endpoints j, j + B, j + 2 B, ...: so each
+rank holds its own positions and nothing is exchanged, and another number of ranks sees the same global batches.
+
+Resume needs the step alone: rows in the ring are made again from their counters. Knows no ranks and no networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from pidscale import seeds
+from pidscale.distill.rollout import Endpoints
+
+
+@dataclass
+class Ring:
+    """Endpoints of the positions `first` to `last` of a global batch of `batch` samples."""
+
+    depth: int
+    reuse: int
+    batch: int
+    first: int
+    last: int
+    seed: int
+    make: Callable[[torch.Tensor], Endpoints]
+    rows: dict[int, tuple[int, Endpoints]] = field(default_factory=dict)
+    made: int = 0
+    used: int = 0
+
+    def slot(self, step: int) -> int:
+        """The slot used at a step."""
+        place, within = divmod(step, self.depth)
+        return int(seeds.permutation(self.seed, "distill/ring", place, self.depth)[within])
+
+    def generation(self, slot: int, step: int) -> int:
+        """How often the row of a slot has been replaced when this step uses it."""
+        return (step // self.depth + slot % self.reuse) // self.reuse
+
+    def counters(self, slot: int, generation: int) -> torch.Tensor:
+        """Counters of this rank's endpoints in a row, int64 [last - first]."""
+        row = generation * self.depth + slot
+        return torch.arange(row * self.batch + self.first, row * self.batch + self.last)
+
+    def take(self, step: int) -> Endpoints:
+        """The endpoints of this rank at a step, made now if their row is not in the ring."""
+        slot = self.slot(step)
+        generation = self.generation(slot, step)
+        if slot not in self.rows or self.rows[slot][0] != generation:
+            self.rows[slot] = (generation, self.make(self.counters(slot, generation)))
+            self.made += 1
+        self.used += 1
+        return self.rows[slot][1]

@@ -1,0 +1,60 @@
+"""Teacher endpoints from counters: counter -> noise -> a fixed number of solver steps -> clean field. Knows no ranks.
+
+Endpoints are made in chunks of a fixed size, so that their bits do not depend on how many are asked for at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pidscale import seeds
+from pidscale.diffusion.solvers import solve
+from pidscale.student.load import Generator
+
+STREAM = "distill/endpoint"
+
+
+def checksum(eps_BCYX: Tensor) -> Tensor:
+    """A sum over the bits of each sample's noise, int64 [B], the same on every device."""
+    return eps_BCYX.contiguous().view(torch.int32).flatten(1).sum(dim=1, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """What a teacher made: counters int64 [B], fields in the units of the model [B, C, Y, X], checksums of their noise."""
+
+    counters: Tensor
+    fields_BCYX: Tensor
+    checksums: Tensor
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A frozen teacher with a solver. All ranks call it equally often."""
+
+    teacher: Generator
+    solver: str
+    steps: int
+    chunk: int
+    seed: int
+    stream: str = STREAM
+
+    def eps(self, counters: Tensor) -> Tensor:
+        """The noise [B, C, Y, X] of these counters."""
+        shape = (len(self.teacher.channels), *self.teacher.grid.shape)
+        return seeds.normal(self.seed, self.stream, counters, shape, device=self.teacher.device)
+
+    def endpoints(self, counters: Tensor) -> Endpoints:
+        """Solve from the noise of each counter; their number is a multiple of `chunk`."""
+        if len(counters) % self.chunk:
+            raise ValueError(f"{len(counters)} counters are no multiple of the chunk {self.chunk}")
+        levels, fields, sums = self.teacher.noise.levels(self.steps), [], []
+        with torch.no_grad():
+            for part in counters.split(self.chunk):
+                eps = self.eps(part)
+                sums.append(checksum(eps))
+                fields.append(solve(self.teacher.denoiser, eps, levels, self.solver))
+        return Endpoints(counters, torch.cat(fields), torch.cat(sums))

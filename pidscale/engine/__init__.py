@@ -1,0 +1,1 @@
+"""One worker's machinery: ZeRO, weight averages, checkpoints, consolidation. Knows no equations."""

@@ -1,0 +1,122 @@
+"""Checkpoints of a run. A checkpoint counts when its manifest, written last, is there and true. Knows no equations.
+
+    checkpoints/step_00000500/  zero files of DeepSpeed, averages by name, state.json, and manifest.json
+    (while it is written: step_00000500.ATTEMPT.tmp)
+
+The manifest alone decides: it holds names, sizes and checksums of all files, the world size, the ZeRO stage and the step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pidscale.config import UserError
+from pidscale.parallel.mesh import Mesh
+from pidscale.records.layout import write_atomic
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that is there and true: its folder, its step, and the small state saved with it."""
+
+    folder: Path
+    step: int
+    state: dict[str, Any]
+
+
+def _checksum(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def save(
+    root: Path, step: int, state: dict[str, Any], stage: int, mesh: Mesh, keep: int, write: Callable[[Path], None]
+) -> None:
+    """Write a checkpoint of `step` finished steps. All ranks call it; `write` puts each rank's files into a folder.
+
+    Nothing counts until the first rank has written the manifest and renamed the folder. Older ones beyond `keep` go.
+    """
+    attempt = mesh.share(uuid.uuid4().hex[:8])
+    folder = root / f"step_{step:08d}.{attempt}.tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder)
+    mesh.barrier()
+    if mesh.first:
+        write_atomic(folder / "state.json", json.dumps(state, indent=1).encode())
+        _seal(folder, step, stage, mesh.world)
+        final = root / f"step_{step:08d}"
+        if final.exists():
+            shutil.rmtree(final)  # the same step of an earlier attempt, whose manifest was not true
+        folder.rename(final)
+        _forget(root, keep)
+    mesh.barrier()
+
+
+def _seal(folder: Path, step: int, stage: int, world: int) -> None:
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": _checksum(path)}
+    manifest = {"version": 1, "step": step, "stage": stage, "world": world, "files": files}
+    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def _forget(root: Path, keep: int) -> None:
+    complete = sorted(p for p in root.glob("step_????????") if (p / MANIFEST).exists())
+    for folder in complete[:-keep]:
+        shutil.rmtree(folder)
+
+
+def _true_manifest(folder: Path) -> dict[str, Any] | None:
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        for name, entry in manifest["files"].items():
+            path = folder / name
+            if path.stat().st_size != entry["bytes"] or _checksum(path) != entry["sha256"]:
+                return None
+    except (OSError, ValueError, KeyError):
+        return None
+    return manifest
+
+
+def newest(root: Path, stage: int, mesh: Mesh, say: Callable[[str], None] = print) -> Checkpoint | None:
+    """The newest checkpoint that is there and true, or None. The first rank looks, all learn.
+
+    `say` is told of one that is not.
+    Raises UserError where it was written with another world size or ZeRO stage.
+    """
+    found = mesh.share(_look(root, say) if mesh.first else None)
+    if found is None:
+        return None
+    folder, manifest = found
+    for key, have, now in (("cluster.workers", "world", mesh.world), ("cluster.zero_stage", "stage", stage)):
+        if manifest[have] != now:
+            raise UserError(
+                f"{folder}: written with {key}={manifest[have]}, now {key}={now}; "
+                f"set {key}={manifest[have]} to resume, or choose another run.name"
+            )
+    state = json.loads((Path(folder) / "state.json").read_text())
+    return Checkpoint(Path(folder), int(manifest["step"]), state)
+
+
+def _look(root: Path, say: Callable[[str], None]) -> tuple[str, dict[str, Any]] | None:
+    for folder in sorted(root.glob("step_????????"), reverse=True):
+        manifest = _true_manifest(folder)
+        if manifest is not None:
+            return str(folder), manifest
+        say(f"warning: {folder}: incomplete or altered, using an earlier checkpoint")
+    return None

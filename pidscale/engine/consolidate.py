@@ -1,0 +1,45 @@
+"""From ZeRO pieces to a consolidated generator. Knows the card's contents; the artifact owns its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pidscale.diffusion.noise import EdmNoise
+from pidscale.diffusion.normaliser import Normaliser
+from pidscale.ops.grid import Grid
+from pidscale.pde.base import Pde
+from pidscale.student import artifact
+
+
+def card(
+    kind: str,
+    pde: Pde,
+    grid: Grid,
+    normaliser: Normaliser,
+    noise: EdmNoise,
+    architecture: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The card of a `teacher` or a `student`: all that is needed to use its weights, as plain JSON values."""
+    return {
+        "kind": kind,
+        "equation": {"name": pde.name, "params": pde.params_dict()},
+        "grid": grid.describe(),
+        "channels": [{"name": c.name, "unit": c.unit, "role": c.role} for c in pde.channels],
+        "normaliser": {"mean": list(normaliser.mean), "std": list(normaliser.std)},
+        "architecture": dict(architecture),
+        "noise": noise.describe(),
+        "sigma_max": noise.sigma_max,
+        "provenance": dict(provenance),
+        "metrics": dict(metrics),
+    }
+
+
+def publish(folder: Path, weights: Mapping[str, Tensor], contents: Mapping[str, Any]) -> None:
+    """Write the generator's folder. Called by the first rank alone, with whole weights."""
+    artifact.write(folder, weights, contents)

@@ -1,0 +1,102 @@
+"""A run's folder and its phases: an existing one is resumed or refused, never overwritten. Knows no Ray, no equations.
+
+    runs/NAME/   config.json  versions.json  teacher.json  distill.json  checkpoints/  teacher/  student/  tb/  report/
+
+PHASE.json holds what decides the phase's result, and whether it is finished.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pidscale.config import Settings, UserError, to_plain
+from pidscale.records.layout import write_atomic
+
+# settings that may change between the attempts of a phase, because they do not change what it computes
+_FREE = {
+    "teacher": {"log_every", "checkpoint_every", "keep", "evaluate_every", "evaluate_samples", "evaluate_steps"},
+    "distill": {"log_every", "checkpoint_every", "keep", "teacher"},
+}
+_SECTIONS = {"teacher": ("pde", "model", "teacher"), "distill": ("pde", "distill")}
+
+
+def run_folder(settings: Settings) -> Path:
+    """The run's folder, absolute: workers have working directories of their own."""
+    return (Path(settings.run.folder) / settings.run.name).absolute()
+
+
+def signature(phase: str, settings: Settings, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """What decides a phase's result, flat: the settings that matter, the seed, and hashes of what it reads."""
+    plain = to_plain(settings)
+    flat: dict[str, Any] = {"run.seed": settings.run.seed}
+    for section in _SECTIONS[phase]:
+        for key, value in plain[section].items():
+            if key not in _FREE.get(section, set()):
+                flat[f"{section}.{key}"] = value
+    return flat | dict(inputs)
+
+
+def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
+    """Open a phase. Returns False where it is finished already. Raises UserError where it must not go on.
+
+    inputs: hashes of what the phase reads (data set, teacher), by a name that an error may show.
+    """
+    folder, resume = run_folder(settings), settings.run.resume
+    path, now = folder / f"{phase}.json", json.loads(json.dumps(signature(phase, settings, inputs)))
+    if path.exists():
+        if resume == "never":
+            raise UserError(
+                f"{folder}: run.name={settings.run.name} exists and run.resume=never; choose another run.name, "
+                "or set run.resume=auto to go on with it"
+            )
+        record = json.loads(path.read_text())
+        for key in sorted(now.keys() | record["signature"].keys()):
+            had, has = record["signature"].get(key), now.get(key)
+            if had != has:
+                raise UserError(f"{path}: {key} was {had!r} and is {has!r} now; restore it, or choose another run.name")
+        if record["finished"]:
+            return False
+    elif resume == "must":
+        raise UserError(f"{path}: missing, and run.resume=must; check run.folder and run.name, or set run.resume=auto")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "config.json", json.dumps(to_plain(settings), indent=1).encode())
+    write_atomic(folder / "versions.json", json.dumps(versions(), indent=1).encode())
+    _record(path, now, finished=False)
+    return True
+
+
+def finish(phase: str, settings: Settings, inputs: Mapping[str, str]) -> None:
+    """Mark a phase as finished."""
+    now = json.loads(json.dumps(signature(phase, settings, inputs)))
+    _record(run_folder(settings) / f"{phase}.json", now, finished=True)
+
+
+def _record(path: Path, signed: dict[str, Any], finished: bool) -> None:
+    record = {"finished": finished, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "signature": signed}
+    write_atomic(path, json.dumps(record, indent=1).encode())
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes, and the git commit of the checkout where there is one."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in ("pidscale", "torch", "deepspeed", "ray", "webdataset", "hydra-core", "numpy", "scipy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found["commit"] = commit.stdout.strip() or "unknown"
+    return found

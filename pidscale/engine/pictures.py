@@ -1,0 +1,72 @@
+"""Pictures of fields, each channel with one colour scale and a colour bar over all rows. Knows no ranks and no files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pidscale.ops.grid import Grid
+from pidscale.ops.window import Window
+from pidscale.pde.base import Pde
+
+
+def residual_map(pde: Pde, grid: Grid, physical_BCYX: Tensor) -> Tensor:
+    """The interior residual relative to its scale, [B, y, x]."""
+    term = pde.residual(Window(grid), physical_BCYX)["interior"]
+    return term.values / term.scale
+
+
+def field_figure(pde: Pde, grid: Grid, sets: Mapping[str, Tensor], count: int = 4) -> Figure:
+    """Rows: channels and residual for each named set of physical fields [n, C, Y, X]; columns: samples.
+
+    The colour scale of a channel is that of the first set (the truth); residuals share a symmetric scale.
+    """
+    names = [c.name for c in pde.channels] + ["residual"]
+    shown = {label: _layers(pde, grid, fields[:count]) for label, fields in sets.items()}
+    rows = [(name, label) for name in names for label in shown]
+    figure = Figure(figsize=(1.5 * count + 1.6, 1.45 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), count, squeeze=False)
+    scales = {name: _scale(name, shown) for name in names}
+    for (name, label), line in zip(rows, axes, strict=True):
+        low, high, colours = scales[name]
+        for column, axis in enumerate(line):
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if column < len(shown[label][name]):
+                image = axis.imshow(shown[label][name][column], vmin=low, vmax=high, cmap=colours, origin="lower")
+        line[0].set_ylabel(f"{name}\n{label}", fontsize=7)
+        figure.colorbar(image, ax=list(line), shrink=0.9, aspect=12).ax.tick_params(labelsize=6)
+    return figure
+
+
+def _layers(pde: Pde, grid: Grid, fields: Tensor) -> dict[str, np.ndarray]:
+    fields = fields.detach().cpu().float()
+    layers = {c.name: fields[:, i].numpy() for i, c in enumerate(pde.channels)}
+    with torch.no_grad():
+        return layers | {"residual": residual_map(pde, grid, fields).numpy()}
+
+
+def _scale(name: str, shown: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[float, float, str]:
+    if name == "residual":
+        top = max(0.1, *(float(np.quantile(np.abs(layers[name]), 0.98)) for layers in shown.values()))
+        return -top, top, "RdBu_r"
+    first = next(iter(shown.values()))[name]
+    return float(first.min()), float(first.max()), "viridis"
+
+
+def render(figure: Figure, dpi: int = 80) -> np.ndarray:
+    """A figure as uint8 [Y, X, 3]."""
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def picture_row(pde: Pde, grid: Grid, sets: Mapping[str, Tensor]) -> np.ndarray:
+    """`field_figure` as uint8 [Y, X, 3]."""
+    return render(field_figure(pde, grid, sets))

@@ -1,0 +1,56 @@
+"""What a run will need, said before it starts: parameters and memory of the model for each ZeRO stage.
+
+Knows no ranks: it counts for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from pidscale.config import Settings, UserError
+from pidscale.engine.zero_config import deepspeed_dict, state_bytes
+from pidscale.models import architecture, build_denoiser
+
+
+def model_description(settings: Settings, channels: int) -> dict[str, Any]:
+    """The network's full description. Raises UserError that names the key."""
+    try:
+        return architecture(settings.model.kind, settings.model.size, channels, **settings.model.change)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from None
+
+
+def check_model(settings: Settings, description: Mapping[str, Any], points: int) -> int:
+    """Count parameters without allocating them, and check that the grid fits. Raises UserError."""
+    try:
+        with torch.device("meta"):
+            model = build_denoiser(description)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"model.change={settings.model.change}: {str(error).splitlines()[0]}") from None
+    multiple = int(getattr(model.network, "multiple", 1))
+    if points % multiple:
+        raise UserError(f"pde.points={points}: this {settings.model.kind} needs a multiple of {multiple}")
+    deepspeed_dict(settings.cluster.zero_stage, 1, 1, 0.0, settings.cluster.deepspeed)
+    return sum(p.numel() for p in model.parameters())
+
+
+def plan_text(settings: Settings, parameters: int) -> str:
+    """One paragraph: parameters, and bytes of weights, gradients and optimiser on one rank for each ZeRO stage."""
+    stages = state_bytes(parameters, settings.cluster.workers)
+    sizes = ", ".join(f"stage {stage} {_size(count)}" for stage, count in stages.items())
+    return (
+        f"{settings.model.kind} {settings.model.size}: {parameters / 1e6:.2f} M parameters; weights, gradients and "
+        f"optimiser on each of {settings.cluster.workers} workers: {sizes}; this run uses stage "
+        f"{settings.cluster.zero_stage}"
+    )
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

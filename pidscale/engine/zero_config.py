@@ -1,0 +1,96 @@
+"""The DeepSpeed dictionary of a run: derived from our settings, with the user's own section merged in and checked.
+
+Knows no ranks and imports no DeepSpeed, so that a driver can check it before any worker starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pidscale.config import UserError
+
+# keys that would change what a step computes, and what decides them instead
+_OURS = {
+    "gradient_clipping": "teacher.clip and distill.clip",
+    "train_batch_size": "global_batch",
+    "train_micro_batch_size_per_gpu": "micro_batch",
+    "gradient_accumulation_steps": "global_batch and micro_batch",
+    "optimizer": "lr (the optimiser is torch's AdamW)",
+    "scheduler": "lr and warmup",
+    "zero_optimization.stage": "cluster.zero_stage",
+    "tensorboard": "the run's own TensorBoard writer",
+}
+_INEXACT = {
+    "fp16": "gradients in float16 are not exact; use model.precision=bf16",
+    "bf16": "it casts the spectral layers and the last convolution; use model.precision=bf16",
+    "torch_autocast": "it casts the spectral layers; use model.precision=bf16",
+    "amp": "use model.precision=bf16",
+    "communication_data_type": "gradients are reduced in float32",
+    "data_types": "gradients are accumulated in float32",
+    "zero_optimization.zenflow": "it delays part of the update",
+    "zero_optimization.zero_quantized_weights": "it rounds weights",
+    "zero_optimization.zero_quantized_gradients": "it rounds gradients",
+    "prescale_gradients": "the loss contract averages over all ranks",
+    "gradient_predivide_factor": "the loss contract averages over all ranks",
+    "sequence_parallel_size": "the loss contract averages over all ranks",
+    "data_parallel_size": "the loss contract averages over all ranks",
+    "tensor_parallel": "models stay whole; ZeRO splits their state",
+    "compression_training": "it changes the model",
+}
+
+
+def check_passthrough(section: Mapping[str, Any]) -> None:
+    """Raise UserError that names a key of `cluster.deepspeed` which conflicts with our settings or our exactness."""
+    flat = _flatten(section)
+    for key in flat:
+        for ours, owner in _OURS.items():
+            if key == ours or key.startswith(ours + "."):
+                raise UserError(f"cluster.deepspeed.{key}: set by {owner}; remove it here")
+        for inexact, reason in _INEXACT.items():
+            if key == inexact or key.startswith(inexact + "."):
+                raise UserError(f"cluster.deepspeed.{key}: refused, {reason}")
+    offload = flat.get("zero_optimization.offload_optimizer.device", "none")
+    if offload == "nvme" and not flat.get("zero_optimization.offload_optimizer.nvme_path"):
+        raise UserError("cluster.deepspeed.zero_optimization.offload_optimizer.nvme_path: needed with device=nvme")
+
+
+def _flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def deepspeed_dict(
+    stage: int, micro_batch: int, accumulation: int, clip: float, section: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The dictionary for `deepspeed.initialize`: float32, explicit clipping, ZeRO over the whole world."""
+    check_passthrough(section)
+    own = dict(section)
+    zero = dict(own.pop("zero_optimization", {}))
+    if "offload_optimizer" in zero:
+        own.setdefault("zero_force_ds_cpu_optimizer", False)  # the optimiser stays torch's AdamW
+    return {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": clip,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**12,
+        "zero_optimization": {"stage": stage, **zero},
+        **own,
+    }
+
+
+def state_bytes(parameters: int, world: int) -> dict[int, int]:
+    """Bytes of model state on one rank for each ZeRO stage: float32 weights, gradients and two Adam moments."""
+    weight, gradient, moments = 4 * parameters, 4 * parameters, 8 * parameters
+    return {
+        0: weight + gradient + moments,
+        1: weight + gradient + moments // world,
+        2: weight + (gradient + moments) // world,
+        3: (weight + gradient + moments) // world,
+    }

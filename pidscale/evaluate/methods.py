@@ -1,0 +1,90 @@
+"""The methods of a report: each makes n physical fields from the same noise, or from the truths. Knows no metrics.
+
+Names: truth, trivial, shuffled, teacher-heun-K, teacher+smooth3, student-lambda0, student-lambda0+smooth3,
+sample-then-solve, student.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pidscale.diffusion.solvers import calls
+from pidscale.ops.grid import Grid
+from pidscale.pde.base import Pde, input_indices, solution_indices
+from pidscale.student.load import Generator
+
+SWEEPS = 3
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a method made: physical fields [n, C, Y, X], its network calls, and what it cost."""
+
+    name: str
+    fields_NCYX: Tensor
+    nfe: int
+    ms_per_sample: float
+    train_seconds: float
+
+
+def solutions(pde: Pde, grid: Grid, fields_NCYX: Tensor) -> tuple[Tensor, int]:
+    """The generator's own numerical solutions of the inputs of each field, and how many input points were made legal."""
+    inputs = fields_NCYX[:, input_indices(pde)].double().numpy()
+    solved = [pde.solve(one, grid) for one in inputs]
+    return torch.from_numpy(np.stack([u for u, _ in solved])), sum(raised for _, raised in solved)
+
+
+def _timed(make: Callable[[Tensor], Tensor], eps_NCYX: Tensor, batch: int) -> tuple[Tensor, float]:
+    """Fields made batch by batch, and the median milliseconds of a sample over the batches."""
+    parts, costs = [], []
+    for part in eps_NCYX.split(batch):
+        began = time.perf_counter()
+        parts.append(make(part).cpu())
+        costs.append((time.perf_counter() - began) / len(part) * 1e3)
+    return torch.cat(parts), float(np.median(costs))
+
+
+def generate(name: str, generator: Generator, eps_NCYX: Tensor, batch: int, steps: int | None = None) -> Made:
+    """Fields of a student, or of a teacher with `steps` Heun steps."""
+
+    def make(eps: Tensor) -> Tensor:
+        return generator.normaliser.decode(generator.generate(eps, steps))
+
+    fields, cost = _timed(make, eps_NCYX.to(generator.device), batch)
+    nfe = calls("heun", steps) if steps else 1
+    return Made(name, fields, nfe, cost, float(generator.card["metrics"]["train_seconds"]))
+
+
+def smoothed(made: Made, name: str, pde: Pde, grid: Grid) -> Made:
+    """The same fields after a few sweeps of a smoother: what the l2 residual rewards without any learning."""
+    began = time.perf_counter()
+    fields = pde.smooth(made.fields_NCYX, SWEEPS, grid)
+    cost = (time.perf_counter() - began) / len(fields) * 1e3
+    return Made(name, fields, made.nfe, made.ms_per_sample + cost, made.train_seconds)
+
+
+def solved(made: Made, pde: Pde, grid: Grid, solution_NCYX: Tensor, ms: float) -> Made:
+    """Generated inputs with their numerical solution: what a solver adds to a generator of inputs."""
+    fields = made.fields_NCYX.clone()
+    fields[:, solution_indices(pde)] = solution_NCYX.to(fields.dtype)
+    return Made("sample-then-solve", fields, made.nfe, made.ms_per_sample + ms, made.train_seconds)
+
+
+def references(pde: Pde, truth_NCYX: Tensor) -> Iterator[Made]:
+    """The truths themselves, the same with a null solution, and inputs with the solution of another."""
+    outputs = solution_indices(pde)
+    shuffled = truth_NCYX.clone()
+    shuffled[:, outputs] = truth_NCYX[:, outputs].roll(1, dims=0)
+    for name, fields in (("truth", truth_NCYX), ("trivial", pde.trivial(truth_NCYX)), ("shuffled", shuffled)):
+        yield Made(name, fields, 0, 0.0, 0.0)
+
+
+def counters(samples: int) -> torch.Tensor:
+    """Counters of the report's noise: a stream of its own keeps them apart from all training."""
+    return torch.arange(samples)

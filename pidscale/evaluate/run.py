@@ -1,0 +1,193 @@
+"""All measures of a run on one truth set that no training saw. Writes report/metrics.json and report/index.html."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pidscale import metrics
+from pidscale.config import Settings, UserError
+from pidscale.engine.phases import run_folder, versions
+from pidscale.evaluate import methods
+from pidscale.evaluate.methods import Made
+from pidscale.evaluate.report import write_report
+from pidscale.generate.problem import Problem, open_problem
+from pidscale.pde.base import solution_indices
+from pidscale.records.layout import write_atomic
+from pidscale.records.read import ShardSet
+from pidscale.student import artifact
+from pidscale.student.load import Generator, load_student
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What all rows are held against: truths, the training set they are not in, distances of truth to truth."""
+
+    problem: Problem
+    truth_NCYX: Tensor
+    x_truth_NCYX: Tensor
+    training_NCYX: Tensor
+    swd_floor: float
+    residual_floor: dict[str, float]
+    residual_trivial: dict[str, float]
+    seeds: list[int]
+
+
+def reference(settings: Settings, problem: Problem) -> Reference:
+    """Read the held-out truths and measure the floors. Raises UserError where the test split is too small."""
+    test = ShardSet(settings.data.path, "test", settings.data.verify)
+    n = settings.evaluate.samples
+    if len(test) < 2 * n:
+        raise UserError(
+            f"evaluate.samples={n} needs {2 * n} held-out truths (two halves for the floor), {settings.data.path} has "
+            f"{len(test)}; lower evaluate.samples, or make the set with data.test={2 * n}"
+        )
+    pool = torch.from_numpy(test.read(range(2 * n)))
+    train = ShardSet(settings.data.path, "train", settings.data.verify)
+    training = torch.from_numpy(train.read(range(min(len(train), 4096))))
+    encode = problem.normaliser.encode
+    truth = pool[:n]
+    return Reference(
+        problem,
+        truth,
+        encode(truth),
+        encode(training),
+        metrics.sliced_floor(encode(pool).flatten(1)),
+        metrics.residual_rms(problem.pde, problem.grid, truth),
+        metrics.residual_rms(problem.pde, problem.grid, problem.pde.trivial(truth)),
+        [settings.run.seed, settings.evaluate.seed],
+    )
+
+
+def row(made: Made, against: Reference, solved: Tensor) -> dict[str, Any]:
+    """One row of the report. solved: the numerical solutions of the method's own inputs."""
+    problem = against.problem
+    pde, grid = problem.pde, problem.grid
+    residual = metrics.residual_rms(pde, grid, made.fields_NCYX)
+    phase = pde.phase_error(made.fields_NCYX)
+    x = problem.normaliser.encode(made.fields_NCYX)
+    return {
+        "method": made.name,
+        "nfe": made.nfe,
+        "residual_l2": residual["l2"],
+        "residual_dual": residual["dual"],
+        "boundary_rms": residual["boundary"],
+        "residual_floor": against.residual_floor["l2"],
+        "residual_floor_dual": against.residual_floor["dual"],
+        "residual_trivial": against.residual_trivial["l2"],
+        "residual_trivial_dual": against.residual_trivial["dual"],
+        "solution_error": metrics.solution_error(made.fields_NCYX[:, solution_indices(pde)], solved),
+        "phase_error": None if phase is None else float(phase.mean()),
+        **metrics.distribution_row(x, against.x_truth_NCYX, [against.swd_floor], [c.name for c in pde.channels]),
+        "nearest_training": float(metrics.nearest(x, against.training_NCYX).median()),
+        "ms_per_sample": made.ms_per_sample,
+        "train_seconds": made.train_seconds,
+        "n_samples": len(made.fields_NCYX),
+        "seeds": against.seeds,
+    }
+
+
+def evaluate(settings: Settings, progress: Progress = lambda done, total, note: None) -> dict[str, Any]:
+    """Measure every method that the run's folder holds; returns what report/metrics.json holds (`rows`, `meta`)."""
+    folder = run_folder(settings)
+    problem = open_problem(settings.pde, settings.data)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    teacher = load_student(folder / "teacher", device)
+    students = {
+        name: load_student(folder / name, device)
+        for name in ("student-lambda0", "student")
+        if name == "student" or (folder / name / artifact.CARD).exists()
+    }
+    against, e = reference(settings, problem), settings.evaluate
+    eps = teacher.eps(range(e.samples), e.seed, "evaluate")
+    made: dict[str, Made] = {}
+    rows: list[dict[str, Any]] = []
+    raised: dict[str, int] = {}
+    total = 5 + len(e.teacher_steps) + len(students)
+    for one in _methods(settings, problem, against, teacher, students, eps):
+        progress(len(made), total, one.name)
+        made[one.name] = one
+        began = time.perf_counter()
+        if one.name in ("truth", "trivial", "shuffled"):
+            solved = against.truth_NCYX[:, solution_indices(problem.pde)]
+        else:
+            solved, raised[one.name] = methods.solutions(problem.pde, problem.grid, one.fields_NCYX)
+        if one.name == "student":
+            cost = (time.perf_counter() - began) / e.samples * 1e3
+            rows.append(row(methods.solved(one, problem.pde, problem.grid, solved, cost), against, solved))
+        rows.append(row(one, against, solved))
+    progress(total, total, "")
+    meta = {"versions": versions(), "device": str(device), "threads": torch.get_num_threads()}
+    result = {"rows": rows, "meta": meta | {"input_points_raised": raised, "settings": folder.name}}
+    report = folder / "report"
+    report.mkdir(parents=True, exist_ok=True)
+    write_atomic(report / "metrics.json", json.dumps(_finite(result), indent=1).encode())
+    write_report(
+        report / "index.html", result, problem, {n: m.fields_NCYX for n, m in made.items()}, against.truth_NCYX
+    )
+    for name in ["teacher", *students]:
+        wanted = f"teacher-heun-{max(e.teacher_steps)}" if name == "teacher" else name
+        card = artifact.read_card(folder / name)
+        measured = next(r for r in rows if r["method"] == wanted)
+        artifact.update_metrics(folder / name, {**card["metrics"], "report": _finite(measured)})
+    return result
+
+
+def _methods(
+    settings: Settings,
+    problem: Problem,
+    against: Reference,
+    teacher: Generator,
+    students: dict[str, Generator],
+    eps: Tensor,
+) -> Iterator[Made]:
+    """Every method, in the order of the report."""
+    pde, grid, batch = problem.pde, problem.grid, settings.evaluate.batch
+    yield from methods.references(pde, against.truth_NCYX)
+    for steps in sorted(settings.evaluate.teacher_steps):
+        best = methods.generate(f"teacher-heun-{steps}", teacher, eps, batch, steps)
+        yield best
+    yield methods.smoothed(best, "teacher+smooth3", pde, grid)
+    for name, student in students.items():
+        one = methods.generate(name, student, eps, batch)
+        yield one
+        if name == "student-lambda0":
+            yield methods.smoothed(one, "student-lambda0+smooth3", pde, grid)
+
+
+def _finite(value: Any) -> Any:
+    """Plain JSON has no infinities: a value that is not finite becomes null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def table(result: dict[str, Any]) -> str:
+    """The rows as a plain text table."""
+    columns = ["method", "nfe", "residual_l2", "residual_dual", "boundary_rms", "solution_error", "swd_excess"]
+    columns += ["phase_error", "ms_per_sample"]
+    channels = list(result["rows"][0]["variance_ratio"])
+    head = ["method", "NFE", "l2", "dual", "boundary", "solution err", "swd excess", "phase err", "ms/sample"]
+    lines = [[*head, *(f"var {c[:12]}" for c in channels)]]
+    for r in result["rows"]:
+        values = [r[c] for c in columns] + [r["variance_ratio"][c] for c in channels]
+        lines.append(["-" if v is None else f"{v:.3g}" if isinstance(v, float) else str(v) for v in values])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def report_path(settings: Settings) -> Path:
+    """Where the report is."""
+    return run_folder(settings) / "report" / "index.html"

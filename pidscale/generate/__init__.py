@@ -1,0 +1,1 @@
+"""Making shard sets: an equation's samples, solved in parallel and written as records."""

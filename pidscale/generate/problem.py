@@ -1,0 +1,46 @@
+"""The problem a run is about, from its shard set: equation, grid and units, checked against the settings.
+
+Knows no models and no ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pidscale.config import DataSettings, PdeSettings, UserError
+from pidscale.diffusion.normaliser import Normaliser
+from pidscale.ops.grid import Grid
+from pidscale.pde import build_pde
+from pidscale.pde.base import Pde
+from pidscale.records.layout import Manifest, check_against, load_manifest
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Equation, grid, units, and the manifest they come from."""
+
+    pde: Pde
+    grid: Grid
+    normaliser: Normaliser
+    manifest: Manifest
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape (C, Y, X) of a joint field."""
+        return (len(self.pde.channels), *self.grid.shape)
+
+
+def open_problem(pde_settings: PdeSettings, data: DataSettings) -> Problem:
+    """Open the shard set and check it. Raises UserError for another equation, other parameters or another grid."""
+    pde = build_pde(pde_settings.name, pde_settings.params)
+    grid = pde.grid(pde_settings.points)
+    manifest = load_manifest(data.path)
+    check_against(manifest, data.path, pde.name, grid.describe())
+    for key, value in pde.params_dict().items():
+        if manifest.params.get(key) != value:
+            raise UserError(
+                f"{data.path}/manifest.json: made with pde.params.{key}={manifest.params.get(key)!r}, "
+                f"the settings say {value!r}; change one of them, or choose another data.path"
+            )
+    mean, std = manifest.normaliser["mean"], manifest.normaliser["std"]
+    return Problem(pde, grid, Normaliser(tuple(mean), tuple(std)), manifest)

@@ -1,0 +1,35 @@
+"""Denoiser networks as plain modules. Nothing here knows about ranks, files or equations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from pidscale.models.fno import FNO_PRESETS, Fno
+from pidscale.models.precondition import Denoiser
+from pidscale.models.unet import UNET_PRESETS, UNet
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {"unet": UNET_PRESETS, "fno": FNO_PRESETS}
+NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "fno": Fno}
+
+
+def architecture(kind: str, size: str, channels: int, **changes: Any) -> dict[str, Any]:
+    """Return the full description of a network, as a card stores it. Raises ValueError that names the key."""
+    if kind not in PRESETS:
+        raise ValueError(f"model.kind={kind!r}: expected one of {sorted(PRESETS)}")
+    if size not in PRESETS[kind]:
+        raise ValueError(f"model.size={size!r}: expected one of {list(PRESETS[kind])}")
+    preset = PRESETS[kind][size]
+    for key in changes:
+        if key not in preset:
+            raise ValueError(f"model.change.{key}: {kind} has no such setting; it has {sorted(preset)}")
+    return {"kind": kind, "channels": channels, **preset, **changes}
+
+
+def build_denoiser(description: Mapping[str, Any], sigma_data: float = 0.5, precision: str = "fp32") -> Denoiser:
+    """Build the preconditioned network of a description made by `architecture`."""
+    settings = dict(description)
+    network = NETWORKS[settings.pop("kind")](**settings)
+    return Denoiser(network, sigma_data, precision)

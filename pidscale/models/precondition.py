@@ -1,0 +1,38 @@
+"""EDM preconditioning around a raw network (Karras et al. 2022, table 1). Knows no ranks, no files and no equations.
+
+The sum runs in float32 with autocast off; `bf16` covers the inside of the network only.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Denoiser(nn.Module):
+    """D(x, sigma) = c_skip x + c_out F(c_in x, c_noise): the mean of clean fields given a noisy one.
+
+    precision: `fp32` or `bf16` (autocast inside the network; parameters stay float32).
+    """
+
+    def __init__(self, network: nn.Module, sigma_data: float = 0.5, precision: str = "fp32") -> None:
+        super().__init__()
+        self.network = network
+        self.sigma_data = sigma_data
+        self.precision = precision
+
+    def forward(self, x_BCYX: Tensor, sigma_B: Tensor) -> Tensor:
+        """x [B, C, Y, X] with noise of standard deviation sigma [B] -> float32 [B, C, Y, X]."""
+        device = x_BCYX.device.type
+        with torch.autocast(device_type=device, enabled=False):
+            x = x_BCYX.float()
+            sigma = sigma_B.float().reshape(-1, 1, 1, 1).expand(x.shape[0], 1, 1, 1)
+            total = sigma.square() + self.sigma_data**2
+            c_skip = self.sigma_data**2 / total
+            c_out = sigma * self.sigma_data * total.rsqrt()
+            c_in = total.rsqrt()
+            c_noise = sigma.log().flatten() / 4
+        with torch.autocast(device_type=device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            raw = self.network(c_in * x, c_noise)
+        with torch.autocast(device_type=device, enabled=False):
+            return c_skip * x + c_out * raw.float()

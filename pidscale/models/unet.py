@@ -1,0 +1,125 @@
+"""A UNet of residual blocks, attention at its coarse levels. Knows no ranks, no files and no equations.
+
+Shapes: x_BCYX fields or features; e_BE embedding of the noise level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pidscale.models.layers import Attention, Down, NoiseEmbedding, ResidualBlock, Up, norm_groups
+
+# about 0.4 M, 5 M, 38 M, 340 M and 1.2 B parameters with two channels
+UNET_PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"width": 16, "multipliers": [1, 2, 4], "blocks": 1, "attention_levels": 1, "embedding": 64, "patch": 1},
+    "small": {"width": 64, "multipliers": [1, 2, 2], "blocks": 2, "attention_levels": 1, "embedding": 256, "patch": 1},
+    "medium": {
+        "width": 128,
+        "multipliers": [1, 2, 2, 2],
+        "blocks": 3,
+        "attention_levels": 2,
+        "embedding": 512,
+        "patch": 1,
+    },
+    "large": {
+        "width": 256,
+        "multipliers": [1, 2, 3, 4],
+        "blocks": 3,
+        "attention_levels": 2,
+        "embedding": 1024,
+        "patch": 1,
+    },
+    "xl": {
+        "width": 384,
+        "multipliers": [1, 2, 4, 4],
+        "blocks": 4,
+        "attention_levels": 2,
+        "embedding": 1536,
+        "patch": 1,
+    },
+}
+
+
+class _Stage(nn.Module):
+    """A residual block, and attention after it where the level is coarse."""
+
+    def __init__(self, inputs: int, outputs: int, embedding: int, attends: bool) -> None:
+        super().__init__()
+        self.block = ResidualBlock(inputs, outputs, embedding)
+        self.attention = Attention(outputs) if attends else nn.Identity()
+
+    def forward(self, x_BCYX: Tensor, e_BE: Tensor) -> Tensor:
+        return self.attention(self.block(x_BCYX, e_BE))
+
+
+def _stages(level: nn.Module) -> Iterable[nn.Module]:
+    """The stages of one level, typed."""
+    return level.children()
+
+
+class UNet(nn.Module):
+    """Raw network F(x, c_noise) on [B, C, Y, X]; Y and X divide by `multiple`.
+
+    patch: points a side that are folded into channels before the first convolution and unfolded after the last.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        attention_levels: int,
+        embedding: int,
+        patch: int = 1,
+    ) -> None:
+        super().__init__()
+        widths = [width * m for m in multipliers]
+        levels = len(widths)
+        self.multiple = patch * 2 ** (levels - 1)
+        self.patch = patch
+        folded = channels * patch**2
+        self.embed = NoiseEmbedding(32, embedding)
+        self.first = nn.Conv2d(folded, widths[0], 3, padding=1)
+        self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for level, wide in enumerate(widths):
+            attends = level >= levels - attention_levels
+            self.encoder.append(nn.ModuleList(_Stage(wide, wide, embedding, attends) for _ in range(blocks)))
+            inputs = [2 * wide] + [wide] * (blocks - 1)
+            self.decoder.append(nn.ModuleList(_Stage(i, wide, embedding, attends) for i in inputs))
+            if level + 1 < levels:
+                self.down.append(Down(wide, widths[level + 1]))
+                self.up.append(Up(widths[level + 1], wide))
+        self.middle = _Stage(widths[-1], widths[-1], embedding, attention_levels > 0)
+        self.norm = nn.GroupNorm(norm_groups(width), widths[0])
+        self.last = nn.Conv2d(widths[0], folded, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x_BCYX: Tensor, c_noise_B: Tensor) -> Tensor:
+        """[B, C, Y, X] and [B] -> float32 [B, C, Y, X]."""
+        e_BE = self.embed(c_noise_B)
+        x = functional.pixel_unshuffle(x_BCYX, self.patch) if self.patch > 1 else x_BCYX
+        h = self.first(x.contiguous(memory_format=torch.channels_last))
+        kept: list[Tensor] = []
+        for level, stages in enumerate(self.encoder):
+            for stage in _stages(stages):
+                h = stage(h, e_BE)
+            kept.append(h)
+            if level < len(self.down):
+                h = self.down[level](h)
+        h = self.middle(h, e_BE)
+        for level in reversed(range(len(self.decoder))):
+            h = torch.cat([h, kept[level]], dim=1)
+            for stage in _stages(self.decoder[level]):
+                h = stage(h, e_BE)
+            if level > 0:
+                h = self.up[level - 1](h)
+        with torch.autocast(device_type=h.device.type, enabled=False):
+            out = self.last(functional.silu(self.norm(h.float())))
+            return functional.pixel_shuffle(out, self.patch) if self.patch > 1 else out

@@ -1,0 +1,53 @@
+"""What a discrete field lives on: extents, spacing, where its points sit and what bounds it.
+
+Knows no fields, no equations and no ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+KINDS = ("node", "cell", "periodic")
+BOUNDARIES = ("dirichlet", "zero_flux", "periodic")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A uniform rectangular grid.
+
+    shape: points (Y, X). extent: lengths (Ly, Lx), dimensionless unless the equation says otherwise.
+    kind: `node` (points on both ends), `cell` (centres) or `periodic` (no repeated end point).
+    """
+
+    shape: tuple[int, int]
+    extent: tuple[float, float] = (1.0, 1.0)
+    kind: str = "node"
+    boundary: str = "dirichlet"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or self.boundary not in BOUNDARIES:
+            raise ValueError(f"grid kind {self.kind!r} / boundary {self.boundary!r}: expected {KINDS} / {BOUNDARIES}")
+        if (self.kind == "periodic") != (self.boundary == "periodic"):
+            raise ValueError("a periodic grid has a periodic boundary, and no other grid has one")
+        if min(self.shape) < 4:
+            raise ValueError(f"grid shape {self.shape}: at least 4 points a side")
+
+    @property
+    def spacing(self) -> tuple[float, float]:
+        """Distance of neighbouring points (hy, hx)."""
+        less = 1 if self.kind == "node" else 0
+        return self.extent[0] / (self.shape[0] - less), self.extent[1] / (self.shape[1] - less)
+
+    def describe(self) -> dict[str, Any]:
+        """The grid as plain JSON values: shape, extent, kind, boundary."""
+        plain = asdict(self)
+        return plain | {"shape": list(self.shape), "extent": list(self.extent)}
+
+    @classmethod
+    def from_description(cls, plain: Mapping[str, Any]) -> Grid:
+        """The inverse of `describe`."""
+        height, width = plain["shape"]
+        length_y, length_x = plain["extent"]
+        return cls((height, width), (length_y, length_x), plain["kind"], plain["boundary"])

@@ -1,0 +1,123 @@
+"""What an equation offers to the rest of the system. Knows no equation, no files and no ranks.
+
+Shapes: fields_BCYX joint physical fields, one channel for each of `channels`, in that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pidscale.ops.grid import Grid
+from pidscale.ops.window import Window
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One physical field: its name, its unit, and whether it is an `input` or a `solution` of the equation."""
+
+    name: str
+    unit: str
+    role: str
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of a residual: values [B, ...] and its scale, which the data set fixes and no generated sample can move."""
+
+    values: Tensor
+    scale: float
+
+
+class Pde(Protocol):
+    """An equation: its channels, its data and its residual."""
+
+    @property
+    def name(self) -> str:
+        """The equation's name."""
+        ...
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The physical fields, in the order of the joint field."""
+        ...
+
+    def grid(self, points: int) -> Grid:
+        """The grid of this equation with `points` points a side."""
+        ...
+
+    def params_dict(self) -> dict[str, Any]:
+        """The parameters as plain JSON values."""
+        ...
+
+    def sample(self, seed: int, counter: int, grid: Grid) -> tuple[np.ndarray, dict[str, Any]]:
+        """One truth: float64 [C, Y, X] in physical units and its own parameters; a function of (seed, counter)."""
+        ...
+
+    def solve(self, inputs: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
+        """Numerical solution [Cs, Y, X] for one input [Ci, Y, X], and how many input points had to be made legal."""
+        ...
+
+    def residual(self, window: Window, fields_BCYX: Tensor) -> dict[str, Term]:
+        """The residual's terms by name: `interior` and `boundary` at least. Differentiable; float32 or better."""
+        ...
+
+    def dual_square(self, term: Term, grid: Grid) -> Tensor:
+        """Squared dual norm [B] of the interior term relative to that of the equation's own scale."""
+        ...
+
+    def trivial(self, fields_BCYX: Tensor) -> Tensor:
+        """The same inputs with a null solution: what a residual must tell from the truth."""
+        ...
+
+    def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid) -> Tensor:
+        """The fields after damped Jacobi sweeps on the solution: the honest row beside every residual."""
+        ...
+
+    def phase_error(self, fields_BCYX: Tensor) -> Tensor | None:
+        """Mean distance [B] of a two-phase coefficient to its nearest phase, or None where there are no phases."""
+        ...
+
+
+def input_indices(pde: Pde) -> list[int]:
+    """Channel indices of the inputs."""
+    return [i for i, c in enumerate(pde.channels) if c.role == "input"]
+
+
+def solution_indices(pde: Pde) -> list[int]:
+    """Channel indices of the solutions."""
+    return [i for i, c in enumerate(pde.channels) if c.role == "solution"]
+
+
+def residual_squares(pde: Pde, grid: Grid, fields_BCYX: Tensor) -> dict[str, Tensor]:
+    """Squared relative residuals per sample, each [B]: `l2`, `dual` (interior) and `boundary`.
+
+    A value of 1 is the equation's own scale. Works outside autocast, in float32 or better.
+    """
+    with torch.autocast(device_type=fields_BCYX.device.type, enabled=False):
+        fields = fields_BCYX if fields_BCYX.dtype == torch.float64 else fields_BCYX.float()
+        window = Window(grid)
+        terms = pde.residual(window, fields)
+        squares = {"dual": pde.dual_square(terms["interior"], grid)}
+        for name, label in (("interior", "l2"), ("boundary", "boundary")):
+            total, count = window.square_sum(terms[name].values)
+            squares[label] = total / (count * terms[name].scale ** 2)
+    return squares
+
+
+def check_params(name: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return defaults updated by the given parameters. Raises ValueError that names an unknown or ill-typed one."""
+    for key, value in given.items():
+        if key not in defaults:
+            raise ValueError(f"pde.params.{key}: {name} has no such parameter; it has {sorted(defaults)}")
+        wanted = type(defaults[key])
+        if isinstance(value, bool) != (wanted is bool) or not isinstance(
+            value, (int, float) if wanted is float else wanted
+        ):
+            raise ValueError(f"pde.params.{key}={value!r}: expected a {wanted.__name__}")
+    return dict(defaults) | dict(given)

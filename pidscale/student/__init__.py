@@ -1,0 +1,1 @@
+"""The finished thing: a consolidated generator, loaded and used with torch, numpy and safetensors alone."""

@@ -1,0 +1,1 @@
+"""Training of the teacher: from shards to a consolidated denoiser."""

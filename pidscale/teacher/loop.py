@@ -1,0 +1,218 @@
+"""Shards to a trained teacher: the first of the two training loops. Knows nothing of Ray and nothing of students.
+
+Every rank calls `train` with the same settings; the loss of a global batch is the sum of the ranks' shares.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pidscale import seeds
+from pidscale.config import Settings, to_plain
+from pidscale.diffusion.noise import EdmNoise, edm_for, strongest_mode
+from pidscale.diffusion.objective import denoising_errors
+from pidscale.diffusion.solvers import solve
+from pidscale.engine import checkpoint
+from pidscale.engine.consolidate import card, publish
+from pidscale.engine.ema import Ema
+from pidscale.engine.pictures import picture_row
+from pidscale.engine.reporting import Reporter, Stopped
+from pidscale.engine.schedule import MicroPlan, learning_rate, micro_plan
+from pidscale.engine.zero import Zero, ZeroSettings
+from pidscale.generate.problem import Problem, open_problem
+from pidscale.meter import Board, StepTimer
+from pidscale.models import architecture, build_denoiser
+from pidscale.models.precondition import Denoiser
+from pidscale.parallel.mesh import Mesh
+from pidscale.pde.base import residual_squares
+from pidscale.records.feed import Feed
+from pidscale.records.read import ShardSet
+
+MODE_SAMPLES = 1024  # training fields that the strongest mode is measured on
+
+
+@dataclass
+class Teacher:
+    """A teacher in training: its engine and average, and all that a step needs."""
+
+    settings: Settings
+    problem: Problem
+    noise: EdmNoise
+    zero: Zero
+    ema: Ema
+    plan: MicroPlan
+    mesh: Mesh
+
+    def noised(self, step: int, x_BCYX: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise and levels of this rank's samples at a step, by sample counter."""
+        batch, seed = self.settings.teacher.global_batch, self.settings.run.seed
+        mine = self.mesh.slice(batch)
+        counters = torch.arange(step * batch + mine.start, step * batch + mine.stop)
+        eps = seeds.normal(seed, "teacher/noise", counters, self.problem.shape, device=self.mesh.device)
+        level = seeds.normal(seed, "teacher/level", counters, (1, 1, 1), device=self.mesh.device).flatten()
+        return eps, self.noise.training_level(level)
+
+    def gradients(self, step: int, x_BCYX: Tensor, timer: StepTimer) -> Tensor:
+        """All micro-steps of a global batch from this rank's clean normalised samples; returns its share of the loss."""
+        with timer.part("data"):
+            eps, sigma = self.noised(step, x_BCYX)
+        total = torch.zeros((), device=self.mesh.device)
+        with timer.part("teacher"):
+            for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
+                errors = denoising_errors(self.zero, self.noise, x_BCYX[index], sigma[index], eps[index])
+                share = (weight * errors).sum() / self.settings.teacher.global_batch
+                self.zero.backward(share)
+                total += share.detach()
+        return total
+
+
+def build(settings: Settings, problem: Problem, noise: EdmNoise, mesh: Mesh) -> Teacher:
+    """A fresh teacher, the same weights on every rank."""
+    torch.manual_seed(settings.run.seed)
+    model = build_denoiser(describe(settings, problem), noise.sigma_data, settings.model.precision).to(mesh.device)
+    plan = micro_plan(settings.teacher.global_batch, settings.teacher.micro_batch, mesh)
+    stage, t = settings.cluster.zero_stage, settings.teacher
+    zero = Zero(model, ZeroSettings(stage, plan.micro, plan.accumulation, t.clip, settings.cluster.deepspeed), mesh)
+    return Teacher(settings, problem, noise, zero, Ema(zero.module, stage, mesh, t.ema), plan, mesh)
+
+
+def describe(settings: Settings, problem: Problem) -> dict[str, Any]:
+    """The full description of the network."""
+    return architecture(settings.model.kind, settings.model.size, problem.shape[0], **settings.model.change)
+
+
+def noise_for(settings: Settings, problem: Problem, shards: ShardSet) -> EdmNoise:
+    """The noise schedule that this data needs. Raises ValueError for settings that would lose its strongest mode."""
+    fields = torch.from_numpy(shards.read(range(min(MODE_SAMPLES, len(shards)))))
+    mode = strongest_mode(problem.normaliser.encode(fields))
+    return edm_for(mode, min(problem.grid.shape), settings.teacher.sigma_max, settings.teacher.p_mean)
+
+
+def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> dict[str, Any]:
+    """Train, checkpoint and consolidate into folder/teacher; resume where folder/checkpoints/teacher says.
+
+    Returns the final metrics. Raises Stopped after a checkpoint when a stop was asked for.
+    """
+    problem, t = open_problem(settings.pde, settings.data), settings.teacher
+    shards = ShardSet(settings.data.path, "train", settings.data.verify)
+    teacher = build(settings, problem, noise_for(settings, problem, shards), mesh)
+    root = folder / "checkpoints" / "teacher"
+    found = checkpoint.newest(root, settings.cluster.zero_stage, mesh, reporter.say)
+    first, seconds = (found.step, float(found.state["train_seconds"])) if found else (0, 0.0)
+    if found:
+        teacher.zero.load(found.folder, "zero")
+        teacher.ema.restore(load_file(found.folder / "ema.safetensors"))
+    feed = Feed(shards, settings.run.seed, t.global_batch, mesh.rank, mesh.world, settings.data.prefetch, first)
+    board = Board(folder / "tb" / "teacher" if mesh.first else None, first)
+    board.text("config", json.dumps(to_plain(settings), indent=1))
+    timer = StepTimer(torch.cuda.synchronize if mesh.device.type == "cuda" else None)
+    start, logged, window = time.perf_counter(), time.perf_counter(), torch.zeros(2, device=mesh.device)
+
+    for step in range(first, t.steps):
+        with timer.part("data"):
+            x = problem.normaliser.encode(feed.batch(step).to(mesh.device))
+        loss = teacher.gradients(step, x, timer)
+        with timer.part("optimiser"):
+            norm, applied = teacher.zero.step(learning_rate(t, step))
+            teacher.ema.update(step)
+        window += torch.stack([loss, torch.ones_like(loss)])
+        done = step + 1
+        if not applied:
+            reporter.say(f"warning: teacher step {step} skipped: its gradient is not finite")
+        if done % t.log_every == 0 or done == t.steps:
+            mean = float(mesh.sum(window[0])) / float(window[1])
+            now = time.perf_counter()
+            rates = _rates(timer, int(window[1]), now - logged, t.global_batch)
+            scalars = {"loss/denoising": mean, "train/lr": learning_rate(t, step), "train/gradient_norm": norm}
+            board.scalars(scalars | rates, done)
+            reporter.progress(done, t.steps, f"loss {mean:.4f}")
+            logged, window = now, torch.zeros_like(window)
+        spent = seconds + time.perf_counter() - start
+        if done % t.evaluate_every == 0 and done < t.steps:
+            evaluate(teacher, board, done)
+        stopping = done % t.log_every == 0 and reporter.stopped(mesh)
+        if (done % t.checkpoint_every == 0 or stopping) and done < t.steps:
+            _save(teacher, root, done, spent)
+        if stopping and done < t.steps:
+            feed.close()
+            raise Stopped(f"teacher stopped at step {done} of {t.steps} with a checkpoint in {root}")
+
+    feed.close()
+    spent = seconds + time.perf_counter() - start
+    results = evaluate(teacher, board, t.steps) | {"train_seconds": spent}
+    board.hparams(_flat(settings), {f"residual/{k}": results[f"residual_{k}"] for k in ("l2", "dual", "boundary")})
+    board.close()
+    weights = teacher.ema.whole()
+    if mesh.first:
+        provenance = {"data_hash": problem.manifest.data_hash, "seed": settings.run.seed, "steps": t.steps}
+        contents = card(
+            "teacher",
+            problem.pde,
+            problem.grid,
+            problem.normaliser,
+            teacher.noise,
+            describe(settings, problem),
+            provenance,
+            results,
+        )
+        publish(folder / "teacher", weights, contents)
+    mesh.barrier()
+    return results
+
+
+def _rates(timer: StepTimer, steps: int, seconds: float, batch: int) -> dict[str, float]:
+    parts = {f"time/{name}": value / steps for name, value in timer.take().items()}
+    return parts | {"train/fields_per_second": steps * batch / seconds, "time/step": seconds / steps}
+
+
+def _flat(settings: Settings) -> dict[str, Any]:
+    return {f"{s}.{k}": v for s, section in to_plain(settings).items() for k, v in section.items()}
+
+
+def _save(teacher: Teacher, root: Path, step: int, seconds: float) -> None:
+    average, mesh, s = teacher.ema.whole(), teacher.mesh, teacher.settings
+
+    def write(folder: Path) -> None:
+        teacher.zero.save(folder, "zero")
+        if mesh.first:
+            save_file(average, folder / "ema.safetensors")
+
+    checkpoint.save(root, step, {"train_seconds": seconds}, s.cluster.zero_stage, mesh, s.teacher.keep, write)
+
+
+def averaged(teacher: Teacher) -> Denoiser:
+    """A plain copy of the network with the averaged weights, on this rank's device."""
+    s = teacher.settings
+    plain = build_denoiser(describe(s, teacher.problem), teacher.noise.sigma_data, s.model.precision)
+    plain.load_state_dict(teacher.ema.whole())
+    return plain.to(teacher.mesh.device).eval()
+
+
+def evaluate(teacher: Teacher, board: Board, step: int) -> dict[str, Any]:
+    """Residuals of samples of the averaged teacher, split over the ranks; a picture of a few of them."""
+    s, problem, mesh = teacher.settings, teacher.problem, teacher.mesh
+    denoiser = averaged(teacher)
+    mine = mesh.slice(s.teacher.evaluate_samples)
+    counters = range(mine.start, mine.stop)
+    eps = seeds.normal(s.run.seed, "teacher/evaluate", counters, problem.shape, device=mesh.device)
+    with torch.no_grad():
+        x = solve(denoiser, eps, teacher.noise.levels(s.teacher.evaluate_steps), "heun")
+    physical = problem.normaliser.decode(x)
+    squares = residual_squares(problem.pde, problem.grid, physical)
+    sums = mesh.sum(torch.stack([squares[k].sum() for k in ("l2", "dual", "boundary")]))
+    l2, dual, boundary = (float(v) for v in (sums / s.teacher.evaluate_samples).sqrt())
+    floor = problem.manifest.truth_residual["train"]
+    board.scalars({"residual/l2": l2, "residual/dual": dual, "residual/boundary": boundary}, step)
+    board.scalars({"residual/floor_l2": floor["l2"], "residual/floor_dual": floor["dual"]}, step)
+    if mesh.first:
+        truth = torch.from_numpy(ShardSet(s.data.path, "test").read(range(min(4, len(physical)))))
+        board.image("fields", picture_row(problem.pde, problem.grid, {"truth": truth, "teacher": physical.cpu()}), step)
+    return {"residual_l2": l2, "residual_dual": dual, "residual_boundary": boundary}

@@ -1,0 +1,1 @@
+"""The tests; a package, so that spawned processes and Ray workers import its modules by name."""

@@ -1,0 +1,36 @@
+"""Fixtures that tests of several rooms share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+RAY_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how often reports are collected; the default of 2 s is for clusters
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One Ray of four logical CPUs for the whole session, started by the first test that asks for it."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in RAY_ENVIRONMENT.items():
+            patch.setenv(name, value)
+        patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # ninja, for the workers
+        ray.init(
+            address="local",  # never a cluster that happens to be running
+            num_cpus=4,
+            include_dashboard=False,
+            object_store_memory=150 << 20,
+            log_to_driver=False,
+        )
+        yield
+        ray.shutdown()

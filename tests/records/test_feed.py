@@ -1,0 +1,143 @@
+"""The samples of a step depend on seed and step only: not on the number of workers, nor on a restart."""
+
+import itertools
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from pidscale.config import UserError
+from pidscale.records.feed import Feed, order, slice_bounds
+from pidscale.records.read import ShardSet
+
+BATCH, STEPS = 5, 9  # 45 samples of 13: steps that span epochs
+
+
+def feed(made, rank=0, world=1, **settings):
+    return Feed(ShardSet(made.root, "train"), 3, BATCH, rank, world, **settings)
+
+
+def sequence(made, world, start=0):
+    feeds = [feed(made, r, world, start_step=start) for r in range(world)]
+    batches = [torch.cat([f.batch(step) for f in feeds]) for step in range(start, STEPS)]
+    for f in feeds:
+        f.close()
+    return batches
+
+
+@pytest.mark.parametrize("block", [1, 2, 100])
+def test_order_is_a_permutation_that_depends_on_seed_and_epoch(block):
+    counts = [5, 5, 3, 7]
+    first = order(1, 0, counts, block)
+    assert first.dtype == np.int64 and sorted(first) == list(range(20))
+    np.testing.assert_array_equal(first, order(1, 0, counts, block))
+    assert (first != order(1, 1, counts, block)).any() and (first != order(2, 0, counts, block)).any()
+
+
+def test_order_reads_few_shards_at_a_time():
+    counts = [10] * 8
+    shards = order(1, 0, counts, 2) // 10
+    for group in shards.reshape(4, 20):
+        assert len(set(group)) == 2
+    assert len(set(order(1, 0, counts, 100)[:20] // 10)) > 4
+
+
+def test_shares_cover_all_and_are_even():
+    for count in (0, 1, 5, 16):
+        for world in (1, 2, 3, 7):
+            bounds = [slice_bounds(count, r, world) for r in range(world)]
+            assert bounds[0][0] == 0 and bounds[-1][1] == count
+            assert all(a[1] == b[0] for a, b in itertools.pairwise(bounds))
+            assert max(b - a for a, b in bounds) - min(b - a for a, b in bounds) <= 1
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_every_world_sees_the_same_global_batches(made, world):
+    for one, many in zip(sequence(made, 1), sequence(made, world), strict=True):
+        assert torch.equal(one, many)
+
+
+def test_restart_at_any_step_continues_the_same_sequence(made):
+    whole = sequence(made, 2)
+    for start in range(STEPS):
+        for expected, found in zip(whole[start:], sequence(made, 2, start), strict=True):
+            assert torch.equal(expected, found)
+
+
+def test_ids_run_through_the_epochs(made):
+    one = feed(made)
+    ids = np.concatenate([one.ids(step) for step in range(STEPS)])
+    expected = np.concatenate([order(3, epoch, [5, 5, 3], 16) for epoch in range(4)])[: BATCH * STEPS]
+    np.testing.assert_array_equal(ids, expected)
+    np.testing.assert_array_equal(one.batch(4).numpy(), ShardSet(made.root, "train").read(expected[20:25]))
+    one.close()
+
+
+def test_any_step_may_be_asked_for(made):
+    one = feed(made)
+    later = one.batch(6)
+    assert torch.equal(one.batch(0), sequence(made, 1)[0])
+    one.batch(1)
+    assert torch.equal(one.batch(6), later)
+    one.close()
+    assert torch.equal(one.batch(6), later)  # a closed feed starts again when asked
+    one.close()
+
+
+def test_batch_larger_than_the_set(made):
+    one = Feed(ShardSet(made.root, "test"), 0, 11, 0, 1)
+    assert one.batch(0).shape == (11, 2, 40, 24) and sorted(one.ids(0)[:4]) == [0, 1, 2, 3]
+    one.close()
+
+
+def test_rows_and_empty_shares(made):
+    one = feed(made, rows=slice(10, 20))
+    whole = feed(made)
+    assert torch.equal(one.batch(2), whole.batch(2)[:, :, 10:20])
+    none = feed(made, 0, 7)
+    assert none.batch(0).shape == (0, 2, 40, 24) and none.ids(0).dtype == np.int64
+    for f in (one, whole, none):
+        f.close()
+
+
+def test_error_of_the_thread_reaches_the_consumer(made):
+    path = made.root / "train-00001.tar"
+    data = bytearray(path.read_bytes())
+    data[3000] ^= 1
+    path.write_bytes(data)
+    one = feed(made)
+    with pytest.raises(UserError, match=r"train-00001\.tar.*row block"):
+        for step in range(3):
+            one.batch(step)
+    assert not one._thread.is_alive()
+    with pytest.raises(UserError, match=r"train-00001\.tar"):  # asked again, it says so again
+        for step in range(3):
+            one.batch(step)
+
+
+def test_close_ends_the_thread_while_its_queue_is_full(made):
+    before = threading.active_count()
+    one = feed(made, prefetch=1)
+    one.batch(0)
+    time.sleep(0.05)
+    one.close()
+    assert threading.active_count() == before
+
+
+def test_waiting_is_counted(made, monkeypatch):
+    read = ShardSet.read
+    monkeypatch.setattr(ShardSet, "read", lambda *given: time.sleep(0.05) or read(*given))
+    one = feed(made)
+    one.batch(0)
+    assert 0.03 < one.waited < 5
+    one.close()
+
+
+@pytest.mark.parametrize(("settings", "key"), [({"prefetch": 0}, "data.prefetch"), ({"block": 0}, "data.block")])
+def test_wrong_settings_are_named(made, settings, key):
+    with pytest.raises(UserError, match=key):
+        feed(made, **settings).batch(0)
+    with pytest.raises(UserError, match=r"data\.global_batch"):
+        Feed(ShardSet(made.root, "train"), 0, 0, 0, 1)
