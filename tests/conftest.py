@@ -34,3 +34,11 @@ def ray_cluster() -> Iterator[None]:
         )
         yield
         ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def small_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real shard set of Darcy flow, small enough to train on in seconds."""
+    from tests.small import make_shards
+
+    return make_shards(tmp_path_factory.mktemp("shards") / "darcy16")

@@ -1,0 +1,73 @@
+"""A problem small enough to train on in seconds: real shards of Darcy flow on 16 points a side, and settings around them.
+
+Shared by the tests of the engine and of both loops. Knows no ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pidscale.config import Settings, check, from_plain
+from pidscale.generate.make import make_shard_set
+from pidscale.pde.darcy import Darcy
+
+POINTS = 16
+MODELS: dict[str, dict[str, Any]] = {
+    "unet": {"kind": "unet", "change": {"width": 8, "multipliers": [1, 2], "embedding": 16}},
+    "fno": {"kind": "fno", "change": {"width": 8, "modes": 4, "layers": 2, "embedding": 16}},
+}
+
+
+def make_shards(root: Path, points: int = POINTS) -> Path:
+    """A set of 48 + 16 samples at root."""
+    pde = Darcy()
+    make_shard_set(
+        pde, root, {"train": 48, "test": 16}, grid=pde.grid(points), seed=3, samples_per_shard=16, parallel=False
+    )
+    return root
+
+
+def settings(shards: Path, folder: Path, model: str = "unet", **sections: Mapping[str, Any]) -> Settings:
+    """Settings of a run of seconds; each section's values replace those here."""
+    plain: dict[str, dict[str, Any]] = {
+        "pde": {"points": POINTS},
+        "data": {"path": str(shards)},
+        "model": MODELS[model],
+        "teacher": {
+            "steps": 20,
+            "global_batch": 7,
+            "micro_batch": 2,
+            "lr": 2e-3,
+            "warmup": 5,
+            "clip": 1.0,
+            "log_every": 2,
+            "checkpoint_every": 4,
+            "evaluate_every": 1000,
+            "evaluate_samples": 4,
+            "evaluate_steps": 3,
+        },
+        "distill": {
+            "steps": 12,
+            "global_batch": 8,
+            "micro_batch": 2,
+            "chunk": 2,
+            "lr": 1e-3,
+            "warmup": 2,
+            "log_every": 2,
+            "checkpoint_every": 4,
+            "solver_steps": 3,
+            "scale_steps": 3,
+            "scale_samples": 8,
+            "ring": 3,
+            "reuse": 2,
+        },
+        "evaluate": {"samples": 8, "batch": 8, "teacher_steps": [3]},
+        "run": {"folder": str(folder), "name": "run"},
+    }
+    for section, values in sections.items():
+        plain[section] = plain.get(section, {}) | dict(values)
+    made = from_plain(Settings, plain)
+    check(made)
+    return made
