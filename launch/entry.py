@@ -26,9 +26,10 @@ def settings_from(arguments: Sequence[str], config: str = "config") -> Settings:
     try:
         with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
             plain = OmegaConf.to_container(compose(config, overrides), resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError("; ".join(lines[:4])) from None
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        said = str(error).split("Config search path")[0]
+        line = "; ".join(line.strip() for line in said.splitlines() if line.strip()).replace(":; ", ": ")
+        raise UserError(f"{' '.join(arguments) or config}: {line}") from None
     settings = from_plain(Settings, plain)  # type: ignore[arg-type]
     check(settings)
     return settings

@@ -126,6 +126,7 @@ def worker(parcel: dict[str, Any]) -> None:
 
     settings, folder = from_plain(Settings, parcel["settings"]), Path(parcel["folder"])
     context = ray.train.get_context()
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # backward passes too
     mesh = Mesh(context.get_world_rank(), context.get_world_size(), get_device())
     bulletin = parcel["bulletin"]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -68,13 +69,14 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class TeacherSettings(TrainSettings):
-    """Training of the teacher. sigma_max and p_mean follow from data and grid where they are null."""
+    """Training of the teacher. sigma_max, p_mean and p_std follow from data and grid where null."""
 
     evaluate_every: int = 1000
     evaluate_samples: int = 64
     evaluate_steps: int = 9
     sigma_max: float | None = None
     p_mean: float | None = None
+    p_std: float | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,11 @@ def to_plain(settings: Any) -> dict[str, Any]:
     return dataclasses.asdict(settings)
 
 
+def to_flat(settings: Settings) -> dict[str, Any]:
+    """Settings as one dictionary of `section.key`."""
+    return {f"{s}.{k}": v for s, section in to_plain(settings).items() for k, v in section.items()}
+
+
 def check(settings: Settings) -> None:
     """Check ranges and choices, section by section. Raises UserError that names the key."""
     s = settings
@@ -206,8 +213,10 @@ def check(settings: Settings) -> None:
             raise UserError(f"{name}={value!r}: expected one of {', '.join(map(str, allowed))}")
     for section, keys in _POSITIVE.items():
         for key in keys:
-            if getattr(getattr(s, section), key) <= 0:
+            if not 0 < getattr(getattr(s, section), key) < math.inf:
                 raise UserError(f"{section}.{key}={getattr(getattr(s, section), key)}: expected more than 0")
+    if s.pde.points < 4:
+        raise UserError(f"pde.points={s.pde.points}: expected 4 or more")
     for section in ("teacher", "distill"):
         if getattr(s, section).global_batch < s.cluster.workers:
             raise UserError(
@@ -216,8 +225,13 @@ def check(settings: Settings) -> None:
             )
         if getattr(s, section).clip < 0 or getattr(s, section).warmup < 0:
             raise UserError(f"{section}.clip and {section}.warmup: expected 0 (off) or more")
+    if s.teacher.evaluate_samples < s.cluster.workers:
+        raise UserError(
+            f"teacher.evaluate_samples={s.teacher.evaluate_samples} is smaller than cluster.workers={s.cluster.workers}: "
+            "every worker measures at least one sample"
+        )
     for key in ("l2", "dual", "boundary"):
-        if getattr(s.distill.weights, key) < 0:
+        if not 0 <= getattr(s.distill.weights, key) < math.inf:
             raise UserError(f"distill.weights.{key}={getattr(s.distill.weights, key)}: expected 0 or more")
     _check_rows(s)
     if not s.run.name or "/" in s.run.name or s.run.name.startswith("."):
@@ -242,10 +256,9 @@ def _check_rows(s: Settings) -> None:
             f"distill.chunk={d.chunk} must divide the {d.global_batch} / {s.cluster.workers} samples of each worker "
             "(distill.global_batch / cluster.workers), so that endpoints are made in the same chunks everywhere"
         )
-    if d.scale_samples % (d.chunk * s.cluster.workers):
+    if d.scale_samples % d.global_batch:
         raise UserError(
-            f"distill.scale_samples={d.scale_samples} must be a multiple of distill.chunk * cluster.workers "
-            f"= {d.chunk * s.cluster.workers}"
+            f"distill.scale_samples={d.scale_samples} must be a multiple of distill.global_batch={d.global_batch}"
         )
     if min(s.evaluate.teacher_steps, default=0) < 1:
         raise UserError(f"evaluate.teacher_steps={s.evaluate.teacher_steps}: expected step counts of 1 or more")

@@ -34,6 +34,12 @@ class StepTimer:
         return parts
 
 
+def rates(parts: Mapping[str, float], steps: int, seconds: float, batch: int) -> dict[str, float]:
+    """Scalars of a stretch of steps: seconds a step by part and in all, and fields a second."""
+    shares = {f"time/{name}": value / steps for name, value in parts.items()}
+    return shares | {"time/step": seconds / steps, "train/fields_per_second": steps * batch / seconds}
+
+
 class Board:
     """A TensorBoard event file, or nothing at all where `folder` is None (every rank but the first)."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pidscale.config import Settings, check, from_plain
 from pidscale.generate.make import make_shard_set
-from pidscale.pde.darcy import Darcy
+from pidscale.pde.darcy import Darcy, DarcyParams
 
 POINTS = 16
 MODELS: dict[str, dict[str, Any]] = {
@@ -20,9 +20,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_shards(root: Path, points: int = POINTS) -> Path:
+def make_shards(root: Path, points: int = POINTS, variant: str = "two_phase") -> Path:
     """A set of 48 + 16 samples at root."""
-    pde = Darcy()
+    pde = Darcy(DarcyParams(variant=variant))
     make_shard_set(
         pde, root, {"train": 48, "test": 16}, grid=pde.grid(points), seed=3, samples_per_shard=16, parallel=False
     )

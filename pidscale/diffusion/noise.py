@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+P_MEAN, P_STD = -1.2, 1.2  # training levels at 32 points a side (Karras et al. 2022)
 KEPT = 0.99  # least share of the strongest mode's standard deviation that a schedule may keep
 
 
@@ -38,21 +39,29 @@ class EdmNoise:
 
 
 def edm_for(
-    strongest_mode: float, points: int, sigma_max: float | None = None, p_mean: float | None = None
+    strongest_mode: float,
+    points: int,
+    sigma_max: float | None = None,
+    p_mean: float | None = None,
+    p_std: float | None = None,
 ) -> EdmNoise:
     """Return the schedule for data whose strongest orthonormal mode has this standard deviation (in units of the model).
 
     A flow that starts from noise of sigma_max alone keeps sigma_max / sqrt(sigma_max^2 + s1^2) of that mode; less than
     99 % is refused with a ValueError. points: grid points a side.
     """
-    chosen = sigma_max or max(80.0, 10.0 * strongest_mode)
+    chosen = max(80.0, 10.0 * strongest_mode) if sigma_max is None else sigma_max
     kept = chosen / math.hypot(chosen, strongest_mode)
-    if kept < KEPT:
+    if not kept >= KEPT:
         raise ValueError(
             f"teacher.sigma_max={chosen:g} keeps {kept:.1%} of the strongest mode of this data "
             f"(standard deviation {strongest_mode:.3g}): at least {KEPT:.0%} is needed, so {10 * strongest_mode:.0f} or more"
         )
-    return EdmNoise(sigma_max=chosen, p_mean=-1.2 + math.log(points / 32) if p_mean is None else p_mean)
+    return EdmNoise(
+        sigma_max=chosen,
+        p_mean=P_MEAN + math.log(points / 32) if p_mean is None else p_mean,
+        p_std=P_STD if p_std is None else p_std,
+    )
 
 
 def strongest_mode(fields_BCYX: Tensor, iterations: int = 30) -> float:

@@ -28,5 +28,6 @@ class Normaliser:
 
     def decode(self, x_BCYX: Tensor) -> Tensor:
         """Units of the model to physical units, float32 or better."""
-        mean, scale = self._columns(x_BCYX)
-        return x_BCYX * scale + mean
+        x = x_BCYX if x_BCYX.dtype == torch.float64 else x_BCYX.float()
+        mean, scale = self._columns(x)
+        return x * scale + mean

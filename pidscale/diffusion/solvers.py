@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+SOLVERS = ("euler", "heun")
 DenoiserCall = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -23,8 +24,9 @@ def solve(
     """Integrate from sigma_max * eps to a clean field, float32 [B, C, Y, X].
 
     levels: float64 [K + 1] from sigma_max to 0. solver: `euler` (K calls) or `heun` (2 K - 1 calls).
-    visited: a list that receives the states on the way, the first one included.
+    visited: a list that receives the states on the way, the first one included. Raises ValueError for another solver.
     """
+    calls(solver, 1)  # refuses an unknown solver
     x = eps_BCYX.float() * float(levels[0])
     batch = x.shape[0]
     for step in range(len(levels) - 1):
@@ -44,8 +46,8 @@ def solve(
 
 def calls(solver: str, steps: int) -> int:
     """Network calls (NFE) of a solve. Raises ValueError for an unknown solver."""
-    if solver not in ("euler", "heun"):
-        raise ValueError(f"solver={solver!r}: expected euler or heun")
+    if solver not in SOLVERS:
+        raise ValueError(f"solver={solver!r}: expected {' or '.join(SOLVERS)}")
     return 2 * steps - 1 if solver == "heun" else steps
 
 

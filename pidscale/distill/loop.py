@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pidscale.config import Settings, UserError, to_plain
+from pidscale.config import Settings, UserError, to_flat, to_plain
 from pidscale.diffusion.solvers import one_step
 from pidscale.distill.arms import Arm, build_arm
 from pidscale.distill.objectives import TERMS, Physics, active_weights, frozen_scales
@@ -24,10 +25,10 @@ from pidscale.engine.pictures import picture_row
 from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import learning_rate, micro_plan
 from pidscale.generate.problem import Problem, open_problem
-from pidscale.meter import Board, StepTimer
+from pidscale.meter import Board, StepTimer, rates
 from pidscale.metrics import residual_rms
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import residual_squares
+from pidscale.pde.base import Pde, residual_squares
 from pidscale.records.read import ShardSet
 from pidscale.student.load import Generator, load_student
 
@@ -39,7 +40,7 @@ def open_teacher(settings: Settings, folder: Path, problem: Problem, device: tor
     if teacher.card["kind"] != "teacher":
         raise UserError(f"{path}: holds a {teacher.card['kind']}, expected a teacher; set distill.teacher")
     for key, have, want in (
-        ("equation", teacher.pde.name, problem.pde.name),
+        ("equation", _equation(teacher.pde), _equation(problem.pde)),
         ("grid", teacher.grid.describe(), problem.grid.describe()),
     ):
         if have != want:
@@ -47,14 +48,27 @@ def open_teacher(settings: Settings, folder: Path, problem: Problem, device: tor
     return teacher
 
 
-def measure_scales(settings: Settings, problem: Problem, rollout: Rollout, mesh: Mesh) -> dict[str, float]:
-    """s_k^2 by term: mean squared residuals of the teacher's own samples, once, split over the ranks."""
-    total, chunk = settings.distill.scale_samples, rollout.chunk
-    mine = mesh.slice(total // chunk)
-    endpoints = rollout.endpoints(torch.arange(mine.start * chunk, mine.stop * chunk))
-    squares = residual_squares(problem.pde, problem.grid, problem.normaliser.decode(endpoints.fields_BCYX))
-    sums = mesh.sum(torch.stack([squares[k].double().sum() for k in TERMS])) / total
-    truth = torch.from_numpy(ShardSet(settings.data.path, "train").read(range(64)))
+def _equation(pde: Pde) -> str:
+    return ", ".join([pde.name, *(f"{k}={v}" for k, v in sorted(pde.params_dict().items()))])
+
+
+def measure_scales(settings: Settings, problem: Problem, ring: Ring, rollout: Rollout, mesh: Mesh) -> dict[str, float]:
+    """s_k^2 by term: mean squared residuals of the teacher's own samples, measured once, split over the ranks.
+
+    Where the endpoints to train on are made as the scale wants them, the ring's first rows are measured, and kept.
+    """
+    d = settings.distill
+    rows = d.scale_samples // d.global_batch
+    if (d.solver, d.solver_steps) == ("heun", d.scale_steps) and rows <= d.ring:
+        parts = [ring.row(slot, 0) for slot in range(rows)]
+    else:
+        scaling = replace(rollout, solver="heun", steps=d.scale_steps, stream="distill/scale")
+        parts = [scaling.endpoints(ring.counters(row, 0)) for row in range(rows)]
+    fields = torch.cat([part.fields_BCYX for part in parts])
+    squares = residual_squares(problem.pde, problem.grid, rollout.teacher.normaliser.decode(fields))
+    sums = mesh.sum(torch.stack([squares[k].double().sum() for k in TERMS])) / (rows * d.global_batch)
+    train = ShardSet(settings.data.path, "train")
+    truth = torch.from_numpy(train.read(range(min(64, len(train)))))
     trivial = residual_rms(problem.pde, problem.grid, problem.pde.trivial(truth))
     return frozen_scales(
         dict(zip(TERMS, sums.tolist(), strict=True)), problem.manifest.truth_residual["train"], trivial
@@ -71,22 +85,21 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     root, stage = folder / "checkpoints" / "distill", settings.cluster.zero_stage
     found = checkpoint.newest(root, stage, mesh, reporter.say)
     began = time.perf_counter()
-    scaling = Rollout(teacher, "heun", d.scale_steps, d.chunk, settings.run.seed, "distill/scale")
-    scales = found.state["scales"] if found else measure_scales(settings, problem, scaling, mesh)
-    weights = active_weights(d.weights, d.norm)
-    physics = Physics(problem.pde, problem.grid, problem.normaliser, weights, scales, d.gradient_to)
-    plan = micro_plan(d.global_batch, d.micro_batch, mesh)
-    wanted = {"student": physics} | ({"student-lambda0": None} if d.twin else {})
-    arms = [build_arm(name, settings, teacher, terms, plan, mesh) for name, terms in wanted.items()]
     rollout = Rollout(teacher, d.solver, d.solver_steps, d.chunk, settings.run.seed)
     mine = mesh.slice(d.global_batch)
     ring = Ring(d.ring, d.reuse, d.global_batch, mine.start, mine.stop, settings.run.seed, rollout.endpoints)
-    first, rolling = (found.step, float(found.state["endpoint_seconds"])) if found else (0, 0.0)
+    scales = found.state["scales"] if found else measure_scales(settings, problem, ring, rollout, mesh)
+    first, rolling = found.step if found else 0, time.perf_counter() - began
+    weights = active_weights(d.weights, d.norm)
+    physics = Physics(problem.pde, problem.grid, teacher.normaliser, weights, scales, d.gradient_to)
+    plan = micro_plan(d.global_batch, d.micro_batch, mesh)
+    wanted = {"student": physics} | ({"student-lambda0": None} if d.twin else {})
+    arms = [build_arm(name, settings, teacher, terms, plan, mesh) for name, terms in wanted.items()]
     if found:
+        rolling = float(found.state["endpoint_seconds"])
         for arm in arms:
             arm.restore(found.folder)
             arm.seconds = float(found.state["arm_seconds"][arm.name])
-    rolling += 0.0 if found else time.perf_counter() - began
     board = Board(folder / "tb" / "distill" if mesh.first else None, first)
     board.text("config", json.dumps(to_plain(settings), indent=1))
     timer = StepTimer(torch.cuda.synchronize if mesh.device.type == "cuda" else None)
@@ -132,7 +145,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
             raise Stopped(f"distillation stopped at step {done} of {d.steps} with a checkpoint in {root}")
 
     _picture(arms, rollout, board, settings, problem, d.steps)
-    board.hparams(_flat(settings), {f"student/{k}": v for k, v in last["student"].items()})
+    board.hparams(to_flat(settings), {f"student/{k}": v for k, v in last["student"].items()})
     board.close()
     for arm in arms:
         seconds = float(teacher.card["metrics"]["train_seconds"]) + rolling + arm.seconds
@@ -155,16 +168,8 @@ def _log(
     for name, values in means.items():
         kinds = {k: f"{name}/residual_{k}" if k in TERMS else f"{name}/loss_{k}" for k in values}
         board.scalars({kinds[k]: v for k, v in values.items()}, done)
-    batch = settings.distill.global_batch
-    board.scalars({f"time/{name}": value / steps for name, value in timer.take().items()}, done)
-    board.scalars(
-        {"time/step": seconds / steps, "train/lr": lr, "train/fields_per_second": steps * batch / seconds}, done
-    )
+    board.scalars(rates(timer.take(), steps, seconds, settings.distill.global_batch) | {"train/lr": lr}, done)
     board.scalars({"ring/fresh_fraction": ring.made / max(1, ring.used)}, done)
-
-
-def _flat(settings: Settings) -> dict[str, Any]:
-    return {f"{s}.{k}": v for s, section in to_plain(settings).items() for k, v in section.items()}
 
 
 def _save(arms: list[Arm], root: Path, step: int, state: dict[str, Any]) -> None:
@@ -185,14 +190,15 @@ def _picture(arms: list[Arm], rollout: Rollout, board: Board, settings: Settings
         return
     endpoints = rollout.endpoints(torch.arange(rollout.chunk) + 2**60)
     eps = rollout.eps(endpoints.counters[:4])
+    test = ShardSet(settings.data.path, "test")
     sets = {
-        "truth": torch.from_numpy(ShardSet(settings.data.path, "test").read(range(4))),
-        "teacher": problem.normaliser.decode(endpoints.fields_BCYX[:4]).cpu(),
+        "truth": torch.from_numpy(test.read(range(min(4, len(test))))),
+        "teacher": rollout.teacher.normaliser.decode(endpoints.fields_BCYX[:4]).cpu(),
     }
     with torch.no_grad():
         for name, denoiser in plain.items():
             x = one_step(denoiser, eps, rollout.teacher.noise.sigma_max)
-            sets[name] = problem.normaliser.decode(x).cpu()
+            sets[name] = rollout.teacher.normaliser.decode(x).cpu()
     board.image("fields", picture_row(problem.pde, problem.grid, sets), step)
 
 

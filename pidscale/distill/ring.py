@@ -50,10 +50,13 @@ class Ring:
 
     def take(self, step: int) -> Endpoints:
         """The endpoints of this rank at a step, made now if their row is not in the ring."""
+        self.used += 1
         slot = self.slot(step)
-        generation = self.generation(slot, step)
+        return self.row(slot, self.generation(slot, step))
+
+    def row(self, slot: int, generation: int) -> Endpoints:
+        """This rank's endpoints of a row, made now if it is not in the ring."""
         if slot not in self.rows or self.rows[slot][0] != generation:
             self.rows[slot] = (generation, self.make(self.counters(slot, generation)))
             self.made += 1
-        self.used += 1
         return self.rows[slot][1]

@@ -61,7 +61,7 @@ def save(
         if final.exists():
             shutil.rmtree(final)  # the same step of an earlier attempt, whose manifest was not true
         folder.rename(final)
-        _forget(root, keep)
+        _forget(root, step, keep)
     mesh.barrier()
 
 
@@ -72,11 +72,19 @@ def _seal(folder: Path, step: int, stage: int, world: int) -> None:
             os.fsync(file.fileno())
         files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": _checksum(path)}
     manifest = {"version": 1, "step": step, "stage": stage, "world": world, "files": files}
-    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+    write_atomic(folder / MANIFEST, json.dumps({**manifest, "sha256": _own_checksum(manifest)}, indent=1).encode())
 
 
-def _forget(root: Path, keep: int) -> None:
-    complete = sorted(p for p in root.glob("step_????????") if (p / MANIFEST).exists())
+def _own_checksum(manifest: dict[str, Any]) -> str:
+    """Checksum of what a manifest says, its own checksum left out."""
+    said = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _forget(root: Path, step: int, keep: int) -> None:
+    """Remove all but the newest `keep` of those up to `step`; later ones, of an attempt that was passed over, stay."""
+    names = sorted(root.glob("step_????????"))
+    complete = [p for p in names if (p / MANIFEST).exists() and p.name <= f"step_{step:08d}"]
     for folder in complete[:-keep]:
         shutil.rmtree(folder)
 
@@ -84,11 +92,13 @@ def _forget(root: Path, keep: int) -> None:
 def _true_manifest(folder: Path) -> dict[str, Any] | None:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        if manifest["sha256"] != _own_checksum(manifest):
+            return None
         for name, entry in manifest["files"].items():
             path = folder / name
             if path.stat().st_size != entry["bytes"] or _checksum(path) != entry["sha256"]:
                 return None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return manifest
 

@@ -38,9 +38,8 @@ class Zero:
         refuse_complex(module)
         deepspeed = _import_deepspeed(mesh)
         optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0)
-        config = deepspeed_dict(
-            settings.stage, settings.micro_batch, settings.accumulation, settings.clip, settings.section
-        )
+        clip = settings.clip if settings.stage else 0.0  # stage 0 is clipped in _gate
+        config = deepspeed_dict(settings.stage, settings.micro_batch, settings.accumulation, clip, settings.section)
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
         self.settings = settings
         self.mesh = mesh
@@ -73,22 +72,25 @@ class Zero:
             raise RuntimeError("step() before all micro-steps of the global batch were given to backward()")
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
-        norm = self._plain_norm() if self.settings.stage == 0 else None
-        if norm is not None and not math.isfinite(norm):
-            for parameter in self.module.parameters():
-                parameter.grad = None  # stage 0 would apply it
+        norm = self._gate() if self.settings.stage == 0 else None
         self.engine.step()
         if norm is None:
             reduced = self.engine.get_global_grad_norm()
             norm = float(reduced) if reduced is not None else math.nan
         return norm, math.isfinite(norm)
 
-    def _plain_norm(self) -> float:
-        total = torch.zeros((), dtype=torch.float64)
-        for parameter in self.module.parameters():
-            if parameter.grad is not None:
-                total += parameter.grad.double().square().sum().cpu()
-        return math.sqrt(total) if torch.isfinite(total) else math.nan
+    def _gate(self) -> float:
+        """Stage 0: clip, or drop gradients that are not finite, which DeepSpeed would apply; returns the norm before."""
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        total = sum((g.double().square().sum().cpu() for g in gradients), torch.zeros((), dtype=torch.float64))
+        if not torch.isfinite(total):
+            for parameter in self.module.parameters():
+                parameter.grad = None
+            return math.nan
+        norm = math.sqrt(total)
+        if 0 < self.settings.clip < norm:
+            torch._foreach_mul_(gradients, self.settings.clip / (norm + 1e-6))
+        return norm
 
     def gradients(self) -> dict[str, Tensor]:
         """Gradients of the global batch by name, before clipping, on every rank; between backward() and step()."""

@@ -50,6 +50,10 @@ def check_passthrough(section: Mapping[str, Any]) -> None:
         for inexact, reason in _INEXACT.items():
             if key == inexact or key.startswith(inexact + "."):
                 raise UserError(f"cluster.deepspeed.{key}: refused, {reason}")
+    if "zero_optimization" in flat:
+        raise UserError(
+            f"cluster.deepspeed.zero_optimization={flat['zero_optimization']!r}: expected a section with keys"
+        )
     offload = flat.get("zero_optimization.offload_optimizer.device", "none")
     if offload == "nvme" and not flat.get("zero_optimization.offload_optimizer.nvme_path"):
         raise UserError("cluster.deepspeed.zero_optimization.offload_optimizer.nvme_path: needed with device=nvme")

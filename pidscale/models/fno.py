@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pidscale.models.layers import NoiseEmbedding, norm_groups
+from pidscale.ops.precision import float32_island
 
 FNO_PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"width": 24, "modes": 8, "layers": 4, "embedding": 64, "padding": 0.25},
@@ -35,7 +36,7 @@ class SpectralConv(nn.Module):
 
     def forward(self, x_BCYX: Tensor) -> Tensor:
         """[B, inputs, Y, X] -> float32 [B, outputs, Y, X]."""
-        with torch.autocast(device_type=x_BCYX.device.type, enabled=False):
+        with float32_island(x_BCYX.device):
             x = x_BCYX.float()
             height, width = x.shape[-2:]
             rows, columns = min(self.modes, height // 2), min(self.modes, width // 2 + 1)
@@ -92,6 +93,6 @@ class Fno(nn.Module):
         h = self.first(padded.contiguous(memory_format=torch.channels_last))
         for layer in self.layers:
             h = layer(h, e_BE)
-        with torch.autocast(device_type=h.device.type, enabled=False):
+        with float32_island(h.device):
             h = h[:, :, :height, :width].float()
             return self.last(functional.silu(self.norm(h)))

@@ -63,6 +63,8 @@ class Attention(nn.Module):
     def __init__(self, channels: int, head_width: int = 32) -> None:
         super().__init__()
         self.heads = max(1, channels // head_width)
+        if channels % self.heads:
+            raise ValueError(f"attention over {channels} channels: they do not divide among {self.heads} heads")
         self.norm = nn.GroupNorm(norm_groups(channels), channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pidscale.ops.precision import float32_island
+
 
 class Denoiser(nn.Module):
     """D(x, sigma) = c_skip x + c_out F(c_in x, c_noise): the mean of clean fields given a noisy one.
@@ -24,7 +26,7 @@ class Denoiser(nn.Module):
     def forward(self, x_BCYX: Tensor, sigma_B: Tensor) -> Tensor:
         """x [B, C, Y, X] with noise of standard deviation sigma [B] -> float32 [B, C, Y, X]."""
         device = x_BCYX.device.type
-        with torch.autocast(device_type=device, enabled=False):
+        with float32_island(x_BCYX.device):
             x = x_BCYX.float()
             sigma = sigma_B.float().reshape(-1, 1, 1, 1).expand(x.shape[0], 1, 1, 1)
             total = sigma.square() + self.sigma_data**2
@@ -34,5 +36,5 @@ class Denoiser(nn.Module):
             c_noise = sigma.log().flatten() / 4
         with torch.autocast(device_type=device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             raw = self.network(c_in * x, c_noise)
-        with torch.autocast(device_type=device, enabled=False):
+        with float32_island(x_BCYX.device):
             return c_skip * x + c_out * raw.float()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pidscale.models.layers import Attention, Down, NoiseEmbedding, ResidualBlock, Up, norm_groups
+from pidscale.ops.precision import float32_island
 
 # about 0.4 M, 5 M, 38 M, 340 M and 1.2 B parameters with two channels
 UNET_PRESETS: dict[str, dict[str, Any]] = {
@@ -120,6 +121,6 @@ class UNet(nn.Module):
                 h = stage(h, e_BE)
             if level > 0:
                 h = self.up[level - 1](h)
-        with torch.autocast(device_type=h.device.type, enabled=False):
+        with float32_island(h.device):
             out = self.last(functional.silu(self.norm(h.float())))
             return functional.pixel_shuffle(out, self.patch) if self.patch > 1 else out

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pidscale.ops.grid import Grid
+from pidscale.ops.precision import float32_island
 from pidscale.ops.window import Window
 
 
@@ -99,7 +100,7 @@ def residual_squares(pde: Pde, grid: Grid, fields_BCYX: Tensor) -> dict[str, Ten
 
     A value of 1 is the equation's own scale. Works outside autocast, in float32 or better.
     """
-    with torch.autocast(device_type=fields_BCYX.device.type, enabled=False):
+    with float32_island(fields_BCYX.device):
         fields = fields_BCYX if fields_BCYX.dtype == torch.float64 else fields_BCYX.float()
         window = Window(grid)
         terms = pde.residual(window, fields)

@@ -17,6 +17,7 @@ Knows no files, no models and no ranks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -69,10 +70,13 @@ class Darcy:
             raise UserError(str(error)) from None
         if values["variant"] not in ("two_phase", "log_normal"):
             raise UserError(f"pde.params.variant={values['variant']!r}: expected two_phase or log_normal")
-        if not 0 < values["low"] <= values["high"]:
+        if not 0 < values["low"] <= values["high"] < math.inf:
             raise UserError(f"pde.params.low={values['low']}, high={values['high']}: expected 0 < low <= high")
-        if values["source"] == 0:
-            raise UserError("pde.params.source=0: the residual is measured against it, so it must not be zero")
+        for key in ("alpha", "tau"):
+            if not 0 < values[key] < math.inf:
+                raise UserError(f"pde.params.{key}={values[key]}: expected more than 0")
+        if not 0 < abs(values["source"]) < math.inf:
+            raise UserError(f"pde.params.source={values['source']}: residuals are measured against it, so not zero")
         return cls(DarcyParams(**values))
 
     def params_dict(self) -> dict[str, Any]:

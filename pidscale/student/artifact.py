@@ -20,6 +20,7 @@ from torch import Tensor
 from pidscale.config import UserError
 
 VERSION = 1
+KINDS = ("student", "teacher")
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 _KEYS = {
     "kind": str,
@@ -78,6 +79,8 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     for key, kind in _KEYS.items():
         if not isinstance(card.get(key), kind):
             raise UserError(f"{path}: key {key!r} is missing or is no {kind.__name__}; copy the folder again")
+    if card["kind"] not in KINDS:
+        raise UserError(f"{path}: kind {card['kind']!r}: expected one of {', '.join(KINDS)}")
     return card
 
 

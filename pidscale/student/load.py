@@ -17,7 +17,7 @@ from pidscale import seeds
 from pidscale.config import UserError
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.diffusion.solvers import one_step, solve
+from pidscale.diffusion.solvers import SOLVERS, one_step, solve
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser
 from pidscale.ops.grid import Grid
@@ -57,6 +57,10 @@ class Generator:
                 if steps not in (None, 1):
                     raise UserError(f"steps={steps}: a student takes one step; load the teacher for more")
                 return one_step(self.denoiser, eps_BCYX, self.noise.sigma_max)
+            if (steps is not None and steps < 1) or solver not in SOLVERS:
+                raise UserError(
+                    f"steps={steps}, solver={solver!r}: expected 1 or more, and one of {', '.join(SOLVERS)}"
+                )
             return solve(self.denoiser, eps_BCYX, self.noise.levels(steps or 18), solver)
 
     def sample(self, n: int, seed: int = 0, batch: int = 64, steps: int | None = None, solver: str = "heun") -> Fields:
@@ -111,7 +115,9 @@ def load_student(path: str | Path, device: str | torch.device = "cpu") -> Genera
         pde = build_pde(card["equation"]["name"], card["equation"]["params"])
         normaliser = Normaliser(tuple(card["normaliser"]["mean"]), tuple(card["normaliser"]["std"]))
         noise, grid = EdmNoise(**card["noise"]), Grid.from_description(card["grid"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if {len(normaliser.mean), len(normaliser.std)} != {len(pde.channels)}:
+            raise ValueError(f"the normaliser does not have the {len(pde.channels)} channels of {pde.name}")
+    except (UserError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: card and weights do not fit together ({reason}); copy the folder again") from None
     denoiser = denoiser.to(device).eval().requires_grad_(False)

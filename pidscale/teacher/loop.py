@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pidscale import seeds
-from pidscale.config import Settings, to_plain
+from pidscale.config import Settings, to_flat, to_plain
 from pidscale.diffusion.noise import EdmNoise, edm_for, strongest_mode
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.diffusion.solvers import solve
@@ -28,7 +28,7 @@ from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import MicroPlan, learning_rate, micro_plan
 from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.generate.problem import Problem, open_problem
-from pidscale.meter import Board, StepTimer
+from pidscale.meter import Board, StepTimer, rates
 from pidscale.models import architecture, build_denoiser
 from pidscale.models.precondition import Denoiser
 from pidscale.parallel.mesh import Mesh
@@ -92,8 +92,9 @@ def describe(settings: Settings, problem: Problem) -> dict[str, Any]:
 def noise_for(settings: Settings, problem: Problem, shards: ShardSet) -> EdmNoise:
     """The noise schedule that this data needs. Raises ValueError for settings that would lose its strongest mode."""
     fields = torch.from_numpy(shards.read(range(min(MODE_SAMPLES, len(shards)))))
+    t = settings.teacher
     mode = strongest_mode(problem.normaliser.encode(fields))
-    return edm_for(mode, min(problem.grid.shape), settings.teacher.sigma_max, settings.teacher.p_mean)
+    return edm_for(mode, min(problem.grid.shape), t.sigma_max, t.p_mean, t.p_std)
 
 
 def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> dict[str, Any]:
@@ -130,9 +131,9 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
         if done % t.log_every == 0 or done == t.steps:
             mean = float(mesh.sum(window[0])) / float(window[1])
             now = time.perf_counter()
-            rates = _rates(timer, int(window[1]), now - logged, t.global_batch)
+            speeds = rates(timer.take(), int(window[1]), now - logged, t.global_batch)
             scalars = {"loss/denoising": mean, "train/lr": learning_rate(t, step), "train/gradient_norm": norm}
-            board.scalars(scalars | rates, done)
+            board.scalars(scalars | speeds, done)
             reporter.progress(done, t.steps, f"loss {mean:.4f}")
             logged, window = now, torch.zeros_like(window)
         spent = seconds + time.perf_counter() - start
@@ -148,7 +149,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     feed.close()
     spent = seconds + time.perf_counter() - start
     results = evaluate(teacher, board, t.steps) | {"train_seconds": spent}
-    board.hparams(_flat(settings), {f"residual/{k}": results[f"residual_{k}"] for k in ("l2", "dual", "boundary")})
+    board.hparams(to_flat(settings), {f"residual/{k}": results[f"residual_{k}"] for k in ("l2", "dual", "boundary")})
     board.close()
     weights = teacher.ema.whole()
     if mesh.first:
@@ -166,15 +167,6 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
         publish(folder / "teacher", weights, contents)
     mesh.barrier()
     return results
-
-
-def _rates(timer: StepTimer, steps: int, seconds: float, batch: int) -> dict[str, float]:
-    parts = {f"time/{name}": value / steps for name, value in timer.take().items()}
-    return parts | {"train/fields_per_second": steps * batch / seconds, "time/step": seconds / steps}
-
-
-def _flat(settings: Settings) -> dict[str, Any]:
-    return {f"{s}.{k}": v for s, section in to_plain(settings).items() for k, v in section.items()}
 
 
 def _save(teacher: Teacher, root: Path, step: int, seconds: float) -> None:
@@ -213,6 +205,7 @@ def evaluate(teacher: Teacher, board: Board, step: int) -> dict[str, Any]:
     board.scalars({"residual/l2": l2, "residual/dual": dual, "residual/boundary": boundary}, step)
     board.scalars({"residual/floor_l2": floor["l2"], "residual/floor_dual": floor["dual"]}, step)
     if mesh.first:
-        truth = torch.from_numpy(ShardSet(s.data.path, "test").read(range(min(4, len(physical)))))
+        test = ShardSet(s.data.path, "test")
+        truth = torch.from_numpy(test.read(range(min(4, len(test)))))
         board.image("fields", picture_row(problem.pde, problem.grid, {"truth": truth, "teacher": physical.cpu()}), step)
     return {"residual_l2": l2, "residual_dual": dual, "residual_boundary": boundary}

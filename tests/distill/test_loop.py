@@ -1,0 +1,207 @@
+"""Both loops on two ranks, from shards to students: stopped anywhere, resumed to the same bits, contract of the loss held.
+
+Teacher and distillation share their ranks: starting them is what takes the time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pidscale import seeds
+from pidscale.distill import loop as distill_loop
+from pidscale.distill.arms import build_arm
+from pidscale.distill.objectives import Physics
+from pidscale.distill.rollout import Rollout
+from pidscale.engine.reporting import STOP_FILE, Reporter, Stopped
+from pidscale.engine.schedule import micro_plan
+from pidscale.generate.problem import open_problem
+from pidscale.meter import StepTimer
+from pidscale.models import build_denoiser
+from pidscale.parallel.mesh import Mesh
+from pidscale.pde.base import residual_squares
+from pidscale.student.load import load_student
+from pidscale.teacher import loop as teacher_loop
+from tests import small
+from tests.distill.test_rollout import write_teacher
+from tests.twins import spawn
+
+LOOPS = {"teacher": teacher_loop.train, "distill": distill_loop.train}
+WEIGHTS = {"l2": 0.01, "dual": 0.1, "boundary": 0.01}
+SCALES = {"l2": 30.0, "dual": 0.4, "boundary": 2.0}
+
+
+class Watcher:
+    """Follows a loop's progress, and asks it to stop once it has come to a step."""
+
+    def __init__(self, folder, mesh, stop_at=None):
+        self.seen, self.said = [], []
+
+        def progress(done, total, note):
+            self.seen.append((done, total))
+            if mesh.first and stop_at is not None and done >= stop_at:
+                (folder / STOP_FILE).touch()
+
+        self.reporter = Reporter(folder, progress, self.said.append)
+
+
+def _live(phase, settings, folder, mesh, stop_at=None):
+    """One attempt of a phase: what it came to, and the steps that it was heard of."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if mesh.first:
+        (folder / STOP_FILE).unlink(missing_ok=True)
+    mesh.barrier()
+    watcher = Watcher(folder, mesh, stop_at)
+    try:
+        ended = LOOPS[phase](settings, folder, mesh, watcher.reporter)
+    except Stopped as stopped:
+        ended = str(stopped)
+    return {"ended": ended, "seen": watcher.seen, "said": watcher.said}
+
+
+def _phases(rank, world, shards, folder, stage, phases):
+    """Each phase once without a break and once with one; the second distillation has a teacher of its own."""
+    mesh, found = Mesh(rank, world), {}
+    own = {"teacher": {"steps": 10, "checkpoint_every": 100}, "distill": {"checkpoint_every": 100}}
+    settings = small.settings(shards, folder, **own, cluster={"zero_stage": stage})
+    for phase in phases:
+        found[phase, "whole"] = _live(phase, settings, folder / "whole", mesh)
+        found[phase, "stopped"] = _live(phase, settings, folder / "broken", mesh, stop_at=6)
+        found[phase, "again"] = _live(phase, settings, folder / "broken", mesh)
+    return found
+
+
+def _weights(folder):
+    return load_file(folder / "weights.safetensors")
+
+
+STEPS = {"teacher": 10, "distill": 12}
+
+
+def _check_lives(ranks, folder, phases):
+    """Stopped where it was asked to, gone on from there, and every rank of one mind."""
+    broken = folder / "broken"
+    for found in ranks:
+        for phase in phases:
+            total = STEPS[phase]
+            assert isinstance(found[phase, "whole"]["ended"], dict)
+            assert found[phase, "whole"]["seen"][-1] == (total, total)
+            assert f"stopped at step 6 of {total}" in found[phase, "stopped"]["ended"]
+            assert str(broken / "checkpoints" / phase) in found[phase, "stopped"]["ended"]
+            assert isinstance(found[phase, "again"]["ended"], dict)
+            assert [done for done, _ in found[phase, "again"]["seen"]] == list(range(8, total + 1, 2))
+            assert not any(one["said"] for one in found.values())
+        for key in ("residual_l2", "residual_dual", "residual_boundary"):
+            assert found["teacher", "again"]["ended"][key] == found["teacher", "whole"]["ended"][key] > 0
+
+
+def _check_same(folder, names):
+    """The same bits and the same cards, the clock apart."""
+    whole, broken = folder / "whole", folder / "broken"
+    for name in names:
+        first, second = _weights(whole / name), _weights(broken / name)
+        assert first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first), name
+        assert all(torch.isfinite(w).all() for w in first.values())
+        cards = [json.loads((run / name / "card.json").read_text()) for run in (whole, broken)]
+        seconds = [card["metrics"].pop("train_seconds") for card in cards]
+        assert cards[0] == cards[1] and all(s > 0 for s in seconds)
+        made = load_student(whole / name)
+        assert torch.isfinite(made.sample(2)["pressure"]).all()
+
+
+def test_teacher_and_students_stopped_and_resumed_have_the_same_bits(small_shards, tmp_path):
+    ranks = spawn(_phases, 2, small_shards, tmp_path, 1, ("teacher", "distill"), timeout=300)
+    _check_lives(ranks, tmp_path, ("teacher", "distill"))
+    for found in ranks:
+        assert found["distill", "again"]["ended"] == found["distill", "whole"]["ended"]
+        assert set(found["distill", "whole"]["ended"]) == {"student", "student-lambda0"}
+    _check_same(tmp_path, ("teacher", "student", "student-lambda0"))
+    whole = tmp_path / "whole"
+    first, second = _weights(whole / "student"), _weights(whole / "student-lambda0")
+    assert any(not torch.equal(first[n], second[n]) for n in first)  # the physics did something
+    assert any(not torch.equal(first[n], _weights(whole / "teacher")[n]) for n in first)
+    provenance = load_student(whole / "student").card["provenance"]
+    assert provenance["teacher"] == load_student(whole / "teacher").card["weights"]["sha256"]
+    assert provenance["weights"] == WEIGHTS and all(s > 0 for s in provenance["scales"].values())
+
+
+def test_so_does_a_teacher_whose_weights_are_split(small_shards, tmp_path):
+    _check_lives(spawn(_phases, 2, small_shards, tmp_path, 3, ("teacher",), timeout=300), tmp_path, ("teacher",))
+    _check_same(tmp_path, ("teacher",))
+
+
+# ---- the contract of the loss in an arm of the distillation, against a plain process
+
+
+def _arm_settings(shards, folder, stage):
+    own = {"teacher": str(folder / "teacher"), "global_batch": 7, "clip": 0.0}
+    return small.settings(
+        shards, folder, distill=own | {"chunk": 1, "scale_samples": 7}, cluster={"zero_stage": stage, "workers": 1}
+    )
+
+
+def _physics(problem, teacher):
+    return Physics(problem.pde, problem.grid, teacher.normaliser, WEIGHTS, SCALES, "solution")
+
+
+def _arm_gradients(rank, world, shards, folder):
+    mesh, found = Mesh(rank, world), {}
+    for stage in (0, 1, 2, 3):
+        settings = _arm_settings(shards, folder, stage)
+        problem, teacher = open_problem(settings.pde, settings.data), load_student(folder / "teacher")
+        plan, mine = micro_plan(7, 2, mesh), mesh.slice(7)
+        rollout = Rollout(teacher, "heun", 3, 1, 0)
+        endpoints = rollout.endpoints(torch.arange(mine.start, mine.stop))
+        for name, terms in {"student": _physics(problem, teacher), "twin": None}.items():
+            arm = build_arm(name, settings, teacher, terms, plan, mesh)
+            arm.gradients(rollout.eps(endpoints.counters), endpoints.fields_BCYX, StepTimer())
+            gradients = arm.zero.gradients()
+            norm, applied = arm.zero.step(1e-3)
+            found[stage, name] = {"gradients": gradients, "norm": norm, "means": arm.take_means()}
+            assert applied and arm.sums == {}
+            arm.zero.close()
+    return found
+
+
+def _plain_gradients(shards, folder, physical):
+    """Loss and gradients of the whole batch of 7, written from the objective's equation."""
+    settings = _arm_settings(shards, folder, 1)
+    problem, teacher = open_problem(settings.pde, settings.data), load_student(folder / "teacher")
+    model = build_denoiser(teacher.card["architecture"], teacher.noise.sigma_data)
+    model.load_state_dict(teacher.denoiser.state_dict())
+    eps = seeds.normal(0, "distill/endpoint", range(7), problem.shape)
+    x0 = Rollout(teacher, "heun", 3, 7, 0).endpoints(torch.arange(7)).fields_BCYX
+    sigma = teacher.noise.sigma_max
+    x = model(eps * sigma, torch.full((7,), sigma))
+    match = ((x - x0) ** 2).mean(dim=(1, 2, 3))
+    held = torch.cat([x[:, :1].detach(), x[:, 1:]], dim=1)  # the permeability is an input
+    squares = residual_squares(problem.pde, problem.grid, teacher.normaliser.decode(held))
+    loss = match + sum(WEIGHTS[k] / SCALES[k] * squares[k] for k in WEIGHTS) if physical else match
+    loss.mean().backward()
+    parts = {"loss": loss.mean().item(), "match": match.mean().item()}
+    parts |= {k: math.sqrt(v.mean().item()) for k, v in squares.items()} if physical else {}
+    return {n: p.grad for n, p in model.named_parameters()}, parts
+
+
+def _size(tensors):
+    return math.sqrt(sum(float(t.double().square().sum()) for t in tensors))
+
+
+def test_an_arm_holds_the_contract_of_the_loss(small_shards, tmp_path):
+    write_teacher(tmp_path / "teacher", small.settings(small_shards, tmp_path))
+    ranks = spawn(_arm_gradients, 2, small_shards, tmp_path, timeout=300)
+    for name, physical in (("student", True), ("twin", False)):
+        theirs, parts = _plain_gradients(small_shards, tmp_path, physical)
+        for found in ranks:
+            for stage in (0, 1, 2, 3):
+                one = found[stage, name]
+                distance = _size([one["gradients"][n] - theirs[n] for n in theirs]) / _size(theirs.values())
+                assert distance < 1e-5, (name, stage, distance)
+                assert one["norm"] == pytest.approx(_size(theirs.values()), rel=1e-5), (name, stage)
+                assert one["means"] == pytest.approx(parts, rel=1e-5), (name, stage)
+    student, twin = (_plain_gradients(small_shards, tmp_path, physical)[0] for physical in (True, False))
+    assert _size([student[n] - twin[n] for n in twin]) > 1e-2 * _size(twin.values())  # the physics is not lost in it

@@ -1,0 +1,100 @@
+"""The distillation objective: match and physics, which channels the residual may move, and the scales it is divided by."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pidscale.config import LambdaSettings
+from pidscale.diffusion.normaliser import Normaliser
+from pidscale.distill.objectives import TERMS, Physics, active_weights, frozen_scales, piddm
+from pidscale.pde.base import residual_squares
+from pidscale.pde.darcy import Darcy
+
+PDE = Darcy()
+GRID = PDE.grid(16)
+UNITS = Normaliser((7.5, 0.006), (4.5, 0.004))
+WEIGHTS = {"l2": 0.3, "dual": 0.7, "boundary": 0.2}
+SCALES = {"l2": 4.0, "dual": 0.5, "boundary": 0.01}
+
+
+def physics(gradient_to="all", weights=WEIGHTS):
+    return Physics(PDE, GRID, UNITS, weights, SCALES, gradient_to)
+
+
+@pytest.fixture
+def sample():
+    torch.manual_seed(0)
+    x = 0.5 * torch.randn(3, 2, 16, 16, requires_grad=True)
+    return x.detach().requires_grad_(), 0.5 * torch.randn(3, 2, 16, 16)
+
+
+def gradient(loss, x):
+    (found,) = torch.autograd.grad(loss.sum(), x)
+    return found
+
+
+def test_the_loss_is_match_plus_weighted_scaled_squares(sample):
+    x, endpoint = sample
+    loss, parts = piddm(x, endpoint, physics())
+    squares = residual_squares(PDE, GRID, UNITS.decode(x))
+    assert loss.shape == (3,) and set(parts) == {"match", *TERMS}
+    match = ((x - endpoint) ** 2).mean(dim=(1, 2, 3))
+    torch.testing.assert_close(parts["match"], match)
+    expected = match + 0.3 / 4 * squares["l2"] + 0.7 / 0.5 * squares["dual"] + 0.2 / 0.01 * squares["boundary"]
+    torch.testing.assert_close(loss, expected)
+    for name in TERMS:
+        assert torch.equal(parts[name], squares[name]) and (squares[name] > 0).all()
+
+
+def test_without_physics_only_the_match_is_left(sample):
+    x, endpoint = sample
+    loss, parts = piddm(x, endpoint, None)
+    assert set(parts) == {"match"} and torch.equal(loss, parts["match"])
+    nothing, seen = piddm(x, endpoint, physics(weights=dict.fromkeys(TERMS, 0.0)))
+    assert torch.equal(nothing, loss) and set(seen) == {"match", *TERMS}  # still watched
+    assert torch.equal(gradient(nothing, x), gradient(loss, x))
+
+
+def test_the_residual_moves_the_solution_alone(sample):
+    x, endpoint = sample
+    match = gradient(piddm(x, endpoint, None)[0], x)
+    held = gradient(piddm(x, endpoint, physics("solution"))[0], x)
+    free = gradient(piddm(x, endpoint, physics("all"))[0], x)
+    assert torch.equal(held[:, 0], match[:, 0])  # permeability: from the match and nothing else
+    torch.testing.assert_close(held[:, 1], free[:, 1])
+    assert (held[:, 1] - match[:, 1]).norm() > 1e-3 * match[:, 1].norm()
+    assert (free[:, 0] - match[:, 0]).norm() > 1e-6 * match[:, 0].norm()
+    for gradient_to in ("solution", "all"):  # which channels move changes no value
+        assert torch.equal(piddm(x, endpoint, physics(gradient_to))[0], piddm(x, endpoint, physics())[0])
+
+
+def test_fields_of_bad_samples_do_not_leak_into_others(sample):
+    x, endpoint = sample
+    alone = piddm(x[:1], endpoint[:1], physics())[0]
+    torch.testing.assert_close(piddm(x, endpoint, physics())[0][:1], alone)
+
+
+def test_a_norm_that_was_not_chosen_has_no_weight():
+    weights = LambdaSettings(l2=0.1, dual=0.2, boundary=0.3)
+    assert active_weights(weights, "both") == {"l2": 0.1, "dual": 0.2, "boundary": 0.3}
+    assert active_weights(weights, "l2") == {"l2": 0.1, "dual": 0.0, "boundary": 0.3}
+    assert active_weights(weights, "dual") == {"l2": 0.0, "dual": 0.2, "boundary": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("measured", "floor", "trivial", "expected"),
+    [
+        (4.0, 0.01, 1.0, 4.0),  # the teacher's own residual
+        (1e-9, 0.05, 1.0, 0.25),  # a teacher below ten floors of the truth is held to them
+        (1e-9, 1e-6, 3.0, 9e-4),  # nor below a hundredth of nothing at all
+        (1e-9, 0.0, 0.0, 1e-4),  # a term that nothing scores 0 on
+    ],
+)
+def test_scales_never_fall_below_what_means_something(measured, floor, trivial, expected):
+    scales = frozen_scales(dict.fromkeys(TERMS, measured), dict.fromkeys(TERMS, floor), dict.fromkeys(TERMS, trivial))
+    assert scales == pytest.approx(dict.fromkeys(TERMS, expected))
+
+
+def test_scales_without_a_floor_or_a_trivial_score():
+    assert frozen_scales(dict.fromkeys(TERMS, 1e-9), {}, {}) == pytest.approx(dict.fromkeys(TERMS, 1e-4))

@@ -1,0 +1,124 @@
+"""The average of the weights, split over ranks, is that of whole weights: at every stage, for sizes that do not divide."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+from torch import nn
+
+from pidscale.engine.ema import Ema, weights
+from pidscale.engine.zero import Zero, ZeroSettings
+from pidscale.parallel.mesh import Mesh
+from tests.twins import spawn
+
+STAGES = (0, 1, 2, 3)
+SHARE, STEPS = 0.3, 6
+SHAPES = {"one": (1,), "seven": (7,), "matrix": (3, 5), "kernel": (2, 3, 3, 3), "even": (4, 6)}
+
+
+class Odd(nn.Module):
+    """Parameters of sizes that no world size divides all of."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(5)
+        self.values = nn.ParameterDict({n: nn.Parameter(torch.randn(shape)) for n, shape in SHAPES.items()})
+
+    def forward(self, target):
+        return sum((p - target).square().sum() for p in self.values.values())
+
+
+def _gathered(zero):
+    """Whole weights as DeepSpeed itself gathers them."""
+    import deepspeed
+
+    parameters = list(zero.module.parameters())
+    stage3 = zero.settings.stage == 3
+    with deepspeed.zero.GatheredParameters(parameters) if stage3 else contextlib.nullcontext():
+        return {n: p.detach().float().clone() for n, p in zero.module.named_parameters()}
+
+
+def _update(zero, step):
+    zero.backward(zero(torch.tensor(float(step - 2))) / zero.mesh.world)
+    assert zero.step(0.1)[1]
+
+
+def _average(rank, world, stages, given):
+    """Averages over some steps, then one that was written by another world size, restored and updated once more."""
+    mesh, found = Mesh(rank, world), {}
+    for stage in stages:
+        zero = Zero(Odd(), ZeroSettings(stage, 1, 1, 0.0, {}), mesh)
+        ema = Ema(zero.module, stage, mesh, SHARE)
+        seen, averages = [_gathered(zero)], [ema.whole()]
+        for step in range(STEPS):
+            _update(zero, step)
+            ema.update(step)
+            seen.append(_gathered(zero))
+            averages.append(ema.whole())
+        one = {"seen": seen, "averages": averages, "weights": weights(zero.module, stage, mesh)}
+        one["bytes"] = sum(piece.numel() for piece in ema.pieces.values())
+        if given is not None:
+            ema.restore(given)
+            one["restored"] = ema.whole()
+            ema.update(STEPS)
+            one["updated"] = ema.whole()
+        found[stage] = one
+        zero.close()
+    return found
+
+
+def _plain(seen):
+    """The same average of whole weights; its half-life is a share of the steps done so far."""
+    average, averages = {n: w.double() for n, w in seen[0].items()}, [dict(seen[0])]
+    for step, now in enumerate(seen[1:]):
+        kept = 2.0 ** (-1.0 / (SHARE * (step + 1)))
+        average = {n: kept * average[n] + (1 - kept) * now[n].double() for n in now}
+        averages.append({n: a.float() for n, a in average.items()})
+    return averages
+
+
+def _check(found, world):
+    for rank in found:
+        for stage, one in rank.items():
+            for mine, theirs in zip(one["averages"], _plain(one["seen"]), strict=True):
+                assert {n.removeprefix("values."): tuple(a.shape) for n, a in mine.items()} == SHAPES
+                for name in mine:
+                    torch.testing.assert_close(mine[name], theirs[name], rtol=1e-5, atol=1e-6)
+            for name, weight in one["weights"].items():
+                assert torch.equal(weight, one["seen"][-1][name]), (stage, name)
+            changed = [n for n in one["weights"] if not torch.equal(one["weights"][n], one["averages"][-1][n])]
+            assert len(changed) == len(SHAPES)
+            total = sum(torch.Size(shape).numel() for shape in SHAPES.values())
+            assert one["bytes"] <= total / world + len(SHAPES)
+
+
+def test_the_split_average_is_the_whole_one_and_moves_between_world_sizes():
+    two = spawn(_average, 2, STAGES, None)
+    _check(two, 2)
+    given = two[0][1]["averages"][-1]
+    three = spawn(_average, 3, (1, 3), given)
+    _check(three, 3)
+    kept = 2.0 ** (-1.0 / (SHARE * (STEPS + 1)))
+    for rank in three:
+        for stage, one in rank.items():
+            for name in given:
+                assert torch.equal(one["restored"][name], given[name]), (stage, name)
+                blend = kept * given[name] + (1 - kept) * one["seen"][-1][name]
+                torch.testing.assert_close(one["updated"][name], blend, rtol=1e-5, atol=1e-6)
+
+
+def test_one_process_needs_no_training_stack():
+    module = Odd()
+    ema, seen = Ema(module, 0, Mesh(), SHARE), [{n: p.detach().clone() for n, p in module.named_parameters()}]
+    for step in range(3):
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(step + 1.0)
+        ema.update(step)
+        seen.append({n: p.detach().clone() for n, p in module.named_parameters()})
+    for name, average in ema.whole().items():
+        torch.testing.assert_close(average, _plain(seen)[-1][name], rtol=1e-5, atol=1e-6)
+    with pytest.raises(KeyError, match="seven"):
+        ema.restore({n: a for n, a in ema.whole().items() if "seven" not in n})

@@ -1,0 +1,132 @@
+"""Phases of a run: a new one begins, a finished one is left alone, a changed one is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pidscale.config import Settings, UserError, from_plain
+from pidscale.engine.phases import begin, finish, run_folder, signature, versions
+
+INPUTS = {"data set": "aaaa"}
+
+
+def settings(folder: Path, **sections: dict[str, Any]) -> Settings:
+    run = {"folder": str(folder), "name": "r"} | sections.pop("run", {})
+    return from_plain(Settings, {"run": run, **sections})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def refused(phase: str, made: Settings, inputs: dict[str, str] = INPUTS) -> str:
+    folder = run_folder(made)
+    before = contents(folder)
+    with pytest.raises(UserError) as raised:
+        begin(phase, made, inputs)
+    assert contents(folder) == before  # nothing was written, nothing was lost
+    text = str(raised.value)
+    assert "\n" not in text
+    return text
+
+
+def test_a_new_run_writes_down_what_decides_it(tmp_path: Path) -> None:
+    made = settings(tmp_path, run={"seed": 5}, teacher={"steps": 7})
+    assert begin("teacher", made, INPUTS) is True
+    folder = tmp_path / "r"
+    assert run_folder(made) == folder.absolute()
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "teacher.json", "versions.json"]
+    record = json.loads((folder / "teacher.json").read_text())
+    assert record["finished"] is False
+    assert record["signature"]["run.seed"] == 5 and record["signature"]["teacher.steps"] == 7
+    assert record["signature"]["data set"] == "aaaa"
+    assert from_plain(Settings, json.loads((folder / "config.json").read_text())) == made
+    assert json.loads((folder / "versions.json").read_text()) == versions()
+
+
+def test_a_begun_phase_goes_on_and_a_finished_one_is_left_alone(tmp_path: Path) -> None:
+    made = settings(tmp_path)
+    assert begin("teacher", made, INPUTS) and begin("teacher", made, INPUTS)
+    finish("teacher", made, INPUTS)
+    before = contents(tmp_path)
+    assert begin("teacher", made, INPUTS) is False
+    assert contents(tmp_path) == before
+    assert begin("distill", made, INPUTS) is True  # another phase of the same run
+    assert begin("teacher", made, INPUTS) is False
+
+
+def test_resume_never_refuses_what_exists_and_must_what_does_not(tmp_path: Path) -> None:
+    must, never = (settings(tmp_path, run={"resume": r}) for r in ("must", "never"))
+    text = refused("teacher", must)
+    assert "teacher.json" in text and "run.resume=must" in text and not (tmp_path / "r").exists()
+    assert begin("teacher", never, INPUTS) is True
+    text = refused("teacher", never)
+    assert "run.name=r" in text and "run.resume=never" in text
+    assert begin("teacher", must, INPUTS) is True
+    finish("teacher", must, INPUTS)
+    assert "run.resume=never" in refused("teacher", never)
+    assert begin("teacher", must, INPUTS) is False
+
+
+CHANGES = [
+    ("teacher", {"teacher": {"steps": 8}}, "teacher.steps was 3000 and is 8 now"),
+    ("teacher", {"teacher": {"lr": 0.5}}, "teacher.lr was 0.002 and is 0.5 now"),
+    ("teacher", {"model": {"size": "small"}}, "model.size was 'tiny' and is 'small' now"),
+    ("teacher", {"model": {"precision": "bf16"}}, "model.precision was"),
+    ("teacher", {"pde": {"params": {"low": 2.0}}}, "pde.params was {} and is {'low': 2.0} now"),
+    ("teacher", {"run": {"seed": 9}}, "run.seed was 0 and is 9 now"),
+    ("distill", {"distill": {"weights": {"dual": 0.5}}}, "distill.weights was"),
+    ("distill", {"distill": {"reuse": 3}}, "distill.reuse was 24 and is 3 now"),
+    ("distill", {"pde": {"points": 64}}, "pde.points was 32 and is 64 now"),
+]
+
+
+@pytest.mark.parametrize(("phase", "change", "words"), CHANGES)
+@pytest.mark.parametrize("done", [False, True])
+def test_a_changed_setting_is_refused_by_name(
+    tmp_path: Path, phase: str, change: dict[str, Any], words: str, done: bool
+) -> None:
+    made = settings(tmp_path)
+    begin(phase, made, INPUTS)
+    if done:
+        finish(phase, made, INPUTS)
+    text = refused(phase, settings(tmp_path, **change))
+    assert words in text and f"{phase}.json" in text, text
+
+
+def test_a_changed_data_set_is_refused_by_name(tmp_path: Path) -> None:
+    made = settings(tmp_path)
+    begin("teacher", made, INPUTS)
+    assert "data set was 'aaaa' and is 'bbbb' now" in refused("teacher", made, {"data set": "bbbb"})
+    assert "teacher weights was None" in refused("teacher", made, INPUTS | {"teacher weights": "x"})
+
+
+@pytest.mark.parametrize(
+    ("phase", "change"),
+    [
+        ("teacher", {"teacher": {"checkpoint_every": 7, "keep": 5, "log_every": 3}}),
+        ("teacher", {"distill": {"steps": 9}, "evaluate": {"samples": 8}}),
+        ("teacher", {"cluster": {"workers": 1, "zero_stage": 3}}),
+        ("distill", {"teacher": {"steps": 9}, "cluster": {"timeout": 60}}),
+        ("distill", {"distill": {"teacher": "elsewhere", "keep": 9}}),
+    ],
+)
+def test_what_does_not_decide_a_result_may_change(tmp_path: Path, phase: str, change: dict[str, Any]) -> None:
+    made = settings(tmp_path)
+    begin(phase, made, INPUTS)
+    assert begin(phase, settings(tmp_path, **change), INPUTS) is True
+
+
+def test_every_other_setting_of_a_phase_is_in_its_signature() -> None:
+    """A new setting decides the result until someone says that it does not."""
+    made = Settings()
+    free = {"log_every", "checkpoint_every", "keep"}
+    for phase, own in (("teacher", {"evaluate_every", "evaluate_samples", "evaluate_steps"}), ("distill", {"teacher"})):
+        signed = signature(phase, made, {})
+        for field in dataclasses.fields(getattr(made, phase)):
+            assert (f"{phase}.{field.name}" in signed) == (field.name not in free | own), field.name

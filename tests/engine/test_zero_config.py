@@ -1,0 +1,94 @@
+"""The DeepSpeed dictionary: what is ours stays ours, what is not exact is refused by name, the rest is passed on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pidscale.config import UserError
+from pidscale.engine.zero_config import check_passthrough, deepspeed_dict, state_bytes
+
+REFUSED: dict[str, tuple[Any, str]] = {  # key, a value, a word of the reason
+    "gradient_clipping": (1.0, "teacher.clip"),
+    "train_batch_size": (8, "global_batch"),
+    "train_micro_batch_size_per_gpu": (8, "micro_batch"),
+    "gradient_accumulation_steps": (2, "global_batch"),
+    "optimizer": ({"type": "Adam"}, "AdamW"),
+    "scheduler": ({"type": "WarmupLR"}, "warmup"),
+    "zero_optimization.stage": (3, "cluster.zero_stage"),
+    "tensorboard": ({"enabled": True}, "TensorBoard"),
+    "fp16": ({"enabled": True}, "model.precision"),
+    "bf16": ({"enabled": True}, "spectral"),
+    "torch_autocast": ({"enabled": True}, "spectral"),
+    "amp": ({"enabled": True}, "model.precision"),
+    "communication_data_type": ("bf16", "float32"),
+    "data_types": ({"grad_accum_dtype": "bf16"}, "float32"),
+    "zero_optimization.zenflow": ({"topk_ratio": 0.1}, "delays"),
+    "zero_optimization.zero_quantized_weights": (True, "rounds"),
+    "zero_optimization.zero_quantized_gradients": (True, "rounds"),
+    "prescale_gradients": (True, "averages"),
+    "gradient_predivide_factor": (2.0, "averages"),
+    "sequence_parallel_size": (2, "averages"),
+    "data_parallel_size": (2, "averages"),
+    "tensor_parallel": ({"autotp_size": 2}, "whole"),
+    "compression_training": ({"weight_quantization": {"shared_parameters": {}, "on": True}}, "model"),
+}
+
+
+def section(key: str, value: Any) -> dict[str, Any]:
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_a_refused_key_is_named_with_its_reason(key: str) -> None:
+    value, reason = REFUSED[key]
+    for check in (check_passthrough, lambda s: deepspeed_dict(1, 2, 2, 1.0, s)):
+        with pytest.raises(UserError) as raised:
+            check(section(key, value))
+        text = str(raised.value)
+        assert text.startswith(f"cluster.deepspeed.{key}") and reason in text and "\n" not in text, text
+
+
+def test_a_key_that_only_begins_the_same_is_passed_on() -> None:
+    made = deepspeed_dict(1, 2, 2, 1.0, {"fp16_like": 1, "zero_optimization": {"stage3_prefetch_bucket_size": 7}})
+    assert made["fp16_like"] == 1
+    assert made["zero_optimization"] == {"stage": 1, "stage3_prefetch_bucket_size": 7}
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_our_own_values_are_always_written(stage: int) -> None:
+    given = {"zero_optimization": {"overlap_comm": True}, "wall_clock_breakdown": True}
+    made = deepspeed_dict(stage, 4, 3, 0.7, given)
+    assert made["gradient_clipping"] == 0.7  # DeepSpeed's own default is 1
+    assert made["train_micro_batch_size_per_gpu"] == 4 and made["gradient_accumulation_steps"] == 3
+    assert made["zero_optimization"] == {"stage": stage, "overlap_comm": True}
+    assert made["wall_clock_breakdown"] is True and "zero_force_ds_cpu_optimizer" not in made
+    assert given == {"zero_optimization": {"overlap_comm": True}, "wall_clock_breakdown": True}  # left as it was
+    assert deepspeed_dict(stage, 4, 3, 0.0, {})["gradient_clipping"] == 0.0
+
+
+def test_an_offloaded_optimiser_stays_torchs() -> None:
+    offload = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}
+    made = deepspeed_dict(2, 1, 1, 1.0, offload)
+    assert made["zero_force_ds_cpu_optimizer"] is False
+    assert made["zero_optimization"]["offload_optimizer"] == {"device": "cpu"}
+
+
+def test_offload_to_disk_needs_a_path() -> None:
+    with pytest.raises(UserError, match=r"offload_optimizer\.nvme_path"):
+        check_passthrough({"zero_optimization": {"offload_optimizer": {"device": "nvme"}}})
+    check_passthrough({"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "/nvme"}}})
+
+
+def test_a_section_that_is_none_is_refused() -> None:
+    with pytest.raises(UserError, match=r"cluster\.deepspeed\.zero_optimization=2"):
+        deepspeed_dict(1, 1, 1, 1.0, {"zero_optimization": 2})
+
+
+def test_state_bytes_are_those_of_adam_in_float32() -> None:
+    """16 bytes a parameter in all: stage 1 splits 8 of them, stage 2 another 4, stage 3 the last 4."""
+    assert state_bytes(1000, 1) == dict.fromkeys(range(4), 16000)
+    assert state_bytes(1000, 4) == {0: 16000, 1: 10000, 2: 7000, 3: 4000}

@@ -1,0 +1,117 @@
+"""A report of real fields: truths of a small shard set, and three small generators with random weights."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pidscale.config import Settings, UserError
+from pidscale.evaluate.run import evaluate, report_path, table
+from pidscale.generate.problem import open_problem
+from pidscale.student import artifact
+from tests.small import settings
+from tests.student.made import write_generator
+
+METHODS = ["truth", "trivial", "shuffled", "teacher-heun-2", "teacher-heun-3", "teacher+smooth3", "student-lambda0"]
+METHODS += ["student-lambda0+smooth3", "sample-then-solve", "student"]
+KEYS = {"method", "nfe", "residual_l2", "residual_dual", "boundary_rms", "residual_floor", "residual_floor_dual"}
+KEYS |= {"residual_trivial", "residual_trivial_dual", "solution_error", "phase_error", "mmse", "smse", "swd"}
+KEYS |= {"swd_floor", "swd_excess", "swd_by_channel", "patch_swd", "variance_ratio", "spectrum_error"}
+KEYS |= {"nearest_training", "ms_per_sample", "train_seconds", "n_samples", "seeds"}
+
+
+@pytest.fixture(scope="module")
+def made(small_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """One evaluation of a run folder, and what it left."""
+    root = tmp_path_factory.mktemp("runs")
+    s: Settings = settings(small_shards, root, evaluate={"samples": 8, "batch": 3, "teacher_steps": [3, 2]})
+    units = open_problem(s.pde, s.data).normaliser
+    folder = root / "run"
+    write_generator(folder / "teacher", "teacher", normaliser=units)
+    write_generator(folder / "student-lambda0", normaliser=units, seed=1)
+    write_generator(folder / "student", network="fno", normaliser=units, seed=2)
+    result = evaluate(s)
+    rows = {row["method"]: row for row in result["rows"]}
+    return SimpleNamespace(settings=s, folder=folder, result=result, rows=rows, page=report_path(s).read_text())
+
+
+def test_every_method_has_a_row_with_every_measure(made: SimpleNamespace) -> None:
+    assert [row["method"] for row in made.result["rows"]] == METHODS
+    assert all(row.keys() == KEYS for row in made.result["rows"])
+    stored = json.loads((made.folder / "report" / "metrics.json").read_text())
+    assert stored == json.loads(json.dumps(made.result))
+    assert {"versions", "device", "threads", "input_points_raised", "settings"} <= stored["meta"].keys()
+
+
+def test_the_references_bound_what_is_measured(made: SimpleNamespace) -> None:
+    rows = made.rows
+    truth, trivial, shuffled = rows["truth"], rows["trivial"], rows["shuffled"]
+    assert truth["residual_l2"] == truth["residual_floor"] < 1e-4 and truth["solution_error"] < 1e-5
+    assert truth["swd_excess"] == 0 == truth["swd"] and truth["phase_error"] == 0
+    assert trivial["residual_l2"] == pytest.approx(1) == trivial["residual_trivial_dual"]
+    assert trivial["solution_error"] == pytest.approx(1)
+    assert shuffled["residual_l2"] > 0.3 and shuffled["variance_ratio"]["pressure"] == pytest.approx(1, rel=1e-4)
+    assert shuffled["solution_error"] > 0.1
+    solved = rows["sample-then-solve"]
+    assert solved["solution_error"] < 1e-5
+    assert rows["student"]["solution_error"] > 0.5 and rows["student"]["residual_l2"] > 0.1
+    assert solved["variance_ratio"]["permeability"] == rows["student"]["variance_ratio"]["permeability"]
+    smooth, rough = rows["teacher+smooth3"], rows["teacher-heun-3"]
+    assert smooth["residual_l2"] < rough["residual_l2"] and smooth["nfe"] == rough["nfe"]
+
+
+def test_network_calls_and_costs_are_those_of_the_method(made: SimpleNamespace) -> None:
+    nfe = {name: row["nfe"] for name, row in made.rows.items()}
+    assert nfe["truth"] == 0 and nfe["teacher-heun-2"] == 3 and nfe["teacher-heun-3"] == 5 and nfe["student"] == 1
+    for name in ("teacher-heun-3", "student", "student-lambda0"):
+        assert made.rows[name]["ms_per_sample"] > 0 and made.rows[name]["train_seconds"] == 1.5
+    assert all(row["n_samples"] == 8 and row["seeds"] == [0, 1000] for row in made.result["rows"])
+
+
+def test_the_page_needs_nothing_but_itself(made: SimpleNamespace) -> None:
+    page = made.page
+    assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
+    assert not re.search(r"://|<script|<link|@import|url\(", page)
+    sources = re.findall(r'src="([^"]*)"', page)
+    assert len(sources) == 3
+    for source in sources:
+        assert source.startswith("data:image/png;base64,")
+        picture = base64.b64decode(source.split(",", 1)[1], validate=True)
+        assert picture.startswith(b"\x89PNG\r\n") and picture.endswith(b"IEND\xaeB`\x82") and len(picture) > 10000
+
+
+def test_the_page_has_a_line_for_every_method(made: SimpleNamespace) -> None:
+    cells = [re.findall(r"<td>(.*?)</td>", line) for line in re.findall(r"<tr class.*?</tr>", made.page)]
+    assert [line[0] for line in cells] == METHODS
+    head = re.findall(r"<th>(.*?)</th>", made.page)
+    assert {len(line) for line in cells} == {len(head)}
+    student = dict(zip(head, cells[-1], strict=True))
+    row = made.rows["student"]
+    assert student["NFE"] == "1" and student["residual l2"] == f"{row['residual_l2']:.3g}"
+    assert student["solution error"] == f"{row['solution_error']:.3g}"
+    assert student["variance pressure"] == f"{row['variance_ratio']['pressure']:.3g}"
+    assert f"floor {row['swd_floor']:.4f}" in made.page
+
+
+def test_the_table_in_the_terminal_agrees(made: SimpleNamespace) -> None:
+    lines = table(made.result).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == METHODS
+    assert f"{made.rows['student']['residual_dual']:.3g}" in lines[-1].split()
+
+
+def test_cards_carry_their_own_row(made: SimpleNamespace) -> None:
+    for name, method in (("teacher", "teacher-heun-3"), ("student", "student"), ("student-lambda0", "student-lambda0")):
+        metrics = artifact.read_card(made.folder / name)["metrics"]
+        assert metrics["train_seconds"] == 1.5
+        assert metrics["report"] == json.loads(json.dumps(made.rows[method]))
+
+
+def test_too_few_truths_are_named(made: SimpleNamespace, small_shards: Path) -> None:
+    more = settings(small_shards, made.folder.parent, evaluate={"samples": 9})
+    with pytest.raises(UserError, match=r"evaluate\.samples=9 needs 18 .* has 16"):
+        evaluate(more)

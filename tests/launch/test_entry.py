@@ -1,0 +1,106 @@
+"""The command line: groups and keys compose into checked settings; a user's mistake is one line and leaves nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launch.entry import CONFIGS, settings_from
+from pidscale.config import UserError, to_plain
+from pidscale.engine.plan import check_model, model_description
+from pidscale.pde import build_pde
+
+OPTIONS = sorted((path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml"))
+CONFLICTS = {  # options that need another one beside them, and the two keys that the error names
+    ("cluster", "gpu8"): (["distill.chunk=4"], ["distill.chunk=16", "cluster.workers"]),
+}
+
+
+def refused(*arguments: str) -> str:
+    with pytest.raises(UserError) as raised:
+        settings_from(arguments)
+    text = str(raised.value)
+    assert text and "\n" not in text
+    return text
+
+
+def test_values_come_from_groups_files_and_arguments() -> None:
+    made = settings_from(["model=fno_small", "teacher.lr=3e-4", "distill.weights.dual=0.5", "pde.params.low=2"])
+    assert (made.model.kind, made.model.size, made.teacher.lr, made.distill.weights.dual) == ("fno", "small", 3e-4, 0.5)
+    assert made.pde.params == {"variant": "two_phase", "low": 2}
+    assert made.teacher.warmup == yaml.safe_load((CONFIGS / "teacher/default.yaml").read_text())["warmup"]
+
+
+def test_settings_that_files_leave_out_can_be_given() -> None:
+    """Keys of the dataclasses need not stand in a file to be set, sections of free keys included."""
+    made = settings_from(
+        [
+            "teacher.sigma_max=120",
+            "cluster.deepspeed.zero_optimization.reduce_bucket_size=1000",
+            "model.change.width=24",
+            "evaluate.teacher_steps=[4]",
+        ]
+    )
+    assert made.teacher.sigma_max == 120 and made.evaluate.teacher_steps == [4]
+    assert made.cluster.deepspeed == {"zero_optimization": {"reduce_bucket_size": 1000}}
+    assert made.model.change == {"width": 24}
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes(group: str, option: str) -> None:
+    beside, words = CONFLICTS.get((group, option), ([], []))
+    if words:
+        text = refused(f"{group}={option}")
+        assert all(word in text for word in words), text
+    made = settings_from([f"{group}={option}", *beside])
+    plain = to_plain(made)[group]
+    given = yaml.safe_load((CONFIGS / group / f"{option}.yaml").read_text())
+    for key, value in given.items():
+        if f"{group}.{key}" not in " ".join(beside):
+            assert plain[key] == value, key  # the option is what the settings hold, not a default
+    pde = build_pde(made.pde.name, made.pde.params)
+    description = model_description(made, len(pde.channels))
+    assert check_model(made, description, made.pde.points) > 1e5
+
+
+@pytest.mark.parametrize("config", sorted(p.stem for p in CONFIGS.glob("*.yaml")))
+def test_every_top_level_config_composes(config: str) -> None:
+    assert settings_from([], config).run.resume == "auto"
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("teacher.stepz=3", ["teacher.stepz", "'steps'"]),
+        ("teacher.steps=many", ["teacher.steps='many'", "int"]),
+        ("teacher.steps=0", ["teacher.steps=0"]),
+        ("teacher.lr=nan", ["teacher.lr=nan"]),
+        ("teacher.global_batch=1", ["teacher.global_batch=1", "cluster.workers=2"]),
+        ("model=unet_giant", ["unet_giant", "unet_tiny"]),
+        ("modle=unet_tiny", ["modle"]),
+        ("optimiser.name=adam", ["optimiser"]),
+        ("run.name=${nothing}", ["nothing"]),
+        ("teacher.steps=[1,", ["teacher.steps=[1,"]),
+        ("evaluate", ["'evaluate'", "section.key=value"]),
+        ("--help", ["--help"]),
+        ("=3", ["=3"]),
+        ("model=3", ["model=3"]),
+    ],
+)
+def test_a_mistake_is_one_line(argument: str, words: list[str]) -> None:
+    text = refused(argument)
+    assert all(word in text for word in words), text
+
+
+def test_a_script_ends_with_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    script = CONFIGS.parent / "launch" / "train_teacher.py"
+    result = subprocess.run(
+        [sys.executable, str(script), "teacher.stepz=3"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 2
+    assert result.stderr == "error: teacher.stepz: unknown setting; did you mean 'steps'?\n" and result.stdout == ""
+    assert list(tmp_path.iterdir()) == []

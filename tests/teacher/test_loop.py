@@ -1,0 +1,83 @@
+"""The teacher's loop: what a step sees, what it does with a damaged checkpoint, and with gradients that are not finite.
+
+That stopping and resuming gives the same bits is tested beside the distillation, which needs a teacher anyway.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pidscale.diffusion.noise import EdmNoise
+from pidscale.engine.reporting import Reporter
+from pidscale.engine.schedule import micro_plan
+from pidscale.generate.problem import open_problem
+from pidscale.parallel.mesh import Mesh
+from pidscale.records.read import ShardSet
+from pidscale.student.load import load_student
+from pidscale.teacher import loop
+from tests import small
+from tests.twins import spawn
+
+
+@pytest.mark.parametrize("batch", [4, 7])
+def test_any_number_of_ranks_sees_the_same_noise_and_levels(small_shards, tmp_path, batch):
+    settings = small.settings(small_shards, tmp_path, teacher={"global_batch": batch})
+    problem = open_problem(settings.pde, settings.data)
+
+    def noised(mesh, step):
+        plan = micro_plan(batch, 2, mesh)
+        teacher = loop.Teacher(settings, problem, EdmNoise(), None, None, plan, mesh)  # what draws needs no engine
+        return teacher.noised(step, torch.zeros(0))
+
+    for step in (0, 1, 10**9):
+        whole_eps, whole_sigma = noised(Mesh(), step)
+        assert whole_eps.shape == (batch, *problem.shape) and whole_sigma.shape == (batch,) and (whole_sigma > 0).all()
+        for world in (2, 3, 4):
+            parts = [noised(Mesh(rank, world), step) for rank in range(world)]
+            assert torch.equal(torch.cat([eps for eps, _ in parts]), whole_eps)
+            assert torch.equal(torch.cat([sigma for _, sigma in parts]), whole_sigma)
+    assert not torch.equal(noised(Mesh(), 0)[0], noised(Mesh(), 1)[0])
+    assert not torch.equal(noised(Mesh(), 0)[1], noised(Mesh(), 1)[1])
+
+
+def test_a_schedule_that_would_lose_the_strongest_mode_is_refused(small_shards, tmp_path):
+    settings = small.settings(small_shards, tmp_path, teacher={"sigma_max": 1.0})
+    problem = open_problem(settings.pde, settings.data)
+    with pytest.raises(ValueError, match=r"teacher\.sigma_max=1 keeps"):
+        loop.noise_for(settings, problem, ShardSet(small_shards, "train"))
+
+
+def _lives(rank, world, shards, folder):
+    """A run without a break; the same from a damaged checkpoint on; one whose steps blow up."""
+    mesh, said = Mesh(rank, world), {"whole": [], "damaged": [], "wild": []}
+    own = {"steps": 8, "checkpoint_every": 3, "keep": 5, "log_every": 4}
+    settings = small.settings(shards, folder, teacher=own)
+    loop.train(settings, folder / "whole", mesh, Reporter(folder / "whole", say=said["whole"].append))
+    shutil.copytree(folder / "whole" / "checkpoints", folder / "damaged" / "checkpoints")
+    newest = folder / "damaged" / "checkpoints" / "teacher" / "step_00000006"
+    part = next(newest.rglob("*optim_states.pt"))
+    part.write_bytes(part.read_bytes()[:-100])
+    loop.train(settings, folder / "damaged", mesh, Reporter(folder / "damaged", say=said["damaged"].append))
+    wild = small.settings(shards, folder, teacher=own | {"lr": 1e30, "warmup": 0, "clip": 0.0, "steps": 4})
+    said["result"] = loop.train(wild, folder / "wild", mesh, Reporter(folder / "wild", say=said["wild"].append))
+    return said
+
+
+def test_damaged_checkpoints_and_wild_steps(small_shards, tmp_path):
+    (said,) = spawn(_lives, 1, small_shards, tmp_path, timeout=200)
+    assert said["whole"] == []
+    (warning,) = said["damaged"]
+    assert "step_00000006" in warning and "earlier checkpoint" in warning
+    first, second = (load_file(tmp_path / run / "teacher" / "weights.safetensors") for run in ("whole", "damaged"))
+    assert first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
+    assert sorted(p.name for p in (tmp_path / "damaged" / "checkpoints" / "teacher").iterdir()) == [
+        "step_00000003",
+        "step_00000006",
+    ]
+    assert said["wild"] and all("skipped: its gradient is not finite" in line for line in said["wild"])
+    assert len(said["wild"]) == 3 and "teacher step 1 " in said["wild"][0]
+    assert load_student(tmp_path / "wild" / "teacher").card["kind"] == "teacher"

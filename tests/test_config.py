@@ -1,0 +1,141 @@
+"""Settings from plain values: an unknown key, a wrong type or a wrong range is one line that names the key."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from pidscale.config import DistillSettings, Settings, UserError, check, from_plain, to_plain
+
+
+def refused(plain: dict[str, Any]) -> str:
+    with pytest.raises(UserError) as raised:
+        check(from_plain(Settings, plain))
+    text = str(raised.value)
+    assert "\n" not in text
+    return text
+
+
+def test_defaults_are_legal_and_survive_json() -> None:
+    check(Settings())
+    changed = from_plain(Settings, {"distill": {"weights": {"dual": 0.5}, "teacher": "runs/a"}, "run": {"seed": 4}})
+    again = from_plain(Settings, json.loads(json.dumps(to_plain(changed))))
+    assert again == changed and changed.distill.weights.dual == 0.5 and changed.distill.weights.l2 == 0.01
+    assert changed.distill.teacher == "runs/a" and Settings().distill.teacher is None
+
+
+def test_a_run_cannot_change_its_settings() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().run.seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("plain", "words"),
+    [
+        ({"teacher": {"stepz": 3}}, ["teacher.stepz", "did you mean 'steps'"]),
+        ({"teachers": {}}, ["teachers", "did you mean 'teacher'"]),
+        ({"distill": {"weights": {"h1": 1.0}}}, ["distill.weights.h1", "boundary, dual, l2"]),
+        ({"run": {"xyz": 1}}, ["run.xyz", "known keys: folder, name, resume, seed"]),
+    ],
+)
+def test_an_unknown_key_is_named_with_what_is_known(plain: dict[str, Any], words: list[str]) -> None:
+    text = refused(plain)
+    assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "kind"),
+    [
+        ("teacher", "steps", 2.5, "int"),
+        ("teacher", "steps", True, "int"),
+        ("teacher", "steps", None, "int"),
+        ("teacher", "lr", "fast", "float"),
+        ("teacher", "sigma_max", "80", "float"),
+        ("cluster", "use_gpu", 1, "bool"),
+        ("evaluate", "teacher_steps", [9, "18"], "int"),
+        ("evaluate", "teacher_steps", 9, "list"),
+        ("pde", "params", 3, "dict"),
+        ("run", "name", 7, "str"),
+        ("distill", "weights", 0.1, "section"),
+    ],
+)
+def test_a_wrong_type_is_named(section: str, key: str, value: Any, kind: str) -> None:
+    text = refused({section: {key: value}})
+    assert text.startswith(f"{section}.{key}=") and kind in text, text
+
+
+def test_whole_numbers_serve_where_fractions_are_wanted() -> None:
+    made = from_plain(Settings, {"teacher": {"lr": 1, "sigma_max": 90}})
+    assert made.teacher.lr == 1.0 and isinstance(made.teacher.lr, float)
+    assert isinstance(made.teacher.sigma_max, float)
+    assert from_plain(Settings, {"teacher": {"sigma_max": None}}).teacher.sigma_max is None
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("teacher", "steps", 0),
+        ("teacher", "lr", -1e-3),
+        ("teacher", "lr", float("nan")),
+        ("distill", "lr", float("inf")),
+        ("distill", "reuse", 0),
+        ("distill", "micro_batch", -1),
+        ("data", "samples_per_shard", 0),
+        ("evaluate", "samples", 0),
+        ("evaluate", "teacher_steps", []),
+        ("evaluate", "teacher_steps", [9, 0]),
+        ("cluster", "workers", 0),
+        ("cluster", "zero_stage", 4),
+        ("distill", "solver", "rk4"),
+        ("distill", "norm", "h2"),
+        ("distill", "gradient_to", "input"),
+        ("model", "precision", "fp16"),
+        ("run", "resume", "maybe"),
+        ("pde", "points", 0),
+        ("pde", "points", 3),
+        ("distill", "weights.dual", -0.1),
+        ("distill", "weights.l2", float("nan")),
+    ],
+)
+def test_a_value_out_of_range_is_named(section: str, key: str, value: Any) -> None:
+    plain: Any = value
+    for name in reversed(key.split(".")):
+        plain = {name: plain}
+    text = refused({section: plain})
+    assert text.startswith(f"{section}.{key}="), text
+
+
+@pytest.mark.parametrize("key", ["clip", "warmup"])
+@pytest.mark.parametrize("section", ["teacher", "distill"])
+def test_clip_and_warmup_may_be_off_and_not_less(section: str, key: str) -> None:
+    check(from_plain(Settings, {section: {key: 0}}))
+    assert f"{section}.{key}" in refused({section: {key: -1}})
+
+
+@pytest.mark.parametrize("section", ["teacher", "distill"])
+def test_every_worker_needs_a_sample(section: str) -> None:
+    text = refused({section: {"global_batch": 3}, "cluster": {"workers": 4}})
+    assert f"{section}.global_batch=3" in text and "cluster.workers=4" in text
+
+
+def test_endpoints_come_in_whole_chunks() -> None:
+    base = {"global_batch": 32, "chunk": 16, "scale_samples": 64}
+    check(from_plain(Settings, {"distill": base}))
+    text = refused({"distill": base | {"chunk": 12}})
+    assert "distill.chunk=12" in text and "32 / 2" in text
+    assert "distill.chunk=16" in refused({"distill": base, "cluster": {"workers": 3}})
+    assert "distill.scale_samples=40" in refused({"distill": base | {"scale_samples": 40}})
+
+
+@pytest.mark.parametrize("name", ["", "a/b", ".hidden", "..", "/tmp/x"])
+def test_a_run_name_is_one_folder(name: str) -> None:
+    assert refused({"run": {"name": name}}).startswith(f"run.name={name!r}")
+
+
+def test_a_section_alone_can_be_built() -> None:
+    assert from_plain(DistillSettings, {"steps": 5}).steps == 5
+    with pytest.raises(UserError, match=r"^distill\.stepz: "):
+        from_plain(DistillSettings, {"stepz": 5}, "distill")

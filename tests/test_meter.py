@@ -1,0 +1,109 @@
+"""Step times, the board and the progress line."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pidscale.meter import Board, ProgressLine, StepTimer
+
+
+def test_parts_add_up_and_start_anew() -> None:
+    timer = StepTimer()
+    for seconds in (0.02, 0.01):
+        with timer.part("teacher"):
+            time.sleep(seconds)
+    with timer.part("student"):
+        pass
+    parts = timer.take()
+    assert 0.03 <= parts["teacher"] < 0.5 and 0 <= parts["student"] < parts["teacher"]
+    assert timer.take() == {}
+
+
+def test_a_device_is_waited_for_before_the_clock_stops() -> None:
+    timer = StepTimer(synchronise=lambda: time.sleep(0.03))
+    with timer.part("step"):
+        pass
+    assert timer.take()["step"] >= 0.03
+
+
+def test_a_board_holds_what_it_was_told(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    for step in (1, 2):
+        board.scalars({"loss": 0.5 * step, "lr": 1e-3}, step)
+    board.image("fields", np.full((4, 6, 3), 200, dtype=np.uint8), 2)
+    board.text("plan", "one\ntwo")
+    board.hparams({"lr": 0.1, "steps": [1, 2]}, {"final": 3.0})
+    board.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5), (2, 1.0)]
+    assert (events.Images("fields")[0].width, events.Images("fields")[0].height) == (6, 4)
+    text = next(t for t in events.Tags()["tensors"] if t.startswith("plan"))
+    assert events.Tensors(text)[0].tensor_proto.string_val[0] == b"    one\n    two"
+    assert events.Scalars("final")[0].value == 3.0
+
+
+def test_a_resumed_board_forgets_what_it_will_write_again(tmp_path: Path) -> None:
+    first = Board(tmp_path)
+    for step in range(1, 6):
+        first.scalars({"loss": 1.0}, step)
+    first.close()
+    time.sleep(1.1)  # event files are named and ordered by the second
+    second = Board(tmp_path, first_step=4)
+    second.scalars({"loss": 2.0}, 4)
+    second.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0)]
+
+
+def test_ranks_without_a_board_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    board = Board(None)
+    board.scalars({"loss": 1.0}, 1)
+    board.image("fields", np.zeros((2, 2, 3), dtype=np.uint8), 1)
+    board.text("plan", "x")
+    board.hparams({}, {})
+    board.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_log_gets_few_lines_and_always_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    out = io.StringIO()
+    line = ProgressLine("teacher", 100, out, every=15.0)
+    for done in range(0, 101):
+        line.show(done, f"loss {done}")
+        now[0] += 1.0
+    line.close()
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 8 and "\r" not in out.getvalue()  # 0, 15, .. 90 and 100
+    assert lines[0].startswith("teacher [........................] 0/100 ETA --:--")
+    assert lines[2] == "teacher [#######.................] 30/100 1.0/s ETA 01:10 loss 30"
+    assert lines[-1] == "teacher [########################] 100/100 1.0/s ETA 00:00 loss 100"
+
+
+def test_a_resumed_line_counts_the_steps_it_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [500.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    out = Terminal()
+    line = ProgressLine("student", 1000, out)
+    line.show(900)
+    now[0] = 510.0
+    line.show(950)
+    line.show(950)  # nothing new
+    line.close()
+    assert out.getvalue().count("\r") == 2 and "950/1000 5.0/s ETA 00:10" in out.getvalue()
+    assert out.getvalue().endswith("\n")
