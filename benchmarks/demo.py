@@ -33,11 +33,12 @@ def markdown(result: dict[str, Any]) -> str:
         name = f"**{row['method']}**" if row["method"] == "student" else row["method"]
         lines.append(f"| {name} | {row['nfe']} | " + " | ".join(values) + " |")
     first, meta = result["rows"][0], result["meta"]
+    versions = meta["versions"]
     lines.append(
-        f"\n{first['n_samples']} samples a row, seeds {first['seeds']}; {meta['machine']}, torch {meta['versions']['torch']}, "
-        f"commit {meta['versions']['commit'][:12]}; training of teacher and student {meta['train_seconds']:.0f} s. "
-        "Source: benchmarks/results/demo.json."
+        f"\n{first['n_samples']} samples a row, seeds {first['seeds']}; {meta['machine']}, torch {versions['torch']},"
     )
+    lines.append(f"commit {versions['commit'][:12]}; training of teacher and student {meta['train_seconds']:.0f} s.")
+    lines.append("Source: benchmarks/results/demo.json.")
     return "\n".join(lines)
 
 

@@ -83,9 +83,9 @@ class TeacherSettings(TrainSettings):
 class LambdaSettings:
     """Weights of the residual's terms, dimensionless: each term is divided by its own scale of the teacher's samples."""
 
-    l2: float = 0.01
-    dual: float = 0.1
-    boundary: float = 0.01
+    l2: float = 0.001
+    dual: float = 0.006
+    boundary: float = 0.002
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class DistillSettings(TrainSettings):
     chunk: int = 32
     norm: str = "both"  # l2, dual or both
     weights: LambdaSettings = field(default_factory=LambdaSettings)
-    gradient_to: str = "solution"  # which channels the residual may move: `solution`, or `all` of them
+    gradient_to: str = "all"  # which channels the residual may move: `solution`, or `all` of them
     twin: bool = True  # train the lambda = 0 student beside the student, on the same endpoints
     scale_samples: int = 512
     scale_steps: int = 18
@@ -111,7 +111,7 @@ class EvaluateSettings:
     """The report: how many samples, how many steps the teacher rows take."""
 
     samples: int = 1024
-    teacher_steps: list[int] = field(default_factory=lambda: [4, 9, 18])
+    teacher_steps: list[int] = field(default_factory=lambda: [6, 18])
     seed: int = 1000
     batch: int = 64
 

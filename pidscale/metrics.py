@@ -91,8 +91,8 @@ def spectrum(x_NCYX: Tensor) -> Tensor:
     shell = torch.sqrt(ky[:, None] ** 2 + kx[None, :] ** 2).round().long()
     shells = min(height, width) // 2 + 1
     inside = shell < shells
-    sums = torch.zeros(power.shape[0], shells).index_add_(1, shell[inside], power[:, inside])
-    counts = torch.zeros(shells).index_add_(0, shell[inside], torch.ones(int(inside.sum())))
+    sums = power.new_zeros(power.shape[0], shells).index_add_(1, shell[inside], power[:, inside])
+    counts = power.new_zeros(shells).index_add_(0, shell[inside], power.new_ones(int(inside.sum())))
     return sums / counts
 
 

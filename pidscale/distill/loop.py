@@ -35,7 +35,9 @@ from pidscale.student.load import Generator, load_student
 
 def open_teacher(settings: Settings, folder: Path, problem: Problem, device: torch.device) -> Generator:
     """Load the frozen teacher and check that it is one, of this equation on this grid. Raises UserError."""
-    path = settings.distill.teacher or folder / "teacher"
+    path = Path(settings.distill.teacher or folder / "teacher")
+    if not path.exists():
+        raise UserError(f"{path}: no teacher there; run launch/train_teacher.py first, or set distill.teacher")
     teacher = load_student(path, device)
     if teacher.card["kind"] != "teacher":
         raise UserError(f"{path}: holds a {teacher.card['kind']}, expected a teacher; set distill.teacher")

@@ -35,7 +35,7 @@ class Physics:
     normaliser: Normaliser
     weights: dict[str, float]
     scales: dict[str, float]
-    gradient_to: str = "solution"
+    gradient_to: str = "all"
 
     def squares(self, x_BCYX: Tensor) -> dict[str, Tensor]:
         """Squared relative residuals [B] by term, of fields in the units of the model."""

@@ -40,6 +40,8 @@ def signature(phase: str, settings: Settings, inputs: Mapping[str, str]) -> dict
         for key, value in plain[section].items():
             if key not in _FREE.get(section, set()):
                 flat[f"{section}.{key}"] = value
+    if phase == "distill":
+        flat["model.precision"] = settings.model.precision  # all else of the model is the teacher's
     return flat | dict(inputs)
 
 

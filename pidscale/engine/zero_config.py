@@ -36,6 +36,9 @@ _INEXACT = {
     "sequence_parallel_size": "the loss contract averages over all ranks",
     "data_parallel_size": "the loss contract averages over all ranks",
     "tensor_parallel": "models stay whole; ZeRO splits their state",
+    "curriculum_learning": "which samples a step sees is a function of the step alone",
+    "data_efficiency": "which samples a step sees is a function of the step alone",
+    "progressive_layer_drop": "it changes the model",
     "compression_training": "it changes the model",
 }
 

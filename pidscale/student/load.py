@@ -107,6 +107,8 @@ def load_student(path: str | Path, device: str | torch.device = "cpu") -> Genera
 
     Raises UserError with one clear line where a file is missing, truncated or altered, or is no generator.
     """
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device={str(device)!r}: this torch sees no GPU; use device='cpu'")
     card = read_card(path)
     weights = read_weights(path, card)
     try:

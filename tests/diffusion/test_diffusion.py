@@ -93,9 +93,9 @@ def test_training_levels_are_log_normal() -> None:
 
 
 def test_the_top_level_follows_the_data() -> None:
-    assert edm_for(2.0, 32).sigma_max == 80 and edm_for(2.0, 32).p_mean == pytest.approx(-1.2)
-    assert edm_for(20.0, 128).sigma_max == 200 and edm_for(20.0, 128).p_mean == pytest.approx(-1.2 + math.log(4))
-    assert edm_for(2.0, 32, sigma_max=30.0, p_mean=-0.4) == EdmNoise(sigma_max=30.0, p_mean=-0.4)
+    assert edm_for(2.0, 32).sigma_max == 80 and edm_for(2.0, 32).p_mean == pytest.approx(-0.8)
+    assert edm_for(20.0, 128).sigma_max == 200 and edm_for(20.0, 128).p_mean == pytest.approx(-0.8 + math.log(4))
+    assert edm_for(2.0, 32, sigma_max=30.0, p_mean=-0.4) == EdmNoise(sigma_max=30.0, p_mean=-0.4, p_std=1.6)
 
 
 @pytest.mark.parametrize("chosen", [7.0, 0.0, -80.0, float("nan")])

@@ -91,7 +91,7 @@ def test_a_teacher_that_does_not_fit_is_refused(small_shards, tmp_path):
     cpu = torch.device("cpu")
     settings = small.settings(small_shards, tmp_path)
     problem = open_problem(settings.pde, settings.data)
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match=r"no teacher there.*distill\.teacher"):
         open_teacher(settings, tmp_path, problem, cpu)
     write_teacher(tmp_path / "student", settings, kind="student")
     named = small.settings(small_shards, tmp_path, distill={"teacher": str(tmp_path / "student")})

@@ -1,0 +1,366 @@
+"""Whole runs through the scripts, on a real Ray: from shards to a report, killed on the way, refused where they must be."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests import small
+from tests.conftest import RAY_ENVIRONMENT
+from tests.distill.test_rollout import write_teacher
+
+ROOT = Path(__file__).resolve().parent.parent
+LAUNCH = ROOT / "launch"
+TINY = [
+    "pde.points=16",
+    "data.train=48",
+    "data.test=16",
+    "data.samples_per_shard=16",
+    "model.change.width=8",
+    "model.change.multipliers=[1,2]",
+    "model.change.embedding=16",
+    "teacher.steps=60",
+    "teacher.global_batch=8",
+    "teacher.micro_batch=2",
+    "teacher.log_every=1",
+    "teacher.checkpoint_every=10",
+    "teacher.evaluate_every=50",
+    "teacher.evaluate_samples=4",
+    "teacher.evaluate_steps=3",
+    "distill.steps=40",
+    "distill.global_batch=8",
+    "distill.micro_batch=2",
+    "distill.chunk=2",
+    "distill.log_every=1",
+    "distill.checkpoint_every=10",
+    "distill.solver_steps=3",
+    "distill.scale_steps=3",
+    "distill.scale_samples=16",
+    "distill.ring=4",
+    "distill.reuse=3",
+    "evaluate.samples=8",
+    "evaluate.batch=8",
+    "evaluate.teacher_steps=[3]",
+]
+
+
+def tiny(folder, name, *more):
+    """Arguments of a run of seconds; `more` replaces some."""
+    own = [f"data.path={folder / 'shards'}", f"run.folder={folder / 'runs'}", f"run.name={name}"]
+    given = dict(argument.split("=", 1) for argument in [*TINY, *own, *more])
+    return [f"{key}={value}" for key, value in given.items()]
+
+
+# ---- scripts as processes of their own
+
+
+def start(script, arguments, log):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | RAY_ENVIRONMENT
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    return subprocess.Popen(
+        [sys.executable, str(LAUNCH / f"{script}.py"), *arguments],
+        cwd=log.parent,
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        stdout=log.open("w"),
+        stderr=log.with_suffix(".err").open("w"),
+        start_new_session=True,
+    )
+
+
+def finish(process, log, code=0, timeout=240):
+    """Wait for a script, and return what it said."""
+    try:
+        found = process.wait(timeout)
+    finally:
+        kill(process)
+    said, errors = log.read_text(), log.with_suffix(".err").read_text()
+    assert found == code, f"{process.args[1]} ended with {found}\n{said[-3000:]}\n{errors[-3000:]}"
+    return said, errors
+
+
+def family(pid):
+    """A process and all that came from it, by their parents in /proc, with their start times."""
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            parents[int(folder.name)] = (int(fields[1]), fields[19])
+    found, grew = {pid}, True
+    while grew:
+        more = {child for child, (parent, _) in parents.items() if parent in found} - found
+        found, grew = found | more, bool(more)
+    return {child: parents[child][1] for child in found if child in parents}
+
+
+def kill(process):
+    """SIGKILL for a script, then for what it started and left behind."""
+    started = family(process.pid)
+    if process.poll() is None:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    for pid, born in started.items():
+        if family(pid).get(pid) == born and pid != process.pid:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def interrupt(script, arguments, log, checkpoint, how):
+    """Start a script and end it by a signal as soon as a checkpoint is there."""
+    process = start(script, arguments, log)
+    try:
+        until = time.monotonic() + 120
+        while not (checkpoint / "manifest.json").exists():
+            assert process.poll() is None, (log.read_text(), log.with_suffix(".err").read_text())
+            assert time.monotonic() < until, f"no {checkpoint}"
+            time.sleep(0.01)
+        if how == signal.SIGKILL:
+            kill(process)
+            return None
+        os.kill(process.pid, how)
+        return finish(process, log, code=2)
+    finally:
+        kill(process)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def whole(place):
+    """A run without a break: what each script said."""
+    said = {}
+    for script in ("make_shards", "train_teacher", "distill", "evaluate"):
+        log = place / f"{script}.log"
+        said[script] = finish(start(script, tiny(place, "whole"), log), log)
+    return said
+
+
+def weights(run, name):
+    return load_file(run / name / "weights.safetensors")
+
+
+def board(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return events
+
+
+TEACHER_SCALARS = ["loss/denoising", "residual/l2", "residual/dual", "residual/boundary", "residual/floor_l2"]
+STUDENT_SCALARS = [
+    f"{arm}/{name}" for arm in ("student", "student-lambda0") for name in ("loss_loss", "loss_match", "gradient_norm")
+] + ["student/residual_l2", "student/residual_dual", "student/residual_boundary", "ring/fresh_fraction"]
+TRAIN_SCALARS = ["train/lr", "train/fields_per_second", "time/step", "time/data", "time/teacher", "time/optimiser"]
+
+
+@pytest.mark.slow
+def test_from_shards_to_a_report(whole, place):
+    run = place / "runs" / "whole"
+    for script, (said, errors) in whole.items():
+        assert "Traceback" not in said + errors, script
+    assert "residual of the stored truth: l2" in whole["make_shards"][0]
+    assert "this run uses stage 1" in whole["train_teacher"][0] and "60/60" in whole["train_teacher"][0]
+    assert f"distill: {run / 'student'}" in whole["distill"][0] and "40/40" in whole["distill"][0]
+    assert json.loads((place / "shards" / "manifest.json").read_text())["equation"] == "darcy"
+    for name in ("teacher", "student", "student-lambda0"):
+        found = weights(run, name)
+        assert found and all(torch.isfinite(tensor).all() for tensor in found.values())
+    for phase in ("teacher", "distill"):
+        record = json.loads((run / f"{phase}.json").read_text())
+        assert record["finished"] and record["signature"]["run.seed"] == 0
+    assert json.loads((run / "config.json").read_text())["teacher"]["steps"] == 60
+    assert json.loads((run / "versions.json").read_text())["torch"] == torch.__version__.split("+")[0]
+    assert (run / "report" / "index.html").stat().st_size > 10_000
+    measured = json.loads((run / "report" / "metrics.json").read_text())
+    assert "student" in json.dumps(measured) and "report: " in whole["evaluate"][0]
+
+
+@pytest.mark.slow
+def test_tensorboard_finds_curves_and_pictures(whole, place):
+    run = place / "runs" / "whole"
+    for phase, own, steps in (("teacher", TEACHER_SCALARS, 60), ("distill", STUDENT_SCALARS, 40)):
+        events = board(run / "tb" / phase)
+        tags = events.Tags()
+        shared = [*TRAIN_SCALARS, "train/gradient_norm"] if phase == "teacher" else [*TRAIN_SCALARS, "time/student"]
+        missing = set(own + shared) - set(tags["scalars"])
+        assert not missing, (phase, sorted(tags["scalars"]))
+        assert tags["images"] == ["fields"] and len(events.Images("fields")) >= 2
+        assert events.Images("fields")[-1].encoded_image_string.startswith(b"\x89PNG")
+        loss = events.Scalars("loss/denoising" if phase == "teacher" else "student/loss_loss")
+        assert [point.step for point in loss] == list(range(1, steps + 1))
+        assert all(point.value > 0 for point in loss)
+        rate = events.Scalars("train/lr")
+        assert rate[0].value > rate[-1].value > 0 or rate[0].value < max(point.value for point in rate)
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_ends_with_the_same_bits(whole, place):
+    """The teacher is asked to stop, then killed; the distillation is killed. The same command goes on each time."""
+    arguments, run = tiny(place, "broken"), place / "runs" / "broken"
+    checkpoints = run / "checkpoints"
+    log = place / "broken.log"
+    said, errors = interrupt("train_teacher", arguments, log, checkpoints / "teacher" / "step_00000010", signal.SIGTERM)
+    assert "stopped at step" in said and errors.count("\n") == 1
+    assert errors.startswith("error: ") and "goes on from its last checkpoint" in errors
+    interrupt("train_teacher", arguments, log, checkpoints / "teacher" / "step_00000040", signal.SIGKILL)
+    assert not (run / "teacher").exists() and not json.loads((run / "teacher.json").read_text())["finished"]
+    said, _ = finish(start("train_teacher", arguments, log), log)
+    assert "60/60" in said and " 10/60" not in said
+
+    interrupt("distill", arguments, log, checkpoints / "distill" / "step_00000010", signal.SIGKILL)
+    assert not (run / "student").exists()
+    said, _ = finish(start("distill", arguments, log), log)
+    assert "40/40" in said
+
+    for name in ("teacher", "student", "student-lambda0"):
+        first, second = weights(place / "runs" / "whole", name), weights(run, name)
+        assert first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first), name
+    for phase, tag, steps in (("teacher", "loss/denoising", 60), ("distill", "student/loss_loss", 40)):
+        found, before = (board(place / "runs" / name / "tb" / phase).Scalars(tag) for name in ("broken", "whole"))
+        assert [point.step for point in found] == list(range(1, steps + 1)), phase  # no gap and nothing twice
+        assert [point.value for point in found] == [point.value for point in before], phase
+
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    said, _ = finish(start("train_teacher", arguments, log), log)
+    assert "finished already" in said
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+
+
+# ---- what is refused
+
+
+def contents(folder):
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Run a script here: its one line of error; whatever it wrote is a failure."""
+
+    def run(script, arguments, folder):
+        before = contents(folder)
+        monkeypatch.syspath_prepend(str(LAUNCH))
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(LAUNCH / f"{script}.py"), run_name="__main__")
+        said = capsys.readouterr()
+        assert ended.value.code == 2
+        assert said.err.startswith("error: ") and said.err.count("\n") == 1, said.err
+        assert "Traceback" not in said.out + said.err
+        assert contents(folder) == before
+        return said.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, small_shards):
+    """Shards, a teacher of another grid and one of another kind, and a run that has begun."""
+    from pidscale.cluster import absolute
+    from pidscale.engine import phases
+    from pidscale.generate.problem import open_problem
+
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copytree(small_shards, folder / "shards")
+    other = small.make_shards(folder / "shards20", points=20)
+    write_teacher(folder / "teacher20", small.settings(other, folder, pde={"points": 20}))
+    write_teacher(folder / "runs" / "taught" / "teacher", small.settings(small_shards, folder))
+    write_teacher(folder / "student16", small.settings(small_shards, folder), kind="student")
+    sys.path.insert(0, str(LAUNCH))
+    try:
+        from entry import settings_from
+    finally:
+        sys.path.remove(str(LAUNCH))
+    settings = absolute(settings_from(tiny(folder, "begun")))
+    problem = open_problem(settings.pde, settings.data)
+    phases.begin("teacher", settings, {"data.path (its data_hash)": problem.manifest.data_hash})
+    return folder
+
+
+CASES = {
+    "no shards": ("train_teacher", ["data.path={0}/nowhere"], ["nowhere", "data.path"]),
+    "shards of another grid": ("train_teacher", ["data.path={0}/shards20"], ["shards20", "grid"]),
+    "another variant": ("train_teacher", ["pde.params.variant=log_normal"], ["pde.params.variant", "two_phase"]),
+    "unknown parameter": ("train_teacher", ["pde.params.kappa=3"], ["pde.params.kappa"]),
+    "unknown equation": ("train_teacher", ["pde.name=stokes"], ["stokes", "darcy"]),
+    "unknown change": ("train_teacher", ["model.change.wdith=8"], ["model.change.wdith", "width"]),
+    "odd number of points": (
+        "train_teacher",
+        ["model.change.multipliers=[1,2,2,2,2,2]"],
+        ["pde.points=16", "multiple of 32"],
+    ),
+    "DeepSpeed's own stage": (
+        "train_teacher",
+        ["cluster.deepspeed.zero_optimization.stage=2"],
+        ["cluster.deepspeed.zero_optimization.stage", "cluster.zero_stage"],
+    ),
+    "nothing to resume": ("train_teacher", ["run.resume=must", "run.name=fresh"], ["run.resume=must", "run.name"]),
+    "never resume": ("train_teacher", ["run.resume=never"], ["run.resume=never", "run.name=begun"]),
+    "another rate": ("train_teacher", ["teacher.lr=0.5"], ["teacher.lr was 0.002 and is 0.5"]),
+    "another seed": ("train_teacher", ["run.seed=3"], ["run.seed was 0 and is 3"]),
+    "another network": ("train_teacher", ["model.change.width=16"], ["model.change was"]),
+    "no teacher": ("distill", [], ["runs/begun/teacher", "train_teacher.py", "distill.teacher"]),
+    "teacher of another grid": ("distill", ["distill.teacher={0}/teacher20"], ["teacher20", "grid", "distill.teacher"]),
+    "a student as teacher": ("distill", ["distill.teacher={0}/student16"], ["student16", "distill.teacher"]),
+    "nothing to evaluate": ("evaluate", [], ["runs/begun/teacher"]),
+    "too many samples": (
+        "evaluate",
+        ["evaluate.samples=64", "run.name=taught"],
+        ["evaluate.samples=64", "data.test=128"],
+    ),
+    "too few for all workers": (
+        "train_teacher",
+        ["teacher.evaluate_samples=1"],
+        ["teacher.evaluate_samples=1", "cluster.workers=2"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_mistake_is_one_line_before_anything_starts(made, refused, case):
+    script, more, words = CASES[case]
+    line = refused(script, tiny(made, "begun", *(argument.format(made) for argument in more)), made)
+    assert all(word in line for word in words), line
+
+
+@pytest.mark.slow
+def test_what_only_a_cluster_can_tell_is_one_line_too(ray_cluster, made, refused, tmp_path):
+    shutil.copytree(made / "shards", tmp_path / "shards")
+    many = ["cluster.workers=64", "teacher.global_batch=64", "teacher.evaluate_samples=64", "distill.global_batch=64"]
+    many += ["distill.chunk=1", "distill.scale_samples=64"]
+    began = time.monotonic()
+    line = refused("train_teacher", tiny(tmp_path, "many", *many), tmp_path / "shards")
+    assert "cluster.workers=64" in line and "64 CPUs" in line and "has 4" in line
+    assert time.monotonic() - began < 10
+
+    line = refused("make_shards", tiny(tmp_path, "run", "data.train=32"), tmp_path)
+    assert "request.json" in line and "samples" in line and "data.path" in line
+
+    line = refused("train_teacher", tiny(tmp_path, "weak", "teacher.sigma_max=1.0"), tmp_path / "shards")
+    assert "teacher.sigma_max=1" in line and "strongest mode" in line
+
+    tar = next((tmp_path / "shards").glob("train-*.tar"))
+    data = bytearray(tar.read_bytes())
+    data[len(data) // 2] ^= 1
+    tar.write_bytes(bytes(data))
+    line = refused("train_teacher", tiny(tmp_path, "flipped"), tmp_path / "shards")
+    assert tar.name in line
