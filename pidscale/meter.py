@@ -41,14 +41,17 @@ def rates(parts: Mapping[str, float], steps: int, seconds: float, batch: int) ->
 
 
 class Board:
-    """A TensorBoard event file, or nothing at all where `folder` is None (every rank but the first)."""
+    """A TensorBoard event file, or nothing at all where `folder` is None (every rank but the first).
+
+    first_step: finished steps that an earlier attempt wrote of; what it wrote of later ones is forgotten.
+    """
 
     def __init__(self, folder: Path | None, first_step: int = 0) -> None:
         self.writer: Any = None
         if folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(folder), purge_step=first_step or None)
+            self.writer = SummaryWriter(str(folder), purge_step=first_step + 1)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Write scalars."""
@@ -71,6 +74,11 @@ class Board:
         if self.writer is not None:
             flat = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in settings.items()}
             self.writer.add_hparams(flat, dict(metrics), run_name=".")
+
+    def flush(self) -> None:
+        """Bring to disk what was written: before a checkpoint, so that a resumed run has no gap."""
+        if self.writer is not None:
+            self.writer.flush()
 
     def close(self) -> None:
         """Flush and close."""

@@ -30,15 +30,15 @@ TINY = [
     "model.change.width=8",
     "model.change.multipliers=[1,2]",
     "model.change.embedding=16",
-    "teacher.steps=60",
+    "teacher.steps=40",
     "teacher.global_batch=8",
     "teacher.micro_batch=2",
     "teacher.log_every=1",
     "teacher.checkpoint_every=10",
-    "teacher.evaluate_every=50",
+    "teacher.evaluate_every=30",
     "teacher.evaluate_samples=4",
     "teacher.evaluate_steps=3",
-    "distill.steps=40",
+    "distill.steps=30",
     "distill.global_batch=8",
     "distill.micro_batch=2",
     "distill.chunk=2",
@@ -78,7 +78,7 @@ def start(script, arguments, log):
     )
 
 
-def finish(process, log, code=0, timeout=240):
+def finish(process, log, code=0, timeout=400):
     """Wait for a script, and return what it said."""
     try:
         found = process.wait(timeout)
@@ -124,7 +124,7 @@ def interrupt(script, arguments, log, checkpoint, how):
     """Start a script and end it by a signal as soon as a checkpoint is there."""
     process = start(script, arguments, log)
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 240
         while not (checkpoint / "manifest.json").exists():
             assert process.poll() is None, (log.read_text(), log.with_suffix(".err").read_text())
             assert time.monotonic() < until, f"no {checkpoint}"
@@ -173,13 +173,14 @@ TRAIN_SCALARS = ["train/lr", "train/fields_per_second", "time/step", "time/data"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_from_shards_to_a_report(whole, place):
     run = place / "runs" / "whole"
     for script, (said, errors) in whole.items():
         assert "Traceback" not in said + errors, script
     assert "residual of the stored truth: l2" in whole["make_shards"][0]
-    assert "this run uses stage 1" in whole["train_teacher"][0] and "60/60" in whole["train_teacher"][0]
-    assert f"distill: {run / 'student'}" in whole["distill"][0] and "40/40" in whole["distill"][0]
+    assert "this run uses stage 1" in whole["train_teacher"][0] and "40/40" in whole["train_teacher"][0]
+    assert f"distill: {run / 'student'}" in whole["distill"][0] and "30/30" in whole["distill"][0]
     assert json.loads((place / "shards" / "manifest.json").read_text())["equation"] == "darcy"
     for name in ("teacher", "student", "student-lambda0"):
         found = weights(run, name)
@@ -187,8 +188,8 @@ def test_from_shards_to_a_report(whole, place):
     for phase in ("teacher", "distill"):
         record = json.loads((run / f"{phase}.json").read_text())
         assert record["finished"] and record["signature"]["run.seed"] == 0
-    assert json.loads((run / "config.json").read_text())["teacher"]["steps"] == 60
-    assert json.loads((run / "versions.json").read_text())["torch"] == torch.__version__.split("+")[0]
+    assert json.loads((run / "config.json").read_text())["teacher"]["steps"] == 40
+    assert json.loads((run / "versions.json").read_text())["torch"] == torch.__version__
     assert (run / "report" / "index.html").stat().st_size > 10_000
     measured = json.loads((run / "report" / "metrics.json").read_text())
     assert "student" in json.dumps(measured) and "report: " in whole["evaluate"][0]
@@ -197,7 +198,7 @@ def test_from_shards_to_a_report(whole, place):
 @pytest.mark.slow
 def test_tensorboard_finds_curves_and_pictures(whole, place):
     run = place / "runs" / "whole"
-    for phase, own, steps in (("teacher", TEACHER_SCALARS, 60), ("distill", STUDENT_SCALARS, 40)):
+    for phase, own, steps in (("teacher", TEACHER_SCALARS, 40), ("distill", STUDENT_SCALARS, 30)):
         events = board(run / "tb" / phase)
         tags = events.Tags()
         shared = [*TRAIN_SCALARS, "train/gradient_norm"] if phase == "teacher" else [*TRAIN_SCALARS, "time/student"]
@@ -213,7 +214,8 @@ def test_tensorboard_finds_curves_and_pictures(whole, place):
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_it_ends_with_the_same_bits(whole, place):
+@pytest.mark.timeout(1200)
+def test_killed_and_started_again_it_ends_with_the_same_bits(whole, place, monkeypatch, capsys):
     """The teacher is asked to stop, then killed; the distillation is killed. The same command goes on each time."""
     arguments, run = tiny(place, "broken"), place / "runs" / "broken"
     checkpoints = run / "checkpoints"
@@ -221,28 +223,31 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(whole, place):
     said, errors = interrupt("train_teacher", arguments, log, checkpoints / "teacher" / "step_00000010", signal.SIGTERM)
     assert "stopped at step" in said and errors.count("\n") == 1
     assert errors.startswith("error: ") and "goes on from its last checkpoint" in errors
-    interrupt("train_teacher", arguments, log, checkpoints / "teacher" / "step_00000040", signal.SIGKILL)
+    interrupt("train_teacher", arguments, log, checkpoints / "teacher" / "step_00000030", signal.SIGKILL)
     assert not (run / "teacher").exists() and not json.loads((run / "teacher.json").read_text())["finished"]
     said, _ = finish(start("train_teacher", arguments, log), log)
-    assert "60/60" in said and " 10/60" not in said
+    assert "40/40" in said and " 10/40" not in said
 
     interrupt("distill", arguments, log, checkpoints / "distill" / "step_00000010", signal.SIGKILL)
     assert not (run / "student").exists()
     said, _ = finish(start("distill", arguments, log), log)
-    assert "40/40" in said
+    assert "30/30" in said
 
     for name in ("teacher", "student", "student-lambda0"):
         first, second = weights(place / "runs" / "whole", name), weights(run, name)
         assert first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first), name
-    for phase, tag, steps in (("teacher", "loss/denoising", 60), ("distill", "student/loss_loss", 40)):
+    for phase, tag, steps in (("teacher", "loss/denoising", 40), ("distill", "student/loss_loss", 30)):
         found, before = (board(place / "runs" / name / "tb" / phase).Scalars(tag) for name in ("broken", "whole"))
         assert [point.step for point in found] == list(range(1, steps + 1)), phase  # no gap and nothing twice
         assert [point.value for point in found] == [point.value for point in before], phase
 
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
-    said, _ = finish(start("train_teacher", arguments, log), log)
-    assert "finished already" in said
-    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+    before = contents(run)
+    monkeypatch.syspath_prepend(str(LAUNCH))
+    for script in ("train_teacher", "distill"):
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        runpy.run_path(str(LAUNCH / f"{script}.py"), run_name="__main__")
+        assert "finished already" in capsys.readouterr().out
+    assert contents(run) == before
 
 
 # ---- what is refused
@@ -284,6 +289,7 @@ def made(tmp_path_factory, small_shards):
     other = small.make_shards(folder / "shards20", points=20)
     write_teacher(folder / "teacher20", small.settings(other, folder, pde={"points": 20}))
     write_teacher(folder / "runs" / "taught" / "teacher", small.settings(small_shards, folder))
+    write_teacher(folder / "runs" / "taught" / "student", small.settings(small_shards, folder), kind="student")
     write_teacher(folder / "student16", small.settings(small_shards, folder), kind="student")
     sys.path.insert(0, str(LAUNCH))
     try:
@@ -360,7 +366,8 @@ def test_what_only_a_cluster_can_tell_is_one_line_too(ray_cluster, made, refused
 
     tar = next((tmp_path / "shards").glob("train-*.tar"))
     data = bytearray(tar.read_bytes())
-    data[len(data) // 2] ^= 1
+    for place in range(0, len(data), 64):  # one of them is in a field
+        data[place] ^= 1
     tar.write_bytes(bytes(data))
     line = refused("train_teacher", tiny(tmp_path, "flipped"), tmp_path / "shards")
     assert tar.name in line

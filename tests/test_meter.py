@@ -55,7 +55,7 @@ def test_a_resumed_board_forgets_what_it_will_write_again(tmp_path: Path) -> Non
         first.scalars({"loss": 1.0}, step)
     first.close()
     time.sleep(1.1)  # event files are named and ordered by the second
-    second = Board(tmp_path, first_step=4)
+    second = Board(tmp_path, first_step=3)
     second.scalars({"loss": 2.0}, 4)
     second.close()
     events = EventAccumulator(str(tmp_path))

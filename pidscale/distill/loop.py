@@ -141,8 +141,9 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
                 "endpoint_seconds": rolling,
                 "arm_seconds": {arm.name: arm.seconds for arm in arms},
             }
-            _save(arms, root, done, state)
             _picture(arms, rollout, board, settings, problem, done)
+            board.flush()
+            _save(arms, root, done, state)
         if stopping and done < d.steps:
             raise Stopped(f"distillation stopped at step {done} of {d.steps} with a checkpoint in {root}")
 

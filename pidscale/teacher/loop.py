@@ -141,6 +141,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
             evaluate(teacher, board, done)
         stopping = done % t.log_every == 0 and reporter.stopped(mesh)
         if (done % t.checkpoint_every == 0 or stopping) and done < t.steps:
+            board.flush()
             _save(teacher, root, done, spent)
         if stopping and done < t.steps:
             feed.close()
