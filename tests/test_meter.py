@@ -61,6 +61,12 @@ def test_a_resumed_board_forgets_what_it_will_write_again(tmp_path: Path) -> Non
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0)]
+    time.sleep(1.1)
+    third = Board(tmp_path)  # killed before its first checkpoint: all over again
+    third.scalars({"loss": 3.0}, 1)
+    third.close()
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 3.0)]
 
 
 def test_ranks_without_a_board_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

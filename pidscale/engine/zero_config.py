@@ -31,6 +31,8 @@ _INEXACT = {
     "zero_optimization.zenflow": "it delays part of the update",
     "zero_optimization.zero_quantized_weights": "it rounds weights",
     "zero_optimization.zero_quantized_gradients": "it rounds gradients",
+    "zero_optimization.compute_grad_norm": "a step whose gradient is not finite is known by its norm",
+    "elasticity": "it changes the global batch",
     "prescale_gradients": "the loss contract averages over all ranks",
     "gradient_predivide_factor": "the loss contract averages over all ranks",
     "sequence_parallel_size": "the loss contract averages over all ranks",

@@ -27,6 +27,8 @@ REFUSED: dict[str, tuple[Any, str]] = {  # key, a value, a word of the reason
     "zero_optimization.zenflow": ({"topk_ratio": 0.1}, "delays"),
     "zero_optimization.zero_quantized_weights": (True, "rounds"),
     "zero_optimization.zero_quantized_gradients": (True, "rounds"),
+    "zero_optimization.compute_grad_norm": (False, "norm"),
+    "elasticity": ({"enabled": True}, "global batch"),
     "prescale_gradients": (True, "averages"),
     "gradient_predivide_factor": (2.0, "averages"),
     "sequence_parallel_size": (2, "averages"),
