@@ -5,6 +5,7 @@ Knows no Ray and no files but those of a checkpoint.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from pidscale.student.load import Generator
 
 @dataclass
 class Arm:
-    """One student in training. physics None is the lambda = 0 twin. seconds: spent on it alone."""
+    """One student in training. physics None: distillation alone. seconds: spent on its steps."""
 
     name: str
     settings: Settings
@@ -79,6 +80,24 @@ class Arm:
         """Load what `save` wrote."""
         self.zero.load(folder, f"zero-{self.name}")
         self.ema.restore(load_file(folder / f"ema-{self.name}.safetensors"))
+
+
+def fork(arm: Arm, name: str, folder: Path) -> Arm:
+    """A second arm with the same weights, optimiser state and average as the first; it goes on without physics.
+
+    folder: where DeepSpeed's files pass through; all ranks see it, and it is gone afterwards.
+    """
+    arm.zero.save(folder, "fork")
+    arm.mesh.barrier()
+    twin = build_arm(name, arm.settings, arm.teacher, None, arm.plan, arm.mesh)
+    twin.zero.load(folder, "fork")
+    for key, piece in twin.ema.pieces.items():
+        piece.copy_(arm.ema.pieces[key])
+    twin.seconds = arm.seconds
+    arm.mesh.barrier()
+    if arm.mesh.first:
+        shutil.rmtree(folder)
+    return twin
 
 
 def plain_copy(teacher: Generator, settings: Settings) -> Denoiser:

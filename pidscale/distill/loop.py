@@ -15,7 +15,7 @@ import torch
 
 from pidscale.config import Settings, UserError, to_flat, to_plain
 from pidscale.diffusion.solvers import one_step
-from pidscale.distill.arms import Arm, build_arm
+from pidscale.distill.arms import Arm, build_arm, fork
 from pidscale.distill.objectives import TERMS, Physics, active_weights, frozen_scales
 from pidscale.distill.ring import Ring
 from pidscale.distill.rollout import Rollout, checksum
@@ -31,6 +31,8 @@ from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import Pde, residual_squares
 from pidscale.records.read import ShardSet
 from pidscale.student.load import Generator, load_student
+
+TWIN = "student-lambda0"
 
 
 def open_teacher(settings: Settings, folder: Path, problem: Problem, device: torch.device) -> Generator:
@@ -95,8 +97,9 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     weights = active_weights(d.weights, d.norm)
     physics = Physics(problem.pde, problem.grid, teacher.normaliser, weights, scales, d.gradient_to)
     plan = micro_plan(d.global_batch, d.micro_batch, mesh)
-    wanted = {"student": physics} | ({"student-lambda0": None} if d.twin else {})
-    arms = [build_arm(name, settings, teacher, terms, plan, mesh) for name, terms in wanted.items()]
+    arms = [build_arm("student", settings, teacher, physics if first > d.physics_from else None, plan, mesh)]
+    if d.twin and first > d.physics_from:
+        arms.append(build_arm(TWIN, settings, teacher, None, plan, mesh))
     if found:
         rolling = float(found.state["endpoint_seconds"])
         for arm in arms:
@@ -108,6 +111,9 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     logged, last = (time.perf_counter(), first), {}
 
     for step in range(first, d.steps):
+        if step == d.physics_from:  # from here on the student obeys the equation, and its twin goes on without
+            arms += [fork(arms[0], TWIN, root / "fork")] if d.twin else []
+            arms[0].physics, arms[0].sums, arms[0].steps = physics, {}, 0
         with timer.part("teacher"):
             began = time.perf_counter()
             endpoints = ring.take(step)
@@ -131,8 +137,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
             now = time.perf_counter()
             last = {arm.name: arm.take_means() for arm in arms}
             _log(board, last, timer, now - logged[0], done - logged[1], learning_rate(d, step), ring, settings, done)
-            match = last["student"]["match"]
-            reporter.progress(done, d.steps, f"match {match:.4f} residual {last['student']['l2']:.3f}")
+            reporter.progress(done, d.steps, " ".join(f"{k} {v:.4f}" for k, v in last["student"].items()))
             logged = (now, done)
         stopping = done % d.log_every == 0 and reporter.stopped(mesh)
         if (done % d.checkpoint_every == 0 or stopping) and done < d.steps:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from pidscale import seeds
+from pidscale.config import LambdaSettings
 from pidscale.distill import loop as distill_loop
 from pidscale.distill.arms import build_arm
 from pidscale.distill.objectives import Physics
@@ -126,7 +128,7 @@ def test_teacher_and_students_stopped_and_resumed_have_the_same_bits(small_shard
     assert any(not torch.equal(first[n], _weights(whole / "teacher")[n]) for n in first)
     provenance = load_student(whole / "student").card["provenance"]
     assert provenance["teacher"] == load_student(whole / "teacher").card["weights"]["sha256"]
-    assert provenance["weights"] == WEIGHTS and all(s > 0 for s in provenance["scales"].values())
+    assert provenance["weights"] == asdict(LambdaSettings()) and all(s > 0 for s in provenance["scales"].values())
 
 
 def test_so_does_a_teacher_whose_weights_are_split(small_shards, tmp_path):
@@ -205,3 +207,29 @@ def test_an_arm_holds_the_contract_of_the_loss(small_shards, tmp_path):
                 assert one["means"] == pytest.approx(parts, rel=1e-5), (name, stage)
     student, twin = (_plain_gradients(small_shards, tmp_path, physical)[0] for physical in (True, False))
     assert _size([student[n] - twin[n] for n in twin]) > 1e-2 * _size(twin.values())  # the physics is not lost in it
+
+
+# ---- physics that begins late: student and twin are one network until then
+
+
+def _late(rank, world, shards, folder):
+    """A distillation whose physics begins at step 5, stopped before and after; and one whose physics begins at once."""
+    mesh = Mesh(rank, world)
+    own = {"checkpoint_every": 100, "teacher": str(folder / "teacher")}
+    early = small.settings(shards, folder, distill=own)
+    late = small.settings(shards, folder, distill=own | {"physics_from": 5})
+    found = [_live("distill", early, folder / "early", mesh)]
+    found += [_live("distill", late, folder / "late", mesh, stop_at=stop) for stop in (4, 8, None)]
+    return found
+
+
+def test_the_twin_of_late_physics_is_the_run_without_any(small_shards, tmp_path):
+    write_teacher(tmp_path / "teacher", small.settings(small_shards, tmp_path))
+    for early, first, second, third in spawn(_late, 2, small_shards, tmp_path, timeout=300):
+        assert isinstance(early["ended"], dict) and isinstance(third["ended"], dict)
+        assert "stopped at step 4" in first["ended"] and "stopped at step 8" in second["ended"]
+    twins = [_weights(tmp_path / run / "student-lambda0") for run in ("early", "late")]
+    assert all(torch.equal(twins[0][n], twins[1][n]) for n in twins[0])
+    students = [_weights(tmp_path / run / "student") for run in ("early", "late")]
+    assert any(not torch.equal(students[0][n], students[1][n]) for n in students[0])
+    assert any(not torch.equal(students[1][n], twins[1][n]) for n in twins[1])
