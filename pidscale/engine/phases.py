@@ -58,7 +58,7 @@ def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
                 f"{folder}: run.name={settings.run.name} exists and run.resume=never; choose another run.name, "
                 "or set run.resume=auto to go on with it"
             )
-        record = json.loads(path.read_text())
+        record = _read(path)
         for key in sorted(now.keys() | record["signature"].keys()):
             had, has = record["signature"].get(key), now.get(key)
             if had != has:
@@ -72,6 +72,16 @@ def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
     write_atomic(folder / "versions.json", json.dumps(versions(), indent=1).encode())
     _record(path, now, finished=False)
     return True
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        if isinstance(record["signature"], dict) and isinstance(record["finished"], bool):
+            return record
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{path}: damaged, so nothing can be resumed safely; restore it, or choose another run.name")
 
 
 def finish(phase: str, settings: Settings, inputs: Mapping[str, str]) -> None:

@@ -130,3 +130,11 @@ def test_every_other_setting_of_a_phase_is_in_its_signature() -> None:
         signed = signature(phase, made, {})
         for field in dataclasses.fields(getattr(made, phase)):
             assert (f"{phase}.{field.name}" in signed) == (field.name not in free | own), field.name
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"{}", b'{"finished": 1, "signature": {}}'])
+def test_a_damaged_record_is_refused_by_name(tmp_path: Path, damage: bytes) -> None:
+    made = settings(tmp_path)
+    begin("teacher", made, INPUTS)
+    (run_folder(made) / "teacher.json").write_bytes(damage)
+    assert "teacher.json" in refused("teacher", made)
