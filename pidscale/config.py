@@ -100,7 +100,7 @@ class DistillSettings(TrainSettings):
     chunk: int = 32
     norm: str = "both"  # l2, dual or both
     weights: LambdaSettings = field(default_factory=LambdaSettings)
-    physics_from: int = 0  # the step from which the residual counts; until then student and twin are one network
+    physics_from: float = 0.0  # share of the steps before the residual counts; until then student and twin are one
     gradient_to: str = "all"  # which channels the residual may move: `solution`, or `all` of them
     twin: bool = True  # train the lambda = 0 student beside the student, on the same endpoints
     scale_samples: int = 512
@@ -252,10 +252,8 @@ _POSITIVE = {
 
 def _check_rows(s: Settings) -> None:
     share, d = s.distill.global_batch // s.cluster.workers, s.distill
-    if not 0 <= d.physics_from < d.steps:
-        raise UserError(
-            f"distill.physics_from={d.physics_from}: expected 0 or more, and less than distill.steps={d.steps}"
-        )
+    if not 0 <= d.physics_from < 1:
+        raise UserError(f"distill.physics_from={d.physics_from}: expected a share of the steps, 0 or more and below 1")
     if d.global_batch % s.cluster.workers or share % d.chunk:
         raise UserError(
             f"distill.chunk={d.chunk} must divide the {d.global_batch} / {s.cluster.workers} samples of each worker "

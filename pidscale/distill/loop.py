@@ -96,9 +96,10 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     first, rolling = found.step if found else 0, time.perf_counter() - began
     weights = active_weights(d.weights, d.norm)
     physics = Physics(problem.pde, problem.grid, teacher.normaliser, weights, scales, d.gradient_to)
+    physics_from = int(d.physics_from * d.steps)
     plan = micro_plan(d.global_batch, d.micro_batch, mesh)
-    arms = [build_arm("student", settings, teacher, physics if first > d.physics_from else None, plan, mesh)]
-    if d.twin and first > d.physics_from:
+    arms = [build_arm("student", settings, teacher, physics if first > physics_from else None, plan, mesh)]
+    if d.twin and first > physics_from:
         arms.append(build_arm(TWIN, settings, teacher, None, plan, mesh))
     if found:
         rolling = float(found.state["endpoint_seconds"])
@@ -111,7 +112,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     logged, last = (time.perf_counter(), first), {}
 
     for step in range(first, d.steps):
-        if step == d.physics_from:  # from here on the student obeys the equation, and its twin goes on without
+        if step == physics_from:  # from here on the student obeys the equation, and its twin goes on without
             arms += [fork(arms[0], TWIN, root / "fork")] if d.twin else []
             arms[0].physics, arms[0].sums, arms[0].steps = physics, {}, 0
         with timer.part("teacher"):

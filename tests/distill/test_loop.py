@@ -217,7 +217,7 @@ def _late(rank, world, shards, folder):
     mesh = Mesh(rank, world)
     own = {"checkpoint_every": 100, "teacher": str(folder / "teacher")}
     early = small.settings(shards, folder, distill=own)
-    late = small.settings(shards, folder, distill=own | {"physics_from": 5})
+    late = small.settings(shards, folder, distill=own | {"physics_from": 0.42})
     found = [_live("distill", early, folder / "early", mesh)]
     found += [_live("distill", late, folder / "late", mesh, stop_at=stop) for stop in (4, 8, None)]
     return found
