@@ -83,8 +83,3 @@ def references(pde: Pde, truth_NCYX: Tensor) -> Iterator[Made]:
     shuffled[:, outputs] = truth_NCYX[:, outputs].roll(1, dims=0)
     for name, fields in (("truth", truth_NCYX), ("trivial", pde.trivial(truth_NCYX)), ("shuffled", shuffled)):
         yield Made(name, fields, 0, 0.0, 0.0)
-
-
-def counters(samples: int) -> torch.Tensor:
-    """Counters of the report's noise: a stream of its own keeps them apart from all training."""
-    return torch.arange(samples)
