@@ -100,6 +100,7 @@ class DistillSettings(TrainSettings):
     chunk: int = 32
     norm: str = "both"  # l2, dual or both
     weights: LambdaSettings = field(default_factory=LambdaSettings)
+    huber: float = 0.0  # width of the pseudo-Huber match, in units of the model; 0: squared
     physics_from: float = 0.0  # share of the steps before the residual counts; until then student and twin are one
     gradient_to: str = "all"  # which channels the residual may move: `solution`, or `all` of them
     twin: bool = True  # train the lambda = 0 student beside the student, on the same endpoints
@@ -202,7 +203,7 @@ def check(settings: Settings) -> None:
     """Check ranges and choices, section by section. Raises UserError that names the key."""
     s = settings
     choices = {
-        "distill.solver": (s.distill.solver, ("heun", "euler")),
+        "distill.solver": (s.distill.solver, ("heun", "euler", "dpm2m")),
         "distill.norm": (s.distill.norm, ("l2", "dual", "both")),
         "distill.gradient_to": (s.distill.gradient_to, ("solution", "all")),
         "model.precision": (s.model.precision, ("fp32", "bf16")),
@@ -234,6 +235,8 @@ def check(settings: Settings) -> None:
     for key in ("l2", "dual", "boundary"):
         if not 0 <= getattr(s.distill.weights, key) < math.inf:
             raise UserError(f"distill.weights.{key}={getattr(s.distill.weights, key)}: expected 0 or more")
+    if not 0 <= s.distill.huber < math.inf:
+        raise UserError(f"distill.huber={s.distill.huber}: expected a width, or 0 for the squared difference")
     _check_rows(s)
     if not s.run.name or "/" in s.run.name or s.run.name.startswith("."):
         raise UserError(f"run.name={s.run.name!r}: expected a folder name without '/' that does not start with '.'")

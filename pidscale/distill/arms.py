@@ -49,7 +49,7 @@ class Arm:
             with timer.part("student"):
                 x = one_step(self.zero, eps_BCYX[index], self.teacher.noise.sigma_max)
             with timer.part("residual"):
-                loss, parts = piddm(x, endpoint_BCYX[index], self.physics)
+                loss, parts = piddm(x, endpoint_BCYX[index], self.physics, self.settings.distill.huber)
             with timer.part("student"):
                 self.zero.backward((weight * loss).sum() / batch)
             for name, values in {"loss": loss, **parts}.items():

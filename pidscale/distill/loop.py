@@ -227,6 +227,7 @@ def _publish(
         "weights": arm.physics.weights if arm.physics else {},
         "scales": scales,
         "gradient_to": d.gradient_to,
+        "huber": d.huber,
     }
     contents = card(
         "student",

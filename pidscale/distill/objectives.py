@@ -6,6 +6,9 @@
 are the interior residual in its l2 and its dual norm, and the boundary. s_k^2 is the mean of R_k^2 over the teacher's own
 samples, measured once and frozen, so that lambda is dimensionless and means the same for every equation and grid.
 
+The match may be pseudo-Huber in place of squared: where noise leaves open on which side of a jump a point lies, a squared
+match is least at a value between the phases, which no field has; a linear tail keeps to the likelier one.
+
 The residual may move all channels, or the solution alone: then the inputs, whose law the equation says nothing about,
 stay as the teacher drew them, and the solution is drawn to them. Knows no ranks.
 """
@@ -62,12 +65,25 @@ def frozen_scales(
     }
 
 
-def piddm(x_BCYX: Tensor, endpoint_BCYX: Tensor, physics: Physics | None) -> tuple[Tensor, dict[str, Tensor]]:
+def mismatch(x_BCYX: Tensor, endpoint_BCYX: Tensor, huber: float = 0.0) -> Tensor:
+    """Mean squared difference of each sample, [B]; with a width c > 0 pseudo-Huber, 2 c (sqrt(d^2 + c^2) - c) at each point.
+
+    The latter is d^2 far below c and 2 c |d| far above (Charbonnier et al., IEEE Trans. Image Process. 6, 1997).
+    """
+    squares = (x_BCYX - endpoint_BCYX).square()
+    if huber > 0:
+        squares = 2 * huber * squares / ((squares + huber**2).sqrt() + huber)  # the same without cancellation
+    return squares.flatten(1).mean(dim=1)
+
+
+def piddm(
+    x_BCYX: Tensor, endpoint_BCYX: Tensor, physics: Physics | None, huber: float = 0.0
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of each sample [B] and its parts: `match`, and the squared relative residual of each term.
 
-    physics None is the lambda = 0 twin: distillation alone.
+    physics None is the lambda = 0 twin: distillation alone. huber: the width of `mismatch`.
     """
-    match = (x_BCYX - endpoint_BCYX).square().flatten(1).mean(dim=1)
+    match = mismatch(x_BCYX, endpoint_BCYX, huber)
     if physics is None:
         return match, {"match": match}
     squares = physics.squares(x_BCYX)

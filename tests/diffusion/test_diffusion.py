@@ -43,15 +43,16 @@ def errors(solver: str, steps: list[int]) -> np.ndarray:
     return np.array([float((x - exact(eps, 5.0, 0.3)).abs().max()) for x in found])
 
 
-def test_heun_is_second_order_and_euler_first() -> None:
+def test_each_solver_reaches_its_order() -> None:
     steps = [8, 16, 32, 64]
-    euler, heun = errors("euler", steps), errors("heun", steps)
+    euler, heun, multistep = (errors(solver, steps) for solver in ("euler", "heun", "dpm2m"))
     assert np.abs(np.log2(euler[:-1] / euler[1:])[1:] - 1).max() < 0.25, euler
     assert np.abs(np.log2(heun[:-1] / heun[1:])[1:] - 2).max() < 0.35, heun
-    assert heun[-1] < euler[-1] / 10
+    assert np.abs(np.log2(multistep[:-1] / multistep[1:])[1:] - 2).max() < 0.35, multistep
+    assert heun[-1] < euler[-1] / 10 and multistep[-1] < euler[-1] / 10
 
 
-@pytest.mark.parametrize(("solver", "nfe"), [("heun", 13), ("euler", 7)])
+@pytest.mark.parametrize(("solver", "nfe"), [("heun", 13), ("euler", 7), ("dpm2m", 7)])
 def test_network_calls_are_counted_as_they_are(solver: str, nfe: int) -> None:
     denoiser, visited = Gaussian(), []
     levels = EdmNoise().levels(7)

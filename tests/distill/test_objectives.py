@@ -7,7 +7,7 @@ import torch
 
 from pidscale.config import LambdaSettings
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.distill.objectives import TERMS, Physics, active_weights, frozen_scales, piddm
+from pidscale.distill.objectives import TERMS, Physics, active_weights, frozen_scales, mismatch, piddm
 from pidscale.pde.base import residual_squares
 from pidscale.pde.darcy import Darcy
 
@@ -54,6 +54,30 @@ def test_without_physics_only_the_match_is_left(sample):
     nothing, seen = piddm(x, endpoint, physics(weights=dict.fromkeys(TERMS, 0.0)))
     assert torch.equal(nothing, loss) and set(seen) == {"match", *TERMS}  # still watched
     assert torch.equal(gradient(nothing, x), gradient(loss, x))
+
+
+def test_a_huber_match_is_squared_near_and_linear_far():
+    x, width = torch.tensor([1e-4, 0.05, 10.0]).reshape(3, 1, 1, 1).double(), 0.05
+    found = mismatch(x, torch.zeros_like(x), width)
+    assert found[0] == pytest.approx(1e-8, rel=1e-5)  # d^2
+    assert found[1] == pytest.approx(2 * width**2 * (2**0.5 - 1))  # by hand at d = c
+    assert found[2] == pytest.approx(2 * width * 10.0, rel=0.01)  # 2 c |d|
+    assert torch.equal(mismatch(x, torch.zeros_like(x)), x.flatten() ** 2)
+
+
+def test_a_huber_match_keeps_a_jump_that_noise_leaves_open():
+    """Endpoints that are 1 seven times of ten and -1 else: the squared match is least at 0.4, the other one near 1."""
+    endpoint = torch.tensor([1.0] * 7 + [-1.0] * 3).reshape(10, 1, 1, 1)
+    candidates = torch.linspace(-1, 1, 201)
+    best = {
+        width: candidates[
+            int(
+                torch.stack([piddm(c.expand(10, 1, 1, 1), endpoint, None, width)[0].sum() for c in candidates]).argmin()
+            )
+        ]
+        for width in (0.0, 0.03)
+    }
+    assert best[0.0] == pytest.approx(0.4, abs=0.02) and best[0.03] > 0.95
 
 
 def test_the_residual_moves_the_solution_alone(sample):
