@@ -181,9 +181,19 @@ def fit(phase: str, settings: Settings, folder: Path) -> None:
             raise _users(error) from None
 
 
+# A CPU step frees and asks for the same few hundred MiB again and again; the C library would return them to the system each
+# time and fault them in anew, more so off the main thread, where Ray Train runs the loops.
+KEEP_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
+
+
 def _worker_environment(settings: ClusterSettings) -> dict[str, str]:
     environment = {"OMP_NUM_THREADS": str(settings.cpus_per_worker)}
-    return environment if settings.use_gpu else environment | {"DS_ACCELERATOR": "cpu"}
+    return environment if settings.use_gpu else environment | {"DS_ACCELERATOR": "cpu"} | KEEP_MEMORY
 
 
 def _users(error: Exception) -> Exception:
