@@ -34,7 +34,7 @@ class DataSettings:
 
     path: str = "shards/darcy32"
     train: int = 8192
-    test: int = 2048
+    test: int = 3072
     samples_per_shard: int = 512
     seed: int = 0
     verify: bool = True
@@ -112,7 +112,7 @@ class DistillSettings(TrainSettings):
 class EvaluateSettings:
     """The report: how many samples, how many steps the teacher rows take."""
 
-    samples: int = 1024
+    samples: int = 1536
     teacher_steps: list[int] = field(default_factory=lambda: [6, 18])
     seed: int = 1000
     batch: int = 64
