@@ -13,6 +13,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def share(count: int, rank: int, world: int) -> slice:
+    """The contiguous share of `count` items that a rank takes; shares differ by one item at most."""
+    return slice(count * rank // world, count * (rank + 1) // world)
+
+
 @dataclass(frozen=True)
 class Mesh:
     """This process among all: rank, world size, and its device."""
@@ -59,5 +64,5 @@ class Mesh:
         return pieces
 
     def slice(self, count: int) -> slice:
-        """This rank's contiguous share of `count` items, the same one that `records.feed` reads; shares differ by one."""
-        return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
+        """This rank's share of `count` items, the same one that `records.feed` reads."""
+        return share(count, self.rank, self.world)

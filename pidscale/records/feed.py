@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pidscale import seeds
 from pidscale.config import UserError
+from pidscale.parallel.mesh import share
 from pidscale.records.read import ShardSet
 
 _POLL = 0.1  # seconds between looks at whether the other side is still there
@@ -39,11 +40,6 @@ def order(seed: int, epoch: int, counts: Sequence[int], block: int) -> np.ndarra
     group = np.repeat(place // block, counts)
     samples = seeds.permutation(seed, "order/samples", epoch, len(group))
     return samples[np.argsort(group[samples], kind="stable")]
-
-
-def slice_bounds(count: int, rank: int, world: int) -> tuple[int, int]:
-    """The contiguous share [first, last) of `count` things that a rank takes; shares differ by one at most."""
-    return count * rank // world, count * (rank + 1) // world
 
 
 class Feed:
@@ -79,7 +75,7 @@ class Feed:
             raise ValueError(f"rank {rank} of world {world}")
         self.shards, self.rows, self.waited = shards, rows, 0.0
         self._seed, self._block, self._prefetch = seed, block, prefetch
-        self._global_batch, self._bounds = global_batch, slice_bounds(global_batch, rank, world)
+        self._global_batch, self._bounds = global_batch, share(global_batch, rank, world)
         self._orders: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
         self._next = start_step
@@ -95,7 +91,7 @@ class Feed:
 
     def ids(self, step: int) -> np.ndarray:
         """This worker's samples of a step, int64 [b]: numbers for shards.read and shards.meta."""
-        first, last = (step * self._global_batch + bound for bound in self._bounds)
+        first, last = (step * self._global_batch + bound for bound in (self._bounds.start, self._bounds.stop))
         parts, n = [np.empty(0, dtype=np.int64)], len(self.shards)
         while first < last:
             epoch, start = divmod(first, n)

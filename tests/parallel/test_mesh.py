@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pidscale.parallel.mesh import Mesh
-from pidscale.records.feed import slice_bounds
 from tests.twins import spawn
 
 COUNTS = st.integers(0, 10_000)
@@ -24,14 +23,6 @@ def test_slices_cover_everything_once_in_order(count, world):
     assert all(a.stop == b.start for a, b in itertools.pairwise(slices))
     sizes = [s.stop - s.start for s in slices]
     assert min(sizes) >= 0 and max(sizes) - min(sizes) <= 1
-
-
-@given(count=COUNTS, world=WORLDS)
-def test_slices_are_those_that_data_is_read_by(count, world):
-    """Noise by counter and clean fields have to belong to the same samples."""
-    for rank in range(world):
-        mine = Mesh(rank, world).slice(count)
-        assert (mine.start, mine.stop) == slice_bounds(count, rank, world)
 
 
 def test_one_process_exchanges_nothing():

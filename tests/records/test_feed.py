@@ -1,6 +1,5 @@
 """The samples of a step depend on seed and step only: not on the number of workers, nor on a restart."""
 
-import itertools
 import threading
 import time
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 from pidscale.config import UserError
-from pidscale.records.feed import Feed, order, slice_bounds
+from pidscale.records.feed import Feed, order
 from pidscale.records.read import ShardSet
 
 BATCH, STEPS = 5, 9  # 45 samples of 13: steps that span epochs
@@ -42,15 +41,6 @@ def test_order_reads_few_shards_at_a_time():
     for group in shards.reshape(4, 20):
         assert len(set(group)) == 2
     assert len(set(order(1, 0, counts, 100)[:20] // 10)) > 4
-
-
-def test_shares_cover_all_and_are_even():
-    for count in (0, 1, 5, 16):
-        for world in (1, 2, 3, 7):
-            bounds = [slice_bounds(count, r, world) for r in range(world)]
-            assert bounds[0][0] == 0 and bounds[-1][1] == count
-            assert all(a[1] == b[0] for a, b in itertools.pairwise(bounds))
-            assert max(b - a for a, b in bounds) - min(b - a for a, b in bounds) <= 1
 
 
 @pytest.mark.parametrize("world", [2, 3, 7])
