@@ -43,3 +43,8 @@ def run(main: Callable[[Settings], None], config: str = "config") -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}; see run.folder, run.name and data.path", file=sys.stderr)
+        raise SystemExit(2) from None

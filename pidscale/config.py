@@ -225,8 +225,12 @@ def check(settings: Settings) -> None:
                 f"{section}.global_batch={getattr(s, section).global_batch} is smaller than "
                 f"cluster.workers={s.cluster.workers}: give every worker at least one sample, or use fewer workers"
             )
-        if getattr(s, section).clip < 0 or getattr(s, section).warmup < 0:
-            raise UserError(f"{section}.clip and {section}.warmup: expected 0 (off) or more")
+        if not 0 <= getattr(s, section).clip < math.inf or getattr(s, section).warmup < 0:
+            raise UserError(f"{section}.clip and {section}.warmup: expected 0 (off) or more, finite")
+    for key in ("sigma_max", "p_mean", "p_std"):
+        value = getattr(s.teacher, key)
+        if value is not None and not (math.isfinite(value) and (value > 0 or key == "p_mean")):
+            raise UserError(f"teacher.{key}={value}: expected a finite number" + ", more than 0" * (key != "p_mean"))
     if s.teacher.evaluate_samples < s.cluster.workers:
         raise UserError(
             f"teacher.evaluate_samples={s.teacher.evaluate_samples} is smaller than cluster.workers={s.cluster.workers}: "
@@ -238,8 +242,18 @@ def check(settings: Settings) -> None:
     if not 0 <= s.distill.huber < math.inf:
         raise UserError(f"distill.huber={s.distill.huber}: expected a width, or 0 for the squared difference")
     _check_rows(s)
-    if not s.run.name or "/" in s.run.name or s.run.name.startswith("."):
-        raise UserError(f"run.name={s.run.name!r}: expected a folder name without '/' that does not start with '.'")
+    if s.evaluate.samples < 2:
+        raise UserError(f"evaluate.samples={s.evaluate.samples}: a variance needs 2 or more")
+    if s.cluster.max_failures < 0:
+        raise UserError(f"cluster.max_failures={s.cluster.max_failures}: expected 0 or more")
+    name = s.run.name
+    if not name.isprintable() or "/" in name or name.startswith(".") or not 0 < len(name) <= 100:
+        raise UserError(
+            f"run.name={name[:120]!r}: expected up to 100 characters without '/' that do not start with '.'"
+        )
+    for key, folder in (("run.folder", s.run.folder), ("data.path", s.data.path)):
+        if not folder.strip():
+            raise UserError(f"{key}={folder!r}: expected a folder; write out the default, or leave the key away")
 
 
 _LOOP = ["steps", "micro_batch", "lr", "ema", "log_every", "checkpoint_every", "keep"]
@@ -261,6 +275,7 @@ def _check_rows(s: Settings) -> None:
         raise UserError(
             f"distill.chunk={d.chunk} must divide the {d.global_batch} / {s.cluster.workers} samples of each worker "
             "(distill.global_batch / cluster.workers), so that endpoints are made in the same chunks everywhere"
+            + (f": set distill.chunk={math.gcd(d.chunk, share)}" if d.global_batch % s.cluster.workers == 0 else "")
         )
     if d.scale_samples % d.global_batch:
         raise UserError(

@@ -140,3 +140,30 @@ def test_a_section_alone_can_be_built() -> None:
     assert from_plain(DistillSettings, {"steps": 5}).steps == 5
     with pytest.raises(UserError, match=r"^distill\.stepz: "):
         from_plain(DistillSettings, {"stepz": 5}, "distill")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("teacher", "clip", float("nan")),
+        ("distill", "clip", float("inf")),
+        ("distill", "huber", float("nan")),
+        ("teacher", "sigma_max", float("nan")),
+        ("teacher", "sigma_max", -200.0),
+        ("teacher", "p_std", -1.0),
+        ("teacher", "p_mean", float("inf")),
+        ("evaluate", "samples", 1),
+        ("cluster", "max_failures", -5),
+        ("run", "name", "two\nlines"),
+        ("run", "name", "x" * 300),
+        ("run", "folder", ""),
+        ("data", "path", " "),
+    ],
+)
+def test_a_value_that_would_fail_late_is_refused_at_once(section: str, key: str, value: Any) -> None:
+    assert f"{section}.{key}" in refused({section: {key: value}})
+
+
+def test_a_chunk_that_does_not_fit_comes_with_one_that_does() -> None:
+    text = refused({"distill": {"chunk": 16, "global_batch": 32, "scale_samples": 32}, "cluster": {"workers": 8}})
+    assert "distill.chunk=4" in text

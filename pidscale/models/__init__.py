@@ -25,7 +25,21 @@ def architecture(kind: str, size: str, channels: int, **changes: Any) -> dict[st
     for key in changes:
         if key not in preset:
             raise ValueError(f"model.change.{key}: {kind} has no such setting; it has {sorted(preset)}")
+        _check_change(key, changes[key], preset[key])
     return {"kind": kind, "channels": channels, **preset, **changes}
+
+
+def _check_change(key: str, value: Any, preset: Any) -> None:
+    """Raise ValueError unless the value is of the preset's kind: a count, or a list of counts."""
+    least = 0 if key == "attention_levels" else 1
+    parts = value if isinstance(preset, list) and isinstance(value, (list, tuple)) else [value]
+    if isinstance(preset, list) != isinstance(value, (list, tuple)) or not parts:
+        raise ValueError(f"model.change.{key}={value!r}: expected something like {preset!r}")
+    for part in parts:
+        if isinstance(preset, (int, list)) and (isinstance(part, bool) or not isinstance(part, int) or part < least):
+            raise ValueError(
+                f"model.change.{key}={value!r}: expected whole numbers of {least} or more, like {preset!r}"
+            )
 
 
 def build_denoiser(description: Mapping[str, Any], sigma_data: float = 0.5, precision: str = "fp32") -> Denoiser:

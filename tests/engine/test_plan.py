@@ -50,7 +50,7 @@ def test_values_that_build_no_network_are_one_line(change: dict[str, Any]) -> No
     s = settings(**change)
     with pytest.raises(UserError) as raised:
         check_model(s, model_description(s, 2), 32)
-    assert str(raised.value).startswith(f"model.change={change}") and "\n" not in str(raised.value)
+    assert str(raised.value).startswith("model.change") and "\n" not in str(raised.value)
 
 
 def test_a_grid_that_does_not_halve_is_refused() -> None:

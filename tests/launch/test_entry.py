@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch.entry import CONFIGS, settings_from
+from launch.entry import CONFIGS, run, settings_from
 from pidscale.config import UserError, to_plain
 from pidscale.engine.plan import check_model, model_description
 from pidscale.pde import build_pde
@@ -104,3 +104,16 @@ def test_a_script_ends_with_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert result.stderr == "error: teacher.stepz: unknown setting; did you mean 'steps'?\n" and result.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("sys.argv", ["x"])
+
+    def main(settings):
+        (tmp_path / "file" / "run").mkdir()
+
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1 and str(tmp_path / "file" / "run") in said

@@ -193,3 +193,12 @@ def test_an_unknown_architecture_is_named(arguments: tuple[str, str, int], chang
 def test_heads_that_do_not_divide_are_refused_at_the_start() -> None:
     with pytest.raises(ValueError, match="104"):
         Attention(104)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"multipliers": []}, {"multipliers": 3}, {"patch": 0}, {"width": -3}, {"width": "abc"}, {"attention_levels": -1}],
+)
+def test_a_change_that_makes_no_network_is_refused_by_name(change):
+    with pytest.raises(ValueError, match=rf"model.change.{next(iter(change))}=.*expected"):
+        architecture("unet", "tiny", 2, **change)
