@@ -201,7 +201,7 @@ CASES = {
     ),
     "nothing to resume": ("train_teacher", ["run.resume=must", "run.name=fresh"], ["run.resume=must", "run.name"]),
     "never resume": ("train_teacher", ["run.resume=never"], ["run.resume=never", "run.name=begun"]),
-    "another rate": ("train_teacher", ["teacher.lr=0.5"], ["teacher.lr was 0.002 and is 0.5"]),
+    "another rate": ("train_teacher", ["teacher.lr=0.5"], ["teacher.lr was 0.002 and is 0.5", "run.name"]),
     "another seed": ("train_teacher", ["run.seed=3"], ["run.seed was 0 and is 3"]),
     "another network": ("train_teacher", ["model.change.width=16"], ["model.change was"]),
     "no teacher": ("distill", [], ["runs/begun/teacher", "train_teacher.py", "distill.teacher"]),
