@@ -25,6 +25,12 @@ class EdmNoise:
     p_std: float = 1.2
     sigma_data: float = 0.5
 
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max < math.inf or min(self.rho, self.p_std, self.sigma_data) <= 0:
+            raise ValueError(
+                f"noise schedule {self}: expected 0 < sigma_min < sigma_max and rho, p_std, sigma_data above 0"
+            )
+
     def describe(self) -> dict[str, float]:
         """The schedule as plain JSON values."""
         return asdict(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,12 @@ class Normaliser:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     sigma_data: float = 0.5
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"normaliser: {len(self.mean)} means and {len(self.std)} standard deviations")
+        if not all(math.isfinite(m) for m in self.mean) or not all(0 < s < math.inf for s in self.std):
+            raise ValueError(f"normaliser: mean {self.mean} and std {self.std}: expected finite numbers, std above 0")
 
     def _columns(self, like: Tensor) -> tuple[Tensor, Tensor]:
         mean = torch.tensor(self.mean, dtype=like.dtype, device=like.device).reshape(1, -1, 1, 1)

@@ -1,7 +1,8 @@
 """The one owner of a consolidated generator's files, `weights.safetensors` and `card.json`: students and teachers alike.
 
 The card holds all that is needed to build and to use the network: kind, equation, grid, channels and units, normaliser,
-architecture, noise schedule, provenance and metrics, and the size and checksum of the weights. Knows no ranks.
+architecture, noise schedule, provenance and metrics, the size and checksum of the weights, and a checksum of its own: a
+number edited by hand would give wrong fields without a word. Knows no ranks.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _KEYS = {
     "provenance": dict,
     "metrics": dict,
     "weights": dict,
+    "sha256": str,
 }
 
 
@@ -51,14 +53,23 @@ def write(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) 
     data = save({name: tensor.contiguous() for name, tensor in weights.items()})
     _replace(folder / WEIGHTS, data)
     entry = {"file": WEIGHTS, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    whole = {"version": VERSION, **card, "weights": entry}
-    _replace(folder / CARD, json.dumps(whole, indent=1, sort_keys=True).encode())
+    _write_card(folder, {"version": VERSION, **card, "weights": entry})
 
 
 def update_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Replace the metrics of a card, all else untouched."""
-    card = read_card(folder)
-    _replace(folder / CARD, json.dumps({**card, "metrics": dict(metrics)}, indent=1, sort_keys=True).encode())
+    _write_card(folder, {**read_card(folder), "metrics": dict(metrics)})
+
+
+def _write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    whole = {**card, "sha256": _own_sha256(card)}
+    _replace(folder / CARD, json.dumps(whole, indent=1, sort_keys=True).encode())
+
+
+def _own_sha256(card: Mapping[str, Any]) -> str:
+    """Checksum of a card's contents without the checksum itself, in a form that layout and key order do not change."""
+    bare = {key: value for key, value in card.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
@@ -81,6 +92,8 @@ def read_card(folder: str | Path) -> dict[str, Any]:
             raise UserError(f"{path}: key {key!r} is missing or is no {kind.__name__}; copy the folder again")
     if card["kind"] not in KINDS:
         raise UserError(f"{path}: kind {card['kind']!r}: expected one of {', '.join(KINDS)}")
+    if card["sha256"] != _own_sha256(card):
+        raise UserError(f"{path}: checksum differs from its contents: edited or damaged; copy the folder again")
     return card
 
 
@@ -89,10 +102,12 @@ def read_weights(folder: str | Path, card: Mapping[str, Any]) -> dict[str, Tenso
     path = Path(folder) / WEIGHTS
     entry = card["weights"]
     if not path.is_file():
-        raise UserError(f"{path}: missing; the card beside it expects {entry.get('bytes')} bytes")
+        what = "is a folder, not a file" if path.is_dir() else "missing"
+        raise UserError(f"{path}: {what}; the card beside it expects a file of {entry.get('bytes')} bytes")
     data = path.read_bytes()
     if len(data) != entry.get("bytes"):
-        raise UserError(f"{path}: {len(data)} bytes where the card says {entry.get('bytes')}: truncated; copy it again")
+        how = "truncated" if len(data) < int(entry.get("bytes") or 0) else "longer than what was written"
+        raise UserError(f"{path}: {len(data)} bytes where the card says {entry.get('bytes')}: {how}; copy it again")
     if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
         raise UserError(f"{path}: checksum differs from the card: altered or damaged; copy it again")
     try:

@@ -5,11 +5,13 @@ Needs torch, numpy and safetensors only. Knows no ranks.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,14 +55,13 @@ class Generator:
     def generate(self, eps_BCYX: Tensor, steps: int | None = None, solver: str = "heun") -> Tensor:
         """Fields in the units of the model from noise: one call of a student, `steps` solver steps of a teacher."""
         with torch.no_grad():
+            if solver not in SOLVERS:
+                raise UserError(f"solver={solver!r}: expected one of {', '.join(SOLVERS)}")
+            steps = None if steps is None else _whole("steps", steps, 1)
             if self.card["kind"] == "student":
                 if steps not in (None, 1):
                     raise UserError(f"steps={steps}: a student takes one step; load the teacher for more")
                 return one_step(self.denoiser, eps_BCYX, self.noise.sigma_max)
-            if (steps is not None and steps < 1) or solver not in SOLVERS:
-                raise UserError(
-                    f"steps={steps}, solver={solver!r}: expected 1 or more, and one of {', '.join(SOLVERS)}"
-                )
             return solve(self.denoiser, eps_BCYX, self.noise.levels(steps or 18), solver)
 
     def sample(self, n: int, seed: int = 0, batch: int = 64, steps: int | None = None, solver: str = "heun") -> Fields:
@@ -68,8 +69,7 @@ class Generator:
 
         Sample i depends on (seed, i) alone. batch: samples generated at once. steps, solver: for a teacher only.
         """
-        if n < 1 or batch < 1:
-            raise UserError(f"sample(n={n}, batch={batch}): expected 1 or more")
+        n, batch, seed = _whole("n", n, 1), _whole("batch", batch, 1), _whole("seed", seed, 0)
         parts = []
         for start in range(0, n, batch):
             noise = self.eps(range(start, min(n, start + batch)), seed)
@@ -82,17 +82,19 @@ class Generator:
 
     def join(self, fields: Mapping[str, Any]) -> Tensor:
         """A dict of channel name to [n, Y, X] as joint fields [n, C, Y, X]. Raises UserError that names the channel."""
+        if not isinstance(fields, Mapping):
+            raise UserError(f"fields: a {type(fields).__name__}, expected a dict of {', '.join(self.channels)}")
         parts = []
         for name in self.channels:
             if name not in fields:
                 raise UserError(f"fields: channel {name!r} is missing; expected {', '.join(self.channels)}")
-            values = torch.as_tensor(fields[name])
-            if values.ndim != 3 or tuple(values.shape[1:]) != self.grid.shape:
-                expected = f"[n, {self.grid.shape[0]}, {self.grid.shape[1]}]"
+            values = _real(f"fields[{name!r}]", fields[name])
+            if values.ndim != 3 or tuple(values.shape[1:]) != self.grid.shape or len(values) == 0:
+                expected = f"[n, {self.grid.shape[0]}, {self.grid.shape[1]}] with n of 1 or more"
                 raise UserError(f"fields[{name!r}]: shape {tuple(values.shape)}, expected {expected}")
             if not torch.isfinite(values).all():
                 raise UserError(f"fields[{name!r}]: holds values that are not finite")
-            parts.append(values if values.dtype == torch.float64 else values.float())
+            parts.append(values)
         if len({len(p) for p in parts}) > 1:
             raise UserError(f"fields: {[len(p) for p in parts]} samples in the channels, expected the same number")
         return torch.stack(parts, dim=1)
@@ -102,13 +104,51 @@ class Generator:
         return {k: v.sqrt() for k, v in residual_squares(self.pde, self.grid, self.join(fields)).items()}
 
 
+def _whole(name: str, value: Any, least: int) -> int:
+    """The value as a whole number. Raises UserError where it is none, or too small."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise UserError(f"{name}={value!r}: expected a whole number, {least} or more")
+    return number
+
+
+def _real(name: str, values: Any) -> Tensor:
+    """An array or tensor of real numbers as float32, or float64 where it is that. Raises UserError."""
+    if not isinstance(values, Tensor):
+        try:
+            array = np.asarray(values)
+            if array.dtype.kind not in "fiub":
+                raise TypeError(f"dtype {array.dtype}")
+            # torch takes neither negative strides nor another byte order
+            values = torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{name}: not an array of real numbers ({error})") from None
+    if values.is_complex():
+        raise UserError(f"{name}: not an array of real numbers (dtype {values.dtype})")
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise UserError(f"device={device!r}: expected something like 'cpu', 'cuda' or 'cuda:1'") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device={str(device)!r}: this torch sees no GPU; use device='cpu'")
+    return chosen
+
+
 def load_student(path: str | Path, device: str | torch.device = "cpu") -> Generator:
     """Load a consolidated student, or a teacher in the same form, from its folder.
 
     Raises UserError with one clear line where a file is missing, truncated or altered, or is no generator.
     """
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device={str(device)!r}: this torch sees no GPU; use device='cpu'")
+    if not isinstance(path, (str, Path)):
+        raise UserError(f"load_student({path!r}): expected the path of a folder")
+    where = _device(device)
     card = read_card(path)
     weights = read_weights(path, card)
     try:
@@ -117,10 +157,10 @@ def load_student(path: str | Path, device: str | torch.device = "cpu") -> Genera
         pde = build_pde(card["equation"]["name"], card["equation"]["params"])
         normaliser = Normaliser(tuple(card["normaliser"]["mean"]), tuple(card["normaliser"]["std"]))
         noise, grid = EdmNoise(**card["noise"]), Grid.from_description(card["grid"])
-        if {len(normaliser.mean), len(normaliser.std)} != {len(pde.channels)}:
+        if len(normaliser.mean) != len(pde.channels):
             raise ValueError(f"the normaliser does not have the {len(pde.channels)} channels of {pde.name}")
     except (UserError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise UserError(f"{path}: card and weights do not fit together ({reason}); copy the folder again") from None
-    denoiser = denoiser.to(device).eval().requires_grad_(False)
-    return Generator(card, denoiser, pde, grid, normaliser, noise, torch.device(device))
+    denoiser = denoiser.to(where).eval().requires_grad_(False)
+    return Generator(card, denoiser, pde, grid, normaliser, noise, where)

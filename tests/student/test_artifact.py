@@ -41,6 +41,7 @@ def test_new_metrics_leave_all_else(tmp_path: Path) -> None:
     artifact.update_metrics(folder, {"report": {"swd": 0.1}})
     after = artifact.read_card(folder)
     assert after.pop("metrics") == {"report": {"swd": 0.1}} and before.pop("metrics") == {"train_seconds": 1.5}
+    assert after.pop("sha256") != before.pop("sha256")
     assert after == before and artifact.read_weights(folder, after)
 
 

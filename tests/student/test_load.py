@@ -13,6 +13,7 @@ import torch
 
 import pidscale
 from pidscale.config import UserError
+from pidscale.student import artifact
 from pidscale.student.load import Generator, load_student
 from tests.student.made import POINTS, write_generator
 
@@ -98,11 +99,20 @@ def refused(call) -> str:
 
 def test_impossible_requests_are_refused(student: Generator, tmp_path: Path) -> None:
     assert "n=0" in refused(lambda: student.sample(n=0))
+    assert "n='a'" in refused(lambda: student.sample(n="a"))
+    assert "n=True" in refused(lambda: student.sample(n=True))
+    assert "seed=-1" in refused(lambda: student.sample(n=1, seed=-1))
+    assert "seed='a'" in refused(lambda: student.sample(n=1, seed="a"))
+    assert "solver='rk4'" in refused(lambda: student.sample(n=1, solver="rk4"))
+    assert "steps=1.0" in refused(lambda: student.sample(n=1, steps=1.0))
     assert "batch=0" in refused(lambda: student.sample(n=3, batch=0))
     assert "steps=3" in refused(lambda: student.sample(n=1, steps=3))
     teacher = load_student(write_generator(tmp_path / "teacher", "teacher"))
     assert "steps=0" in refused(lambda: teacher.sample(n=1, steps=0))
+    assert "steps=1.5" in refused(lambda: teacher.sample(n=1, steps=1.5))
     assert "rk4" in refused(lambda: teacher.sample(n=1, steps=2, solver="rk4"))
+    assert "device='foo'" in refused(lambda: load_student(tmp_path / "teacher", device="foo"))
+    assert "None" in refused(lambda: load_student(None))
 
 
 def test_wrong_fields_are_named(student: Generator, truths: dict[str, torch.Tensor]) -> None:
@@ -116,13 +126,34 @@ def test_wrong_fields_are_named(student: Generator, truths: dict[str, torch.Tens
     text = refused(lambda: student.residual({"permeability": a, "pressure": bad}))
     assert "fields['pressure']" in text and "finite" in text
     assert "[3, 2]" in refused(lambda: student.residual({"permeability": a, "pressure": u[:2]}))
+    assert "[n, 16, 16]" in refused(lambda: student.residual({"permeability": a[:0], "pressure": u[:0]}))
+    assert "expected a dict" in refused(lambda: student.residual(torch.stack([a, u], dim=1)))
+    for odd in (u.to(torch.complex64), u.numpy().astype(np.complex128), np.full((3, 16, 16), "x"), [[1.0], [1.0, 2.0]]):
+        assert "fields['pressure']: not an array of real" in refused(
+            lambda odd=odd: student.residual({"permeability": a, "pressure": odd})
+        )
+
+
+def test_arrays_of_any_layout_give_the_same_residual(student: Generator, truths: dict[str, torch.Tensor]) -> None:
+    arrays = {name: field.numpy() for name, field in truths.items()}
+    expected = student.residual(arrays)["l2"]
+    for other in (lambda x: x.astype(">f4"), lambda x: x[::-1].copy()[::-1], lambda x: x.tolist(), np.asfortranarray):
+        found = student.residual({name: other(array) for name, array in arrays.items()})["l2"]
+        torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-6)
 
 
 def edit(folder: Path, change) -> None:
-    path = folder / "card.json"
-    card = json.loads(path.read_text())
+    """Change a card as its writer would, checksum and all."""
+    card = artifact.read_card(folder)
     change(card)
-    path.write_text(json.dumps(card))
+    artifact._write_card(folder, card)
+
+
+def by_hand(folder: Path, change) -> None:
+    """Change a card in an editor."""
+    card = json.loads((folder / "card.json").read_text())
+    change(card)
+    (folder / "card.json").write_text(json.dumps(card))
 
 
 def flip(path: Path) -> None:
@@ -139,15 +170,31 @@ DAMAGE = {  # what happens to a folder, and what its one line names besides the 
         lambda f: (f / "weights.safetensors").write_bytes((f / "weights.safetensors").read_bytes()[:-100]),
         ["weights.safetensors", "truncated"],
     ),
+    "longer weights": (
+        lambda f: (f / "weights.safetensors").write_bytes((f / "weights.safetensors").read_bytes() + b"0"),
+        ["weights.safetensors", "longer"],
+    ),
+    "a folder of weights": (
+        lambda f: ((f / "weights.safetensors").unlink(), (f / "weights.safetensors").mkdir()),
+        ["weights.safetensors", "is a folder"],
+    ),
     "flipped bit": (lambda f: flip(f / "weights.safetensors"), ["weights.safetensors", "checksum"]),
     "truncated card": (lambda f: (f / "card.json").write_text('{"version": 1,'), ["card.json", "JSON"]),
     "binary card": (lambda f: (f / "card.json").write_bytes(b"\xff\xfe\x00"), ["card.json", "JSON"]),
     "card is a list": (lambda f: (f / "card.json").write_text("[]"), ["card.json", "version"]),
     "newer version": (lambda f: edit(f, lambda c: c.update(version=2)), ["card.json", "version 2", "expected 1"]),
+    "edited mean": (lambda f: by_hand(f, lambda c: c["normaliser"].update(mean=[7.5, 0.006])), ["card.json", "edited"]),
+    "edited kind": (lambda f: by_hand(f, lambda c: c.update(kind="teacher")), ["card.json", "edited"]),
+    "edited grid": (lambda f: by_hand(f, lambda c: c["grid"].update(extent=[1.0, 2.0])), ["card.json", "edited"]),
+    "edited metrics": (lambda f: by_hand(f, lambda c: c["metrics"].update(train_seconds=1)), ["card.json", "edited"]),
+    "edited checksum": (lambda f: by_hand(f, lambda c: c.update(sha256="0" * 64)), ["card.json", "edited"]),
+    "no checksum": (lambda f: by_hand(f, lambda c: c.pop("sha256")), ["card.json", "'sha256'"]),
+    "zero std": (lambda f: edit(f, lambda c: c["normaliser"].update(std=[0.0, 1.0])), ["std above 0"]),
+    "negative sigma_max": (lambda f: edit(f, lambda c: c["noise"].update(sigma_max=-80.0)), ["sigma_max"]),
     "missing key": (lambda f: edit(f, lambda c: c.pop("normaliser")), ["card.json", "'normaliser'"]),
     "key of another type": (lambda f: edit(f, lambda c: c.update(channels=2)), ["card.json", "'channels'"]),
     "unknown kind": (lambda f: edit(f, lambda c: c.update(kind="critic")), ["card.json", "'critic'"]),
-    "other width": (lambda f: edit(f, lambda c: c["architecture"].update(width=16)), ["do not fit"]),
+    "other width": (lambda f: edit(f, lambda c: c["architecture"].update(width=16)), ["do not fit", "size mismatch"]),
     "unknown network": (lambda f: edit(f, lambda c: c["architecture"].update(kind="vit")), ["'vit'"]),
     "unknown equation": (lambda f: edit(f, lambda c: c["equation"].update(name="euler")), ["'euler'"]),
     "odd parameters": (lambda f: edit(f, lambda c: c["equation"].update(params=[1])), ["do not fit"]),
