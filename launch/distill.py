@@ -14,4 +14,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, phases=("distill",))

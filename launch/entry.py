@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,16 +13,28 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pidscale.config import Settings, UserError, check, from_plain
+from pidscale.config import PHASES, Settings, UserError, check, from_plain, to_flat
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
-def settings_from(arguments: Sequence[str], config: str = "config") -> Settings:
-    """Settings from configs/ and `key=value` arguments. Raises UserError with one line."""
+def groups() -> dict[str, list[str]]:
+    """The groups of configs/ and the choices of each."""
+    return {
+        path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in sorted(CONFIGS.iterdir()) if path.is_dir()
+    }
+
+
+def settings_from(arguments: Sequence[str], config: str = "config", phases: Sequence[str] = PHASES) -> Settings:
+    """Settings from configs/ and `key=value` arguments, checked for these phases. Raises UserError with one line."""
     for argument in arguments:
-        if "=" not in argument:
-            raise UserError(f"{argument!r}: expected group=choice or section.key=value")
+        key = argument.split("=")[0].lstrip("+~")
+        if "=" not in argument or not key:
+            raise UserError(f"{argument!r}: expected group=choice or section.key=value; --help lists them")
+        if "." not in key and key not in groups():
+            close = difflib.get_close_matches(key, groups(), n=1)
+            advice = f"did you mean {close[0]!r}?" if close else f"groups: {', '.join(groups())}"
+            raise UserError(f"{argument}: unknown group {key!r}; {advice} A single value is section.key=value")
     # a dotted key is added as it stands, so that an unknown one is named by our own check
     overrides = [a if a[0] in "+~" or "." not in a.split("=")[0] else f"++{a}" for a in arguments]
     try:
@@ -31,15 +45,26 @@ def settings_from(arguments: Sequence[str], config: str = "config") -> Settings:
         line = "; ".join(line.strip() for line in said.splitlines() if line.strip()).replace(":; ", ": ")
         raise UserError(f"{' '.join(arguments) or config}: {line}") from None
     settings = from_plain(Settings, plain)  # type: ignore[arg-type]
-    check(settings)
+    check(settings, phases)
     return settings
 
 
-def run(main: Callable[[Settings], None], config: str = "config") -> None:
-    """Run a script. A user's mistake ends it with one line and exit status 2."""
+def help_text(config: str) -> str:
+    """What can be set: the groups with their choices, and every value as it stands."""
+    lines = ["Arguments: group=choice takes a file of configs/, section.key=value sets one value.", ""]
+    lines += [f"  {group}={{{','.join(choices)}}}" for group, choices in groups().items()]
+    values = to_flat(settings_from([], config))
+    return "\n".join([*lines, "", *(f"  {key}={json.dumps(value)}" for key, value in values.items())])
+
+
+def run(main: Callable[[Settings], None], config: str = "config", phases: Sequence[str] = PHASES) -> None:
+    """Run a script that ends with these phases. A user's mistake ends it with one line and exit status 2."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
-        main(settings_from(sys.argv[1:], config))
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(f"{sys.modules['__main__'].__doc__}\n\n{help_text(config)}")
+            return
+        main(settings_from(sys.argv[1:], config, phases))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -31,4 +31,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, phases=())

@@ -22,7 +22,7 @@ import torch.distributed as dist
 
 from pidscale.config import ClusterSettings, Settings, UserError, check, from_plain, to_plain
 from pidscale.distill import loop as distill_loop
-from pidscale.engine.phases import begin, finish, run_folder
+from pidscale.engine.phases import begin, claimed, due, finish, run_folder
 from pidscale.engine.plan import check_model, model_description, plan_text
 from pidscale.engine.reporting import STOP_FILE, Reporter, Stopped
 from pidscale.generate.problem import open_problem
@@ -155,10 +155,7 @@ def fit(phase: str, settings: Settings, folder: Path) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig, RunConfig
 
-    check(settings)
-    connect()
     c = settings.cluster
-    check_resources(c)
     bulletin = ray.remote(num_cpus=0)(_Bulletin).remote()
     parcel = {"settings": to_plain(settings), "folder": str(folder), "phase": phase, "bulletin": bulletin}
     resources = {"CPU": c.cpus_per_worker} | ({"GPU": 1} if c.use_gpu else {})
@@ -214,7 +211,7 @@ def run_phase(phase: str, settings: Settings) -> Path:
     Returns the run's folder. Raises UserError before any worker starts wherever that is possible.
     """
     settings = absolute(settings)
-    check(settings)
+    check(settings, (phase,))
     folder = run_folder(settings)
     problem = open_problem(settings.pde, settings.data)
     inputs = {"data.path (its data_hash)": problem.manifest.data_hash}
@@ -222,19 +219,30 @@ def run_phase(phase: str, settings: Settings) -> Path:
         description = model_description(settings, problem.shape[0])
     else:
         card = distill_loop.open_teacher(settings, folder, problem, torch.device("cpu")).card
-        description = card["architecture"]
+        description = card["architecture"]  # a student has its teacher's network, whatever the model section says
         inputs["distill.teacher (its weights)"] = card["weights"]["sha256"]
     parameters = check_model(settings, description, settings.pde.points)
-    if not begin(phase, settings, inputs):
+    if due(phase, settings, inputs):
+        whose = "the teacher's network, " if phase == "distill" else ""
+        print(f"{phase}: {whose}{plan_text(description, settings.cluster, parameters)}", flush=True)
+        connect()
+        check_resources(settings.cluster)
+        with claimed(settings):
+            _complete(phase, settings, folder, inputs)
+    else:
         print(f"{phase}: finished already in {folder}")
-        return folder
-    print(f"{phase}: {plan_text(settings, parameters)}", flush=True)
+    return folder
+
+
+def _complete(phase: str, settings: Settings, folder: Path, inputs: dict[str, str]) -> None:
+    """Begin a phase, or go on with it, and mark it finished."""
+    if not begin(phase, settings, inputs):
+        return
     print(f"{phase}: tensorboard --logdir {folder / 'tb'}", flush=True)
     fit(phase, settings, folder)
     if not (folder / ("teacher" if phase == "teacher" else "student") / "card.json").exists():
         raise UserError(f"{folder}: {phase} was stopped; the same command goes on from its last checkpoint")
     finish(phase, settings, inputs)
-    return folder
 
 
 def absolute(settings: Settings) -> Settings:

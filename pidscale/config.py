@@ -10,9 +10,12 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+SOLVERS = ("euler", "heun", "dpm2m")  # of the probability-flow ODE; diffusion/solvers.py says what they are
+PHASES = ("teacher", "distill")
 
 
 class UserError(Exception):
@@ -30,10 +33,10 @@ class PdeSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """The shard set: where it is, how many samples each split has, how it is read."""
+    """The shard set: where it is, how it is read; train, test, samples_per_shard and seed are what make_shards makes."""
 
     path: str = "shards/darcy32"
-    train: int = 8192
+    train: int = 6144
     test: int = 3072
     samples_per_shard: int = 512
     seed: int = 0
@@ -113,7 +116,7 @@ class EvaluateSettings:
     """The report: how many samples, how many steps the teacher rows take."""
 
     samples: int = 1536
-    teacher_steps: list[int] = field(default_factory=lambda: [6, 18])
+    teacher_steps: list[int] = field(default_factory=lambda: [4, 18])
     seed: int = 1000
     batch: int = 64
 
@@ -199,11 +202,14 @@ def to_flat(settings: Settings) -> dict[str, Any]:
     return {f"{s}.{k}": v for s, section in to_plain(settings).items() for k, v in section.items()}
 
 
-def check(settings: Settings) -> None:
-    """Check ranges and choices, section by section. Raises UserError that names the key."""
+def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
+    """Check ranges and choices, section by section. Raises UserError that names the key.
+
+    phases: those to come, whose batches must fit the workers; a script asks for its own only.
+    """
     s = settings
     choices = {
-        "distill.solver": (s.distill.solver, ("heun", "euler", "dpm2m")),
+        "distill.solver": (s.distill.solver, SOLVERS),
         "distill.norm": (s.distill.norm, ("l2", "dual", "both")),
         "distill.gradient_to": (s.distill.gradient_to, ("solution", "all")),
         "model.precision": (s.model.precision, ("fp32", "bf16")),
@@ -219,8 +225,8 @@ def check(settings: Settings) -> None:
                 raise UserError(f"{section}.{key}={getattr(getattr(s, section), key)}: expected more than 0")
     if s.pde.points < 4:
         raise UserError(f"pde.points={s.pde.points}: expected 4 or more")
-    for section in ("teacher", "distill"):
-        if getattr(s, section).global_batch < s.cluster.workers:
+    for section in PHASES:
+        if section in phases and getattr(s, section).global_batch < s.cluster.workers:
             raise UserError(
                 f"{section}.global_batch={getattr(s, section).global_batch} is smaller than "
                 f"cluster.workers={s.cluster.workers}: give every worker at least one sample, or use fewer workers"
@@ -231,7 +237,7 @@ def check(settings: Settings) -> None:
         value = getattr(s.teacher, key)
         if value is not None and not (math.isfinite(value) and (value > 0 or key == "p_mean")):
             raise UserError(f"teacher.{key}={value}: expected a finite number" + ", more than 0" * (key != "p_mean"))
-    if s.teacher.evaluate_samples < s.cluster.workers:
+    if "teacher" in phases and s.teacher.evaluate_samples < s.cluster.workers:
         raise UserError(
             f"teacher.evaluate_samples={s.teacher.evaluate_samples} is smaller than cluster.workers={s.cluster.workers}: "
             "every worker measures at least one sample"
@@ -241,7 +247,14 @@ def check(settings: Settings) -> None:
             raise UserError(f"distill.weights.{key}={getattr(s.distill.weights, key)}: expected 0 or more")
     if not 0 <= s.distill.huber < math.inf:
         raise UserError(f"distill.huber={s.distill.huber}: expected a width, or 0 for the squared difference")
-    _check_rows(s)
+    if not 0 <= s.distill.physics_from < 1:
+        raise UserError(
+            f"distill.physics_from={s.distill.physics_from}: expected a share of the steps, 0 or more and below 1"
+        )
+    if "distill" in phases:
+        _check_rows(s)
+    if min(s.evaluate.teacher_steps, default=0) < 1:
+        raise UserError(f"evaluate.teacher_steps={s.evaluate.teacher_steps}: expected step counts of 1 or more")
     if s.evaluate.samples < 2:
         raise UserError(f"evaluate.samples={s.evaluate.samples}: a variance needs 2 or more")
     if s.cluster.max_failures < 0:
@@ -269,8 +282,6 @@ _POSITIVE = {
 
 def _check_rows(s: Settings) -> None:
     share, d = s.distill.global_batch // s.cluster.workers, s.distill
-    if not 0 <= d.physics_from < 1:
-        raise UserError(f"distill.physics_from={d.physics_from}: expected a share of the steps, 0 or more and below 1")
     if d.global_batch % s.cluster.workers or share % d.chunk:
         raise UserError(
             f"distill.chunk={d.chunk} must divide the {d.global_batch} / {s.cluster.workers} samples of each worker "
@@ -281,5 +292,3 @@ def _check_rows(s: Settings) -> None:
         raise UserError(
             f"distill.scale_samples={d.scale_samples} must be a multiple of distill.global_batch={d.global_batch}"
         )
-    if min(s.evaluate.teacher_steps, default=0) < 1:
-        raise UserError(f"evaluate.teacher_steps={s.evaluate.teacher_steps}: expected step counts of 1 or more")

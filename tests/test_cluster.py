@@ -179,6 +179,9 @@ def made(tmp_path_factory, small_shards):
     settings = absolute(settings_from(tiny(folder, "begun")))
     problem = open_problem(settings.pde, settings.data)
     phases.begin("teacher", settings, {"data.path (its data_hash)": problem.manifest.data_hash})
+    kept = folder / "runs" / "begun" / "checkpoints" / "teacher" / "step_00000010"
+    kept.mkdir(parents=True)
+    (kept / "manifest.json").write_text("{}")  # settings of a phase that made nothing may change
     return folder
 
 
@@ -236,6 +239,7 @@ def test_what_only_a_cluster_can_tell_is_one_line_too(ray_cluster, made, refused
     began = time.monotonic()
     line = refused("train_teacher", tiny(tmp_path, "many", *many), tmp_path / "shards")
     assert "cluster.workers=64" in line and "64 CPUs" in line and "has 4" in line
+    assert not (tmp_path / "runs").exists()
     assert time.monotonic() - began < 10
 
     line = refused("make_shards", tiny(tmp_path, "run", "data.train=32"), tmp_path)
@@ -243,6 +247,13 @@ def test_what_only_a_cluster_can_tell_is_one_line_too(ray_cluster, made, refused
 
     line = refused("train_teacher", tiny(tmp_path, "weak", "teacher.sigma_max=1.0"), tmp_path / "shards")
     assert "teacher.sigma_max=1" in line and "strongest mode" in line
+
+    line = refused(
+        "make_shards",
+        tiny(tmp_path, "huge", f"data.path={tmp_path}/huge", "pde.params.source=1e300"),
+        tmp_path / "shards",
+    )
+    assert "pde.params" in line and "float32" in line
 
     tar = next((tmp_path / "shards").glob("train-*.tar"))
     data = bytearray(tar.read_bytes())

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-SOLVERS = ("euler", "heun", "dpm2m")
+from pidscale.config import SOLVERS
+
 DenoiserCall = Callable[[Tensor, Tensor], Tensor]
 
 

@@ -7,11 +7,13 @@ PHASE.json holds what decides the phase's result, and whether it is finished.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 from pidscale.config import Settings, UserError, to_plain
 from pidscale.records.layout import write_atomic
 
+LOCK = ".lock"
 # settings that may change between the attempts of a phase, because they do not change what it computes
 _FREE = {
     "teacher": {"log_every", "checkpoint_every", "keep", "evaluate_every", "evaluate_samples", "evaluate_steps"},
@@ -45,33 +48,65 @@ def signature(phase: str, settings: Settings, inputs: Mapping[str, str]) -> dict
     return flat | dict(inputs)
 
 
-def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
-    """Open a phase. Returns False where it is finished already. Raises UserError where it must not go on.
+def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
+    """Whether a phase has work left. Writes nothing. Raises UserError where it must not go on.
 
-    inputs: hashes of what the phase reads (data set, teacher), by a name that an error may show.
+    inputs: hashes of what the phase reads (data set, teacher), by a name that an error may show. A phase that ended before
+    its first checkpoint has made nothing, so its settings may still change.
     """
     folder, resume = run_folder(settings), settings.run.resume
-    path, now = folder / f"{phase}.json", json.loads(json.dumps(signature(phase, settings, inputs)))
-    if path.exists():
-        if resume == "never":
+    path, now = folder / f"{phase}.json", _plain_signature(phase, settings, inputs)
+    if not path.exists():
+        if resume == "must":
             raise UserError(
-                f"{folder}: run.name={settings.run.name} exists and run.resume=never; choose another run.name, "
-                "or set run.resume=auto to go on with it"
+                f"{path}: missing, and run.resume=must; check run.folder and run.name, or set run.resume=auto"
             )
-        record = _read(path)
-        for key in sorted(now.keys() | record["signature"].keys()):
-            had, has = record["signature"].get(key), now.get(key)
-            if had != has:
-                raise UserError(f"{path}: {key} was {had!r} and is {has!r} now; restore it, or choose another run.name")
-        if record["finished"]:
-            return False
-    elif resume == "must":
-        raise UserError(f"{path}: missing, and run.resume=must; check run.folder and run.name, or set run.resume=auto")
+        return True
+    if resume == "never":
+        raise UserError(
+            f"{folder}: run.name={settings.run.name} exists and run.resume=never; choose another run.name, "
+            "or set run.resume=auto to go on with it"
+        )
+    record = _read(path)
+    if not record["finished"] and not any((folder / "checkpoints" / phase).glob("*/manifest.json")):
+        return True
+    for key in sorted(now.keys() | record["signature"].keys()):
+        had, has = record["signature"].get(key), now.get(key)
+        if had != has:
+            raise UserError(f"{path}: {key} was {had!r} and is {has!r} now; restore it, or choose another run.name")
+    return not record["finished"]
+
+
+def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
+    """Open a phase that is due, and write down what decides it. Returns False where it is finished already."""
+    if not due(phase, settings, inputs):
+        return False
+    folder = run_folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "config.json", json.dumps(to_plain(settings), indent=1).encode())
     write_atomic(folder / "versions.json", json.dumps(versions(), indent=1).encode())
-    _record(path, now, finished=False)
+    _record(folder / f"{phase}.json", _plain_signature(phase, settings, inputs), finished=False)
     return True
+
+
+@contextmanager
+def claimed(settings: Settings) -> Iterator[None]:
+    """Hold the run's folder: two drivers at work on one run would spoil each other's checkpoints."""
+    folder = run_folder(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder}: another process is at work on this run; wait for it, or change run.name"
+            ) from None
+        yield
+
+
+def _plain_signature(phase: str, settings: Settings, inputs: Mapping[str, str]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(signature(phase, settings, inputs)))
+    return plain
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -86,8 +121,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def finish(phase: str, settings: Settings, inputs: Mapping[str, str]) -> None:
     """Mark a phase as finished."""
-    now = json.loads(json.dumps(signature(phase, settings, inputs)))
-    _record(run_folder(settings) / f"{phase}.json", now, finished=True)
+    _record(run_folder(settings) / f"{phase}.json", _plain_signature(phase, settings, inputs), finished=True)
 
 
 def _record(path: Path, signed: dict[str, Any], finished: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pidscale.config import Settings, UserError
+from pidscale.config import ClusterSettings, Settings, UserError
 from pidscale.engine.zero_config import deepspeed_dict, state_bytes
 from pidscale.models import architecture, build_denoiser
 
@@ -37,14 +37,13 @@ def check_model(settings: Settings, description: Mapping[str, Any], points: int)
     return sum(p.numel() for p in model.parameters())
 
 
-def plan_text(settings: Settings, parameters: int) -> str:
+def plan_text(description: Mapping[str, Any], cluster: ClusterSettings, parameters: int) -> str:
     """One paragraph: parameters, and bytes of weights, gradients and optimiser on one rank for each ZeRO stage."""
-    stages = state_bytes(parameters, settings.cluster.workers)
+    stages = state_bytes(parameters, cluster.workers)
     sizes = ", ".join(f"stage {stage} {_size(count)}" for stage, count in stages.items())
     return (
-        f"{settings.model.kind} {settings.model.size}: {parameters / 1e6:.2f} M parameters; weights, gradients and "
-        f"optimiser on each of {settings.cluster.workers} workers: {sizes}; this run uses stage "
-        f"{settings.cluster.zero_stage}"
+        f"{description['kind']} of width {description['width']}: {parameters / 1e6:.2f} M parameters; weights, gradients "
+        f"and optimiser on each of {cluster.workers} workers: {sizes}; this run uses stage {cluster.zero_stage}"
     )
 
 

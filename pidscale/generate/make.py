@@ -193,18 +193,26 @@ def _samples(job: _Job) -> Iterator[Sample]:
         numbers = range(first, min(first + chunk, job.last))
         drawn = [_draw(job, job.base + n) for n in numbers]
         norms = truth_residuals(job.pde, job.grid, np.stack([fields for fields, _ in drawn]))
+        if not all(np.isfinite(values).all() for values in norms.values()):
+            raise UserError(f"{job.pde.name}: the residual of the truths is beyond float32; check pde.params")
         for i, (n, (fields, params)) in enumerate(zip(numbers, drawn, strict=True)):
             residual = {name: float(f"{values[i]:.6g}") for name, values in norms.items()}
             yield sample_key(n), fields, {"seed": job.base + n, "params": params, "residual": residual}
 
 
 def _draw(job: _Job, counter: int) -> tuple[np.ndarray, dict[str, Any]]:
-    fields, params = job.pde.sample(job.seed, counter, job.grid)
+    solved, params = job.pde.sample(job.seed, counter, job.grid)
     expected = (len(job.pde.channels), *job.grid.shape)
+    with np.errstate(over="ignore"):
+        fields = np.ascontiguousarray(solved, dtype=np.float32)
     if fields.shape != expected or not np.isfinite(fields).all():
-        found = "values that are not finite" if fields.shape == expected else f"shape {fields.shape}, not {expected}"
+        found = (
+            "values that are not finite in float32"
+            if fields.shape == expected
+            else f"shape {fields.shape}, not {expected}"
+        )
         raise UserError(f"{job.pde.name}: seed {job.seed}, sample {counter} has {found}; check pde.params")
-    return np.ascontiguousarray(fields, dtype=np.float32), params
+    return fields, params
 
 
 def truth_residuals(pde: Pde, grid: Grid, fields: np.ndarray) -> dict[str, np.ndarray]:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from pidscale import seeds
-from pidscale.config import UserError
+from pidscale.config import SOLVERS, UserError
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.diffusion.solvers import SOLVERS, one_step, solve
+from pidscale.diffusion.solvers import one_step, solve
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser
 from pidscale.ops.grid import Grid

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pidscale.config import Settings, UserError, from_plain
-from pidscale.engine.phases import begin, finish, run_folder, signature, versions
+from pidscale.engine.phases import begin, claimed, due, finish, run_folder, signature, versions
 
 INPUTS = {"data set": "aaaa"}
 
@@ -18,6 +18,13 @@ INPUTS = {"data set": "aaaa"}
 def settings(folder: Path, **sections: dict[str, Any]) -> Settings:
     run = {"folder": str(folder), "name": "r"} | sections.pop("run", {})
     return from_plain(Settings, {"run": run, **sections})
+
+
+def keep_checkpoint(made: Settings, phase: str) -> None:
+    """What is left of a phase that was killed after its first checkpoint, as far as a new attempt asks."""
+    folder = run_folder(made) / "checkpoints" / phase / "step_00000001"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -95,13 +102,41 @@ def test_a_changed_setting_is_refused_by_name(
     begin(phase, made, INPUTS)
     if done:
         finish(phase, made, INPUTS)
+    else:
+        keep_checkpoint(made, phase)
     text = refused(phase, settings(tmp_path, **change))
     assert words in text and f"{phase}.json" in text, text
+
+
+def test_a_phase_that_made_nothing_takes_other_settings(tmp_path: Path) -> None:
+    """A value that was refused late leaves no checkpoint, so the corrected one is taken under the same name."""
+    assert begin("teacher", settings(tmp_path, teacher={"sigma_max": 1.0}), INPUTS)
+    corrected = settings(tmp_path, teacher={"sigma_max": 100.0})
+    assert due("teacher", corrected, INPUTS) and begin("teacher", corrected, INPUTS)
+    record = json.loads((run_folder(corrected) / "teacher.json").read_text())
+    assert record["signature"]["teacher.sigma_max"] == 100.0
+    keep_checkpoint(corrected, "distill")  # another phase's
+    assert due("teacher", settings(tmp_path), INPUTS)
+    keep_checkpoint(corrected, "teacher")
+    assert "teacher.sigma_max was 100.0" in refused("teacher", settings(tmp_path))
+
+
+def test_asking_writes_nothing(tmp_path: Path) -> None:
+    assert due("teacher", settings(tmp_path), INPUTS) and list(tmp_path.iterdir()) == []
+
+
+def test_a_run_has_one_driver_at_a_time(tmp_path: Path) -> None:
+    made = settings(tmp_path)
+    with claimed(made), pytest.raises(UserError, match=r"another process is at work .* run\.name"), claimed(made):
+        pass
+    with claimed(made), claimed(settings(tmp_path, run={"name": "other"})):
+        pass
 
 
 def test_a_changed_data_set_is_refused_by_name(tmp_path: Path) -> None:
     made = settings(tmp_path)
     begin("teacher", made, INPUTS)
+    keep_checkpoint(made, "teacher")
     assert "data set was 'aaaa' and is 'bbbb' now" in refused("teacher", made, {"data set": "bbbb"})
     assert "teacher weights was None" in refused("teacher", made, INPUTS | {"teacher weights": "x"})
 

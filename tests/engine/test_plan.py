@@ -68,8 +68,10 @@ def test_the_deepspeed_section_is_checked_before_a_worker_starts() -> None:
 
 
 def test_the_plan_says_sizes_by_stage() -> None:
-    text = plan_text(settings(stage=2), 1 << 20)
-    assert "1.05 M parameters" in text and "4 workers" in text and "uses stage 2" in text
+    s = settings(stage=2)
+    text = plan_text(model_description(s, 2), s.cluster, 1 << 20)
+    assert text.startswith("unet of width ") and "1.05 M parameters" in text
+    assert "4 workers" in text and "uses stage 2" in text
     for piece in ("stage 0 16.0 MiB", "stage 1 10.0 MiB", "stage 2 7.0 MiB", "stage 3 4.0 MiB"):
         assert piece in text
-    assert "stage 0 16.0 GiB" in plan_text(settings(), 1 << 30)
+    assert "stage 0 16.0 GiB" in plan_text(model_description(s, 2), s.cluster, 1 << 30)

@@ -193,6 +193,14 @@ class Broken(Darcy):
         return fields, params
 
 
+@pytest.mark.parametrize("source", [1e300, 1e30])
+def test_values_beyond_float32_are_one_line(tmp_path, source):
+    """Of the fields themselves, or of the squares in their residual."""
+    with pytest.raises(UserError, match=r"darcy: .*float32; check pde\.params"):
+        run(tmp_path / "set", pde=Darcy.from_params({"source": source}))
+    assert not (tmp_path / "set" / "manifest.json").exists()
+
+
 @pytest.mark.parametrize(("shape_too", "part"), [(False, "not finite"), (True, "shape (2, 16, 17)")])
 def test_a_sample_that_fails_is_named(tmp_path, shape_too, part):
     with pytest.raises(UserError) as error:

@@ -81,7 +81,8 @@ def test_every_top_level_config_composes(config: str) -> None:
         ("teacher.lr=nan", ["teacher.lr=nan"]),
         ("teacher.global_batch=1", ["teacher.global_batch=1", "cluster.workers=2"]),
         ("model=unet_giant", ["unet_giant", "unet_tiny"]),
-        ("modle=unet_tiny", ["modle"]),
+        ("modle=unet_tiny", ["'modle'", "did you mean 'model'?"]),
+        ("xyz=1", ["'xyz'", "groups: cluster, data"]),
         ("optimiser.name=adam", ["optimiser"]),
         ("run.name=${nothing}", ["nothing"]),
         ("teacher.steps=[1,", ["teacher.steps=[1,"]),
@@ -94,6 +95,21 @@ def test_every_top_level_config_composes(config: str) -> None:
 def test_a_mistake_is_one_line(argument: str, words: list[str]) -> None:
     text = refused(argument)
     assert all(word in text for word in words), text
+
+
+def test_help_lists_every_group_and_value(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["x", "--help"])
+    run(lambda settings: pytest.fail("a script that was asked for help began its work"))
+    said = capsys.readouterr().out
+    assert "model={fno_large," in said and "cluster={cpu1,gpu1,gpu8,local2}" in said
+    assert '  run.name="run"' in said.splitlines() and "  teacher.sigma_max=null" in said.splitlines()
+
+
+def test_a_script_asks_of_its_own_phases_only() -> None:
+    assert settings_from(["cluster=gpu8"], phases=("teacher",)).cluster.workers == 8
+    assert settings_from(["distill.chunk=5", "teacher.global_batch=1"], phases=()).distill.chunk == 5
+    with pytest.raises(UserError, match=r"distill\.chunk=16"):
+        settings_from(["cluster=gpu8"], phases=("distill",))
 
 
 def test_a_script_ends_with_one_line_and_leaves_nothing(tmp_path: Path) -> None:
