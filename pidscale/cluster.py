@@ -200,7 +200,7 @@ def _users(error: Exception) -> Exception:
         while cause is not None:
             for known in (UserError, ValueError, torch.OutOfMemoryError):
                 if isinstance(cause, known):
-                    return UserError(str(cause).splitlines()[0])
+                    return UserError("; ".join(line.strip() for line in str(cause).splitlines()[:3]))
             cause = getattr(cause, "base_exc", None) or cause.__cause__
     return error
 

@@ -5,6 +5,7 @@ Knows no ranks and imports no DeepSpeed, so that a driver can check it before an
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +44,22 @@ _INEXACT = {
     "progressive_layer_drop": "it changes the model",
     "compression_training": "it changes the model",
 }
+_PASSED = {  # sections that DeepSpeed reads and that leave a step's result as it is; it ignores unknown ones without a word
+    "zero_optimization",
+    "aio",
+    "activation_checkpointing",
+    "comms_logger",
+    "communication_bucket_size",
+    "disable_allgather",
+    "dump_state",
+    "flops_profiler",
+    "memory_breakdown",
+    "steps_per_print",
+    "timers",
+    "wall_clock_breakdown",
+    "zero_allow_untested_optimizer",
+    "zero_force_ds_cpu_optimizer",
+}
 
 
 def check_passthrough(section: Mapping[str, Any]) -> None:
@@ -55,6 +72,11 @@ def check_passthrough(section: Mapping[str, Any]) -> None:
         for inexact, reason in _INEXACT.items():
             if key == inexact or key.startswith(inexact + "."):
                 raise UserError(f"cluster.deepspeed.{key}: refused, {reason}")
+    for key in section:
+        if key not in _PASSED:
+            close = difflib.get_close_matches(str(key), _PASSED, n=1)
+            advice = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(_PASSED))}"
+            raise UserError(f"cluster.deepspeed.{key}: unknown or not supported; {advice}")
     if "zero_optimization" in flat:
         raise UserError(
             f"cluster.deepspeed.zero_optimization={flat['zero_optimization']!r}: expected a section with keys"

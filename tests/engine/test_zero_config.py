@@ -55,9 +55,17 @@ def test_a_refused_key_is_named_with_its_reason(key: str) -> None:
 
 
 def test_a_key_that_only_begins_the_same_is_passed_on() -> None:
-    made = deepspeed_dict(1, 2, 2, 1.0, {"fp16_like": 1, "zero_optimization": {"stage3_prefetch_bucket_size": 7}})
-    assert made["fp16_like"] == 1
+    made = deepspeed_dict(1, 2, 2, 1.0, {"timers": {"a": 1}, "zero_optimization": {"stage3_prefetch_bucket_size": 7}})
+    assert made["timers"] == {"a": 1}
     assert made["zero_optimization"] == {"stage": 1, "stage3_prefetch_bucket_size": 7}
+
+
+@pytest.mark.parametrize(
+    ("key", "words"), [("wall_clock_brekdown", "did you mean 'wall_clock_breakdown'"), ("q", "aio")]
+)
+def test_a_key_that_deepspeed_would_ignore_is_refused(key: str, words: str) -> None:
+    with pytest.raises(UserError, match=rf"^cluster\.deepspeed\.{key}: unknown .*{words}"):
+        check_passthrough({key: True})
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
