@@ -105,7 +105,7 @@ class DistillSettings(TrainSettings):
     weights: LambdaSettings = field(default_factory=LambdaSettings)
     huber: float = 0.0  # width of the pseudo-Huber match, in units of the model; 0: squared
     physics_from: float = 0.0  # share of the steps before the residual counts; until then student and twin are one
-    gradient_to: str = "all"  # which channels the residual may move: `solution`, or `all` of them
+    gradient_to: str = "all"  # what the residual may move: the `solution`, also the `shape` of the inputs, or `all`
     twin: bool = True  # train the lambda = 0 student beside the student, on the same endpoints
     scale_samples: int = 512
     scale_steps: int = 18
@@ -211,7 +211,7 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
     choices = {
         "distill.solver": (s.distill.solver, SOLVERS),
         "distill.norm": (s.distill.norm, ("l2", "dual", "both")),
-        "distill.gradient_to": (s.distill.gradient_to, ("solution", "all")),
+        "distill.gradient_to": (s.distill.gradient_to, ("solution", "shape", "all")),
         "model.precision": (s.model.precision, ("fp32", "bf16")),
         "run.resume": (s.run.resume, ("auto", "must", "never")),
         "cluster.zero_stage": (s.cluster.zero_stage, (0, 1, 2, 3)),

@@ -10,7 +10,9 @@ The match may be pseudo-Huber in place of squared: where noise leaves open on wh
 match is least at a value between the phases, which no field has; a linear tail keeps to the likelier one.
 
 The residual may move all channels, or the solution alone: then the inputs, whose law the equation says nothing about,
-stay as the teacher drew them, and the solution is drawn to them. Knows no ranks.
+stay as the teacher drew them, and the solution is drawn to them. Between the two, it may move the shape of the inputs and not
+their size: a flatter coefficient has a smaller residual whatever the solution, so that every student would pay with contrast.
+Knows no ranks.
 """
 
 from __future__ import annotations
@@ -42,11 +44,20 @@ class Physics:
 
     def squares(self, x_BCYX: Tensor) -> dict[str, Tensor]:
         """Squared relative residuals [B] by term, of fields in the units of the model."""
-        if self.gradient_to == "solution":
-            frozen = torch.zeros(x_BCYX.shape[1], dtype=torch.bool, device=x_BCYX.device)
-            frozen[input_indices(self.pde)] = True
-            x_BCYX = torch.where(frozen[None, :, None, None], x_BCYX.detach(), x_BCYX)
+        if self.gradient_to != "all":
+            inputs = torch.zeros(x_BCYX.shape[1], dtype=torch.bool, device=x_BCYX.device)
+            inputs[input_indices(self.pde)] = True
+            held = x_BCYX.detach() if self.gradient_to == "solution" else of_constant_size(x_BCYX)
+            x_BCYX = torch.where(inputs[None, :, None, None], held, x_BCYX)
         return residual_squares(self.pde, self.grid, self.normaliser.decode(x_BCYX))
+
+
+def of_constant_size(x_BCYX: Tensor) -> Tensor:
+    """The same fields, but gradients lose their part along each channel of each sample: its root mean square stays."""
+    fixed = x_BCYX.detach()
+    along = (x_BCYX * fixed).sum(dim=(2, 3), keepdim=True)
+    size = fixed.square().sum(dim=(2, 3), keepdim=True).clamp_min(torch.finfo(fixed.dtype).tiny)
+    return x_BCYX - fixed / size * (along - along.detach())
 
 
 def active_weights(weights: LambdaSettings, norm: str) -> dict[str, float]:

@@ -89,8 +89,30 @@ def test_the_residual_moves_the_solution_alone(sample):
     torch.testing.assert_close(held[:, 1], free[:, 1])
     assert (held[:, 1] - match[:, 1]).norm() > 1e-3 * match[:, 1].norm()
     assert (free[:, 0] - match[:, 0]).norm() > 1e-6 * match[:, 0].norm()
-    for gradient_to in ("solution", "all"):  # which channels move changes no value
+    for gradient_to in ("solution", "shape", "all"):  # what moves changes no value
         assert torch.equal(piddm(x, endpoint, physics(gradient_to))[0], piddm(x, endpoint, physics())[0])
+
+
+def test_the_residual_moves_the_shape_of_an_input_and_not_its_size(sample):
+    """What is left of the gradient to the permeability is what is left when its part along the field is taken away."""
+    x, _ = sample
+    free = gradient(sum(physics("all").squares(x).values()), x)
+    shape = gradient(sum(physics("shape").squares(x).values()), x)
+    torch.testing.assert_close(shape[:, 1], free[:, 1])
+    for got, whole, field in zip(shape[:, 0], free[:, 0], x[:, 0].detach(), strict=True):
+        torch.testing.assert_close(got, whole - field * (whole * field).sum() / field.square().sum())
+        assert abs((got * field).sum()) < 1e-5 * got.norm() * field.norm() < (whole * field).sum().abs()
+    nothing = torch.zeros_like(x).requires_grad_()
+    assert gradient(physics("shape").squares(nothing)["l2"], nothing).isfinite().all()
+
+
+def test_a_residual_pays_for_contrast(sample):
+    """Why its size is held: the residual of a truth with a wrong pressure falls as its permeability is flattened."""
+    truth = torch.from_numpy(PDE.sample(0, 0, GRID)[0][None]).float()
+    x = UNITS.encode(truth)
+    x[:, 1] += 0.05 * torch.randn_like(x[:, 1])
+    x.requires_grad_()
+    assert (gradient(physics("all").squares(x)["l2"], x)[:, 0] * x[:, 0]).sum() > 0
 
 
 def test_fields_of_bad_samples_do_not_leak_into_others(sample):
