@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pidscale.diffusion.solvers import calls
 from pidscale.ops.grid import Grid
-from pidscale.pde.base import Pde, input_indices, solution_indices
+from pidscale.pde.base import Pde, input_indices, shuffled, solution_indices
 from pidscale.student.load import Generator
 
 SWEEPS = 3
@@ -78,8 +78,6 @@ def solved(made: Made, pde: Pde, grid: Grid, solution_NCYX: Tensor, ms: float) -
 
 def references(pde: Pde, truth_NCYX: Tensor) -> Iterator[Made]:
     """The truths themselves, the same with a null solution, and inputs with the solution of another."""
-    outputs = solution_indices(pde)
-    shuffled = truth_NCYX.clone()
-    shuffled[:, outputs] = truth_NCYX[:, outputs].roll(1, dims=0)
-    for name, fields in (("truth", truth_NCYX), ("trivial", pde.trivial(truth_NCYX)), ("shuffled", shuffled)):
+    sets = {"truth": truth_NCYX, "trivial": pde.trivial(truth_NCYX), "shuffled": shuffled(pde, truth_NCYX)}
+    for name, fields in sets.items():
         yield Made(name, fields, 0, 0.0, 0.0)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from pidscale.config import UserError
 from pidscale.pde.base import Pde
 from pidscale.pde.darcy import Darcy
+from pidscale.pde.helmholtz import Helmholtz
+from pidscale.pde.poisson import Poisson
 
-PDES: dict[str, type[Darcy]] = {"darcy": Darcy}
+PDES: dict[str, Callable[[Mapping[str, Any]], Pde]] = {
+    "darcy": Darcy.from_params,
+    "helmholtz": Helmholtz.from_params,
+    "poisson": Poisson.from_params,
+}
 
 
 def build_pde(name: str, params: dict[str, object] | None = None) -> Pde:
@@ -16,4 +25,4 @@ def build_pde(name: str, params: dict[str, object] | None = None) -> Pde:
     """
     if name not in PDES:
         raise UserError(f"pde.name={name!r} is not an equation of this library: choose one of {sorted(PDES)}")
-    return PDES[name].from_params(params or {})
+    return PDES[name](params or {})

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pidscale.config import UserError
 from pidscale.ops.grid import Grid
 from pidscale.ops.precision import float32_island
 from pidscale.ops.window import Window
@@ -46,6 +47,11 @@ class Pde(Protocol):
     @property
     def channels(self) -> tuple[Channel, ...]:
         """The physical fields, in the order of the joint field."""
+        ...
+
+    @property
+    def residual_scale(self) -> float:
+        """The scale of the interior residual: a size of the equation's own terms, from the parameters alone."""
         ...
 
     def grid(self, points: int) -> Grid:
@@ -95,6 +101,14 @@ def solution_indices(pde: Pde) -> list[int]:
     return [i for i, c in enumerate(pde.channels) if c.role == "solution"]
 
 
+def shuffled(pde: Pde, fields_BCYX: Tensor) -> Tensor:
+    """The inputs of each sample with the solution of the one before it: what a residual must tell from the truth too."""
+    strangers = fields_BCYX.clone()
+    outputs = solution_indices(pde)
+    strangers[:, outputs] = fields_BCYX[:, outputs].roll(1, dims=0)
+    return strangers
+
+
 def residual_squares(pde: Pde, grid: Grid, fields_BCYX: Tensor) -> dict[str, Tensor]:
     """Squared relative residuals per sample, each [B]: `l2`, `dual` (interior) and `boundary`.
 
@@ -112,13 +126,13 @@ def residual_squares(pde: Pde, grid: Grid, fields_BCYX: Tensor) -> dict[str, Ten
 
 
 def check_params(name: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return defaults updated by the given parameters. Raises ValueError that names an unknown or ill-typed one."""
+    """Return defaults updated by the given parameters. Raises UserError that names an unknown or ill-typed one."""
     for key, value in given.items():
         if key not in defaults:
-            raise ValueError(f"pde.params.{key}: {name} has no such parameter; it has {sorted(defaults)}")
+            raise UserError(f"pde.params.{key}: {name} has no such parameter; it has {sorted(defaults)}")
         wanted = type(defaults[key])
         if isinstance(value, bool) != (wanted is bool) or not isinstance(
             value, (int, float) if wanted is float else wanted
         ):
-            raise ValueError(f"pde.params.{key}={value!r}: expected a {wanted.__name__}")
+            raise UserError(f"pde.params.{key}={value!r}: expected a {wanted.__name__}")
     return dict(defaults) | dict(given)

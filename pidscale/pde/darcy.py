@@ -64,10 +64,7 @@ class Darcy:
     @classmethod
     def from_params(cls, given: Mapping[str, Any]) -> Darcy:
         """Build from plain values. Raises UserError for an unknown parameter, a wrong type or a wrong range."""
-        try:
-            values = check_params("darcy", asdict(DarcyParams()), given)
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        values = check_params("darcy", asdict(DarcyParams()), given)
         if values["variant"] not in ("two_phase", "log_normal"):
             raise UserError(f"pde.params.variant={values['variant']!r}: expected two_phase or log_normal")
         if not 0 < values["low"] <= values["high"] < math.inf:
@@ -82,6 +79,11 @@ class Darcy:
     def params_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""
         return asdict(self.params)
+
+    @property
+    def residual_scale(self) -> float:
+        """The size of the source."""
+        return abs(self.params.source)
 
     @property
     def pressure_scale(self) -> float:
@@ -120,7 +122,7 @@ class Darcy:
         fields = window.attach(fields_BCYX, 1)
         interior = flux_divergence(fields[:, 0], fields[:, 1], window.grid.spacing) + self.params.source
         return {
-            "interior": Term(interior, abs(self.params.source)),
+            "interior": Term(interior, self.residual_scale),
             "boundary": Term(window.edges(fields_BCYX[:, 1]), self.pressure_scale),
         }
 

@@ -39,3 +39,9 @@ def cosine_field(
     modes_y, modes_x = min(MODES, shape[0]), min(MODES, shape[1])
     spectrum = (_amplitude(MODES, alpha, tau) * noise)[:modes_y, :modes_x]
     return _cosines(shape[0], modes_y) @ spectrum @ _cosines(shape[1], modes_x).T
+
+
+@lru_cache(maxsize=16)
+def cosine_rms(alpha: float, tau: float) -> float:
+    """The root mean square of `cosine_field` over samples and domain, from its law alone."""
+    return float(np.sqrt(np.sum(_amplitude(MODES, alpha, tau) ** 2)))

@@ -1,0 +1,96 @@
+"""What each equation's residual tells apart: truth, nothing, strangers, noise, a wrong parameter; and its scheme's order.
+
+python -m benchmarks.residuals [--points 64] [--samples 64] [--json benchmarks/results/residuals.json]
+
+Every score is relative to the equation's own scale: 1 is that scale. Row values are root mean squares over samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.demo import processor
+from benchmarks.manufactured import CASES, observed_order
+from pidscale.engine.phases import versions
+from pidscale.metrics import residual_rms
+from pidscale.ops.grid import Grid
+from pidscale.pde import PDES, build_pde
+from pidscale.pde.base import Pde, residual_squares, shuffled
+
+WRONG: dict[str, dict[str, Any]] = {  # the parameters that a wrong-parameter field is made with
+    "darcy": {"source": 1.1},
+    "helmholtz": {"wavenumber": 1.5},
+    "poisson": {},
+}
+SEED = 0
+
+
+def truths(pde: Pde, grid: Grid, samples: int) -> torch.Tensor:
+    """Truths as the generator makes them, float64 [n, C, Y, X]."""
+    return torch.from_numpy(np.stack([pde.sample(SEED, i, grid)[0] for i in range(samples)]))
+
+
+def row(name: str, points: int, samples: int) -> dict[str, Any]:
+    """All scores of one equation."""
+    pde = build_pde(name)
+    grid = pde.grid(points)
+    fields = truths(pde, grid, samples)
+    stored = fields.float()
+    noise = 1 + 1e-3 * torch.randn(fields.shape, generator=torch.Generator().manual_seed(SEED), dtype=fields.dtype)
+    sets: dict[str, torch.Tensor | None] = {
+        "floor64": fields,
+        "floor32": stored,
+        "trivial": pde.trivial(stored),
+        "shuffled": shuffled(pde, stored),
+        "mean_field": stored.mean(dim=0, keepdim=True).expand_as(stored),
+        "noise": fields * noise,
+        "wrong_parameter": truths(build_pde(name, WRONG[name]), grid, samples) if WRONG[name] else None,
+    }
+    found: dict[str, Any] = {"pde": name, "points": points, "samples": samples}
+    for label, these in sets.items():
+        scores: Mapping[str, float] = {} if these is None else residual_rms(pde, grid, these)
+        found |= {label: scores.get("l2"), f"{label}_dual": scores.get("dual")}
+    l2, dual = observed_order(name)
+    residual_squares(pde, grid, stored)  # tables and caches are made before the clock starts
+    began = time.perf_counter()
+    residual_squares(pde, grid, stored)
+    rate = samples / (time.perf_counter() - began)
+    scale = pde.residual_scale
+    return found | {
+        "scale": scale,
+        "order": l2,
+        "order_dual": dual,
+        "expected_order": CASES[name][1],
+        "samples_per_second": rate,
+    }
+
+
+def main() -> None:
+    """Measure every equation, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/residuals.json"))
+    arguments = parser.parse_args()
+    rows = [row(name, arguments.points, arguments.samples) for name in sorted(PDES)]
+    columns = ["pde", "scale", "floor64", "floor32", "trivial", "shuffled", "mean_field", "noise", "noise_dual"]
+    columns += ["wrong_parameter", "order", "order_dual", "expected_order", "samples_per_second"]
+    print("  ".join(f"{c:>12.12}" for c in columns))
+    for one in rows:
+        cells = ["-" if one[c] is None else one[c] if c == "pde" else f"{one[c]:.3g}" for c in columns]
+        print("  ".join(f"{cell:>12}" for cell in cells))
+    meta = {"versions": versions(), "machine": processor(), "seed": SEED}
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps({"rows": rows, "meta": meta}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What Poisson and Helmholtz share: lap u + c u = f on nodes of the unit square, u = 0 on its edge.
+
+The source is a Gaussian field of root mean square 1, so the residual's scale is 1. Knows no files, no models and no ranks.
+Shapes: fields_BCYX, channel 0 the source, channel 1 the solution.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pidscale.ops.grid import Grid
+from pidscale.ops.spectral import dual_square_dirichlet
+from pidscale.ops.stencil import laplacian
+from pidscale.ops.window import Window
+from pidscale.pde.base import Channel, Term
+from pidscale.pde.random_fields import cosine_field, cosine_rms
+
+TYPICAL_POINTS, TYPICAL_SAMPLES = 33, 64  # grid and samples that the typical size of u is measured on
+
+
+@lru_cache(maxsize=64)
+def typical_solution(shift: float, alpha: float, tau: float) -> float:
+    """Root mean square of u over a fixed set of sources: a function of the parameters alone."""
+    from pidscale.pde.solve.sine import solve_shifted_poisson
+
+    shape, squares = (TYPICAL_POINTS, TYPICAL_POINTS), []
+    for counter in range(TYPICAL_SAMPLES):
+        source = cosine_field(0, "dirichlet/typical", counter, shape, alpha, tau) / cosine_rms(alpha, tau)
+        squares.append(np.mean(solve_shifted_poisson(source, shift) ** 2))
+    return math.sqrt(float(np.mean(squares)))
+
+
+@dataclass(frozen=True)
+class ShiftedPoisson:
+    """lap u + shift u = f. alpha, tau: the law of f, covariance (-lap + tau^2)^-alpha scaled to root mean square 1."""
+
+    name: str
+    shift: float
+    alpha: float
+    tau: float
+    stream: str
+    channels: tuple[Channel, ...] = (Channel("source", "1", "input"), Channel("solution", "1", "solution"))
+
+    @property
+    def residual_scale(self) -> float:
+        """The size of the source, 1 by its law."""
+        return 1.0
+
+    @property
+    def solution_scale(self) -> float:
+        """The typical RMS of u, from the parameters alone."""
+        return typical_solution(self.shift, self.alpha, self.tau)
+
+    def grid(self, points: int) -> Grid:
+        """Nodes of the unit square, `points` a side."""
+        return Grid((points, points), (1.0, 1.0), "node", "dirichlet")
+
+    def sample(self, seed: int, counter: int, grid: Grid) -> tuple[np.ndarray, dict[str, Any]]:
+        """One truth (f, u), float64 [2, Y, X]; the source is the same field at every resolution."""
+        source = cosine_field(seed, self.stream, counter, grid.shape, self.alpha, self.tau)
+        source = source / cosine_rms(self.alpha, self.tau)
+        return np.concatenate([source[None], self.solve(source[None], grid)[0]]), {}
+
+    def solve(self, inputs: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
+        """Solution [1, Y, X] of a source [1, Y, X]; every source is legal."""
+        from pidscale.pde.solve.sine import solve_shifted_poisson
+
+        return solve_shifted_poisson(np.asarray(inputs[0], dtype=np.float64), self.shift, grid.extent)[None], 0
+
+    def residual(self, window: Window, fields_BCYX: Tensor) -> dict[str, Term]:
+        """lap u + shift u - f at interior nodes [B, Y - 2, X - 2], and u on the edge [B, 2 (Y + X) - 4]."""
+        fields = window.attach(fields_BCYX, 1)
+        interior = laplacian(fields[:, 1], window.grid.spacing)
+        interior = interior + (self.shift * fields[:, 1] - fields[:, 0])[:, 1:-1, 1:-1]
+        return {
+            "interior": Term(interior, self.residual_scale),
+            "boundary": Term(window.edges(fields_BCYX[:, 1]), self.solution_scale),
+        }
+
+    def dual_square(self, term: Term, grid: Grid) -> Tensor:
+        """Squared dual norm [B] of the interior residual relative to that of a typical source."""
+        return dual_square_dirichlet(term.values, grid.spacing) / typical_dual_square(self.alpha, self.tau)
+
+    def trivial(self, fields_BCYX: Tensor) -> Tensor:
+        """The same source with a zero solution."""
+        return torch.stack([fields_BCYX[:, 0], torch.zeros_like(fields_BCYX[:, 1])], dim=1)
+
+    def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid) -> Tensor:
+        """Damped Jacobi sweeps (weight 0.8) on the solution of each sample, its edge untouched."""
+        fields = fields_BCYX.clone()
+        diagonal = 2 / grid.spacing[0] ** 2 + 2 / grid.spacing[1] ** 2 - self.shift
+        for _ in range(sweeps):
+            left = laplacian(fields[:, 1], grid.spacing) + self.shift * fields[:, 1, 1:-1, 1:-1]
+            fields[:, 1, 1:-1, 1:-1] += 0.8 / diagonal * (left - fields[:, 0, 1:-1, 1:-1])
+        return fields
+
+    def phase_error(self, fields_BCYX: Tensor) -> Tensor | None:
+        """None: there are no phases."""
+        return None
+
+
+@lru_cache(maxsize=64)
+def typical_dual_square(alpha: float, tau: float) -> float:
+    """Squared dual norm of the source, mean over a fixed set of them: a function of the parameters alone."""
+    shape = (TYPICAL_POINTS, TYPICAL_POINTS)
+    fields = [cosine_field(0, "dirichlet/typical", i, shape, alpha, tau) for i in range(TYPICAL_SAMPLES)]
+    sources = torch.from_numpy(np.stack(fields) / cosine_rms(alpha, tau))[:, 1:-1, 1:-1]
+    step = 1.0 / (TYPICAL_POINTS - 1)
+    return float(dual_square_dirichlet(sources, (step, step)).mean())

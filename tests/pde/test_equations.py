@@ -1,0 +1,130 @@
+"""Every equation of the library: its residual tells truth from nothing in both norms; its scheme has the order it states."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.manufactured import CASES, observed_order
+from pidscale.metrics import residual_rms, solution_error
+from pidscale.ops.grid import Grid
+from pidscale.pde import PDES, build_pde
+from pidscale.pde.base import Pde, input_indices, residual_squares, shuffled, solution_indices
+
+NAMES = sorted(PDES)
+
+
+def truths(name: str, points: int, count: int = 8) -> tuple[Pde, Grid, torch.Tensor]:
+    pde = build_pde(name)
+    grid = pde.grid(points)
+    return pde, grid, torch.from_numpy(np.stack([pde.sample(3, i, grid)[0] for i in range(count)]))
+
+
+@pytest.mark.parametrize("points", [32, 64])
+@pytest.mark.parametrize("name", NAMES)
+def test_truth_is_far_below_nothing_and_strangers(name: str, points: int) -> None:
+    pde, grid, fields = truths(name, points)
+    stored = fields.float()  # as shards hold it
+    truth, trivial, other = (residual_rms(pde, grid, f) for f in (stored, pde.trivial(stored), shuffled(pde, stored)))
+    for norm in ("l2", "dual"):
+        assert 0.3 < trivial[norm] < 3 and other[norm] > 0.3  # the scale is the equation's own size
+        assert truth[norm] <= 0.01 * min(trivial[norm], other[norm])
+    assert truth["boundary"] <= 1e-6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_generator_and_residual_agree_to_rounding(name: str) -> None:
+    """They share no operator, so one wrong stencil cannot make them agree."""
+    pde, grid, fields = truths(name, 48, 4)
+    assert residual_rms(pde, grid, fields)["l2"] < 1e-10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_residual_of_smooth_fields_falls_at_the_order_of_the_scheme(name: str) -> None:
+    for order in observed_order(name):
+        assert order == pytest.approx(CASES[name][1], abs=0.3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_are_right(name: str) -> None:
+    pde = build_pde(name)
+    grid = pde.grid(6)
+    shape = (2, len(pde.channels), *grid.shape)
+    fields = torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+
+    def squares(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = residual_squares(pde, grid, x)
+        return tuple(found[k] for k in sorted(found))
+
+    assert torch.autograd.gradcheck(squares, (fields,))
+    for square in squares(fields):
+        assert torch.autograd.grad(square.sum(), fields, retain_graph=True)[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_sample_moves_the_scale_or_another_sample(name: str) -> None:
+    pde, grid, fields = truths(name, 16, 2)
+    both = residual_squares(pde, grid, torch.cat([fields[:1], 50 * fields[1:] + 3]))
+    for norm, values in residual_squares(pde, grid, fields[:1]).items():
+        torch.testing.assert_close(both[norm][:1], values)
+    twice = residual_squares(pde, grid, pde.trivial(fields) + 1e-3)
+    thrice = residual_squares(pde, grid, pde.trivial(fields) + 1e-3 * 3)
+    assert (thrice["boundary"] / twice["boundary"]).numpy() == pytest.approx(9.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_and_autocast_do_not_reach_the_residual(name: str) -> None:
+    pde, grid, fields = truths(name, 32, 2)
+    noisy = (fields * 1.01).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = residual_squares(pde, grid, noisy)
+    for norm, values in residual_squares(pde, grid, noisy).items():
+        assert torch.equal(inside[norm], values) and values.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_white_noise_costs_the_dual_norm_little(name: str) -> None:
+    """One part in a thousand at 128 points a side: the l2 residual weighs it by 1 / h^2, the dual norm as an error."""
+    pde, grid, fields = truths(name, 128, 4)
+    noise = torch.randn(fields.shape, generator=torch.Generator().manual_seed(0), dtype=fields.dtype)
+    noise[:, input_indices(pde)] = 0
+    noisy = residual_rms(pde, grid, fields * (1 + 1e-3 * noise))
+    trivial = residual_rms(pde, grid, pde.trivial(fields))
+    assert noisy["dual"] < 0.1 * trivial["dual"] and noisy["l2"] > 3 * noisy["dual"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smoothing_buys_the_l2_residual_and_not_the_solution(name: str) -> None:
+    pde, grid, fields = truths(name, 32)
+    outputs = solution_indices(pde)
+    wrong, size = fields.clone(), fields[:, outputs].std()
+    noise = torch.randn(8, len(outputs), 30, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    wrong[:, outputs, 1:-1, 1:-1] = 1.3 * wrong[:, outputs, 1:-1, 1:-1] + 0.03 * size * noise
+    smooth = pde.smooth(wrong, 3, grid)
+    before, after = residual_rms(pde, grid, wrong), residual_rms(pde, grid, smooth)
+    error = [solution_error(f[:, outputs], fields[:, outputs]) for f in (wrong, smooth)]
+    assert after["l2"] < before["l2"] / 3 and error[1] > 0.9 * error[0] > 0.25
+    assert float((pde.smooth(fields, 3, grid) - fields).abs().max()) < 1e-12  # the truth stays where it is
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sample_is_a_function_of_its_seed_and_counter(name: str) -> None:
+    pde = build_pde(name)
+    grid = pde.grid(20)
+    one, _ = pde.sample(1, 7, grid)
+    assert one.shape == (len(pde.channels), *grid.shape) and one.dtype == np.float64
+    assert np.array_equal(one, pde.sample(1, 7, grid)[0])
+    for other in (pde.sample(1, 8, grid)[0], pde.sample(2, 7, grid)[0]):
+        assert not np.array_equal(one, other)
+    solved, raised = pde.solve(one[input_indices(pde)], grid)
+    assert raised == 0 and np.array_equal(solved, one[solution_indices(pde)])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_channels_and_parameters_are_plain(name: str) -> None:
+    pde = build_pde(name)
+    assert pde.name == name and pde.residual_scale > 0
+    assert input_indices(pde) + solution_indices(pde) == list(range(len(pde.channels)))
+    again = build_pde(name, pde.params_dict())
+    assert again == pde
