@@ -104,6 +104,7 @@ class DistillSettings(TrainSettings):
     norm: str = "both"  # l2, dual or both
     weights: LambdaSettings = field(default_factory=LambdaSettings)
     huber: float = 0.0  # width of the pseudo-Huber match, in units of the model; 0: squared
+    power: float = 0.0  # weight of the match of each channel's mean square, beside that of its points
     physics_from: float = 0.0  # share of the steps before the residual counts; until then student and twin are one
     gradient_to: str = "all"  # what the residual may move: the `solution`, also the `shape` of the inputs, or `all`
     twin: bool = True  # train the lambda = 0 student beside the student, on the same endpoints
@@ -245,6 +246,8 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
     for key in ("l2", "dual", "boundary"):
         if not 0 <= getattr(s.distill.weights, key) < math.inf:
             raise UserError(f"distill.weights.{key}={getattr(s.distill.weights, key)}: expected 0 or more")
+    if not 0 <= s.distill.power < math.inf:
+        raise UserError(f"distill.power={s.distill.power}: expected a weight, 0 or more")
     if not 0 <= s.distill.huber < math.inf:
         raise UserError(f"distill.huber={s.distill.huber}: expected a width, or 0 for the squared difference")
     if not 0 <= s.distill.physics_from < 1:

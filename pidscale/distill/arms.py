@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pidscale.config import Settings
 from pidscale.diffusion.solvers import one_step
-from pidscale.distill.objectives import Physics, piddm
+from pidscale.distill.objectives import TERMS, Physics, piddm
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import MicroPlan
 from pidscale.engine.zero import Zero, ZeroSettings
@@ -44,25 +44,25 @@ class Arm:
 
     def gradients(self, eps_BCYX: Tensor, endpoint_BCYX: Tensor, timer: StepTimer) -> None:
         """All micro-steps of a global batch from this rank's noise and endpoints; parts of the loss are added up."""
-        batch = self.settings.distill.global_batch
+        d = self.settings.distill
         for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
             with timer.part("student"):
                 x = one_step(self.zero, eps_BCYX[index], self.teacher.noise.sigma_max)
             with timer.part("residual"):
-                loss, parts = piddm(x, endpoint_BCYX[index], self.physics, self.settings.distill.huber)
+                loss, parts = piddm(x, endpoint_BCYX[index], self.physics, d.huber, d.power)
             with timer.part("student"):
-                self.zero.backward((weight * loss).sum() / batch)
+                self.zero.backward((weight * loss).sum() / d.global_batch)
             for name, values in {"loss": loss, **parts}.items():
-                share = (weight * values.detach()).sum() / batch
+                share = (weight * values.detach()).sum() / d.global_batch
                 self.sums[name] = self.sums.get(name, torch.zeros_like(share)) + share
         self.steps += 1
 
     def take_means(self) -> dict[str, float]:
-        """Means over the global batches since the last call: loss, match, and the residuals as root mean squares."""
+        """Means over the global batches since the last call: loss, match, power, and the residuals as root mean squares."""
         values = self.mesh.sum(torch.stack(list(self.sums.values()))) / max(1, self.steps)
         means = dict(zip(self.sums, values.tolist(), strict=True))
         self.sums, self.steps = {}, 0
-        return {k: v if k in ("loss", "match") else v**0.5 for k, v in means.items()}
+        return {k: v**0.5 if k in TERMS else v for k, v in means.items()}
 
     def averaged(self) -> Denoiser:
         """A plain copy of the network with the averaged weights, on this rank's device."""

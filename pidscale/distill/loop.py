@@ -228,6 +228,7 @@ def _publish(
         "scales": scales,
         "gradient_to": d.gradient_to,
         "huber": d.huber,
+        "power": d.power,
     }
     contents = card(
         "student",

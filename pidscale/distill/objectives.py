@@ -9,6 +9,9 @@ samples, measured once and frozen, so that lambda is dimensionless and means the
 The match may be pseudo-Huber in place of squared: where noise leaves open on which side of a jump a point lies, a squared
 match is least at a value between the phases, which no field has; a linear tail keeps to the likelier one.
 
+A regression answers what noise leaves open with something between, which is flatter than any field. The match of powers holds
+each channel's mean square to the endpoint's, whatever the places of its features.
+
 The residual may move all channels, or the solution alone: then the inputs, whose law the equation says nothing about,
 stay as the teacher drew them, and the solution is drawn to them. Between the two, it may move the shape of the inputs and not
 their size: a flatter coefficient has a smaller residual whatever the solution, so that every student would pay with contrast.
@@ -87,19 +90,28 @@ def mismatch(x_BCYX: Tensor, endpoint_BCYX: Tensor, huber: float = 0.0) -> Tenso
     return squares.flatten(1).mean(dim=1)
 
 
-def piddm(
-    x_BCYX: Tensor, endpoint_BCYX: Tensor, physics: Physics | None, huber: float = 0.0
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss of each sample [B] and its parts: `match`, and the squared relative residual of each term.
+def power_mismatch(x_BCYX: Tensor, endpoint_BCYX: Tensor, sigma_data: float = 0.5) -> Tensor:
+    """Squared difference of each sample's mean squares relative to sigma_data^2, mean over channels, [B]."""
+    difference = (x_BCYX.square() - endpoint_BCYX.square()).mean(dim=(2, 3)) / sigma_data**2
+    return difference.square().mean(dim=1)
 
-    physics None is the lambda = 0 twin: distillation alone. huber: the width of `mismatch`.
+
+def piddm(
+    x_BCYX: Tensor, endpoint_BCYX: Tensor, physics: Physics | None, huber: float = 0.0, power: float = 0.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of each sample [B] and its parts: `match`, `power`, and the squared relative residual of each term.
+
+    physics None is the lambda = 0 twin: distillation alone. huber: width of `mismatch`. power: weight of `power_mismatch`.
     """
     match = mismatch(x_BCYX, endpoint_BCYX, huber)
+    parts, loss = {"match": match}, match
+    if power > 0:
+        parts["power"] = power_mismatch(x_BCYX, endpoint_BCYX)
+        loss = loss + power * parts["power"]
     if physics is None:
-        return match, {"match": match}
+        return loss, parts
     squares = physics.squares(x_BCYX)
-    loss = match
     for name, weight in physics.weights.items():
         if weight > 0:
             loss = loss + weight / physics.scales[name] * squares[name]
-    return loss, {"match": match, **squares}
+    return loss, parts | squares

@@ -80,6 +80,34 @@ def test_a_huber_match_keeps_a_jump_that_noise_leaves_open():
     assert best[0.0] == pytest.approx(0.4, abs=0.02) and best[0.03] > 0.95
 
 
+def test_the_match_of_powers_holds_what_regression_flattens(sample):
+    """Endpoints 1 or -1, seven to three, in places the noise leaves open: powers alone ask for fields of mean square 1."""
+    x, endpoint = sample[0].detach(), sample[1]
+    loss, parts = piddm(x, endpoint, None, 0.0, 0.3)
+    torch.testing.assert_close(loss, parts["match"] + 0.3 * parts["power"])
+    by_hand = [
+        [((a**2).mean() - (b**2).mean()) / 0.25 for a, b in zip(*p, strict=True)] for p in zip(x, endpoint, strict=True)
+    ]
+    torch.testing.assert_close(
+        parts["power"], torch.tensor([[float(v) for v in p] for p in by_hand]).square().mean(dim=1)
+    )
+    assert set(piddm(x, endpoint, physics(), 0.0, 0.3)[1]) == {"match", "power", *TERMS}
+
+    ends = torch.tensor([1.0] * 7 + [-1.0] * 3).reshape(10, 1, 1, 1).expand(10, 1, 4, 4)
+    candidates = torch.linspace(0, 1.2, 241)
+    flat, held = (
+        float(
+            candidates[
+                int(torch.stack([piddm(c.expand_as(ends), ends, None, 0.0, w)[0].sum() for c in candidates]).argmin())
+            ]
+        )
+        for w in (0.0, 1.0)
+    )
+    assert flat == pytest.approx(0.4, abs=0.02) and 0.9 < held < 1.01
+    shifted = endpoint.roll(3, dims=3)  # other places, same powers
+    assert float(piddm(shifted, endpoint, None, 0.0, 1.0)[1]["power"].max()) < 1e-10
+
+
 def test_the_residual_moves_the_solution_alone(sample):
     x, endpoint = sample
     match = gradient(piddm(x, endpoint, None)[0], x)
