@@ -1,11 +1,13 @@
 """Smooth fields of each equation with their exact continuous residual: what a scheme's order is measured on.
 
-One function an equation: (points) -> grid, fields float64 [1, C, Y, X], exact interior residual at the inner points [y, x].
+One function an equation: (size) -> equation, grid, fields float64 [1, C, Y, X], exact interior residual. Size is points a
+side, or for a scheme whose truncation is in time, frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +15,8 @@ import torch
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde import build_pde
-from pidscale.pde.base import Pde
+from pidscale.pde.base import Pde, Term
+from pidscale.pde.evolution import Evolution
 
 Made = tuple[Pde, Grid, torch.Tensor, torch.Tensor]
 
@@ -61,21 +64,93 @@ def _tensors(fields: list[np.ndarray], exact: np.ndarray) -> tuple[torch.Tensor,
     return torch.from_numpy(np.stack(fields)[None]), torch.from_numpy(exact[1:-1, 1:-1])
 
 
-CASES: dict[str, tuple[Callable[[int], Made], float]] = {  # and the order that the scheme states
-    "darcy": (darcy, 2.0),
-    "helmholtz": (helmholtz, 2.0),
-    "poisson": (poisson, 2.0),
+State = Callable[[float], np.ndarray]
+
+
+def _evolution(pde: Evolution, grid: Grid, state: State, rate: State) -> Made:
+    """Frames of a state [S, Y, X] that does not obey the equation, and by how much: its change less the mean of its rate."""
+    times, dt = np.arange(pde.frames) * pde.interval, pde.interval
+    nodes, weights = np.polynomial.legendre.leggauss(8)
+    frames = np.stack([state(t) for t in times])
+    means = [sum(w / 2 * rate(t + dt / 2 * (1 + x)) for x, w in zip(nodes, weights, strict=True)) for t in times[:-1]]
+    exact = (frames[1:] - frames[:-1]) / dt - np.stack(means)
+    return pde, grid, torch.from_numpy(frames.reshape(1, -1, *grid.shape)), torch.from_numpy(exact)
+
+
+def navier_stokes(frames: int) -> Made:
+    """w = cos(2 pi x + 2 t) + sin(4 pi y) cos(3 t), trigonometric, so that all truncation is in time."""
+    pde = build_pde("navier_stokes", {"frames": frames, "viscosity": 0.01})
+    assert isinstance(pde, Evolution)
+    grid = pde.grid(24)
+    y, x = np.arange(24)[:, None] / 24, np.arange(24)[None, :] / 24
+    a, b = 2 * np.pi, 4 * np.pi
+
+    def state(t: float) -> np.ndarray:
+        return (np.cos(a * x + 2 * t) + np.sin(b * y) * np.cos(3 * t))[None]
+
+    def rate(t: float) -> np.ndarray:
+        one, two = np.cos(a * x + 2 * t), np.sin(b * y) * np.cos(3 * t)
+        w_x, w_y = -a * np.sin(a * x + 2 * t) + 0 * y, b * np.cos(b * y) * np.cos(3 * t) + 0 * x
+        psi_x, psi_y = w_x / a**2, w_y / b**2
+        force = 0.1 * (np.sin(a * (x + y)) + np.cos(a * (x + y)))
+        return (force - 0.01 * (a**2 * one + b**2 * two) - (psi_y * w_x - psi_x * w_y))[None]
+
+    return _evolution(pde, grid, state, rate)
+
+
+def reaction_diffusion(points: int) -> Made:
+    """Cosines without flux through the edge, frames so close that the truncation is in space."""
+    params = {"frames": 21, "duration": 0.2, "diffusion_u": 0.05, "diffusion_v": 0.1}
+    pde = build_pde("reaction_diffusion", params)
+    assert isinstance(pde, Evolution)
+    grid = pde.grid(points)
+    centre = (np.arange(points) + 0.5) * 2 / points  # from the edge
+    y, x, half = centre[:, None], centre[None, :], np.pi / 2
+
+    def parts(t: float) -> tuple[np.ndarray, np.ndarray]:
+        return np.cos(half * x) * np.cos(2 * half * y) * np.exp(-t), np.cos(3 * half * x) * np.cos(half * y) * np.cos(t)
+
+    def state(t: float) -> np.ndarray:
+        return np.stack(parts(t))
+
+    def rate(t: float) -> np.ndarray:
+        u, v = parts(t)
+        spread_u, spread_v = -0.05 * 5 * half**2 * u, -0.1 * 10 * half**2 * v
+        return np.stack([spread_u + u - u**3 - 5e-3 - v, spread_v + u - v])
+
+    return _evolution(pde, grid, state, rate)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Fields of a size, the sizes to compare (each doubles the steps of the one before), the order the scheme states."""
+
+    make: Callable[[int], Made]
+    sizes: tuple[int, ...]
+    order: float
+
+
+NODES = (17, 33, 65)
+CASES: dict[str, Case | None] = {  # None: a scheme without truncation
+    "darcy": Case(darcy, NODES, 2.0),
+    "helmholtz": Case(helmholtz, NODES, 2.0),
+    "navier_stokes": Case(navier_stokes, (9, 17, 33), 4.0),
+    "poisson": Case(poisson, NODES, 2.0),
+    "reaction_diffusion": Case(reaction_diffusion, (16, 32, 64), 2.0),
+    "wave": None,
 }
 
 
-def observed_order(name: str, sizes: tuple[int, ...] = (17, 33, 65)) -> tuple[float, float]:
-    """The order at which the residual nears its continuous value over these grids, in l2 and in the dual norm."""
+def observed_order(name: str) -> tuple[float, float] | None:
+    """The order at which the residual nears its continuous value, in l2 and in the dual norm; None where it is exact."""
+    case = CASES[name]
+    if case is None:
+        return None
     errors = []
-    for points in sizes:
-        pde, grid, fields, exact = CASES[name][0](points)
+    for size in case.sizes:
+        pde, grid, fields, exact = case.make(size)
         term = pde.residual(Window(grid), fields)["interior"]
-        wrong = type(term)(term.values - exact, term.scale)
+        wrong = Term(term.values - exact, term.scale)
         errors.append([float(wrong.values.square().mean().sqrt()), float(pde.dual_square(wrong, grid).sqrt())])
-    halvings = np.log2((sizes[-1] - 1) / (sizes[0] - 1))
-    l2, dual = np.log2(np.array(errors[0]) / np.array(errors[-1])) / halvings
+    l2, dual = np.log2(np.array(errors[0]) / np.array(errors[-1])) / (len(case.sizes) - 1)
     return float(l2), float(dual)

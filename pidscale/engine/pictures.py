@@ -12,13 +12,14 @@ from torch import Tensor
 
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
-from pidscale.pde.base import Pde
+from pidscale.pde.base import Pde, shown_channels
 
 
 def residual_map(pde: Pde, grid: Grid, physical_BCYX: Tensor) -> Tensor:
-    """The interior residual relative to its scale, [B, y, x]."""
+    """The interior residual relative to its scale, [B, y, x]; its root mean square where it has more dims than these."""
     term = pde.residual(Window(grid), physical_BCYX)["interior"]
-    return term.values / term.scale
+    values = term.values / term.scale
+    return values if values.ndim == 3 else values.flatten(1, -3).square().mean(dim=1).sqrt()
 
 
 def field_figure(pde: Pde, grid: Grid, sets: Mapping[str, Tensor], count: int = 4) -> Figure:
@@ -26,7 +27,7 @@ def field_figure(pde: Pde, grid: Grid, sets: Mapping[str, Tensor], count: int = 
 
     The colour scale of a channel is that of the first set (the truth); residuals share a symmetric scale.
     """
-    names = [c.name for c in pde.channels] + ["residual"]
+    names = [pde.channels[i].name for i in shown_channels(pde)] + ["residual"]
     shown = {label: _layers(pde, grid, fields[:count]) for label, fields in sets.items()}
     rows = [(name, label) for name in names for label in shown]
     figure = Figure(figsize=(1.5 * count + 1.6, 1.45 * len(rows)), layout="constrained")

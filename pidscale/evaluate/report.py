@@ -16,6 +16,7 @@ from torch import Tensor
 from pidscale import metrics
 from pidscale.engine.pictures import field_figure
 from pidscale.generate.problem import Problem
+from pidscale.pde.base import shown_channels
 from pidscale.records.layout import write_atomic
 
 _COLUMNS = {
@@ -58,7 +59,7 @@ def write_report(
 relative to the equation's own scale: truth {first["residual_floor"]:.1e} (its floor), a null solution
 {first["residual_trivial"]:.2f}. Solution error compares the solution channel with a numerical solution of the generated
 input; smoothing cannot buy it. SWD floor {first["swd_floor"]:.4f}; SWD excess is what a method adds to it.</p>
-{_table(result["rows"], [c.name for c in pde.channels])}
+{_table(result["rows"], [pde.channels[i].name for i in shown_channels(pde)])}
 <h2>Fields and residuals</h2>{_image(field_figure(pde, problem.grid, shown, 5))}
 <h2>Spectra</h2>{_image(_spectra(problem, shown))}
 <h2>Error against network calls</h2>{_image(_against_nfe(result["rows"]))}
@@ -90,13 +91,14 @@ def _image(figure: Figure) -> str:
 
 
 def _spectra(problem: Problem, shown: dict[str, Tensor]) -> Figure:
-    names = [c.name for c in problem.pde.channels]
+    chosen = shown_channels(problem.pde)
+    names = [problem.pde.channels[i].name for i in chosen]
     figure = Figure(figsize=(4.6 * len(names), 3.4), layout="constrained")
-    for channel, axis in enumerate(figure.subplots(1, len(names), squeeze=False)[0]):
+    for name, channel, axis in zip(names, chosen, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
         for label, fields in shown.items():
             power = metrics.spectrum(problem.normaliser.encode(fields))[channel]
             axis.loglog(torch.arange(1, len(power)), power[1:], label=label)
-        axis.set_title(names[channel])
+        axis.set_title(name)
         axis.set_xlabel("wave number")
         axis.set_ylabel("power")
         axis.legend()

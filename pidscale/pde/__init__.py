@@ -9,12 +9,18 @@ from pidscale.config import UserError
 from pidscale.pde.base import Pde
 from pidscale.pde.darcy import Darcy
 from pidscale.pde.helmholtz import Helmholtz
+from pidscale.pde.navier_stokes import NavierStokes
 from pidscale.pde.poisson import Poisson
+from pidscale.pde.reaction_diffusion import ReactionDiffusion
+from pidscale.pde.wave import Wave
 
 PDES: dict[str, Callable[[Mapping[str, Any]], Pde]] = {
     "darcy": Darcy.from_params,
     "helmholtz": Helmholtz.from_params,
+    "navier_stokes": NavierStokes.from_params,
     "poisson": Poisson.from_params,
+    "reaction_diffusion": ReactionDiffusion.from_params,
+    "wave": Wave.from_params,
 }
 
 

@@ -71,7 +71,7 @@ class Pde(Protocol):
         ...
 
     def residual(self, window: Window, fields_BCYX: Tensor) -> dict[str, Term]:
-        """The residual's terms by name: `interior` and `boundary` at least. Differentiable; float32 or better."""
+        """The residual's terms by name: `interior`, and `boundary` where there is one. Differentiable; float32 or better."""
         ...
 
     def dual_square(self, term: Term, grid: Grid) -> Tensor:
@@ -101,6 +101,12 @@ def solution_indices(pde: Pde) -> list[int]:
     return [i for i, c in enumerate(pde.channels) if c.role == "solution"]
 
 
+def shown_channels(pde: Pde, most: int = 4) -> list[int]:
+    """Channel indices for tables and pictures: all of a few, the first, the last and some between of many frames."""
+    count = len(pde.channels)
+    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)}) if count > most else list(range(count))
+
+
 def shuffled(pde: Pde, fields_BCYX: Tensor) -> Tensor:
     """The inputs of each sample with the solution of the one before it: what a residual must tell from the truth too."""
     strangers = fields_BCYX.clone()
@@ -120,8 +126,11 @@ def residual_squares(pde: Pde, grid: Grid, fields_BCYX: Tensor) -> dict[str, Ten
         terms = pde.residual(window, fields)
         squares = {"dual": pde.dual_square(terms["interior"], grid)}
         for name, label in (("interior", "l2"), ("boundary", "boundary")):
-            total, count = window.square_sum(terms[name].values)
-            squares[label] = total / (count * terms[name].scale ** 2)
+            if name in terms:
+                total, count = window.square_sum(terms[name].values)
+                squares[label] = total / (count * terms[name].scale ** 2)
+            else:  # the operators hold the boundary: nothing can break it
+                squares[label] = fields.new_zeros(len(fields))
     return squares
 
 

@@ -45,3 +45,52 @@ def cosine_field(
 def cosine_rms(alpha: float, tau: float) -> float:
     """The root mean square of `cosine_field` over samples and domain, from its law alone."""
     return float(np.sqrt(np.sum(_amplitude(MODES, alpha, tau) ** 2)))
+
+
+WAVES = 32  # waves a side of a periodic field that carry random numbers: numbers below it, of both signs
+
+
+@lru_cache(maxsize=16)
+def _periodic_amplitude(alpha: float, tau: float) -> np.ndarray:
+    k = np.arange(-WAVES + 1, WAVES)
+    amplitude = tau ** (alpha - 1) * (4 * np.pi**2 * (k[:, None] ** 2 + k[None, :] ** 2) + tau**2) ** (-alpha / 2)
+    amplitude[WAVES - 1, WAVES - 1] = 0.0
+    return amplitude
+
+
+def periodic_field(
+    seed: int, stream: str, counter: int, shape: tuple[int, int], alpha: float, tau: float
+) -> np.ndarray:
+    """A zero-mean periodic field on the unit square, float64 [Y, X], root mean square 1 by its law.
+
+    Covariance (-lap + tau^2)^-alpha (the law of Li et al., Fourier Neural Operator, 2021, for vorticity), scaled. A coarse
+    grid keeps the low waves of the same draw; the highest wave of an even grid, which has no sign, is left out.
+    """
+    number = 2 * WAVES - 1
+    noise = seeds.normal(seed, stream, [counter], (2, number, number))[0].numpy().astype(np.float64)
+    amplitude = _periodic_amplitude(alpha, tau)
+    waves = amplitude * (noise[0] + 1j * noise[1]) / np.sqrt(np.sum(amplitude**2))
+    spectrum = np.zeros(shape, dtype=np.complex128)
+    top, right = (min(WAVES, (n + 1) // 2) for n in shape)
+    rows, columns = np.arange(-top + 1, top), np.arange(-right + 1, right)
+    spectrum[np.ix_(rows % shape[0], columns % shape[1])] = waves[np.ix_(rows + WAVES - 1, columns + WAVES - 1)]
+    return np.real(np.fft.ifft2(spectrum, norm="forward"))
+
+
+def cosine_cells(seed: int, stream: str, counter: int, shape: tuple[int, int], alpha: float, tau: float) -> np.ndarray:
+    """A zero-mean field at the cell centres of the unit square, float64 [Y, X], zero normal derivative at the edges.
+
+    The law of `cosine_field`, scaled to root mean square 1.
+    """
+    noise = seeds.normal(seed, stream, [counter], (1, MODES, MODES))[0, 0].numpy().astype(np.float64)
+    modes_y, modes_x = min(MODES, shape[0]), min(MODES, shape[1])
+    spectrum = (_amplitude(MODES, alpha, tau) * noise)[:modes_y, :modes_x]
+    return _cell_cosines(shape[0], modes_y) @ spectrum @ _cell_cosines(shape[1], modes_x).T / cosine_rms(alpha, tau)
+
+
+@lru_cache(maxsize=16)
+def _cell_cosines(points: int, modes: int) -> np.ndarray:
+    x = (np.arange(points) + 0.5) / points
+    matrix = np.cos(np.pi * np.arange(modes)[None, :] * x[:, None]) * np.sqrt(2.0)
+    matrix[:, 0] = 1.0
+    return matrix

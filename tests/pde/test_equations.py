@@ -10,9 +10,13 @@ from benchmarks.manufactured import CASES, observed_order
 from pidscale.metrics import residual_rms, solution_error
 from pidscale.ops.grid import Grid
 from pidscale.pde import PDES, build_pde
-from pidscale.pde.base import Pde, input_indices, residual_squares, shuffled, solution_indices
+from pidscale.pde.base import Pde, input_indices, residual_squares, shown_channels, shuffled, solution_indices
+from pidscale.pde.evolution import Evolution
 
 NAMES = sorted(PDES)
+IN_TIME = [name for name in NAMES if isinstance(build_pde(name), Evolution)]
+STEADY = [name for name in NAMES if name not in IN_TIME]
+TO_ROUNDING = [*STEADY, "wave"]  # whose generator and residual discretise alike: no truncation between them
 
 
 def truths(name: str, points: int, count: int = 8) -> tuple[Pde, Grid, torch.Tensor]:
@@ -29,11 +33,11 @@ def test_truth_is_far_below_nothing_and_strangers(name: str, points: int) -> Non
     truth, trivial, other = (residual_rms(pde, grid, f) for f in (stored, pde.trivial(stored), shuffled(pde, stored)))
     for norm in ("l2", "dual"):
         assert 0.3 < trivial[norm] < 3 and other[norm] > 0.3  # the scale is the equation's own size
-        assert truth[norm] <= 0.01 * min(trivial[norm], other[norm])
+        assert truth[norm] <= (0.1 if name in IN_TIME else 0.01) * min(trivial[norm], other[norm])
     assert truth["boundary"] <= 1e-6
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TO_ROUNDING)
 def test_generator_and_residual_agree_to_rounding(name: str) -> None:
     """They share no operator, so one wrong stencil cannot make them agree."""
     pde, grid, fields = truths(name, 48, 4)
@@ -42,8 +46,10 @@ def test_generator_and_residual_agree_to_rounding(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_residual_of_smooth_fields_falls_at_the_order_of_the_scheme(name: str) -> None:
-    for order in observed_order(name):
-        assert order == pytest.approx(CASES[name][1], abs=0.3)
+    case, found = CASES[name], observed_order(name)
+    assert (case is None) == (found is None) == (name == "wave")
+    if case and found:
+        assert found == pytest.approx((case.order, case.order), abs=0.3)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -54,12 +60,12 @@ def test_gradients_are_right(name: str) -> None:
     fields = torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
 
     def squares(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        found = residual_squares(pde, grid, x)
-        return tuple(found[k] for k in sorted(found))
+        return tuple(value for _, value in sorted(residual_squares(pde, grid, x).items()))
 
     assert torch.autograd.gradcheck(squares, (fields,))
-    for square in squares(fields):
-        assert torch.autograd.grad(square.sum(), fields, retain_graph=True)[0].abs().max() > 0
+    for key, square in zip(sorted(residual_squares(pde, grid, fields)), squares(fields), strict=True):
+        if key != "boundary" or name in STEADY:
+            assert torch.autograd.grad(square.sum(), fields, retain_graph=True)[0].abs().max() > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -68,6 +74,9 @@ def test_no_sample_moves_the_scale_or_another_sample(name: str) -> None:
     both = residual_squares(pde, grid, torch.cat([fields[:1], 50 * fields[1:] + 3]))
     for norm, values in residual_squares(pde, grid, fields[:1]).items():
         torch.testing.assert_close(both[norm][:1], values)
+    if name in IN_TIME:
+        assert both["boundary"].abs().max() == 0
+        return
     twice = residual_squares(pde, grid, pde.trivial(fields) + 1e-3)
     thrice = residual_squares(pde, grid, pde.trivial(fields) + 1e-3 * 3)
     assert (thrice["boundary"] / twice["boundary"]).numpy() == pytest.approx(9.0)
@@ -83,7 +92,7 @@ def test_half_precision_and_autocast_do_not_reach_the_residual(name: str) -> Non
         assert torch.equal(inside[norm], values) and values.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEADY)
 def test_white_noise_costs_the_dual_norm_little(name: str) -> None:
     """One part in a thousand at 128 points a side: the l2 residual weighs it by 1 / h^2, the dual norm as an error."""
     pde, grid, fields = truths(name, 128, 4)
@@ -94,7 +103,7 @@ def test_white_noise_costs_the_dual_norm_little(name: str) -> None:
     assert noisy["dual"] < 0.1 * trivial["dual"] and noisy["l2"] > 3 * noisy["dual"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEADY)
 def test_smoothing_buys_the_l2_residual_and_not_the_solution(name: str) -> None:
     pde, grid, fields = truths(name, 32)
     outputs = solution_indices(pde)
@@ -118,7 +127,9 @@ def test_a_sample_is_a_function_of_its_seed_and_counter(name: str) -> None:
     for other in (pde.sample(1, 8, grid)[0], pde.sample(2, 7, grid)[0]):
         assert not np.array_equal(one, other)
     solved, raised = pde.solve(one[input_indices(pde)], grid)
-    assert raised == 0 and np.array_equal(solved, one[solution_indices(pde)])
+    assert raised == 0
+    np.testing.assert_allclose(solved, one[solution_indices(pde)], rtol=0, atol=1e-12)
+    assert 2 <= len(shown_channels(pde)) <= 4 and shown_channels(pde)[-1] == len(pde.channels) - 1
 
 
 @pytest.mark.parametrize("name", NAMES)

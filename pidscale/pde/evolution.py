@@ -1,0 +1,141 @@
+"""What equations in time share: frames of a state at even intervals are the channels, the first frame is the input.
+
+Residuals are those of every interval, relative to the residual of a state that stands still: the score of nothing is 1.
+Knows no files, no models and no ranks.
+Shapes: frames_BFSYX, F frames of S species; the joint field [B, F S, Y, X] has the species of a frame side by side.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pidscale.ops.grid import Grid
+from pidscale.ops.spectral import dual_square_periodic, dual_square_zero_flux
+from pidscale.ops.window import Window
+from pidscale.pde.base import Channel, Term
+
+TYPICAL_POINTS, TYPICAL_SAMPLES = 32, 32  # grid and samples that the scale is measured on
+
+
+@dataclass(frozen=True)
+class Evolution(ABC):
+    """Frames of one or more species. duration: time from the first frame to the last."""
+
+    name: str
+    species: tuple[str, ...]
+    frames: int
+    duration: float
+
+    @property
+    def interval(self) -> float:
+        """Time between frames."""
+        return self.duration / (self.frames - 1)
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """Frames in order, `SPECIES_NN`; those of the first frame are the input."""
+        return tuple(
+            Channel(f"{species}_{frame:02d}", "1", "input" if frame == 0 else "solution")
+            for frame in range(self.frames)
+            for species in self.species
+        )
+
+    @property
+    def residual_scale(self) -> float:
+        """The residual of a state that stands still, RMS over a fixed set of initial states: of the parameters alone."""
+        return standing_scales(self)[0]
+
+    @abstractmethod
+    def grid(self, points: int) -> Grid:
+        """The grid with `points` points a side."""
+
+    @abstractmethod
+    def params_dict(self) -> dict[str, Any]:
+        """The parameters as plain JSON values."""
+
+    @abstractmethod
+    def initial(self, seed: int, counter: int, grid: Grid) -> np.ndarray:
+        """An initial state, float64 [S, Y, X], a function of (seed, counter)."""
+
+    @abstractmethod
+    def integrate(self, initial: np.ndarray, grid: Grid) -> np.ndarray:
+        """The frames that follow from an initial state [S, Y, X], itself first: float64 [F, S, Y, X]."""
+
+    @abstractmethod
+    def interval_residual(self, frames_BFSYX: Tensor, grid: Grid) -> Tensor:
+        """The residual of every interval, [B, F - 1, S, Y, X]; interval n is what frame n + 1 obeys."""
+
+    def sample(self, seed: int, counter: int, grid: Grid) -> tuple[np.ndarray, dict[str, Any]]:
+        """One truth, float64 [F S, Y, X]."""
+        frames = self.integrate(self.initial(seed, counter, grid), grid)
+        return frames.reshape(-1, *grid.shape), {}
+
+    def solve(self, inputs: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
+        """The later frames [(F - 1) S, Y, X] of an initial state [S, Y, X]; every state is legal."""
+        frames = self.integrate(np.asarray(inputs, dtype=np.float64), grid)
+        return frames[1:].reshape(-1, *grid.shape), 0
+
+    def _frames(self, fields_BCYX: Tensor) -> Tensor:
+        return fields_BCYX.unflatten(1, (self.frames, len(self.species)))
+
+    def residual(self, window: Window, fields_BCYX: Tensor) -> dict[str, Term]:
+        """The residual of every interval [B, F - 1, S, Y, X]; the boundary is in the operators and has no term."""
+        values = self.interval_residual(self._frames(fields_BCYX), window.grid)
+        return {"interior": Term(values, self.residual_scale)}
+
+    def dual_square(self, term: Term, grid: Grid) -> Tensor:
+        """Squared dual norm [B] in space, mean over intervals and species, relative to that of a state that stands still."""
+        return _dual_square(term.values, grid) / standing_scales(self)[1] ** 2
+
+    def trivial(self, fields_BCYX: Tensor) -> Tensor:
+        """The initial state at all times."""
+        return fields_BCYX[:, : len(self.species)].repeat(1, self.frames, 1, 1)
+
+    def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid) -> Tensor:
+        """Steps of steepest descent of the squared residual over the frames after the first, each of the best length.
+
+        (Jacobi sweeps, which smooth in space, would carry errors on from frame to frame.)
+        """
+        fields, first = fields_BCYX.detach().clone(), len(self.species)
+
+        def residual(x: Tensor) -> Tensor:
+            return self.interval_residual(self._frames(x), grid).flatten(1)
+
+        for _ in range(sweeps):
+            with torch.enable_grad():
+                x = fields.requires_grad_()
+                before = residual(x)
+                (down,) = torch.autograd.grad(0.5 * before.square().sum(), x)
+            down[:, :first] = 0
+            fields, before = fields.detach(), before.detach()
+            small = 1e-3 * fields.square().mean().sqrt() / down.square().mean().sqrt().clamp_min(1e-30)
+            change = (before - residual(fields - small * down)) / small
+            best = (before * change).sum(dim=1) / change.square().sum(dim=1).clamp_min(1e-30)
+            fields = fields - best[:, None, None, None] * down
+        return fields
+
+    def phase_error(self, fields_BCYX: Tensor) -> Tensor | None:
+        """None: there are no phases."""
+        return None
+
+
+def _dual_square(values_BNSYX: Tensor, grid: Grid) -> Tensor:
+    dual = dual_square_periodic if grid.kind == "periodic" else dual_square_zero_flux
+    return dual(values_BNSYX.flatten(0, 2), grid.spacing).reshape(len(values_BNSYX), -1).mean(dim=1)
+
+
+@lru_cache(maxsize=64)
+def standing_scales(pde: Evolution) -> tuple[float, float]:
+    """RMS and dual RMS of the residual of states that stand still, over a fixed set of initial states."""
+    grid = pde.grid(TYPICAL_POINTS)
+    states = np.stack([pde.initial(0, 2**50 + i, grid) for i in range(TYPICAL_SAMPLES)])
+    frames = torch.from_numpy(states)[:, None].repeat(1, pde.frames, 1, 1, 1)
+    values = pde.interval_residual(frames, grid)
+    return float(values.square().mean().sqrt()), float(_dual_square(values, grid).mean().sqrt())

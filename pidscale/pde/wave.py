@@ -1,0 +1,104 @@
+"""The wave equation: a membrane that is let go.
+
+    u_tt = c^2 lap u   on the periodic unit square,   u_t = 0 at t = 0
+
+    u   displacement, 11 frames from t = 0 to 1
+
+Its waves turn each at its own rate, u_k(t) = cos(c |k| t) u_k(0), so three frames and the first step obey, exactly,
+
+    (u_k[n + 1] - 2 cos(c |k| dt) u_k[n] + u_k[n - 1]) / dt^2 = 0,   2 (u_k[1] - cos(c |k| dt) u_k[0]) / dt^2 = 0
+
+which is the residual: no truncation. (Plain second differences of 11 frames would leave 0.9 of the scale.) The factor 2 makes
+both forms near u_tt - c^2 lap u. Units: all dimensionless. Initial states: Gaussian fields, covariance (-lap + 36)^-4, root
+mean square 1.
+
+Terms: `interior`, of every interval; scale: that of a membrane at rest in its initial shape. The state is periodic by its
+operators, so there is no boundary term. Knows no files, no models and no ranks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pidscale.config import UserError
+from pidscale.ops.grid import Grid
+from pidscale.ops.spectral import wave_numbers
+from pidscale.pde.base import check_params
+from pidscale.pde.evolution import Evolution
+from pidscale.pde.random_fields import periodic_field
+
+
+@dataclass(frozen=True)
+class WaveParams:
+    """speed: c, above 0, at most 10. duration: of all frames. frames: 4 or more. alpha, tau: the law of the initial state."""
+
+    speed: float = 1.0
+    duration: float = 1.0
+    frames: int = 11
+    alpha: float = 4.0
+    tau: float = 6.0
+
+
+@dataclass(frozen=True)
+class Wave(Evolution):
+    """u_tt = c^2 lap u, periodic, from rest."""
+
+    params: WaveParams = WaveParams()
+
+    @classmethod
+    def from_params(cls, given: Mapping[str, Any]) -> Wave:
+        """Build from plain values. Raises UserError for an unknown parameter, a wrong type or a wrong range."""
+        p = WaveParams(**check_params("wave", asdict(WaveParams()), given))
+        if not 0 < p.speed <= 10:
+            raise UserError(f"pde.params.speed={p.speed}: expected more than 0, at most 10")
+        check_evolution(p.duration, p.frames, p.alpha, p.tau)
+        return cls("wave", ("displacement",), p.frames, p.duration, p)
+
+    def params_dict(self) -> dict[str, Any]:
+        """The parameters as plain JSON values."""
+        return asdict(self.params)
+
+    def grid(self, points: int) -> Grid:
+        """The periodic unit square, `points` points a side."""
+        return Grid((points, points), (1.0, 1.0), "periodic", "periodic")
+
+    def initial(self, seed: int, counter: int, grid: Grid) -> np.ndarray:
+        """A smooth displacement, [1, Y, X]."""
+        return periodic_field(seed, "wave/initial", counter, grid.shape, self.params.alpha, self.params.tau)[None]
+
+    def integrate(self, initial: np.ndarray, grid: Grid) -> np.ndarray:
+        """Every wave at its own rate, [F, 1, Y, X]."""
+        from pidscale.pde.solve.periodic import standing_waves
+
+        return standing_waves(initial[0], self.params.speed, np.arange(self.frames) * self.interval, grid.extent)[
+            :, None
+        ]
+
+    def interval_residual(self, frames_BFSYX: Tensor, grid: Grid) -> Tensor:
+        """The first step, then three frames at a time, [B, F - 1, 1, Y, X]."""
+        u, dt = frames_BFSYX, self.interval
+        ky, kx = wave_numbers(grid.shape, grid.extent, u)
+        turn = 1 - torch.cos(self.params.speed * dt * (ky**2 + kx**2).sqrt())
+        turned = torch.fft.irfft2(turn * torch.fft.rfft2(u[:, :-1]), s=grid.shape)  # u - cos(c |k| dt) u
+        first = 2 * ((u[:, 1:2] - u[:, :1]) + turned[:, :1])
+        later = ((u[:, 2:] - u[:, 1:-1]) - (u[:, 1:-1] - u[:, :-2])) + 2 * turned[:, 1:]
+        return torch.cat([first, later], dim=1) / dt**2
+
+
+def check_evolution(duration: float, frames: int, alpha: float, tau: float) -> None:
+    """Raise UserError for frames or a law of initial states that no equation in time can use."""
+    if not 0 < duration <= 100:
+        raise UserError(f"pde.params.duration={duration}: expected more than 0, at most 100")
+    if not 4 <= frames <= 101:
+        raise UserError(f"pde.params.frames={frames}: expected 4 to 101")
+    if not 1 < alpha < math.inf:
+        raise UserError(f"pde.params.alpha={alpha}: expected more than 1, or the initial state has no finite size")
+    if not 0 < tau < math.inf:
+        raise UserError(f"pde.params.tau={tau}: expected more than 0")

@@ -1,0 +1,208 @@
+"""Equations in time: generators against independent integration, the parts of their residuals, and what stands still."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+
+from pidscale.config import UserError
+from pidscale.metrics import residual_rms
+from pidscale.ops.evolution import interval_means, one_step_residual
+from pidscale.pde import build_pde
+from pidscale.pde.evolution import Evolution, standing_scales
+from pidscale.pde.random_fields import cosine_cells, periodic_field
+from pidscale.pde.solve.periodic import standing_waves, vortices
+
+NAMES = ["navier_stokes", "reaction_diffusion", "wave"]
+
+
+def evolution(name: str, **params: object) -> Evolution:
+    pde = build_pde(name, params)
+    assert isinstance(pde, Evolution)
+    return pde
+
+
+# ---- time
+
+
+@pytest.mark.parametrize("power", [0, 1, 2, 3])
+def test_interval_means_of_cubics_are_exact(power: int) -> None:
+    times = torch.linspace(0.5, 1.7, 7, dtype=torch.float64)
+    primitive = times ** (power + 1) / (power + 1)
+    expected = (primitive[1:] - primitive[:-1]) / 0.2
+    torch.testing.assert_close(interval_means((times**power)[None])[0], expected)
+
+
+def test_a_step_is_its_change_less_its_mean_rate() -> None:
+    times = torch.linspace(0, 1, 6, dtype=torch.float64)
+    assert one_step_residual((times**3)[None], (3 * times**2)[None], 0.2).abs().max() < 1e-12
+    torch.testing.assert_close(
+        one_step_residual(times[None], torch.zeros(1, 6).double(), 0.2), torch.ones(1, 5).double()
+    )
+
+
+# ---- generators, each against other numerics
+
+
+def test_vortices_follow_an_integrator_that_knows_no_tricks() -> None:
+    """The same equation written with derivatives by Fourier matrices, integrated by scipy to 1e-10."""
+    n, nu = 16, 0.01
+    w0 = periodic_field(0, "t", 0, (n, n), 6.0, 6.0)
+    phase = 2 * np.pi * np.add.outer(np.arange(n) / n, np.arange(n) / n)
+    force = 0.1 * (np.sin(phase) + np.cos(phase))
+    k = 2 * np.pi * np.fft.fftfreq(n, 1 / n)
+    back = np.fft.ifft(np.eye(n), axis=0)
+    derive = np.real(back @ np.diag(1j * np.where(np.arange(n) == n // 2, 0, k)) @ np.fft.fft(np.eye(n), axis=0))
+    second = np.real(back @ np.diag(-(k**2)) @ np.fft.fft(np.eye(n), axis=0))
+    laplacian = np.kron(second, np.eye(n)) + np.kron(np.eye(n), second)
+    stream = np.linalg.pinv(-laplacian, rcond=1e-10)
+    low = np.abs(k) < 2 * np.pi * n / 3
+    mask = np.outer(low, low)
+
+    def cut(field: np.ndarray) -> np.ndarray:
+        return np.real(np.fft.ifft2(mask * np.fft.fft2(field)))
+
+    def rate(_: float, flat: np.ndarray) -> np.ndarray:
+        w = flat.reshape(n, n)
+        psi = (stream @ flat).reshape(n, n)
+        carried = (derive @ psi) * (w @ derive.T) - (psi @ derive.T) * (derive @ w)
+        return (cut(force - carried) + nu * (laplacian @ flat).reshape(n, n)).ravel()
+
+    times = np.array([0.0, 0.3, 0.6])
+    expected = solve_ivp(rate, (0, 0.6), cut(w0).ravel(), "DOP853", times, rtol=1e-10, atol=1e-12).y.T
+    found = vortices(cut(w0), nu, force, times)
+    assert np.abs(found.reshape(3, -1) - expected).max() < 1e-6 * np.abs(expected).max()
+    assert np.abs(found[2] - found[0]).max() > 0.05  # something happened
+
+
+def test_reaction_and_diffusion_follow_an_integrator_on_ghost_cells() -> None:
+    pde = evolution("reaction_diffusion", frames=4, duration=1.0, diffusion_u=0.02, diffusion_v=0.05)
+    grid = pde.grid(12)
+    start = 0.5 * np.stack([cosine_cells(0, s, 0, grid.shape, 3.0, 6.0) for s in ("u", "v")])
+
+    def rate(_: float, flat: np.ndarray) -> np.ndarray:
+        s = flat.reshape(2, 12, 12)
+        g = np.pad(s, ((0, 0), (1, 1), (1, 1)), mode="edge")
+        spread = (g[:, 2:, 1:-1] + g[:, :-2, 1:-1] + g[:, 1:-1, 2:] + g[:, 1:-1, :-2] - 4 * s) * 36.0
+        u, v = s
+        return np.stack([0.02 * spread[0] + u - u**3 - 5e-3 - v, 0.05 * spread[1] + u - v]).ravel()
+
+    times = np.linspace(0, 1, 4)
+    expected = solve_ivp(rate, (0, 1), start.ravel(), "DOP853", times, rtol=1e-10, atol=1e-12).y.T
+    assert np.abs(pde.integrate(start, grid).reshape(4, -1) - expected).max() < 1e-5
+
+
+def test_waves_are_the_limit_of_leaping_frogs() -> None:
+    """Second differences in space and time near the exact waves at second order."""
+    errors = []
+    for n in (16, 32, 64):
+        x = np.arange(n) / n
+        u0 = np.add.outer(np.cos(2 * np.pi * x), np.sin(4 * np.pi * x)) + np.outer(np.sin(2 * np.pi * x), np.ones(n))
+        ratio = 0.25  # speed dt / h
+
+        def spread(u: np.ndarray) -> np.ndarray:
+            return sum(np.roll(u, s, a) for s in (1, -1) for a in (0, 1)) - 4 * u
+
+        before, now = u0, u0 + ratio**2 / 2 * spread(u0)
+        for _ in range(round(0.375 * n / ratio) - 1):
+            before, now = now, 2 * now - before + ratio**2 * spread(now)
+        errors.append(np.abs(standing_waves(u0, 1.0, np.array([0.375]))[0] - now).max())
+    assert np.log2(errors[1] / errors[2]) == pytest.approx(2.0, abs=0.3)
+
+
+# ---- residuals
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_standing_still_scores_one(name: str) -> None:
+    pde = evolution(name)
+    grid = pde.grid(32)
+    fields = torch.from_numpy(np.stack([pde.sample(7, i, grid)[0] for i in range(24)]))
+    trivial = residual_rms(pde, grid, pde.trivial(fields))
+    assert trivial["l2"] == pytest.approx(1.0, abs=0.25) and trivial["dual"] == pytest.approx(1.0, abs=0.3)
+    assert pde.residual_scale == standing_scales(pde)[0] > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_frame_is_bound(name: str) -> None:
+    """A single frame that is off is seen, whichever it is: no residual skips one, as central differences would."""
+    pde = evolution(name)
+    grid = pde.grid(24)
+    fields = torch.from_numpy(pde.sample(0, 0, grid)[0][None])
+    floor, size, species = residual_rms(pde, grid, fields)["l2"], 0.05 * fields.std(), len(pde.species)
+    for frame in range(pde.frames):
+        wrong = fields.clone()
+        wrong[:, frame * species : (frame + 1) * species] += size * torch.sin(6.28 * torch.arange(24) / 24)
+        assert residual_rms(pde, grid, wrong)["l2"] > max(3 * floor, 0.01), frame
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smoothing_lowers_the_residual_and_leaves_the_first_frame(name: str) -> None:
+    pde = evolution(name)
+    grid = pde.grid(24)
+    fields = torch.from_numpy(pde.sample(0, 0, grid)[0][None])
+    species = len(pde.species)
+    wrong = fields.clone()
+    wrong[:, species:] += 0.1 * fields.std() * torch.randn(fields[:, species:].shape, dtype=fields.dtype)
+    smooth = pde.smooth(wrong, 3, grid)
+    assert residual_rms(pde, grid, smooth)["l2"] < 0.7 * residual_rms(pde, grid, wrong)["l2"]
+    assert torch.equal(smooth[:, :species], fields[:, :species])
+
+
+def test_a_wave_turns_with_its_own_speed_only() -> None:
+    right, wrong = evolution("wave"), evolution("wave", speed=1.1)
+    grid = right.grid(32)
+    fields = torch.from_numpy(right.sample(0, 0, grid)[0][None])
+    assert residual_rms(right, grid, fields)["l2"] < 1e-10 < 0.05 < residual_rms(wrong, grid, fields)["l2"]
+
+
+def test_end_points_alone_would_not_do() -> None:
+    """Why eleven frames: with four, the truncation of the same flow is many times as large."""
+    floors = []
+    for frames in (4, 11):
+        pde = evolution("navier_stokes", frames=frames)
+        grid = pde.grid(32)
+        fields = torch.from_numpy(np.stack([pde.sample(0, i, grid)[0] for i in range(2)]))
+        floors.append(residual_rms(pde, grid, fields)["l2"])
+    assert floors[0] > 3 * floors[1]
+
+
+# ---- laws of the initial states
+
+
+@pytest.mark.parametrize("draw", [periodic_field, cosine_cells])
+def test_initial_fields_have_unit_size_and_no_mean(draw) -> None:
+    fields = np.stack([draw(0, "law", i, (32, 32), 3.0, 10.0) for i in range(200)])
+    assert np.sqrt(np.mean(fields**2)) == pytest.approx(1.0, rel=0.1)
+    assert np.abs(fields.mean(axis=(1, 2))).max() < 1e-12
+
+
+def test_a_coarse_periodic_grid_keeps_the_waves_of_the_same_draw() -> None:
+    coarse, fine = (periodic_field(1, "s", 5, (n, n), 4.0, 6.0) for n in (65, 130))
+    np.testing.assert_allclose(fine[::2, ::2], coarse, atol=1e-12)
+    few, many = (periodic_field(1, "s", 5, (n, n), 4.0, 6.0) for n in (32, 64))
+    assert np.corrcoef(few.ravel(), many[::2, ::2].ravel())[0, 1] > 0.9999
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "words"),
+    [
+        ("wave", {"speed": 0.0}, "pde.params.speed=0.0"),
+        ("wave", {"frames": 3}, "pde.params.frames=3"),
+        ("wave", {"frames": 11.0}, "pde.params.frames=11.0"),
+        ("wave", {"duration": float("inf")}, "pde.params.duration=inf"),
+        ("navier_stokes", {"viscosity": 0.0}, "pde.params.viscosity=0.0"),
+        ("navier_stokes", {"force": float("nan")}, "pde.params.force=nan"),
+        ("navier_stokes", {"alpha": 1.0}, "pde.params.alpha=1.0"),
+        ("navier_stokes", {"tau": 0.0}, "pde.params.tau=0.0"),
+        ("reaction_diffusion", {"diffusion_v": -1.0}, "pde.params.diffusion_v=-1.0"),
+        ("reaction_diffusion", {"source": 3.0}, "pde.params.source=3.0"),
+        ("reaction_diffusion", {"warm_up": -1.0}, "pde.params.warm_up=-1.0"),
+    ],
+)
+def test_bad_parameters_are_one_line(name: str, params: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError) as raised:
+        build_pde(name, params)
+    assert words in str(raised.value) and "\n" not in str(raised.value)
