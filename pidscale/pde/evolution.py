@@ -7,6 +7,7 @@ Shapes: frames_BFSYX, F frames of S species; the joint field [B, F S, Y, X] has 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
@@ -77,10 +78,16 @@ class Evolution(ABC):
         frames = self.integrate(self.initial(seed, counter, grid), grid)
         return frames.reshape(-1, *grid.shape), {}
 
+    @property
+    def largest(self) -> float:
+        """The largest size of a state that is solved: a generated one beyond it is cut to it, and integrators stay stable."""
+        return math.inf
+
     def solve(self, inputs: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
-        """The later frames [(F - 1) S, Y, X] of an initial state [S, Y, X]; every state is legal."""
-        frames = self.integrate(np.asarray(inputs, dtype=np.float64), grid)
-        return frames[1:].reshape(-1, *grid.shape), 0
+        """The later frames [(F - 1) S, Y, X] of an initial state [S, Y, X]; points beyond `largest` are cut and counted."""
+        state = np.asarray(inputs, dtype=np.float64)
+        frames = self.integrate(np.clip(state, -self.largest, self.largest), grid)
+        return frames[1:].reshape(-1, *grid.shape), int((np.abs(state) > self.largest).sum())
 
     def _frames(self, fields_BCYX: Tensor) -> Tensor:
         return fields_BCYX.unflatten(1, (self.frames, len(self.species)))

@@ -65,6 +65,11 @@ class NavierStokes(Evolution):
         check_evolution(p.duration, p.frames, p.alpha, p.tau)
         return cls("navier_stokes", ("vorticity",), p.frames, p.duration, p)
 
+    @property
+    def largest(self) -> float:
+        """10.0: ten times the law of the initial states."""
+        return 10.0
+
     def params_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""
         return asdict(self.params)

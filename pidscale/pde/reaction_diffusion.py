@@ -70,6 +70,11 @@ class ReactionDiffusion(Evolution):
         check_evolution(p.duration, p.frames, p.alpha, p.tau)
         return cls("reaction_diffusion", ("activator", "inhibitor"), p.frames, p.duration, p)
 
+    @property
+    def largest(self) -> float:
+        """3.0: beyond it the cubic term outruns any fixed step."""
+        return 3.0
+
     def params_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""
         return asdict(self.params)

@@ -169,6 +169,18 @@ def test_end_points_alone_would_not_do() -> None:
     assert floors[0] > 3 * floors[1]
 
 
+@pytest.mark.parametrize("name", ["navier_stokes", "reaction_diffusion"])
+def test_a_wild_state_is_cut_counted_and_solved(name: str) -> None:
+    """What an untrained generator draws must not end a report."""
+    pde = evolution(name)
+    grid = pde.grid(16)
+    wild = pde.initial(0, 0, grid)
+    wild[:, 3, 4:7] = (50.0, -1e3, 1e30)
+    frames, cut = pde.solve(wild, grid)
+    assert cut == 3 * len(pde.species) and np.isfinite(frames).all()
+    assert np.array_equal(frames, pde.solve(np.clip(wild, -pde.largest, pde.largest), grid)[0])
+
+
 # ---- laws of the initial states
 
 
