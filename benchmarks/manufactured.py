@@ -70,11 +70,17 @@ State = Callable[[float], np.ndarray]
 def _evolution(pde: Evolution, grid: Grid, state: State, rate: State) -> Made:
     """Frames of a state [S, Y, X] that does not obey the equation, and by how much: its change less the mean of its rate."""
     times, dt = np.arange(pde.frames) * pde.interval, pde.interval
-    nodes, weights = np.polynomial.legendre.leggauss(8)
     frames = np.stack([state(t) for t in times])
-    means = [sum(w / 2 * rate(t + dt / 2 * (1 + x)) for x, w in zip(nodes, weights, strict=True)) for t in times[:-1]]
-    exact = (frames[1:] - frames[:-1]) / dt - np.stack(means)
+    exact = (frames[1:] - frames[:-1]) / dt - _means(rate, times)
     return pde, grid, torch.from_numpy(frames.reshape(1, -1, *grid.shape)), torch.from_numpy(exact)
+
+
+def _means(rate: State, times: np.ndarray) -> np.ndarray:
+    """The mean of a rate over each interval, by eight Gauss points."""
+    nodes, weights = np.polynomial.legendre.leggauss(8)
+    dt = times[1] - times[0]
+    inner = [(w / 2, dt / 2 * (1 + x)) for x, w in zip(nodes, weights, strict=True)]
+    return np.stack([np.sum([w * rate(t + part) for w, part in inner], axis=0) for t in times[:-1]])
 
 
 def navier_stokes(frames: int) -> Made:
@@ -121,6 +127,26 @@ def reaction_diffusion(points: int) -> Made:
     return _evolution(pde, grid, state, rate)
 
 
+def burgers(points: int) -> Made:
+    """u = sin(2 pi x + 2 t) + cos(4 pi x) cos(5 t): trigonometric, so that all truncation is in time, over `points` rows."""
+    pde = build_pde("burgers")
+    grid = pde.grid(points)
+    x, a, dt = np.arange(points) / points, 2 * np.pi, grid.spacing[0]
+    times = np.linspace(0, 1, points)
+
+    def state(t: float) -> np.ndarray:
+        return np.sin(a * x + 2 * t) + np.cos(2 * a * x) * np.cos(5 * t)
+
+    def rate(t: float) -> np.ndarray:
+        slope = a * np.cos(a * x + 2 * t) - 2 * a * np.sin(2 * a * x) * np.cos(5 * t)
+        bend = -(a**2) * np.sin(a * x + 2 * t) - 4 * a**2 * np.cos(2 * a * x) * np.cos(5 * t)
+        return 0.01 * bend - state(t) * slope
+
+    rows = np.stack([state(t) for t in times])
+    exact = (rows[1:] - rows[:-1]) / dt - _means(rate, times)
+    return pde, grid, torch.from_numpy(rows[None, None]), torch.from_numpy(exact)
+
+
 @dataclass(frozen=True)
 class Case:
     """Fields of a size, the sizes to compare (each doubles the steps of the one before), the order the scheme states."""
@@ -132,6 +158,7 @@ class Case:
 
 NODES = (17, 33, 65)
 CASES: dict[str, Case | None] = {  # None: a scheme without truncation
+    "burgers": Case(burgers, NODES, 4.0),
     "darcy": Case(darcy, NODES, 2.0),
     "helmholtz": Case(helmholtz, NODES, 2.0),
     "navier_stokes": Case(navier_stokes, (9, 17, 33), 4.0),

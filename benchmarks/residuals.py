@@ -26,6 +26,7 @@ from pidscale.pde import PDES, build_pde
 from pidscale.pde.base import Pde, residual_squares, shuffled
 
 WRONG: dict[str, dict[str, Any]] = {  # the parameters that a wrong-parameter field is made with
+    "burgers": {"viscosity": 0.015},
     "darcy": {"source": 1.1},
     "helmholtz": {"wavenumber": 2.0},
     "navier_stokes": {"viscosity": 2e-3},
@@ -52,7 +53,7 @@ def row(name: str, points: int, samples: int) -> dict[str, Any]:
         "floor64": fields,
         "floor32": stored,
         "trivial": pde.trivial(stored),
-        "shuffled": shuffled(pde, stored),
+        "shuffled": shuffled(pde, grid, stored),
         "mean_field": stored.mean(dim=0, keepdim=True).expand_as(stored),
         "noise": fields * noise,
         "wrong_parameter": truths(build_pde(name, WRONG[name]), grid, samples) if WRONG[name] else None,

@@ -102,10 +102,10 @@ def spectrum_error(x_NCYX: Tensor, truth_NCYX: Tensor) -> float:
     return float(ratio.log().abs().mean())
 
 
-def solution_error(u_NCYX: Tensor, solved_NCYX: Tensor) -> float:
-    """Mean over samples of |u - S(input)| / |S(input)|, physical solution channels; the primary figure."""
-    difference = (u_NCYX - solved_NCYX).double().flatten(1).norm(dim=1)
-    return float((difference / solved_NCYX.double().flatten(1).norm(dim=1)).mean())
+def solution_error(u: Tensor, solved: Tensor) -> float:
+    """Mean over samples of |u - S(input)| / |S(input)|, physical solution values [N, ...]; the primary figure."""
+    difference = (u - solved).double().flatten(1).norm(dim=1)
+    return float((difference / solved.double().flatten(1).norm(dim=1)).mean())
 
 
 def nearest(x_NCYX: Tensor, training_NCYX: Tensor, chunk: int = 256) -> Tensor:

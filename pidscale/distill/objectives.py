@@ -29,7 +29,7 @@ from torch import Tensor
 from pidscale.config import LambdaSettings
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.ops.grid import Grid
-from pidscale.pde.base import Pde, input_indices, residual_squares
+from pidscale.pde.base import Pde, residual_squares, solution_mask
 
 TERMS = ("l2", "dual", "boundary")
 
@@ -48,10 +48,10 @@ class Physics:
     def squares(self, x_BCYX: Tensor) -> dict[str, Tensor]:
         """Squared relative residuals [B] by term, of fields in the units of the model."""
         if self.gradient_to != "all":
-            inputs = torch.zeros(x_BCYX.shape[1], dtype=torch.bool, device=x_BCYX.device)
-            inputs[input_indices(self.pde)] = True
-            held = x_BCYX.detach() if self.gradient_to == "solution" else of_constant_size(x_BCYX)
-            x_BCYX = torch.where(inputs[None, :, None, None], held, x_BCYX)
+            moves = solution_mask(self.pde, self.grid).to(x_BCYX.device)
+            inputs = x_BCYX.masked_fill(moves, 0.0)
+            held = inputs.detach() if self.gradient_to == "solution" else of_constant_size(inputs)
+            x_BCYX = torch.where(moves, x_BCYX, held)
         return residual_squares(self.pde, self.grid, self.normaliser.decode(x_BCYX))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pidscale.diffusion.solvers import calls
 from pidscale.ops.grid import Grid
-from pidscale.pde.base import Pde, input_indices, shuffled, solution_indices
+from pidscale.pde.base import Pde, shuffled
 from pidscale.student.load import Generator
 
 SWEEPS = 3
@@ -34,10 +34,9 @@ class Made:
 
 
 def solutions(pde: Pde, grid: Grid, fields_NCYX: Tensor) -> tuple[Tensor, int]:
-    """The generator's own numerical solutions of the inputs of each field, and how many input points were made legal."""
-    inputs = fields_NCYX[:, input_indices(pde)].double().numpy()
-    solved = [pde.solve(one, grid) for one in inputs]
-    return torch.from_numpy(np.stack([u for u, _ in solved])), sum(raised for _, raised in solved)
+    """Each field with the generator's own numerical solution of its input, and how many input points were made legal."""
+    solved = [pde.solve(one, grid) for one in fields_NCYX.double().numpy()]
+    return torch.from_numpy(np.stack([fields for fields, _ in solved])), sum(raised for _, raised in solved)
 
 
 def _timed(make: Callable[[Tensor], Tensor], eps_NCYX: Tensor, batch: int) -> tuple[Tensor, float]:
@@ -69,15 +68,14 @@ def smoothed(made: Made, name: str, pde: Pde, grid: Grid) -> Made:
     return Made(name, fields, made.nfe, made.ms_per_sample + cost, made.train_seconds)
 
 
-def solved(made: Made, pde: Pde, grid: Grid, solution_NCYX: Tensor, ms: float) -> Made:
+def solved(made: Made, solved_NCYX: Tensor, ms: float) -> Made:
     """Generated inputs with their numerical solution: what a solver adds to a generator of inputs."""
-    fields = made.fields_NCYX.clone()
-    fields[:, solution_indices(pde)] = solution_NCYX.to(fields.dtype)
+    fields = solved_NCYX.to(made.fields_NCYX.dtype)
     return Made("sample-then-solve", fields, made.nfe, made.ms_per_sample + ms, made.train_seconds)
 
 
-def references(pde: Pde, truth_NCYX: Tensor) -> Iterator[Made]:
+def references(pde: Pde, grid: Grid, truth_NCYX: Tensor) -> Iterator[Made]:
     """The truths themselves, the same with a null solution, and inputs with the solution of another."""
-    sets = {"truth": truth_NCYX, "trivial": pde.trivial(truth_NCYX), "shuffled": shuffled(pde, truth_NCYX)}
+    sets = {"truth": truth_NCYX, "trivial": pde.trivial(truth_NCYX), "shuffled": shuffled(pde, grid, truth_NCYX)}
     for name, fields in sets.items():
         yield Made(name, fields, 0, 0.0, 0.0)

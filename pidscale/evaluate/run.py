@@ -20,7 +20,7 @@ from pidscale.evaluate import methods
 from pidscale.evaluate.methods import Made
 from pidscale.evaluate.report import write_report
 from pidscale.generate.problem import Problem, open_problem
-from pidscale.pde.base import solution_indices
+from pidscale.pde.base import solution_mask
 from pidscale.records.layout import write_atomic
 from pidscale.records.read import ShardSet
 from pidscale.student import artifact
@@ -70,11 +70,11 @@ def reference(settings: Settings, problem: Problem) -> Reference:
 
 
 def row(made: Made, against: Reference, solved: Tensor) -> dict[str, Any]:
-    """One row of the report. solved: the numerical solutions of the method's own inputs."""
+    """One row of the report. solved: the method's own inputs with their numerical solutions."""
     problem = against.problem
     pde, grid = problem.pde, problem.grid
     residual = metrics.residual_rms(pde, grid, made.fields_NCYX)
-    phase = pde.phase_error(made.fields_NCYX)
+    phase, mask = pde.phase_error(made.fields_NCYX), solution_mask(pde, grid)
     x = problem.normaliser.encode(made.fields_NCYX)
     return {
         "method": made.name,
@@ -86,7 +86,7 @@ def row(made: Made, against: Reference, solved: Tensor) -> dict[str, Any]:
         "residual_floor_dual": against.residual_floor["dual"],
         "residual_trivial": against.residual_trivial["l2"],
         "residual_trivial_dual": against.residual_trivial["dual"],
-        "solution_error": metrics.solution_error(made.fields_NCYX[:, solution_indices(pde)], solved),
+        "solution_error": metrics.solution_error(made.fields_NCYX[:, mask], solved[:, mask]),
         "phase_error": None if phase is None else float(phase.mean()),
         **metrics.distribution_row(x, against.x_truth_NCYX, [against.swd_floor], [c.name for c in pde.channels]),
         "nearest_training": float(metrics.nearest(x, against.training_NCYX).median()),
@@ -119,12 +119,12 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
         made[one.name] = one
         began = time.perf_counter()
         if one.name in ("truth", "trivial", "shuffled"):
-            solved = against.truth_NCYX[:, solution_indices(problem.pde)]
+            solved = against.truth_NCYX
         elif not one.name.endswith("+smooth3"):  # smoothing leaves the inputs, and so their solutions, as they are
             solved, raised[one.name] = methods.solutions(problem.pde, problem.grid, one.fields_NCYX)
         if one.name == "student":
             cost = (time.perf_counter() - began) / e.samples * 1e3
-            rows.append(row(methods.solved(one, problem.pde, problem.grid, solved, cost), against, solved))
+            rows.append(row(methods.solved(one, solved, cost), against, solved))
         rows.append(row(one, against, solved))
     progress(total, total, "")
     meta = {"versions": versions(), "device": str(device), "threads": torch.get_num_threads()}
@@ -153,7 +153,7 @@ def _methods(
 ) -> Iterator[Made]:
     """Every method, in the order of the report."""
     pde, grid, batch = problem.pde, problem.grid, settings.evaluate.batch
-    yield from methods.references(pde, against.truth_NCYX)
+    yield from methods.references(pde, grid, against.truth_NCYX)
     for steps in sorted(settings.evaluate.teacher_steps):
         best = methods.generate(f"teacher-heun-{steps}", teacher, eps, batch, steps)
         yield best

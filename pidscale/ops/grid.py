@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-KINDS = ("node", "cell", "periodic")
+KINDS = ("node", "cell", "periodic", "strip")
 BOUNDARIES = ("dirichlet", "zero_flux", "periodic")
 
 
@@ -18,7 +18,8 @@ class Grid:
     """A uniform rectangular grid.
 
     shape: points (Y, X). extent: lengths (Ly, Lx), dimensionless unless the equation says otherwise.
-    kind: `node` (points on both ends), `cell` (centres) or `periodic` (no repeated end point).
+    kind: `node` (points on both ends), `cell` (centres), `periodic` (no repeated end point), or `strip` (rows are times, the
+    first and the last included; periodic along each).
     """
 
     shape: tuple[int, int]
@@ -29,16 +30,16 @@ class Grid:
     def __post_init__(self) -> None:
         if self.kind not in KINDS or self.boundary not in BOUNDARIES:
             raise ValueError(f"grid kind {self.kind!r} / boundary {self.boundary!r}: expected {KINDS} / {BOUNDARIES}")
-        if (self.kind == "periodic") != (self.boundary == "periodic"):
-            raise ValueError("a periodic grid has a periodic boundary, and no other grid has one")
+        if (self.kind in ("periodic", "strip")) != (self.boundary == "periodic"):
+            raise ValueError("a periodic grid or strip has a periodic boundary, and no other grid has one")
         if min(self.shape) < 4:
             raise ValueError(f"grid shape {self.shape}: at least 4 points a side")
 
     @property
     def spacing(self) -> tuple[float, float]:
         """Distance of neighbouring points (hy, hx)."""
-        less = 1 if self.kind == "node" else 0
-        return self.extent[0] / (self.shape[0] - less), self.extent[1] / (self.shape[1] - less)
+        less = {"node": (1, 1), "strip": (1, 0)}.get(self.kind, (0, 0))
+        return self.extent[0] / (self.shape[0] - less[0]), self.extent[1] / (self.shape[1] - less[1])
 
     def describe(self) -> dict[str, Any]:
         """The grid as plain JSON values: shape, extent, kind, boundary."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from pidscale.config import UserError
 from pidscale.pde.base import Pde
+from pidscale.pde.burgers import Burgers
 from pidscale.pde.darcy import Darcy
 from pidscale.pde.helmholtz import Helmholtz
 from pidscale.pde.navier_stokes import NavierStokes
@@ -15,6 +16,7 @@ from pidscale.pde.reaction_diffusion import ReactionDiffusion
 from pidscale.pde.wave import Wave
 
 PDES: dict[str, Callable[[Mapping[str, Any]], Pde]] = {
+    "burgers": Burgers.from_params,
     "darcy": Darcy.from_params,
     "helmholtz": Helmholtz.from_params,
     "navier_stokes": NavierStokes.from_params,

@@ -66,8 +66,13 @@ class Pde(Protocol):
         """One truth: float64 [C, Y, X] in physical units and its own parameters; a function of (seed, counter)."""
         ...
 
-    def solve(self, inputs: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
-        """Numerical solution [Cs, Y, X] for one input [Ci, Y, X], and how many input points had to be made legal."""
+    @property
+    def given_rows(self) -> int:
+        """First rows of a solution channel that are input: 1 where rows are times and the first one is the initial state."""
+        ...
+
+    def solve(self, fields: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
+        """One joint field [C, Y, X] with its solution replaced by a numerical one, and how many points were made legal."""
         ...
 
     def residual(self, window: Window, fields_BCYX: Tensor) -> dict[str, Term]:
@@ -101,18 +106,23 @@ def solution_indices(pde: Pde) -> list[int]:
     return [i for i, c in enumerate(pde.channels) if c.role == "solution"]
 
 
+def solution_mask(pde: Pde, grid: Grid) -> Tensor:
+    """Which values of a joint field are solution, bool [C, Y, X]; all others are input."""
+    mask = torch.zeros(len(pde.channels), *grid.shape, dtype=torch.bool)
+    mask[solution_indices(pde), pde.given_rows :] = True
+    return mask
+
+
 def shown_channels(pde: Pde, most: int = 4) -> list[int]:
     """Channel indices for tables and pictures: all of a few, the first, the last and some between of many frames."""
     count = len(pde.channels)
     return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)}) if count > most else list(range(count))
 
 
-def shuffled(pde: Pde, fields_BCYX: Tensor) -> Tensor:
+def shuffled(pde: Pde, grid: Grid, fields_BCYX: Tensor) -> Tensor:
     """The inputs of each sample with the solution of the one before it: what a residual must tell from the truth too."""
-    strangers = fields_BCYX.clone()
-    outputs = solution_indices(pde)
-    strangers[:, outputs] = fields_BCYX[:, outputs].roll(1, dims=0)
-    return strangers
+    mask = solution_mask(pde, grid).to(fields_BCYX.device)
+    return torch.where(mask, fields_BCYX.roll(1, dims=0), fields_BCYX)
 
 
 def residual_squares(pde: Pde, grid: Grid, fields_BCYX: Tensor) -> dict[str, Tensor]:

@@ -81,6 +81,11 @@ class Darcy:
         return asdict(self.params)
 
     @property
+    def given_rows(self) -> int:
+        """None: inputs and solution are channels of their own."""
+        return 0
+
+    @property
     def residual_scale(self) -> float:
         """The size of the source."""
         return abs(self.params.source)
@@ -105,17 +110,16 @@ class Darcy:
         p = self.params
         field = cosine_field(seed, "darcy/permeability", counter, grid.shape, p.alpha, p.tau)
         a = np.where(field >= 0, p.high, p.low) if p.variant == "two_phase" else np.exp(field)
-        solution, _ = self.solve(a[None], grid)
-        return np.concatenate([a[None], solution]), {}
+        return self.solve(a[None], grid)[0], {}
 
-    def solve(self, inputs: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
-        """Pressure [1, Y, X] of a permeability [1, Y, X]; points below the legal floor are raised to it and counted."""
+    def solve(self, fields: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
+        """The permeability with its pressure, [2, Y, X]; points below the legal floor are raised to it and counted."""
         from pidscale.pde.solve.elliptic import solve_diffusion
 
-        a = np.asarray(inputs[0], dtype=np.float64)
+        a = np.asarray(fields[0], dtype=np.float64)
         raised = int((a < self.lowest).sum())
         pressure = solve_diffusion(np.maximum(a, self.lowest), np.full(grid.shape, self.params.source), grid.extent)
-        return pressure[None], raised
+        return np.stack([a, pressure]), raised
 
     def residual(self, window: Window, fields_BCYX: Tensor) -> dict[str, Term]:
         """div(a grad u) + f at interior nodes [B, Y - 2, X - 2], and u on the edge [B, 2 (Y + X) - 4]."""

@@ -49,6 +49,11 @@ class ShiftedPoisson:
     channels: tuple[Channel, ...] = (Channel("source", "1", "input"), Channel("solution", "1", "solution"))
 
     @property
+    def given_rows(self) -> int:
+        """None: inputs and solution are channels of their own."""
+        return 0
+
+    @property
     def residual_scale(self) -> float:
         """The size of the source, 1 by its law."""
         return 1.0
@@ -65,14 +70,14 @@ class ShiftedPoisson:
     def sample(self, seed: int, counter: int, grid: Grid) -> tuple[np.ndarray, dict[str, Any]]:
         """One truth (f, u), float64 [2, Y, X]; the source is the same field at every resolution."""
         source = cosine_field(seed, self.stream, counter, grid.shape, self.alpha, self.tau)
-        source = source / cosine_rms(self.alpha, self.tau)
-        return np.concatenate([source[None], self.solve(source[None], grid)[0]]), {}
+        return self.solve(source[None] / cosine_rms(self.alpha, self.tau), grid)[0], {}
 
-    def solve(self, inputs: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
-        """Solution [1, Y, X] of a source [1, Y, X]; every source is legal."""
+    def solve(self, fields: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
+        """The source with its solution, [2, Y, X]; every source is legal."""
         from pidscale.pde.solve.sine import solve_shifted_poisson
 
-        return solve_shifted_poisson(np.asarray(inputs[0], dtype=np.float64), self.shift, grid.extent)[None], 0
+        source = np.asarray(fields[0], dtype=np.float64)
+        return np.stack([source, solve_shifted_poisson(source, self.shift, grid.extent)]), 0
 
     def residual(self, window: Window, fields_BCYX: Tensor) -> dict[str, Term]:
         """lap u + shift u - f at interior nodes [B, Y - 2, X - 2], and u on the edge [B, 2 (Y + X) - 4]."""

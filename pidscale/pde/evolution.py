@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -49,6 +50,11 @@ class Evolution(ABC):
         )
 
     @property
+    def given_rows(self) -> int:
+        """None: the initial state is a channel of its own."""
+        return 0
+
+    @property
     def residual_scale(self) -> float:
         """The residual of a state that stands still, RMS over a fixed set of initial states: of the parameters alone."""
         return standing_scales(self)[0]
@@ -83,11 +89,12 @@ class Evolution(ABC):
         """The largest size of a state that is solved: a generated one beyond it is cut to it, and integrators stay stable."""
         return math.inf
 
-    def solve(self, inputs: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
-        """The later frames [(F - 1) S, Y, X] of an initial state [S, Y, X]; points beyond `largest` are cut and counted."""
-        state = np.asarray(inputs, dtype=np.float64)
+    def solve(self, fields: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
+        """The initial state with the frames that follow, [F S, Y, X]; points beyond `largest` are cut to it and counted."""
+        state = np.asarray(fields[: len(self.species)], dtype=np.float64)
         frames = self.integrate(np.clip(state, -self.largest, self.largest), grid)
-        return frames[1:].reshape(-1, *grid.shape), int((np.abs(state) > self.largest).sum())
+        frames[0] = state
+        return frames.reshape(-1, *grid.shape), int((np.abs(state) > self.largest).sum())
 
     def _frames(self, fields_BCYX: Tensor) -> Tensor:
         return fields_BCYX.unflatten(1, (self.frames, len(self.species)))
@@ -106,31 +113,36 @@ class Evolution(ABC):
         return fields_BCYX[:, : len(self.species)].repeat(1, self.frames, 1, 1)
 
     def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid) -> Tensor:
-        """Steps of steepest descent of the squared residual over the frames after the first, each of the best length.
+        """Steps of steepest descent of the squared residual over the frames after the first.
 
         (Jacobi sweeps, which smooth in space, would carry errors on from frame to frame.)
         """
-        fields, first = fields_BCYX.detach().clone(), len(self.species)
-
-        def residual(x: Tensor) -> Tensor:
-            return self.interval_residual(self._frames(x), grid).flatten(1)
-
-        for _ in range(sweeps):
-            with torch.enable_grad():
-                x = fields.requires_grad_()
-                before = residual(x)
-                (down,) = torch.autograd.grad(0.5 * before.square().sum(), x)
-            down[:, :first] = 0
-            fields, before = fields.detach(), before.detach()
-            small = 1e-3 * fields.square().mean().sqrt() / down.square().mean().sqrt().clamp_min(1e-30)
-            change = (before - residual(fields - small * down)) / small
-            best = (before * change).sum(dim=1) / change.square().sum(dim=1).clamp_min(1e-30)
-            fields = fields - best[:, None, None, None] * down
-        return fields
+        free = torch.ones_like(fields_BCYX)
+        free[:, : len(self.species)] = 0
+        return descend(lambda x: self.interval_residual(self._frames(x), grid), fields_BCYX, free, sweeps)
 
     def phase_error(self, fields_BCYX: Tensor) -> Tensor | None:
         """None: there are no phases."""
         return None
+
+
+def descend(residual: Callable[[Tensor], Tensor], fields: Tensor, free: Tensor, steps: int) -> Tensor:
+    """Steps of steepest descent of a squared residual [B, ...], each of the best length for its sample.
+
+    free: 1 where values may move, 0 elsewhere.
+    """
+    fields = fields.detach().clone()
+    for _ in range(steps):
+        with torch.enable_grad():
+            x = fields.requires_grad_()
+            before = residual(x).flatten(1)
+            (down,) = torch.autograd.grad(0.5 * before.square().sum(), x)
+        fields, before, down = fields.detach(), before.detach(), down * free
+        small = 1e-3 * fields.square().mean().sqrt() / down.square().mean().sqrt().clamp_min(1e-30)
+        change = (before - residual(fields - small * down).flatten(1)) / small
+        best = (before * change).sum(dim=1) / change.square().sum(dim=1).clamp_min(1e-30)
+        fields = fields - best[:, None, None, None] * down
+    return fields
 
 
 def _dual_square(values_BNSYX: Tensor, grid: Grid) -> Tensor:

@@ -77,6 +77,21 @@ def periodic_field(
     return np.real(np.fft.ifft2(spectrum, norm="forward"))
 
 
+def periodic_line(seed: int, stream: str, counter: int, points: int, alpha: float, tau: float) -> np.ndarray:
+    """A zero-mean periodic function on the unit interval, float64 [X], root mean square 1 by its law.
+
+    Covariance (-d2/dx2 + tau^2)^-alpha, scaled; coarse grids keep the low waves of the same draw.
+    """
+    noise = seeds.normal(seed, stream, [counter], (2, 1, WAVES))[0, :, 0, 1:].numpy().astype(np.float64)
+    k = np.arange(1, WAVES)
+    amplitude = (4 * np.pi**2 * k**2 + tau**2) ** (-alpha / 2)
+    waves = amplitude * (noise[0] - 1j * noise[1]) / np.sqrt(np.sum(amplitude**2))
+    spectrum = np.zeros(points // 2 + 1, dtype=np.complex128)
+    top = min(WAVES, (points + 1) // 2)
+    spectrum[1:top] = waves[: top - 1]
+    return np.fft.irfft(spectrum / 2, points, norm="forward")
+
+
 def cosine_cells(seed: int, stream: str, counter: int, shape: tuple[int, int], alpha: float, tau: float) -> np.ndarray:
     """A zero-mean field at the cell centres of the unit square, float64 [Y, X], zero normal derivative at the edges.
 

@@ -10,11 +10,20 @@ from benchmarks.manufactured import CASES, observed_order
 from pidscale.metrics import residual_rms, solution_error
 from pidscale.ops.grid import Grid
 from pidscale.pde import PDES, build_pde
-from pidscale.pde.base import Pde, input_indices, residual_squares, shown_channels, shuffled, solution_indices
+from pidscale.pde.base import (
+    Pde,
+    input_indices,
+    residual_squares,
+    shown_channels,
+    shuffled,
+    solution_indices,
+    solution_mask,
+)
+from pidscale.pde.burgers import Burgers
 from pidscale.pde.evolution import Evolution
 
 NAMES = sorted(PDES)
-IN_TIME = [name for name in NAMES if isinstance(build_pde(name), Evolution)]
+IN_TIME = [name for name in NAMES if isinstance(build_pde(name), (Burgers, Evolution))]
 STEADY = [name for name in NAMES if name not in IN_TIME]
 TO_ROUNDING = [*STEADY, "wave"]  # whose generator and residual discretise alike: no truncation between them
 
@@ -25,12 +34,15 @@ def truths(name: str, points: int, count: int = 8) -> tuple[Pde, Grid, torch.Ten
     return pde, grid, torch.from_numpy(np.stack([pde.sample(3, i, grid)[0] for i in range(count)]))
 
 
-@pytest.mark.parametrize("points", [32, 64])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "points"), [(n, p) for n in NAMES for p in ((64, 128) if n == "burgers" else (32, 64))]
+)
 def test_truth_is_far_below_nothing_and_strangers(name: str, points: int) -> None:
     pde, grid, fields = truths(name, points)
     stored = fields.float()  # as shards hold it
-    truth, trivial, other = (residual_rms(pde, grid, f) for f in (stored, pde.trivial(stored), shuffled(pde, stored)))
+    truth, trivial, other = (
+        residual_rms(pde, grid, f) for f in (stored, pde.trivial(stored), shuffled(pde, grid, stored))
+    )
     for norm in ("l2", "dual"):
         assert 0.3 < trivial[norm] < 3 and other[norm] > 0.3  # the scale is the equation's own size
         assert truth[norm] <= (0.1 if name in IN_TIME else 0.01) * min(trivial[norm], other[norm])
@@ -126,10 +138,12 @@ def test_a_sample_is_a_function_of_its_seed_and_counter(name: str) -> None:
     assert np.array_equal(one, pde.sample(1, 7, grid)[0])
     for other in (pde.sample(1, 8, grid)[0], pde.sample(2, 7, grid)[0]):
         assert not np.array_equal(one, other)
-    solved, raised = pde.solve(one[input_indices(pde)], grid)
-    assert raised == 0
-    np.testing.assert_allclose(solved, one[solution_indices(pde)], rtol=0, atol=1e-12)
-    assert 2 <= len(shown_channels(pde)) <= 4 and shown_channels(pde)[-1] == len(pde.channels) - 1
+    mask = solution_mask(pde, grid).numpy()
+    solved, raised = pde.solve(np.where(mask, 7.0, one), grid)
+    assert raised == 0 and mask.any() and np.array_equal(solved[~mask], one[~mask])
+    # a solver that starts from a coarse row does not know the finer one that the truth came from
+    np.testing.assert_allclose(solved, one, rtol=0, atol=0.01 if name == "burgers" else 1e-12)
+    assert 1 <= len(shown_channels(pde)) <= 4 and shown_channels(pde)[-1] == len(pde.channels) - 1
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,8 +12,8 @@ from pidscale.metrics import residual_rms
 from pidscale.ops.evolution import interval_means, one_step_residual
 from pidscale.pde import build_pde
 from pidscale.pde.evolution import Evolution, standing_scales
-from pidscale.pde.random_fields import cosine_cells, periodic_field
-from pidscale.pde.solve.periodic import standing_waves, vortices
+from pidscale.pde.random_fields import cosine_cells, periodic_field, periodic_line
+from pidscale.pde.solve.periodic import burgers, standing_waves, vortices
 
 NAMES = ["navier_stokes", "reaction_diffusion", "wave"]
 
@@ -75,6 +75,35 @@ def test_vortices_follow_an_integrator_that_knows_no_tricks() -> None:
     found = vortices(cut(w0), nu, force, times)
     assert np.abs(found.reshape(3, -1) - expected).max() < 1e-6 * np.abs(expected).max()
     assert np.abs(found[2] - found[0]).max() > 0.05  # something happened
+
+
+def test_burgers_follows_an_integrator_on_central_differences() -> None:
+    """Fourth-order central differences on 512 points, integrated by scipy; ours on 256."""
+    fine = periodic_line(0, "t", 0, 512, 4.0, 7.0)
+
+    def rate(_: float, u: np.ndarray) -> np.ndarray:
+        first = (8 * (np.roll(u, -1) - np.roll(u, 1)) - (np.roll(u, -2) - np.roll(u, 2))) * 512 / 12
+        second = (16 * (np.roll(u, -1) + np.roll(u, 1)) - (np.roll(u, -2) + np.roll(u, 2)) - 30 * u) * 512**2 / 12
+        return 0.02 * second - u * first
+
+    times = np.array([0.0, 0.2, 0.4])
+    expected = solve_ivp(rate, (0, 0.4), fine, "LSODA", times, rtol=1e-8, atol=1e-10).y.T[:, ::2]
+    assert np.abs(burgers(fine[::2], 0.02, times) - expected).max() < 2e-4
+
+
+def test_a_burgers_field_is_solved_from_its_first_row_and_every_row_is_bound() -> None:
+    pde = build_pde("burgers")
+    grid = pde.grid(64)
+    truth = pde.sample(0, 3, grid)[0]
+    wild = truth.copy()
+    wild[0, 0, :2] = (1e3, -50.0)
+    solved, cut = pde.solve(wild, grid)
+    assert cut == 2 and np.isfinite(solved).all() and np.array_equal(solved[0, 0], wild[0, 0])
+    fields = torch.from_numpy(truth[None])
+    for row in (0, 1, 31, 63):
+        wrong = fields.clone()
+        wrong[0, 0, row] += 0.05 * torch.sin(6.28 * torch.arange(64) / 64)
+        assert residual_rms(pde, grid, wrong)["l2"] > 3 * residual_rms(pde, grid, fields)["l2"], row
 
 
 def test_reaction_and_diffusion_follow_an_integrator_on_ghost_cells() -> None:
@@ -177,8 +206,9 @@ def test_a_wild_state_is_cut_counted_and_solved(name: str) -> None:
     wild = pde.initial(0, 0, grid)
     wild[:, 3, 4:7] = (50.0, -1e3, 1e30)
     frames, cut = pde.solve(wild, grid)
-    assert cut == 3 * len(pde.species) and np.isfinite(frames).all()
-    assert np.array_equal(frames, pde.solve(np.clip(wild, -pde.largest, pde.largest), grid)[0])
+    species = len(pde.species)
+    assert cut == 3 * species and np.isfinite(frames).all() and np.array_equal(frames[:species], wild)
+    assert np.array_equal(frames[species:], pde.solve(np.clip(wild, -pde.largest, pde.largest), grid)[0][species:])
 
 
 # ---- laws of the initial states

@@ -60,3 +60,30 @@ def vortices(
             w = half * (half * (w + step / 6 * a) + step / 3 * (b + c)) + step / 6 * d
         frames.append(np.real(np.fft.ifft2(w)))
     return np.stack(frames)
+
+
+def burgers(initial: np.ndarray, viscosity: float, times: np.ndarray, longest: float = 0.004) -> np.ndarray:
+    """u_t + u u_x = viscosity u_xx on the unit interval, float64 [T, X] at `times` (the first is the initial one's).
+
+    Runge-Kutta of order 4 after an exact factor for the viscous term, in conservation form, with the 2/3 rule.
+    """
+    points = len(initial)
+    k = 2 * np.pi * np.fft.rfftfreq(points, 1 / points)
+    kept = k < 2 * np.pi * points / 3
+
+    def rate(u: np.ndarray) -> np.ndarray:
+        return -0.5j * k * kept * np.fft.rfft(np.fft.irfft(u, points) ** 2)
+
+    frames, u = [initial], kept * np.fft.rfft(initial)
+    for start, stop in itertools.pairwise(times):
+        count = max(1, int(np.ceil((stop - start) / longest - 1e-9)))
+        step = (stop - start) / count
+        half = np.exp(-viscosity * k**2 * step / 2)
+        for _ in range(count):
+            a = rate(u)
+            b = rate(half * (u + step / 2 * a))
+            c = rate(half * u + step / 2 * b)
+            d = rate(half * (half * u + step * c))
+            u = half * (half * (u + step / 6 * a) + step / 3 * (b + c)) + step / 6 * d
+        frames.append(np.fft.irfft(u, points))
+    return np.stack(frames)
