@@ -110,6 +110,7 @@ def _check_same(folder, names):
         assert all(torch.isfinite(w).all() for w in first.values())
         cards = [json.loads((run / name / "card.json").read_text()) for run in (whole, broken)]
         seconds = [card["metrics"].pop("train_seconds") for card in cards]
+        assert len({card.pop("sha256") for card in cards}) == 2  # they cover the seconds too
         assert cards[0] == cards[1] and all(s > 0 for s in seconds)
         made = load_student(whole / name)
         assert torch.isfinite(made.sample(2)["pressure"]).all()
