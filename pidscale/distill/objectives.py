@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -48,11 +49,16 @@ class Physics:
     def squares(self, x_BCYX: Tensor) -> dict[str, Tensor]:
         """Squared relative residuals [B] by term, of fields in the units of the model."""
         if self.gradient_to != "all":
-            moves = solution_mask(self.pde, self.grid).to(x_BCYX.device)
+            moves = _solution(self.pde, self.grid, x_BCYX.device)
             inputs = x_BCYX.masked_fill(moves, 0.0)
             held = inputs.detach() if self.gradient_to == "solution" else of_constant_size(inputs)
             x_BCYX = torch.where(moves, x_BCYX, held)
         return residual_squares(self.pde, self.grid, self.normaliser.decode(x_BCYX))
+
+
+@lru_cache(maxsize=8)
+def _solution(pde: Pde, grid: Grid, device: torch.device) -> Tensor:
+    return solution_mask(pde, grid).to(device)
 
 
 def of_constant_size(x_BCYX: Tensor) -> Tensor:

@@ -53,43 +53,56 @@ def _cosine_matrix(n: int, dtype: torch.dtype, device: str) -> Tensor:
     return matrix.to(dtype=dtype, device=device)
 
 
+@lru_cache(maxsize=32)
+def _inverse_eigenvalues(
+    kind: str, shape: tuple[int, int], spacing: tuple[float, float], dtype: torch.dtype, device: str
+) -> Tensor:
+    """1 / mu of -lap_h over the modes of a zero-flux or a periodic field [Y, X or X // 2 + 1], 0 for the zero mode."""
+    if kind == "zero_flux":
+        angles = [math.pi / (2 * n) * torch.arange(n, dtype=torch.float64) for n in shape]
+    else:
+        angles = [math.pi * torch.fft.fftfreq(shape[0], dtype=torch.float64)]
+        angles += [math.pi * torch.fft.rfftfreq(shape[1], dtype=torch.float64)]
+    along_y, along_x = ((2.0 / h * angle.sin()) ** 2 for angle, h in zip(angles, spacing, strict=True))
+    mu = along_y[:, None] + along_x[None, :]
+    inverse = torch.where(mu > 0, 1.0 / mu.clamp_min(1e-300), 0.0)
+    if kind == "periodic":  # columns that stand for two, of both signs
+        inverse[:, 1 : (shape[1] + 1) // 2] *= 2.0
+    return inverse.to(dtype=dtype, device=device)
+
+
 def dual_square_zero_flux(field_BYX: Tensor, spacing: tuple[float, float]) -> Tensor:
     """Squared dual norm per sample divided by the number of points, [B], of cells with zero flux at their ends.
 
-    The zero mode, which has no dual norm, is left out: `mean_square` is its own measure.
+    The zero mode, which has no dual norm, is left out.
     """
     height, width = field_BYX.shape[-2:]
     kind, device = field_BYX.dtype, str(field_BYX.device)
     modes = _cosine_matrix(height, kind, device) @ field_BYX @ _cosine_matrix(width, kind, device).T
-    sizes = [(2.0 / h * torch.sin(math.pi / (2 * n) * torch.arange(n, dtype=torch.float64))) ** 2
-             for n, h in ((height, spacing[0]), (width, spacing[1]))]  # fmt: skip
-    return _over_eigenvalues(modes.square(), sizes[0][:, None] + sizes[1][None, :], height * width)
+    inverse = _inverse_eigenvalues("zero_flux", (height, width), spacing, kind, device)
+    return (modes.square() * inverse).flatten(1).mean(dim=1)
 
 
 def dual_square_periodic(field_BYX: Tensor, spacing: tuple[float, float]) -> Tensor:
     """Squared dual norm per sample divided by the number of points, [B], of a periodic field; the zero mode is left out."""
     height, width = field_BYX.shape[-2:]
     power = torch.fft.rfft2(field_BYX, norm="ortho").abs().square()
-    twice = torch.full((width // 2 + 1,), 2.0, dtype=power.dtype, device=power.device)  # columns that stand for two
-    twice[0] = 1.0
-    if width % 2 == 0:
-        twice[-1] = 1.0
-    ky = torch.fft.fftfreq(height, dtype=torch.float64)
-    kx = torch.fft.rfftfreq(width, dtype=torch.float64)
-    sizes = [(2.0 / h * torch.sin(math.pi * k)) ** 2 for k, h in ((ky, spacing[0]), (kx, spacing[1]))]
-    return _over_eigenvalues(power * twice, sizes[0][:, None] + sizes[1][None, :], height * width)
+    inverse = _inverse_eigenvalues("periodic", (height, width), spacing, power.dtype, str(power.device))
+    return (power * inverse).flatten(1).sum(dim=1) / (height * width)
 
 
-def _over_eigenvalues(power_BYX: Tensor, mu_YX: Tensor, points: int) -> Tensor:
-    inverse = torch.where(mu_YX > 0, 1.0 / mu_YX.clamp_min(1e-300), 0.0).to(power_BYX)
-    return (power_BYX * inverse).flatten(1).sum(dim=1) / points
+@lru_cache(maxsize=32)
+def _wave_numbers(
+    shape: tuple[int, int], extent: tuple[float, float], dtype: torch.dtype, device: str
+) -> tuple[Tensor, Tensor]:
+    ky = 2 * math.pi / extent[0] * torch.fft.fftfreq(shape[0], 1.0 / shape[0], dtype=torch.float64)
+    kx = 2 * math.pi / extent[1] * torch.fft.rfftfreq(shape[1], 1.0 / shape[1], dtype=torch.float64)
+    return ky[:, None].to(dtype=dtype, device=device), kx[None, :].to(dtype=dtype, device=device)
 
 
 def wave_numbers(shape: tuple[int, int], extent: tuple[float, float], like: Tensor) -> tuple[Tensor, Tensor]:
     """Angular wave numbers (ky [Y, 1], kx [1, X // 2 + 1]) of the real transform of a periodic field, as `like` is typed."""
-    ky = 2 * math.pi / extent[0] * torch.fft.fftfreq(shape[0], 1.0 / shape[0], dtype=torch.float64)
-    kx = 2 * math.pi / extent[1] * torch.fft.rfftfreq(shape[1], 1.0 / shape[1], dtype=torch.float64)
-    return ky[:, None].to(like), kx[None, :].to(like)
+    return _wave_numbers(shape, extent, like.dtype, str(like.device))
 
 
 def resample(spectrum: Tensor, shape: tuple[int, int], wider: tuple[int, int]) -> Tensor:

@@ -37,7 +37,11 @@ class Term:
 
 
 class Pde(Protocol):
-    """An equation: its channels, its data and its residual."""
+    """An equation: its channels, its data and its residual. A value: equal ones have equal parameters."""
+
+    def __hash__(self) -> int:
+        """Frozen dataclasses have one."""
+        ...
 
     @property
     def name(self) -> str:

@@ -1,11 +1,20 @@
-"""Sine transforms and the dual norm against dense linear algebra."""
+"""Transforms and dual norms against dense linear algebra, waves against functions."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from pidscale.ops.spectral import dual_square_dirichlet, sine_transform
+from pidscale.ops.spectral import (
+    dual_square_dirichlet,
+    dual_square_periodic,
+    dual_square_zero_flux,
+    resample,
+    sine_transform,
+    wave_numbers,
+)
+from pidscale.ops.stencil import laplacian
 
 
 def dense_laplacian(height: int, width: int, spacing: tuple[float, float]) -> np.ndarray:
@@ -53,3 +62,47 @@ def test_the_dual_norm_weighs_fine_grain_less() -> None:
     ]
     mu = [2 * (2 * 32 * np.sin(np.pi * k / 64)) ** 2 for k in (1, 8)]
     np.testing.assert_allclose(float(squares[0] / squares[1]), mu[1] / mu[0], rtol=1e-10)
+
+
+PERIODIC, ZERO_FLUX = (dual_square_periodic, "circular"), (dual_square_zero_flux, "replicate")
+
+
+@pytest.mark.parametrize(
+    ("dual", "pad", "shape"),
+    [(*PERIODIC, (6, 8)), (*PERIODIC, (7, 9)), (*PERIODIC, (1, 8)), (*ZERO_FLUX, (6, 8)), (*ZERO_FLUX, (7, 9))],
+)
+def test_the_dual_norm_is_that_of_the_assembled_operator(dual, pad, shape) -> None:
+    """R . (-lap_h)^+ R over the number of points, with the 5-point operator applied to every unit field."""
+    spacing, n = (0.3, 0.5), shape[0] * shape[1]
+    units = torch.eye(n, dtype=torch.float64).reshape(n, 1, *shape)
+    padded = torch.nn.functional.pad(units, (1, 1, 1, 1), mode=pad)[:, 0]
+    operator = -laplacian(padded, spacing).reshape(n, n)
+    field = torch.randn(3, *shape, dtype=torch.float64)
+    flat = field.flatten(1)
+    expected = torch.einsum("bi,ij,bj->b", flat, torch.linalg.pinv(operator, rtol=1e-10), flat) / n
+    torch.testing.assert_close(dual(field, spacing), expected)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (9, 7), (8, 9)])
+def test_waves_move_between_grids(shape) -> None:
+    """A trigonometric field is the same function on a finer grid, and comes back."""
+
+    def field(height: int, width: int) -> torch.Tensor:
+        y, x = torch.arange(height).double()[:, None] / height, torch.arange(width).double()[None, :] / width
+        return (2 * torch.pi * (3 * x - 2 * y)).cos() + (2 * torch.pi * 3 * y).sin() + 0.5
+
+    fine = (15, 16)
+    there = resample(torch.fft.rfft2(field(*shape), norm="forward"), shape, fine)
+    torch.testing.assert_close(torch.fft.irfft2(there, s=fine, norm="forward"), field(*fine))
+    back = resample(torch.fft.rfft2(field(*fine), norm="forward"), fine, shape)
+    torch.testing.assert_close(torch.fft.irfft2(back, s=shape, norm="forward"), field(*shape))
+
+
+def test_wave_numbers_differentiate() -> None:
+    y, x = torch.arange(8).double()[:, None] / 8, torch.arange(12).double()[None, :] / 6
+    field = torch.sin(2 * torch.pi * y) * torch.cos(torch.pi * 2 * x)
+    ky, kx = wave_numbers((8, 12), (1.0, 2.0), field)
+    spectrum = torch.fft.rfft2(field)
+    slopes = [torch.fft.irfft2(1j * k * spectrum, s=(8, 12)) for k in (ky, kx)]
+    torch.testing.assert_close(slopes[0], 2 * torch.pi * torch.cos(2 * torch.pi * y) * torch.cos(2 * torch.pi * x))
+    torch.testing.assert_close(slopes[1], -2 * torch.pi * torch.sin(2 * torch.pi * y) * torch.sin(2 * torch.pi * x))
