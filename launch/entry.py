@@ -33,8 +33,8 @@ def settings_from(arguments: Sequence[str], config: str = "config", phases: Sequ
             raise UserError(f"{argument!r}: expected group=choice or section.key=value; --help lists them")
         if "." not in key and key not in groups():
             close = difflib.get_close_matches(key, groups(), n=1)
-            advice = f"did you mean {close[0]!r}?" if close else f"groups: {', '.join(groups())}"
-            raise UserError(f"{argument}: unknown group {key!r}; {advice} A single value is section.key=value")
+            advice = f"did you mean {close[0]!r}?" if close else f"groups: {', '.join(groups())};"
+            raise UserError(f"{argument}: unknown group {key!r}; {advice} a single value is section.key=value")
     # a dotted key is added as it stands, so that an unknown one is named by our own check
     overrides = [a if a[0] in "+~" or "." not in a.split("=")[0] else f"++{a}" for a in arguments]
     try:

@@ -28,6 +28,10 @@ def main(settings: Settings) -> None:
     line.close()
     floor = manifest.truth_residual["train"]
     print(f"shards: {data.path}, residual of the stored truth: l2 {floor['l2']:.1e}, dual {floor['dual']:.1e}")
+    if floor["l2"] > 0.05:
+        print(
+            "shards: warning: this grid hardly resolves the equation, a null solution scores about 1; raise pde.points"
+        )
 
 
 if __name__ == "__main__":

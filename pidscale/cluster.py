@@ -32,14 +32,13 @@ from pidscale.teacher import loop as teacher_loop
 
 
 def connect() -> None:
-    """Join the Ray that this job or the environment names, or start one on this machine."""
+    """Join the Ray that this job or RAY_ADDRESS names; without one, start our own, whatever else runs on this machine."""
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    local = "RAY_ADDRESS" not in os.environ
-    quiet: dict[str, Any] = {"include_dashboard": False} if local else {}
-    ray.init(logging_level=logging.ERROR, log_to_driver=False, **quiet)
+    own: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"address": "local", "include_dashboard": False}
+    ray.init(logging_level=logging.ERROR, log_to_driver=False, **own)
 
 
 def check_resources(settings: ClusterSettings) -> None:
@@ -225,9 +224,9 @@ def run_phase(phase: str, settings: Settings) -> Path:
     if due(phase, settings, inputs):
         whose = "the teacher's network, " if phase == "distill" else ""
         print(f"{phase}: {whose}{plan_text(description, settings.cluster, parameters)}", flush=True)
-        connect()
-        check_resources(settings.cluster)
         with claimed(settings):
+            connect()
+            check_resources(settings.cluster)
             _complete(phase, settings, folder, inputs)
     else:
         print(f"{phase}: finished already in {folder}")

@@ -223,9 +223,9 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
     for section, keys in _POSITIVE.items():
         for key in keys:
             if not 0 < getattr(getattr(s, section), key) < math.inf:
-                raise UserError(f"{section}.{key}={getattr(getattr(s, section), key)}: expected more than 0")
-    if s.pde.points < 4:
-        raise UserError(f"pde.points={s.pde.points}: expected 4 or more")
+                raise UserError(f"{section}.{key}={getattr(getattr(s, section), key)}: expected more than 0, finite")
+    if not 4 <= s.pde.points <= 2**14:
+        raise UserError(f"pde.points={s.pde.points}: expected 4 to {2**14}")
     for section in PHASES:
         if section in phases and getattr(s, section).global_batch < s.cluster.workers:
             raise UserError(
@@ -233,7 +233,8 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
                 f"cluster.workers={s.cluster.workers}: give every worker at least one sample, or use fewer workers"
             )
         if not 0 <= getattr(s, section).clip < math.inf or getattr(s, section).warmup < 0:
-            raise UserError(f"{section}.clip and {section}.warmup: expected 0 (off) or more, finite")
+            values = f"{section}.clip={getattr(s, section).clip}, {section}.warmup={getattr(s, section).warmup}"
+            raise UserError(f"{values}: expected 0 (off) or more, finite")
     for key in ("sigma_max", "p_mean", "p_std"):
         value = getattr(s.teacher, key)
         if value is not None and not (math.isfinite(value) and (value > 0 or key == "p_mean")):

@@ -154,6 +154,8 @@ def test_a_section_alone_can_be_built() -> None:
         ("teacher", "p_mean", float("inf")),
         ("evaluate", "samples", 1),
         ("cluster", "max_failures", -5),
+        ("distill", "power", float("inf")),
+        ("pde", "points", 1000000),
         ("run", "name", "two\nlines"),
         ("run", "name", "x" * 300),
         ("run", "folder", ""),

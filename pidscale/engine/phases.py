@@ -7,21 +7,20 @@ PHASE.json holds what decides the phase's result, and whether it is finished.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import platform
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pidscale.config import Settings, UserError, to_plain
 from pidscale.records.layout import write_atomic
+from pidscale.records.lock import held
 
-LOCK = ".lock"
 # settings that may change between the attempts of a phase, because they do not change what it computes
 _FREE = {
     "teacher": {"log_every", "checkpoint_every", "keep", "evaluate_every", "evaluate_samples", "evaluate_steps"},
@@ -91,17 +90,17 @@ def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
 
 @contextmanager
 def claimed(settings: Settings) -> Iterator[None]:
-    """Hold the run's folder: two drivers at work on one run would spoil each other's checkpoints."""
+    """Hold the run's folder: two drivers at work on one run would spoil each other's checkpoints. Left empty, it goes."""
     folder = run_folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder}: another process is at work on this run; wait for it, or change run.name"
-            ) from None
-        yield
+    try:
+        with held(folder) as alone:
+            if not alone:
+                raise UserError(f"{folder}: another process is at work on this run; wait for it, or change run.name")
+            yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # which refuses where anything was written
 
 
 def _plain_signature(phase: str, settings: Settings, inputs: Mapping[str, str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Knows no ranks: it counts for one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,8 +34,32 @@ def check_model(settings: Settings, description: Mapping[str, Any], points: int)
     multiple = int(getattr(model.network, "multiple", 1))
     if points % multiple:
         raise UserError(f"pde.points={points}: this {settings.model.kind} needs a multiple of {multiple}")
-    deepspeed_dict(settings.cluster.zero_stage, 1, 1, 0.0, settings.cluster.deepspeed)
+    asked = deepspeed_dict(settings.cluster.zero_stage, 1, 1, 0.0, settings.cluster.deepspeed)
+    if settings.cluster.deepspeed:
+        _check_zero_section(asked["zero_optimization"])
     return sum(p.numel() for p in model.parameters())
+
+
+def _check_zero_section(section: Mapping[str, Any]) -> None:
+    """Ask DeepSpeed itself, before any worker starts. Raises UserError with the key."""
+    from pydantic import ValidationError
+
+    chosen = os.environ.get("DS_ACCELERATOR")
+    os.environ["DS_ACCELERATOR"] = "cpu"  # the driver computes nothing: DeepSpeed need not look for a GPU, nor say so
+    try:
+        from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+        DeepSpeedZeroConfig(**section)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UserError(
+            f"cluster.deepspeed.zero_optimization.{key}: {first['msg']}; see DeepSpeed's ZeRO options"
+        ) from None
+    finally:
+        del os.environ["DS_ACCELERATOR"]
+        if chosen is not None:
+            os.environ["DS_ACCELERATOR"] = chosen
 
 
 def plan_text(description: Mapping[str, Any], cluster: ClusterSettings, parameters: int) -> str:

@@ -73,6 +73,8 @@ def check_passthrough(section: Mapping[str, Any]) -> None:
             if key == inexact or key.startswith(inexact + "."):
                 raise UserError(f"cluster.deepspeed.{key}: refused, {reason}")
     for key in section:
+        if key in _OURS:
+            raise UserError(f"cluster.deepspeed.{key}: set by {_OURS[key]}; remove it here")
         if key not in _PASSED:
             close = difflib.get_close_matches(str(key), _PASSED, n=1)
             advice = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(_PASSED))}"

@@ -8,8 +8,9 @@ Extra file of a set: request.json, written first; it says whose shards those wit
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from pidscale.records.layout import (
     sample_key,
     write_atomic,
 )
+from pidscale.records.lock import held
 from pidscale.records.write import Sample, Stats, finished_shard, merge_stats, publish_manifest, write_shard
 
 FIRST_COUNTER = {"train": 0, "test": 2**40}  # seeds of the splits never meet
@@ -134,8 +136,10 @@ def _request(pde: Pde, samples: Mapping[str, int], grid: Grid, seed: int, sample
 
 
 def _check_request(root: Path, request: dict[str, Any]) -> None:
-    """Refuse a folder that holds anything but this request's set, whole or in part."""
+    """Refuse a folder that holds anything but this request's set, whole or in part; a request alone made nothing."""
     path = root / "request.json"
+    if path.exists() and not any(root.glob("*.tar")):
+        return
     if path.exists():
         found = read_json(path)
     elif (root / "manifest.json").exists():
@@ -154,15 +158,15 @@ def _claimed(root: Path, request: dict[str, Any]) -> Iterator[None]:
     """Hold the folder alone, with its request written down."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if not (root / "request.json").exists():
-            write_atomic(root / "request.json", canonical(request) + b"\n")
+        if not os.access(root, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise UserError(f"{root}: {error.strerror}; data.path must be a folder that this run may write") from None
-    with open(root / "request.json", "rb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{root}: another run is making this set; wait for it or change data.path") from None
+    with held(root) as alone:
+        if not alone:
+            raise UserError(f"{root}: another run is making this set; wait for it or change data.path")
+        _check_request(root, request)
+        write_atomic(root / "request.json", canonical(request) + b"\n")
         for left in root.glob(".*.tmp"):  # of a run that was killed: nobody else writes here now
             left.unlink(missing_ok=True)
         yield

@@ -69,9 +69,9 @@ class Darcy:
             raise UserError(f"pde.params.variant={values['variant']!r}: expected two_phase or log_normal")
         if not 0 < values["low"] <= values["high"] < math.inf:
             raise UserError(f"pde.params.low={values['low']}, high={values['high']}: expected 0 < low <= high")
-        for key in ("alpha", "tau"):
-            if not 0 < values[key] < math.inf:
-                raise UserError(f"pde.params.{key}={values[key]}: expected more than 0")
+        for key, most in (("alpha", 20), ("tau", 1000)):
+            if not 0 < values[key] <= most:
+                raise UserError(f"pde.params.{key}={values[key]}: expected more than 0, at most {most}")
         if not 0 < abs(values["source"]) < math.inf:
             raise UserError(f"pde.params.source={values['source']}: residuals are measured against it, so not zero")
         return cls(DarcyParams(**values))

@@ -15,7 +15,6 @@ Knows no files, no models and no ranks.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -52,8 +51,8 @@ class Poisson(ShiftedPoisson):
 
 
 def check_law(alpha: float, tau: float) -> None:
-    """Raise UserError for a law whose fields have no finite size."""
-    if not 1 < alpha < math.inf:
-        raise UserError(f"pde.params.alpha={alpha}: expected more than 1, or the source has no finite size")
-    if not 0 < tau < math.inf:
-        raise UserError(f"pde.params.tau={tau}: expected more than 0")
+    """Raise UserError for a law whose fields have no finite size, or that float64 cannot hold."""
+    if not 1 < alpha <= 20:
+        raise UserError(f"pde.params.alpha={alpha}: expected more than 1, or fields have no finite size; at most 20")
+    if not 0 < tau <= 1000:
+        raise UserError(f"pde.params.tau={tau}: expected more than 0, at most 1000")

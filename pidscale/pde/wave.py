@@ -18,7 +18,6 @@ operators, so there is no boundary term. Knows no files, no models and no ranks.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -32,6 +31,7 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import wave_numbers
 from pidscale.pde.base import check_params
 from pidscale.pde.evolution import Evolution
+from pidscale.pde.poisson import check_law
 from pidscale.pde.random_fields import periodic_field
 
 
@@ -98,7 +98,4 @@ def check_evolution(duration: float, frames: int, alpha: float, tau: float) -> N
         raise UserError(f"pde.params.duration={duration}: expected more than 0, at most 100")
     if not 4 <= frames <= 101:
         raise UserError(f"pde.params.frames={frames}: expected 4 to 101")
-    if not 1 < alpha < math.inf:
-        raise UserError(f"pde.params.alpha={alpha}: expected more than 1, or the initial state has no finite size")
-    if not 0 < tau < math.inf:
-        raise UserError(f"pde.params.tau={tau}: expected more than 0")
+    check_law(alpha, tau)

@@ -81,7 +81,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: missing; this is no consolidated generator, or it was not finished")
     try:
         card = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); copy the folder again from where it was made") from None
     if not isinstance(card, dict) or card.get("version") != VERSION:
         raise UserError(

@@ -101,7 +101,10 @@ class Generator:
 
     def residual(self, fields: Mapping[str, Any]) -> Fields:
         """Relative residuals of physical fields, each [n]: `l2`, `dual`, `boundary`; 1 is the equation's own scale."""
-        return {k: v.sqrt() for k, v in residual_squares(self.pde, self.grid, self.join(fields)).items()}
+        found = {k: v.sqrt() for k, v in residual_squares(self.pde, self.grid, self.join(fields)).items()}
+        if not all(torch.isfinite(v).all() for v in found.values()):
+            raise UserError("fields: too large for the residual in their precision; give float64, or smaller values")
+        return found
 
 
 def _whole(name: str, value: Any, least: int) -> int:
@@ -126,14 +129,18 @@ def _real(name: str, values: Any) -> Tensor:
             values = torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
         except (TypeError, ValueError) as error:
             raise UserError(f"{name}: not an array of real numbers ({error})") from None
-    if values.is_complex():
-        raise UserError(f"{name}: not an array of real numbers (dtype {values.dtype})")
+    if values.is_complex() or values.layout != torch.strided or values.is_meta:
+        raise UserError(
+            f"{name}: not an array of real numbers (dtype {values.dtype}, {values.layout}, {values.device})"
+        )
     return values if values.dtype == torch.float64 else values.float()
 
 
 def _device(device: str | torch.device) -> torch.device:
     try:
         chosen = torch.device(device)
+        if chosen.type not in ("cpu", "cuda", "mps", "xpu"):
+            raise RuntimeError(f"no fields live on {chosen}")
     except (RuntimeError, TypeError):
         raise UserError(f"device={device!r}: expected something like 'cpu', 'cuda' or 'cuda:1'") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():

@@ -131,6 +131,10 @@ def test_a_run_has_one_driver_at_a_time(tmp_path: Path) -> None:
         pass
     with claimed(made), claimed(settings(tmp_path, run={"name": "other"})):
         pass
+    assert list(tmp_path.iterdir()) == []  # a claim that came to nothing leaves nothing
+    with claimed(made):
+        assert begin("teacher", made, INPUTS)
+    assert run_folder(made).is_dir()
 
 
 def test_a_changed_data_set_is_refused_by_name(tmp_path: Path) -> None:

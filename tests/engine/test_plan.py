@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -65,6 +66,25 @@ def test_the_deepspeed_section_is_checked_before_a_worker_starts() -> None:
     s = settings(deepspeed={"fp16": {"enabled": True}})
     with pytest.raises(UserError, match=r"cluster\.deepspeed\.fp16"):
         check_model(s, model_description(s, 2), 32)
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"reduce_bucket_size": "abc"}, "reduce_bucket_size: Input should be a valid integer"),
+        ({"reduce_bucket_size": -1}, "reduce_bucket_size: "),
+        ({"foo": 1}, "foo: Extra inputs are not permitted"),
+        ({"offload_optimizer": {"device": "tape"}}, "offload_optimizer.device: "),
+    ],
+)
+def test_deepspeed_itself_is_asked_about_its_zero_section(section: dict[str, Any], words: str) -> None:
+    s = settings(deepspeed={"zero_optimization": section})
+    before = os.environ.get("DS_ACCELERATOR")
+    with pytest.raises(UserError) as raised:
+        check_model(s, model_description(s, 2), 32)
+    text = str(raised.value)
+    assert text.startswith(f"cluster.deepspeed.zero_optimization.{words}") and "\n" not in text, text
+    assert os.environ.get("DS_ACCELERATOR") == before
 
 
 def test_the_plan_says_sizes_by_stage() -> None:

@@ -54,6 +54,11 @@ def test_a_refused_key_is_named_with_its_reason(key: str) -> None:
         assert text.startswith(f"cluster.deepspeed.{key}") and reason in text and "\n" not in text, text
 
 
+def test_an_empty_section_of_ours_is_refused_too() -> None:
+    with pytest.raises(UserError, match=r"cluster\.deepspeed\.optimizer: set by lr"):
+        check_passthrough({"optimizer": {}})
+
+
 def test_a_key_that_only_begins_the_same_is_passed_on() -> None:
     made = deepspeed_dict(1, 2, 2, 1.0, {"timers": {"a": 1}, "zero_optimization": {"stage3_prefetch_bucket_size": 7}})
     assert made["timers"] == {"a": 1}

@@ -1,7 +1,6 @@
 """A shard set is a function of its request: made, continued, left alone or refused, never overwritten."""
 
 import dataclasses
-import fcntl
 import json
 import shutil
 
@@ -13,6 +12,7 @@ from pidscale.generate import make
 from pidscale.generate.make import make_shard_set, truth_residuals
 from pidscale.pde.darcy import Darcy
 from pidscale.records.layout import load_manifest
+from pidscale.records.lock import held
 from pidscale.records.read import ShardSet
 
 PDE = Darcy()
@@ -152,11 +152,24 @@ def test_failure_in_the_middle_leaves_no_manifest_and_can_be_continued(finished,
 
 def test_two_runs_at_once_are_refused(copy):
     (copy / "manifest.json").unlink()
-    with open(copy / "request.json", "rb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another run"):
-            run(copy)
+    before = contents(copy)
+    with held(copy) as alone, pytest.raises(UserError, match="another run"):
+        assert alone
+        run(copy)
+    assert contents(copy) == before
     run(copy)
+
+
+def test_a_request_that_made_nothing_gives_way(tmp_path):
+    """A value that was refused late leaves request.json alone; the corrected command is taken."""
+    root = tmp_path / "set"
+    with pytest.raises(UserError, match="float32"):
+        run(root, pde=Darcy.from_params({"source": 1e30}))
+    assert [p.name for p in root.iterdir()] == ["request.json"]
+    assert run(root).params["source"] == 1.0
+    (root / "manifest.json").unlink()
+    with pytest.raises(UserError, match="another request"):
+        run(root, pde=Darcy.from_params({"source": 2.0}))
 
 
 @pytest.mark.parametrize(

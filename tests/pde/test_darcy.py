@@ -172,6 +172,7 @@ def test_channels_have_roles() -> None:
         ("darcy", {"source": float("nan")}, ["pde.params.source=nan"]),
         ("darcy", {"tau": 0.0}, ["pde.params.tau=0.0"]),
         ("darcy", {"alpha": -1.0}, ["pde.params.alpha=-1.0"]),
+        ("darcy", {"alpha": 1e9}, ["pde.params.alpha=1000000000.0", "at most 20"]),
     ],
 )
 def test_bad_parameters_are_one_line(name: str, params: dict[str, object], words: list[str]) -> None:

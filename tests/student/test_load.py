@@ -112,6 +112,7 @@ def test_impossible_requests_are_refused(student: Generator, tmp_path: Path) -> 
     assert "steps=1.5" in refused(lambda: teacher.sample(n=1, steps=1.5))
     assert "rk4" in refused(lambda: teacher.sample(n=1, steps=2, solver="rk4"))
     assert "device='foo'" in refused(lambda: load_student(tmp_path / "teacher", device="foo"))
+    assert "device='meta'" in refused(lambda: load_student(tmp_path / "teacher", device="meta"))
     assert "None" in refused(lambda: load_student(None))
 
 
@@ -128,10 +129,23 @@ def test_wrong_fields_are_named(student: Generator, truths: dict[str, torch.Tens
     assert "[3, 2]" in refused(lambda: student.residual({"permeability": a, "pressure": u[:2]}))
     assert "[n, 16, 16]" in refused(lambda: student.residual({"permeability": a[:0], "pressure": u[:0]}))
     assert "expected a dict" in refused(lambda: student.residual(torch.stack([a, u], dim=1)))
-    for odd in (u.to(torch.complex64), u.numpy().astype(np.complex128), np.full((3, 16, 16), "x"), [[1.0], [1.0, 2.0]]):
+    for odd in (
+        u.to_sparse(),
+        u.to("meta"),
+        u.to(torch.complex64),
+        u.numpy().astype(np.complex128),
+        np.full((3, 16, 16), "x"),
+        [[1.0], [1.0, 2.0]],
+    ):
         assert "fields['pressure']: not an array of real" in refused(
             lambda odd=odd: student.residual({"permeability": a, "pressure": odd})
         )
+
+
+def test_a_residual_beyond_its_precision_is_refused(student: Generator, truths: dict[str, torch.Tensor]) -> None:
+    huge = {name: 1e30 * field for name, field in truths.items()}
+    assert "float64" in refused(lambda: student.residual(huge))
+    assert student.residual({name: field.double() for name, field in huge.items()})["l2"].min() > 1e30
 
 
 def test_arrays_of_any_layout_give_the_same_residual(student: Generator, truths: dict[str, torch.Tensor]) -> None:
@@ -181,6 +195,7 @@ DAMAGE = {  # what happens to a folder, and what its one line names besides the 
     "flipped bit": (lambda f: flip(f / "weights.safetensors"), ["weights.safetensors", "checksum"]),
     "truncated card": (lambda f: (f / "card.json").write_text('{"version": 1,'), ["card.json", "JSON"]),
     "binary card": (lambda f: (f / "card.json").write_bytes(b"\xff\xfe\x00"), ["card.json", "JSON"]),
+    "bottomless card": (lambda f: (f / "card.json").write_text("[" * 100000), ["card.json", "JSON"]),
     "card is a list": (lambda f: (f / "card.json").write_text("[]"), ["card.json", "version"]),
     "newer version": (lambda f: edit(f, lambda c: c.update(version=2)), ["card.json", "version 2", "expected 1"]),
     "edited mean": (lambda f: by_hand(f, lambda c: c["normaliser"].update(mean=[7.5, 0.006])), ["card.json", "edited"]),
