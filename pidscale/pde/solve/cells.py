@@ -6,11 +6,12 @@ solved here and what is measured there must agree by being right.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
+
+from pidscale.pde.solve.stepping import frames
 
 
 @lru_cache(maxsize=16)
@@ -46,16 +47,5 @@ def react_and_diffuse(
     def rate(s: np.ndarray) -> np.ndarray:
         return forward(reaction(backward(s)))
 
-    frames, s = [initial], forward(initial)
-    for start, stop in itertools.pairwise(times):
-        count = max(1, int(np.ceil((stop - start) / longest - 1e-9)))
-        step = (stop - start) / count
-        half = np.exp(-decay * step / 2)
-        for _ in range(count):
-            a = rate(s)
-            b = rate(half * (s + step / 2 * a))
-            c = rate(half * s + step / 2 * b)
-            d = rate(half * (half * s + step * c))
-            s = half * (half * (s + step / 6 * a) + step / 3 * (b + c)) + step / 6 * d
-        frames.append(backward(s))
-    return np.stack(frames)
+    later = frames(forward(initial), decay, rate, times, longest)
+    return np.stack([initial, *(backward(s) for s in later)])

@@ -5,10 +5,11 @@ May not know `ops`: what is solved here and what is measured there must agree by
 
 from __future__ import annotations
 
-import itertools
 from functools import lru_cache
 
 import numpy as np
+
+from pidscale.pde.solve.stepping import frames
 
 
 @lru_cache(maxsize=16)
@@ -47,19 +48,8 @@ def vortices(
         u_x, u_y, w_x, w_y = np.real(fields)
         return kept * (pushed - np.fft.fft2(u_x * w_x + u_y * w_y))
 
-    frames, w = [initial], kept * np.fft.fft2(initial)
-    for start, stop in itertools.pairwise(times):
-        count = max(1, int(np.ceil((stop - start) / longest - 1e-9)))
-        step = (stop - start) / count
-        half = np.exp(-viscosity * square * step / 2)
-        for _ in range(count):
-            a = rate(w)
-            b = rate(half * (w + step / 2 * a))
-            c = rate(half * w + step / 2 * b)
-            d = rate(half * (half * w + step * c))
-            w = half * (half * (w + step / 6 * a) + step / 3 * (b + c)) + step / 6 * d
-        frames.append(np.real(np.fft.ifft2(w)))
-    return np.stack(frames)
+    later = frames(kept * np.fft.fft2(initial), viscosity * square, rate, times, longest)
+    return np.stack([initial, *(np.real(np.fft.ifft2(w)) for w in later)])
 
 
 def burgers(initial: np.ndarray, viscosity: float, times: np.ndarray, longest: float = 0.004) -> np.ndarray:
@@ -74,16 +64,5 @@ def burgers(initial: np.ndarray, viscosity: float, times: np.ndarray, longest: f
     def rate(u: np.ndarray) -> np.ndarray:
         return -0.5j * k * kept * np.fft.rfft(np.fft.irfft(u, points) ** 2)
 
-    frames, u = [initial], kept * np.fft.rfft(initial)
-    for start, stop in itertools.pairwise(times):
-        count = max(1, int(np.ceil((stop - start) / longest - 1e-9)))
-        step = (stop - start) / count
-        half = np.exp(-viscosity * k**2 * step / 2)
-        for _ in range(count):
-            a = rate(u)
-            b = rate(half * (u + step / 2 * a))
-            c = rate(half * u + step / 2 * b)
-            d = rate(half * (half * u + step * c))
-            u = half * (half * (u + step / 6 * a) + step / 3 * (b + c)) + step / 6 * d
-        frames.append(np.fft.irfft(u, points))
-    return np.stack(frames)
+    later = frames(kept * np.fft.rfft(initial), viscosity * k**2, rate, times, longest)
+    return np.stack([initial, *(np.fft.irfft(u, points) for u in later)])
