@@ -44,7 +44,8 @@ def signature(phase: str, settings: Settings, inputs: Mapping[str, str]) -> dict
                 flat[f"{section}.{key}"] = value
     if phase == "distill":
         flat["model.precision"] = settings.model.precision  # all else of the model is the teacher's
-    return flat | dict(inputs)
+    plain_values: dict[str, Any] = json.loads(json.dumps(flat | dict(inputs)))  # as PHASE.json gives them back
+    return plain_values
 
 
 def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
@@ -54,7 +55,7 @@ def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
     its first checkpoint has made nothing, so its settings may still change.
     """
     folder, resume = run_folder(settings), settings.run.resume
-    path, now = folder / f"{phase}.json", _plain_signature(phase, settings, inputs)
+    path, now = folder / f"{phase}.json", signature(phase, settings, inputs)
     if not path.exists():
         if resume == "must":
             raise UserError(
@@ -84,7 +85,7 @@ def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "config.json", json.dumps(to_plain(settings), indent=1).encode())
     write_atomic(folder / "versions.json", json.dumps(versions(), indent=1).encode())
-    _record(folder / f"{phase}.json", _plain_signature(phase, settings, inputs), finished=False)
+    _record(folder / f"{phase}.json", signature(phase, settings, inputs), finished=False)
     return True
 
 
@@ -103,11 +104,6 @@ def claimed(settings: Settings) -> Iterator[None]:
             folder.rmdir()  # which refuses where anything was written
 
 
-def _plain_signature(phase: str, settings: Settings, inputs: Mapping[str, str]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(signature(phase, settings, inputs)))
-    return plain
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(path.read_text())
@@ -120,7 +116,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def finish(phase: str, settings: Settings, inputs: Mapping[str, str]) -> None:
     """Mark a phase as finished."""
-    _record(run_folder(settings) / f"{phase}.json", _plain_signature(phase, settings, inputs), finished=True)
+    _record(run_folder(settings) / f"{phase}.json", signature(phase, settings, inputs), finished=True)
 
 
 def _record(path: Path, signed: dict[str, Any], finished: bool) -> None:

@@ -65,7 +65,7 @@ _PASSED = {  # sections that DeepSpeed reads and that leave a step's result as i
 def check_passthrough(section: Mapping[str, Any]) -> None:
     """Raise UserError that names a key of `cluster.deepspeed` which conflicts with our settings or our exactness."""
     flat = _flatten(section)
-    for key in flat:
+    for key in [*section, *flat]:
         for ours, owner in _OURS.items():
             if key == ours or key.startswith(ours + "."):
                 raise UserError(f"cluster.deepspeed.{key}: set by {owner}; remove it here")
@@ -73,8 +73,6 @@ def check_passthrough(section: Mapping[str, Any]) -> None:
             if key == inexact or key.startswith(inexact + "."):
                 raise UserError(f"cluster.deepspeed.{key}: refused, {reason}")
     for key in section:
-        if key in _OURS:
-            raise UserError(f"cluster.deepspeed.{key}: set by {_OURS[key]}; remove it here")
         if key not in _PASSED:
             close = difflib.get_close_matches(str(key), _PASSED, n=1)
             advice = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(_PASSED))}"

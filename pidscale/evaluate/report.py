@@ -59,7 +59,7 @@ def write_report(
 relative to the equation's own scale: truth {first["residual_floor"]:.1e} (its floor), a null solution
 {first["residual_trivial"]:.2f}. Solution error compares the solution channel with a numerical solution of the generated
 input; smoothing cannot buy it. SWD floor {first["swd_floor"]:.4f}; SWD excess is what a method adds to it.</p>
-{_table(result["rows"], [pde.channels[i].name for i in shown_channels(pde)])}
+{_table(result["rows"], result["meta"]["channels_shown"])}
 <h2>Fields and residuals</h2>{_image(field_figure(pde, problem.grid, shown, 5))}
 <h2>Spectra</h2>{_image(_spectra(problem, shown))}
 <h2>Error against network calls</h2>{_image(_against_nfe(result["rows"]))}

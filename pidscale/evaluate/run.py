@@ -20,7 +20,7 @@ from pidscale.evaluate import methods
 from pidscale.evaluate.methods import Made
 from pidscale.evaluate.report import write_report
 from pidscale.generate.problem import Problem, open_problem
-from pidscale.pde.base import solution_mask
+from pidscale.pde.base import shown_channels, solution_mask
 from pidscale.records.layout import write_atomic
 from pidscale.records.read import ShardSet
 from pidscale.student import artifact
@@ -127,7 +127,8 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
             rows.append(row(methods.solved(one, solved, cost), against, solved))
         rows.append(row(one, against, solved))
     progress(total, total, "")
-    meta = {"versions": versions(), "device": str(device), "threads": torch.get_num_threads()}
+    meta: dict[str, Any] = {"versions": versions(), "device": str(device), "threads": torch.get_num_threads()}
+    meta["channels_shown"] = [problem.pde.channels[i].name for i in shown_channels(problem.pde)]
     result = {"rows": rows, "meta": meta | {"input_points_raised": raised, "settings": folder.name}}
     report = folder / "report"
     report.mkdir(parents=True, exist_ok=True)
@@ -178,8 +179,7 @@ def table(result: dict[str, Any]) -> str:
     """The rows as a plain text table."""
     columns = ["method", "nfe", "residual_l2", "residual_dual", "boundary_rms", "solution_error", "swd_excess"]
     columns += ["phase_error", "ms_per_sample"]
-    channels = list(result["rows"][0]["variance_ratio"])
-    channels = channels if len(channels) <= 4 else [channels[0], channels[-1]]
+    channels = result["meta"]["channels_shown"]
     head = ["method", "NFE", "l2", "dual", "boundary", "solution err", "swd excess", "phase err", "ms/sample"]
     lines = [[*head, *(f"var {c[:12]}" for c in channels)]]
     for r in result["rows"]:

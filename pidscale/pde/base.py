@@ -92,7 +92,7 @@ class Pde(Protocol):
         ...
 
     def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid) -> Tensor:
-        """The fields after damped Jacobi sweeps on the solution: the honest row beside every residual."""
+        """The fields after sweeps that lower the residual without any learning: the honest row beside every residual."""
         ...
 
     def phase_error(self, fields_BCYX: Tensor) -> Tensor | None:
@@ -100,20 +100,11 @@ class Pde(Protocol):
         ...
 
 
-def input_indices(pde: Pde) -> list[int]:
-    """Channel indices of the inputs."""
-    return [i for i, c in enumerate(pde.channels) if c.role == "input"]
-
-
-def solution_indices(pde: Pde) -> list[int]:
-    """Channel indices of the solutions."""
-    return [i for i, c in enumerate(pde.channels) if c.role == "solution"]
-
-
 def solution_mask(pde: Pde, grid: Grid) -> Tensor:
     """Which values of a joint field are solution, bool [C, Y, X]; all others are input."""
     mask = torch.zeros(len(pde.channels), *grid.shape, dtype=torch.bool)
-    mask[solution_indices(pde), pde.given_rows :] = True
+    for channel, field in zip(pde.channels, mask, strict=True):
+        field[pde.given_rows :] = channel.role == "solution"
     return mask
 
 
@@ -159,3 +150,10 @@ def check_params(name: str, defaults: Mapping[str, Any], given: Mapping[str, Any
         ):
             raise UserError(f"pde.params.{key}={value!r}: expected a {wanted.__name__}")
     return dict(defaults) | dict(given)
+
+
+def check_ranges(values: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Raise UserError that names the first parameter outside its range, both ends included."""
+    for key, (least, most) in ranges.items():
+        if not least <= values[key] <= most:
+            raise UserError(f"pde.params.{key}={values[key]}: expected {least:g} to {most:g}")

@@ -25,15 +25,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pidscale.config import UserError
 from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
-from pidscale.ops.spectral import dual_square_periodic, resample, wave_numbers
+from pidscale.ops.spectral import resample, wave_numbers
 from pidscale.ops.window import Window
-from pidscale.pde.base import Channel, Term, check_params
-from pidscale.pde.evolution import TYPICAL_POINTS, TYPICAL_SAMPLES, descend
+from pidscale.pde.base import Channel, Term, check_params, check_ranges
+from pidscale.pde.evolution import RANGES, TYPICAL_POINTS, TYPICAL_SAMPLES, descend, dual_square_of
 from pidscale.pde.random_fields import periodic_line
-from pidscale.pde.wave import check_evolution
 
 FINE = 256  # least points that the generator resolves waves on
 LARGEST = 5.0  # a generated initial velocity is cut to it before it is solved: ten times the law
@@ -61,13 +59,9 @@ class Burgers:
     @classmethod
     def from_params(cls, given: Mapping[str, Any]) -> Burgers:
         """Build from plain values. Raises UserError for an unknown parameter, a wrong type or a wrong range."""
-        p = BurgersParams(**check_params("burgers", asdict(BurgersParams()), given))
-        if not 1e-3 <= p.viscosity <= 1:
-            raise UserError(f"pde.params.viscosity={p.viscosity}: expected 1e-3 to 1")
-        if not 0 < p.size <= 2:
-            raise UserError(f"pde.params.size={p.size}: expected more than 0, at most 2")
-        check_evolution(p.duration, 4, p.alpha, p.tau)
-        return cls(p)
+        values = check_params("burgers", asdict(BurgersParams()), given)
+        check_ranges(values, RANGES | {"viscosity": (1e-3, 1.0), "size": (1e-3, 2.0)})
+        return cls(BurgersParams(**values))
 
     def params_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""
@@ -131,7 +125,7 @@ class Burgers:
 
     def dual_square(self, term: Term, grid: Grid) -> Tensor:
         """Squared dual norm [B] along x, mean over intervals, relative to that of a velocity that stands still."""
-        return _dual_square(term.values, grid) / _standing_scales(self)[1] ** 2
+        return dual_square_of(term.values, grid) / _standing_scales(self)[1] ** 2
 
     def trivial(self, fields_BCYX: Tensor) -> Tensor:
         """The initial state at all times."""
@@ -153,15 +147,10 @@ def _fine(points: int) -> int:
     return points * -(-FINE // points)
 
 
-def _dual_square(values_BTX: Tensor, grid: Grid) -> Tensor:
-    rows = dual_square_periodic(values_BTX.flatten(0, 1)[:, None], (1.0, grid.spacing[1]))
-    return rows.reshape(len(values_BTX), -1).mean(dim=1)
-
-
 @lru_cache(maxsize=64)
 def _standing_scales(pde: Burgers) -> tuple[float, float]:
     grid = pde.grid(2 * TYPICAL_POINTS)
     points = grid.shape[1]
     states = np.stack([pde.initial(0, 2**50 + i, points) for i in range(TYPICAL_SAMPLES)])
     values = pde.interval_residual(torch.from_numpy(states)[:, None].repeat(1, points, 1), grid)
-    return float(values.square().mean().sqrt()), float(_dual_square(values, grid).mean().sqrt())
+    return float(values.square().mean().sqrt()), float(dual_square_of(values, grid).mean().sqrt())

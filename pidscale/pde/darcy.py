@@ -31,8 +31,8 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_dirichlet
 from pidscale.ops.stencil import flux_divergence
 from pidscale.ops.window import Window
-from pidscale.pde.base import Channel, Term, check_params
-from pidscale.pde.random_fields import cosine_field
+from pidscale.pde.base import Channel, Term, check_params, check_ranges
+from pidscale.pde.random_fields import LAW, cosine_field
 
 UNIT_PRESSURE = 0.041  # RMS of u for a = f = 1: over the typical a, the scale of the boundary term
 LOWEST = 0.1  # a generated coefficient is raised to this share of its lowest phase before it is solved
@@ -69,9 +69,7 @@ class Darcy:
             raise UserError(f"pde.params.variant={values['variant']!r}: expected two_phase or log_normal")
         if not 0 < values["low"] <= values["high"] < math.inf:
             raise UserError(f"pde.params.low={values['low']}, high={values['high']}: expected 0 < low <= high")
-        for key, most in (("alpha", 20), ("tau", 1000)):
-            if not 0 < values[key] <= most:
-                raise UserError(f"pde.params.{key}={values[key]}: expected more than 0, at most {most}")
+        check_ranges(values, LAW)
         if not 0 < abs(values["source"]) < math.inf:
             raise UserError(f"pde.params.source={values['source']}: residuals are measured against it, so not zero")
         return cls(DarcyParams(**values))

@@ -25,16 +25,28 @@ from pidscale.pde.random_fields import cosine_field, cosine_rms
 TYPICAL_POINTS, TYPICAL_SAMPLES = 33, 64  # grid and samples that the typical size of u is measured on
 
 
+@lru_cache(maxsize=16)
+def _typical_sources(alpha: float, tau: float) -> np.ndarray:
+    shape = (TYPICAL_POINTS, TYPICAL_POINTS)
+    drawn = [cosine_field(0, "dirichlet/typical", i, shape, alpha, tau) for i in range(TYPICAL_SAMPLES)]
+    return np.stack(drawn) / cosine_rms(alpha, tau)
+
+
 @lru_cache(maxsize=64)
 def typical_solution(shift: float, alpha: float, tau: float) -> float:
     """Root mean square of u over a fixed set of sources: a function of the parameters alone."""
     from pidscale.pde.solve.sine import solve_shifted_poisson
 
-    shape, squares = (TYPICAL_POINTS, TYPICAL_POINTS), []
-    for counter in range(TYPICAL_SAMPLES):
-        source = cosine_field(0, "dirichlet/typical", counter, shape, alpha, tau) / cosine_rms(alpha, tau)
-        squares.append(np.mean(solve_shifted_poisson(source, shift) ** 2))
-    return math.sqrt(float(np.mean(squares)))
+    solutions = [solve_shifted_poisson(source, shift) for source in _typical_sources(alpha, tau)]
+    return math.sqrt(float(np.mean(np.square(solutions))))
+
+
+@lru_cache(maxsize=64)
+def typical_dual_square(alpha: float, tau: float) -> float:
+    """Squared dual norm of the source, mean over the same set."""
+    step = 1.0 / (TYPICAL_POINTS - 1)
+    sources = torch.from_numpy(_typical_sources(alpha, tau))[:, 1:-1, 1:-1]
+    return float(dual_square_dirichlet(sources, (step, step)).mean())
 
 
 @dataclass(frozen=True)
@@ -109,13 +121,3 @@ class ShiftedPoisson:
     def phase_error(self, fields_BCYX: Tensor) -> Tensor | None:
         """None: there are no phases."""
         return None
-
-
-@lru_cache(maxsize=64)
-def typical_dual_square(alpha: float, tau: float) -> float:
-    """Squared dual norm of the source, mean over a fixed set of them: a function of the parameters alone."""
-    shape = (TYPICAL_POINTS, TYPICAL_POINTS)
-    fields = [cosine_field(0, "dirichlet/typical", i, shape, alpha, tau) for i in range(TYPICAL_SAMPLES)]
-    sources = torch.from_numpy(np.stack(fields) / cosine_rms(alpha, tau))[:, 1:-1, 1:-1]
-    step = 1.0 / (TYPICAL_POINTS - 1)
-    return float(dual_square_dirichlet(sources, (step, step)).mean())

@@ -22,7 +22,10 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_periodic, dual_square_zero_flux
 from pidscale.ops.window import Window
 from pidscale.pde.base import Channel, Term
+from pidscale.pde.random_fields import LAW
 
+RANGES = LAW | {"duration": (1e-3, 100.0)}  # of the parameters that all equations in time have
+FRAMES = {"frames": (4, 101)}
 TYPICAL_POINTS, TYPICAL_SAMPLES = 32, 32  # grid and samples that the scale is measured on
 
 
@@ -106,7 +109,7 @@ class Evolution(ABC):
 
     def dual_square(self, term: Term, grid: Grid) -> Tensor:
         """Squared dual norm [B] in space, mean over intervals and species, relative to that of a state that stands still."""
-        return _dual_square(term.values, grid) / standing_scales(self)[1] ** 2
+        return dual_square_of(term.values, grid) / standing_scales(self)[1] ** 2
 
     def trivial(self, fields_BCYX: Tensor) -> Tensor:
         """The initial state at all times."""
@@ -145,9 +148,11 @@ def descend(residual: Callable[[Tensor], Tensor], fields: Tensor, free: Tensor, 
     return fields
 
 
-def _dual_square(values_BNSYX: Tensor, grid: Grid) -> Tensor:
-    dual = dual_square_periodic if grid.kind == "periodic" else dual_square_zero_flux
-    return dual(values_BNSYX.flatten(0, 2), grid.spacing).reshape(len(values_BNSYX), -1).mean(dim=1)
+def dual_square_of(values: Tensor, grid: Grid) -> Tensor:
+    """Squared dual norm in space of [B, ..., Y, X], mean over what lies between, [B]; of a strip, that of its rows."""
+    fields = values[..., None, :] if grid.kind == "strip" else values
+    dual = dual_square_zero_flux if grid.kind == "cell" else dual_square_periodic
+    return dual(fields.flatten(0, -3), grid.spacing).reshape(len(values), -1).mean(dim=1)
 
 
 @lru_cache(maxsize=64)
@@ -157,4 +162,4 @@ def standing_scales(pde: Evolution) -> tuple[float, float]:
     states = np.stack([pde.initial(0, 2**50 + i, grid) for i in range(TYPICAL_SAMPLES)])
     frames = torch.from_numpy(states)[:, None].repeat(1, pde.frames, 1, 1, 1)
     values = pde.interval_residual(frames, grid)
-    return float(values.square().mean().sqrt()), float(_dual_square(values, grid).mean().sqrt())
+    return float(values.square().mean().sqrt()), float(dual_square_of(values, grid).mean().sqrt())

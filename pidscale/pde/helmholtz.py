@@ -23,9 +23,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pidscale.config import UserError
-from pidscale.pde.base import check_params
+from pidscale.pde.base import check_params, check_ranges
 from pidscale.pde.dirichlet import ShiftedPoisson
-from pidscale.pde.poisson import check_law
+from pidscale.pde.random_fields import LAW
 
 NEAREST = 0.02  # least distance of k^2 to an eigenvalue, as a share of that eigenvalue
 
@@ -48,9 +48,10 @@ class Helmholtz(ShiftedPoisson):
     @classmethod
     def from_params(cls, given: Mapping[str, Any]) -> Helmholtz:
         """Build from plain values. Raises UserError for an unknown parameter, a wrong type or a wrong range."""
-        params = HelmholtzParams(**check_params("helmholtz", asdict(HelmholtzParams()), given))
-        check_law(params.alpha, params.tau)
-        _check_wavenumber(params.wavenumber)
+        values = check_params("helmholtz", asdict(HelmholtzParams()), given)
+        check_ranges(values, LAW | {"wavenumber": (0.0, 50.0)})
+        params = HelmholtzParams(**values)
+        _check_resonance(params.wavenumber)
         return cls("helmholtz", params.wavenumber**2, params.alpha, params.tau, "helmholtz/source", params=params)
 
     def params_dict(self) -> dict[str, Any]:
@@ -58,9 +59,7 @@ class Helmholtz(ShiftedPoisson):
         return asdict(self.params)
 
 
-def _check_wavenumber(k: float) -> None:
-    if not 0 <= k <= 50:
-        raise UserError(f"pde.params.wavenumber={k}: expected 0 to 50")
+def _check_resonance(k: float) -> None:
     for m in range(1, 17):
         for n in range(m, 17):
             eigenvalue = math.pi**2 * (m * m + n * n)

@@ -26,14 +26,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pidscale.config import UserError
 from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import resample, wave_numbers
-from pidscale.pde.base import check_params
-from pidscale.pde.evolution import Evolution
+from pidscale.pde.base import check_params, check_ranges
+from pidscale.pde.evolution import FRAMES, RANGES, Evolution
 from pidscale.pde.random_fields import periodic_field
-from pidscale.pde.wave import check_evolution
 
 
 @dataclass(frozen=True)
@@ -57,12 +55,9 @@ class NavierStokes(Evolution):
     @classmethod
     def from_params(cls, given: Mapping[str, Any]) -> NavierStokes:
         """Build from plain values. Raises UserError for an unknown parameter, a wrong type or a wrong range."""
-        p = NavierStokesParams(**check_params("navier_stokes", asdict(NavierStokesParams()), given))
-        if not 1e-5 <= p.viscosity <= 1:
-            raise UserError(f"pde.params.viscosity={p.viscosity}: expected 1e-5 to 1")
-        if not 0 <= p.force <= 100:
-            raise UserError(f"pde.params.force={p.force}: expected 0 to 100")
-        check_evolution(p.duration, p.frames, p.alpha, p.tau)
+        values = check_params("navier_stokes", asdict(NavierStokesParams()), given)
+        check_ranges(values, RANGES | FRAMES | {"viscosity": (1e-5, 1.0), "force": (0.0, 100.0)})
+        p = NavierStokesParams(**values)
         return cls("navier_stokes", ("vorticity",), p.frames, p.duration, p)
 
     @property

@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pidscale.config import UserError
-from pidscale.pde.base import check_params
+from pidscale.pde.base import check_params, check_ranges
 from pidscale.pde.dirichlet import ShiftedPoisson
+from pidscale.pde.random_fields import LAW
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,11 @@ class Poisson(ShiftedPoisson):
     @classmethod
     def from_params(cls, given: Mapping[str, Any]) -> Poisson:
         """Build from plain values. Raises UserError for an unknown parameter, a wrong type or a wrong range."""
-        params = PoissonParams(**check_params("poisson", asdict(PoissonParams()), given))
-        check_law(params.alpha, params.tau)
+        values = check_params("poisson", asdict(PoissonParams()), given)
+        check_ranges(values, LAW)
+        params = PoissonParams(**values)
         return cls("poisson", 0.0, params.alpha, params.tau, "poisson/source", params=params)
 
     def params_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""
         return asdict(self.params)
-
-
-def check_law(alpha: float, tau: float) -> None:
-    """Raise UserError for a law whose fields have no finite size, or that float64 cannot hold."""
-    if not 1 < alpha <= 20:
-        raise UserError(f"pde.params.alpha={alpha}: expected more than 1, or fields have no finite size; at most 20")
-    if not 0 < tau <= 1000:
-        raise UserError(f"pde.params.tau={tau}: expected more than 0, at most 1000")

@@ -8,12 +8,13 @@ import numpy as np
 
 from pidscale import seeds
 
+LAW = {"alpha": (1.01, 20.0), "tau": (1e-3, 1e3)}  # ranges of a law: fields of finite size that float64 can hold
 MODES = 64  # cosine modes a side that carry random numbers; a coarse grid keeps the low ones of the same draw
 
 
 @lru_cache(maxsize=16)
-def _cosines(points: int, modes: int) -> np.ndarray:
-    x = np.linspace(0.0, 1.0, points)
+def _cosines(points: int, modes: int, kind: str) -> np.ndarray:
+    x = (np.arange(points) + 0.5) / points if kind == "cell" else np.linspace(0.0, 1.0, points)
     matrix = np.cos(np.pi * np.arange(modes)[None, :] * x[:, None]) * np.sqrt(2.0)
     matrix[:, 0] = 1.0
     return matrix
@@ -35,10 +36,16 @@ def cosine_field(
     Covariance (-lap + tau^2)^-alpha (the coefficient law of Li et al., Fourier Neural Operator, 2021), evaluated by
     cosines at the nodes instead of an inverse transform at cell centres.
     """
+    return _cosine_sum(seed, stream, counter, shape, alpha, tau, "node")
+
+
+def _cosine_sum(
+    seed: int, stream: str, counter: int, shape: tuple[int, int], alpha: float, tau: float, kind: str
+) -> np.ndarray:
     noise = seeds.normal(seed, stream, [counter], (1, MODES, MODES))[0, 0].numpy().astype(np.float64)
     modes_y, modes_x = min(MODES, shape[0]), min(MODES, shape[1])
     spectrum = (_amplitude(MODES, alpha, tau) * noise)[:modes_y, :modes_x]
-    return _cosines(shape[0], modes_y) @ spectrum @ _cosines(shape[1], modes_x).T
+    return _cosines(shape[0], modes_y, kind) @ spectrum @ _cosines(shape[1], modes_x, kind).T
 
 
 @lru_cache(maxsize=16)
@@ -93,19 +100,5 @@ def periodic_line(seed: int, stream: str, counter: int, points: int, alpha: floa
 
 
 def cosine_cells(seed: int, stream: str, counter: int, shape: tuple[int, int], alpha: float, tau: float) -> np.ndarray:
-    """A zero-mean field at the cell centres of the unit square, float64 [Y, X], zero normal derivative at the edges.
-
-    The law of `cosine_field`, scaled to root mean square 1.
-    """
-    noise = seeds.normal(seed, stream, [counter], (1, MODES, MODES))[0, 0].numpy().astype(np.float64)
-    modes_y, modes_x = min(MODES, shape[0]), min(MODES, shape[1])
-    spectrum = (_amplitude(MODES, alpha, tau) * noise)[:modes_y, :modes_x]
-    return _cell_cosines(shape[0], modes_y) @ spectrum @ _cell_cosines(shape[1], modes_x).T / cosine_rms(alpha, tau)
-
-
-@lru_cache(maxsize=16)
-def _cell_cosines(points: int, modes: int) -> np.ndarray:
-    x = (np.arange(points) + 0.5) / points
-    matrix = np.cos(np.pi * np.arange(modes)[None, :] * x[:, None]) * np.sqrt(2.0)
-    matrix[:, 0] = 1.0
-    return matrix
+    """The law of `cosine_field` at the cell centres, float64 [Y, X], scaled to root mean square 1."""
+    return _cosine_sum(seed, stream, counter, shape, alpha, tau, "cell") / cosine_rms(alpha, tau)

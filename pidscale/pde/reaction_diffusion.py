@@ -26,14 +26,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pidscale.config import UserError
 from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.stencil import laplacian
-from pidscale.pde.base import check_params
-from pidscale.pde.evolution import Evolution
+from pidscale.pde.base import check_params, check_ranges
+from pidscale.pde.evolution import FRAMES, RANGES, Evolution
 from pidscale.pde.random_fields import cosine_cells
-from pidscale.pde.wave import check_evolution
 
 
 @dataclass(frozen=True)
@@ -59,15 +57,10 @@ class ReactionDiffusion(Evolution):
     @classmethod
     def from_params(cls, given: Mapping[str, Any]) -> ReactionDiffusion:
         """Build from plain values. Raises UserError for an unknown parameter, a wrong type or a wrong range."""
-        p = ReactionDiffusionParams(**check_params("reaction_diffusion", asdict(ReactionDiffusionParams()), given))
-        for key in ("diffusion_u", "diffusion_v"):
-            if not 1e-5 <= getattr(p, key) <= 1:
-                raise UserError(f"pde.params.{key}={getattr(p, key)}: expected 1e-5 to 1")
-        if not -1 <= p.source <= 1:
-            raise UserError(f"pde.params.source={p.source}: expected -1 to 1")
-        if not 0 <= p.warm_up <= 100:
-            raise UserError(f"pde.params.warm_up={p.warm_up}: expected 0 to 100")
-        check_evolution(p.duration, p.frames, p.alpha, p.tau)
+        values = check_params("reaction_diffusion", asdict(ReactionDiffusionParams()), given)
+        speeds = dict.fromkeys(("diffusion_u", "diffusion_v"), (1e-5, 1.0))
+        check_ranges(values, RANGES | FRAMES | speeds | {"source": (-1.0, 1.0), "warm_up": (0.0, 100.0)})
+        p = ReactionDiffusionParams(**values)
         return cls("reaction_diffusion", ("activator", "inhibitor"), p.frames, p.duration, p)
 
     @property

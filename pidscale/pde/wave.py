@@ -26,18 +26,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pidscale.config import UserError
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import wave_numbers
-from pidscale.pde.base import check_params
-from pidscale.pde.evolution import Evolution
-from pidscale.pde.poisson import check_law
+from pidscale.pde.base import check_params, check_ranges
+from pidscale.pde.evolution import FRAMES, RANGES, Evolution
 from pidscale.pde.random_fields import periodic_field
 
 
 @dataclass(frozen=True)
 class WaveParams:
-    """speed: c, above 0, at most 10. duration: of all frames. frames: 4 or more. alpha, tau: the law of the initial state."""
+    """speed: c, 0.001 to 10. duration: of all frames. frames: 4 or more. alpha, tau: the law of the initial state."""
 
     speed: float = 1.0
     duration: float = 1.0
@@ -55,10 +53,9 @@ class Wave(Evolution):
     @classmethod
     def from_params(cls, given: Mapping[str, Any]) -> Wave:
         """Build from plain values. Raises UserError for an unknown parameter, a wrong type or a wrong range."""
-        p = WaveParams(**check_params("wave", asdict(WaveParams()), given))
-        if not 0 < p.speed <= 10:
-            raise UserError(f"pde.params.speed={p.speed}: expected more than 0, at most 10")
-        check_evolution(p.duration, p.frames, p.alpha, p.tau)
+        values = check_params("wave", asdict(WaveParams()), given)
+        check_ranges(values, RANGES | FRAMES | {"speed": (1e-3, 10.0)})
+        p = WaveParams(**values)
         return cls("wave", ("displacement",), p.frames, p.duration, p)
 
     def params_dict(self) -> dict[str, Any]:
@@ -90,12 +87,3 @@ class Wave(Evolution):
         first = 2 * ((u[:, 1:2] - u[:, :1]) + turned[:, :1])
         later = ((u[:, 2:] - u[:, 1:-1]) - (u[:, 1:-1] - u[:, :-2])) + 2 * turned[:, 1:]
         return torch.cat([first, later], dim=1) / dt**2
-
-
-def check_evolution(duration: float, frames: int, alpha: float, tau: float) -> None:
-    """Raise UserError for frames or a law of initial states that no equation in time can use."""
-    if not 0 < duration <= 100:
-        raise UserError(f"pde.params.duration={duration}: expected more than 0, at most 100")
-    if not 4 <= frames <= 101:
-        raise UserError(f"pde.params.frames={frames}: expected 4 to 101")
-    check_law(alpha, tau)

@@ -12,11 +12,9 @@ from pidscale.ops.grid import Grid
 from pidscale.pde import PDES, build_pde
 from pidscale.pde.base import (
     Pde,
-    input_indices,
     residual_squares,
     shown_channels,
     shuffled,
-    solution_indices,
     solution_mask,
 )
 from pidscale.pde.burgers import Burgers
@@ -109,7 +107,7 @@ def test_white_noise_costs_the_dual_norm_little(name: str) -> None:
     """One part in a thousand at 128 points a side: the l2 residual weighs it by 1 / h^2, the dual norm as an error."""
     pde, grid, fields = truths(name, 128, 4)
     noise = torch.randn(fields.shape, generator=torch.Generator().manual_seed(0), dtype=fields.dtype)
-    noise[:, input_indices(pde)] = 0
+    noise[:, ~solution_mask(pde, grid)] = 0
     noisy = residual_rms(pde, grid, fields * (1 + 1e-3 * noise))
     trivial = residual_rms(pde, grid, pde.trivial(fields))
     assert noisy["dual"] < 0.1 * trivial["dual"] and noisy["l2"] > 3 * noisy["dual"]
@@ -118,7 +116,7 @@ def test_white_noise_costs_the_dual_norm_little(name: str) -> None:
 @pytest.mark.parametrize("name", STEADY)
 def test_smoothing_buys_the_l2_residual_and_not_the_solution(name: str) -> None:
     pde, grid, fields = truths(name, 32)
-    outputs = solution_indices(pde)
+    outputs = [i for i, channel in enumerate(pde.channels) if channel.role == "solution"]
     wrong, size = fields.clone(), fields[:, outputs].std()
     noise = torch.randn(8, len(outputs), 30, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     wrong[:, outputs, 1:-1, 1:-1] = 1.3 * wrong[:, outputs, 1:-1, 1:-1] + 0.03 * size * noise
@@ -150,6 +148,6 @@ def test_a_sample_is_a_function_of_its_seed_and_counter(name: str) -> None:
 def test_channels_and_parameters_are_plain(name: str) -> None:
     pde = build_pde(name)
     assert pde.name == name and pde.residual_scale > 0
-    assert input_indices(pde) + solution_indices(pde) == list(range(len(pde.channels)))
+    assert {channel.role for channel in pde.channels} <= {"input", "solution"}
     again = build_pde(name, pde.params_dict())
     assert again == pde
