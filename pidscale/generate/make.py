@@ -8,11 +8,8 @@ Extra file of a set: request.json, written first; it says whose shards those wit
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,26 +18,13 @@ import numpy as np
 import torch
 
 from pidscale.config import UserError
+from pidscale.generate.claim import check_request, claimed
+from pidscale.generate.publish import FIRST_COUNTER, Made, make_or_take, manifest_of
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde, residual_squares
-from pidscale.records.layout import (
-    DTYPE,
-    VERSION,
-    ChannelInfo,
-    Manifest,
-    ShardEntry,
-    Split,
-    canonical,
-    check_against,
-    load_manifest,
-    read_json,
-    sample_key,
-    write_atomic,
-)
-from pidscale.records.lock import held
-from pidscale.records.write import Sample, Stats, finished_shard, merge_stats, publish_manifest, write_shard
+from pidscale.records.layout import VERSION, Manifest, canonical, check_against, load_manifest, sample_key
+from pidscale.records.write import Sample, publish_manifest
 
-FIRST_COUNTER = {"train": 0, "test": 2**40}  # seeds of the splits never meet
 _CHUNK_BYTES = 2**25  # fields whose residual is taken together
 
 Progress = Callable[[int, int], None]
@@ -59,17 +43,6 @@ class _Job:
     first: int
     last: int
     base: int
-
-
-@dataclass(frozen=True)
-class _Made:
-    """What a task gives back: the shard, its statistics, and per norm the residuals [samples] of what was stored."""
-
-    split: str
-    number: int
-    entry: ShardEntry
-    stats: Stats
-    residuals: dict[str, list[float]]
 
 
 def make_shard_set(
@@ -94,16 +67,16 @@ def make_shard_set(
     root = Path(root).absolute()
     _check_numbers(pde, samples, samples_per_shard, in_flight)
     request = _request(pde, samples, grid, seed, samples_per_shard)
-    _check_request(root, request)
+    check_request(root, request)
     if (root / "manifest.json").exists():
         manifest = load_manifest(root)
         check_against(manifest, root, pde.name, grid.describe())
         return manifest
     twice = 2 * _cluster_cpus() if parallel else 1
-    with _claimed(root, request):
+    with claimed(root, request):
         jobs = _plan(pde, grid, str(root), seed, samples, samples_per_shard)
         made = _reported(_in_ray(jobs, in_flight or twice) if parallel else map(make_shard, jobs), jobs, progress)
-        manifest = _manifest(pde, grid, request, sorted(made, key=lambda one: one.number))
+        manifest = manifest_of(pde, grid, request, list(made), "check pde.params")
         publish_manifest(root, manifest)
         return manifest
 
@@ -135,43 +108,6 @@ def _request(pde: Pde, samples: Mapping[str, int], grid: Grid, seed: int, sample
     return plain
 
 
-def _check_request(root: Path, request: dict[str, Any]) -> None:
-    """Refuse a folder that holds anything but this request's set, whole or in part; a request alone made nothing."""
-    path = root / "request.json"
-    if path.exists() and not any(root.glob("*.tar")):
-        return
-    if path.exists():
-        found = read_json(path)
-    elif (root / "manifest.json").exists():
-        path, found = root / "manifest.json", load_manifest(root).request
-    elif any(root.glob("*.tar")):
-        raise UserError(f"{root}: holds tars that were not made here (no request.json); choose another data.path")
-    else:
-        return
-    if differs := [k for k in request if not isinstance(found, dict) or found.get(k) != request[k]]:
-        what = f"{', '.join(differs)} not as asked for now"
-        raise UserError(f"{path}: a set of another request ({what}); choose another data.path or delete it yourself")
-
-
-@contextmanager
-def _claimed(root: Path, request: dict[str, Any]) -> Iterator[None]:
-    """Hold the folder alone, with its request written down."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        if not os.access(root, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise UserError(f"{root}: {error.strerror}; data.path must be a folder that this run may write") from None
-    with held(root) as alone:
-        if not alone:
-            raise UserError(f"{root}: another run is making this set; wait for it or change data.path")
-        _check_request(root, request)
-        write_atomic(root / "request.json", canonical(request) + b"\n")
-        for left in root.glob(".*.tmp"):  # of a run that was killed: nobody else writes here now
-            left.unlink(missing_ok=True)
-        yield
-
-
 def _plan(pde: Pde, grid: Grid, root: str, seed: int, samples: Mapping[str, int], per_shard: int) -> list[_Job]:
     jobs = []
     for split, count in samples.items():
@@ -181,13 +117,9 @@ def _plan(pde: Pde, grid: Grid, root: str, seed: int, samples: Mapping[str, int]
     return jobs
 
 
-def make_shard(job: _Job) -> _Made:
+def make_shard(job: _Job) -> Made:
     """Make one shard, or take the true one that an earlier run left."""
-    done = finished_shard(job.root, job.split, job.number, job.last - job.first)
-    entry, stats = done or write_shard(job.root, job.split, job.number, _samples(job))
-    index = read_json(Path(job.root) / entry.name.replace(".tar", ".index.json"))
-    norms = [sample["meta"]["residual"] for sample in index["samples"]]
-    return _Made(job.split, job.number, entry, stats, {name: [n[name] for n in norms] for name in norms[0]})
+    return make_or_take(job.root, job.split, job.number, job.last - job.first, _samples(job))
 
 
 def _samples(job: _Job) -> Iterator[Sample]:
@@ -226,7 +158,7 @@ def truth_residuals(pde: Pde, grid: Grid, fields: np.ndarray) -> dict[str, np.nd
     return {name: np.sqrt(square.double().numpy()) for name, square in sorted(squares.items())}
 
 
-def _reported(made: Iterable[_Made], jobs: list[_Job], progress: Progress | None) -> Iterator[_Made]:
+def _reported(made: Iterable[Made], jobs: list[_Job], progress: Progress | None) -> Iterator[Made]:
     done, total = 0, sum(job.last - job.first for job in jobs)
     for one in made:
         done += one.entry.samples
@@ -244,7 +176,7 @@ def _cluster_cpus() -> int:
     return max(1, int(resources.get("CPU", 1)))
 
 
-def _in_ray(jobs: list[_Job], limit: int) -> Iterator[_Made]:
+def _in_ray(jobs: list[_Job], limit: int) -> Iterator[Made]:
     """Results of one Ray task per job, as they finish, at most `limit` in flight; the first error stops the rest."""
     import ray
 
@@ -264,37 +196,3 @@ def _in_ray(jobs: list[_Job], limit: int) -> Iterator[_Made]:
     finally:
         for left in running:
             ray.cancel(left)
-
-
-def _manifest(pde: Pde, grid: Grid, request: dict[str, Any], made: list[_Made]) -> Manifest:
-    by_split = {split: [one for one in made if one.split == split] for split in request["samples"]}
-    stats = merge_stats([one.stats for one in by_split["train"]])
-    for channel, std in zip(pde.channels, stats.std, strict=True):
-        if std == 0:
-            raise UserError(f"{pde.name}: channel '{channel.name}' is constant over the train split; check pde.params")
-    return Manifest(
-        version=VERSION,
-        equation=pde.name,
-        channels=tuple(ChannelInfo(c.name, c.unit, c.role) for c in pde.channels),
-        grid=grid.describe(),
-        params=request["params"],
-        normaliser={"mean": list(stats.mean), "std": list(stats.std)},
-        dtype=DTYPE,
-        splits={split: _split(split, parts) for split, parts in by_split.items()},
-        truth_residual={split: _floor(parts) for split, parts in by_split.items()},
-        request=request,
-    )
-
-
-def _split(split: str, parts: list[_Made]) -> Split:
-    count, base = sum(one.entry.samples for one in parts), FIRST_COUNTER[split]
-    return Split((base, base + count), count, tuple(one.entry for one in parts))
-
-
-def _floor(parts: list[_Made]) -> dict[str, float]:
-    """Per norm, the rms over all samples and, under "max_" + norm, the largest."""
-    floor: dict[str, float] = {}
-    for name in parts[0].residuals:
-        values = np.array([v for one in parts for v in one.residuals[name]])
-        floor |= {name: float(np.sqrt(np.mean(values**2))), f"max_{name}": float(values.max())}
-    return floor

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pidscale.config import UserError
-from pidscale.generate import make
+from pidscale.generate import make, publish
 from pidscale.generate.make import make_shard_set, truth_residuals
 from pidscale.pde.darcy import Darcy
 from pidscale.records.layout import load_manifest
@@ -126,8 +126,8 @@ def test_killed_run_is_continued_to_the_same_bytes(finished, copy, monkeypatch):
     (copy / "train-00002.index.json").unlink()  # killed between tar and index
     (copy / "test-00000.tar").write_bytes((copy / "test-00000.tar").read_bytes()[:-700])  # torn
     (copy / ".train-00001.tar.123.tmp").write_bytes(b"half")
-    made, write = [], make.write_shard
-    monkeypatch.setattr(make, "write_shard", lambda *given: made.append(given[1:3]) or write(*given))
+    made, write = [], publish.write_shard
+    monkeypatch.setattr(publish, "write_shard", lambda *given: made.append(given[1:3]) or write(*given))
     run(copy)
     assert made == [("train", 1), ("train", 2), ("test", 0)]
     assert contents(copy) == contents(finished)
