@@ -1,0 +1,34 @@
+"""Convert a file of other people's data: python launch/convert.py source=FILE out=FOLDER pde=NAME (docs/converting.md)"""
+
+from __future__ import annotations
+
+import sys
+
+from entry import settings_from
+
+from pidscale.config import UserError
+from pidscale.generate.asked import Asked, asked_from, split_words
+from pidscale.generate.convert import convert
+from pidscale.generate.judge import judge
+from pidscale.generate.report import Lines, told
+
+
+def main(words: list[str]) -> None:
+    """Convert, and say what the set is worth."""
+    ours, theirs = split_words(words)
+    asked = asked_from(ours)
+    settings = settings_from(theirs, phases=())
+    converted = convert(asked, settings.pde.name, settings.pde.params, progress=Lines())
+    worth = judge(asked.out, converted.manifest, converted.pde, converted.grid)
+    print("\n".join(told(asked, converted, worth)))
+
+
+if __name__ == "__main__":
+    try:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(f"{__doc__}\n\n{Asked.__doc__}")
+        else:
+            main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,246 @@
+"""Turn a file of somebody else's data into a shard set, as if it had been made here.
+
+A set is a function of the file's bytes and of what was asked: a killed run is continued to the same bytes, a finished one is
+left alone, a folder with another request is refused. The file is read twice, a block of samples at a time. Must not know
+models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pidscale import seeds
+from pidscale.config import UserError
+from pidscale.generate import points
+from pidscale.generate.asked import Asked
+from pidscale.generate.claim import check_request, claimed
+from pidscale.generate.layouts import open_source
+from pidscale.generate.make import truth_residuals
+from pidscale.generate.mapping import Reading, map_channels
+from pidscale.generate.parameters import Parameters, find_parameters, finished_equation, plain, with_times
+from pidscale.generate.publish import FIRST_COUNTER, Made, make_or_take, manifest_of
+from pidscale.generate.scan import Scan, scan
+from pidscale.ops.grid import Grid
+from pidscale.pde import build_pde
+from pidscale.pde.base import Pde
+from pidscale.records.layout import VERSION, Manifest, canonical, check_against, file_sha256, load_manifest, sample_key
+from pidscale.records.write import Sample, publish_manifest
+
+Progress = Callable[[str, int, int], None]  # what is done, how many samples of it, of how many
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What became of a file. notes: what was taken for granted. warnings: what contradicts the equation. dropped: copies."""
+
+    manifest: Manifest
+    pde: Pde
+    grid: Grid
+    reading: Reading
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    dropped: int
+
+
+def convert(asked: Asked, equation: str, given: Mapping[str, Any], progress: Progress | None = None) -> Converted:
+    """Write the set of a file, or what is missing of it.
+
+    equation, given: name and parameters of the settings. UserError in one line for whatever is wrong with file or settings.
+    """
+    path, root = Path(asked.source), Path(asked.out).absolute()
+    draft = build_pde(equation, dict(given))
+    source = open_source(path, asked.layout)
+    reading = _trimmed(map_channels(draft, source, asked), draft, asked)
+    found = find_parameters(draft, given, source, reading.count, asked)
+    with_times(draft, source, reading.times, given, found.fixed)
+    pde, notes = finished_equation(draft, found)
+    grid = points.grid_of(pde, reading.shape, asked.grid, str(path))
+    ends = {"y": reading.ends[0], "x": reading.ends[1]}
+    findings = points.check_places(grid, source.places, ends) + points.check_stated(grid, source.boundary)
+    _settle(path, findings, asked.force)
+    request = _asked_for(asked, pde, grid, reading, found)
+    check_request(root, {key: request[key] for key in request if key != "params"}, "out")  # before hours of reading
+    if "low" in pde.params_dict():
+        reading = replace(reading, phases=(pde.params_dict()["low"], pde.params_dict()["high"]))
+    seen = scan(reading, None if progress is None else lambda done, total: progress("reading", done, total))
+    pde = _with_phases(pde, found, given, reading, seen)
+    errors, warnings = _bounded(grid, pde, seen)
+    _settle(path, errors, asked.force)
+    numbers, copies = _splits(path, asked, seen)
+    samples = {split: len(some) for split, some in numbers.items()}
+    request = _plain({**request, "params": pde.params_dict(), "samples": samples})
+    manifest = _written(root, request, pde, grid, reading, found, numbers, progress)
+    warned = tuple(warnings) + tuple(findings + errors if asked.force else ())
+    return Converted(manifest, pde, grid, reading, (*source.notes, *notes), warned, len(copies))
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    plain_values: dict[str, Any] = json.loads(canonical(value))
+    return plain_values
+
+
+def _settle(path: Path, findings: Sequence[str], force: bool) -> None:
+    """The first finding is an error, unless all are to be taken as they stand."""
+    if findings and not force:
+        raise UserError(f"{path}: {findings[0]}, or set force=true to take the file as it stands")
+
+
+def _trimmed(reading: Reading, pde: Pde, asked: Asked) -> Reading:
+    """Without the repeated end points that were asked to be left away, once they are seen to be repeated."""
+    kind = pde.grid(8).kind
+    if not asked.drop_end:
+        return reading
+    if kind not in ("periodic", "strip"):
+        raise UserError(f"drop_end=true: {pde.name} lives on {kind} points, which have no repeated end; leave it away")
+    some = reading.read(0, min(reading.count, reading.block))
+    axes = (-1,) if kind == "strip" else (-2, -1)
+    for axis in axes:
+        if not np.allclose(
+            some.take(0, axis=axis), some.take(-1, axis=axis), rtol=0, atol=1e-4 * float(abs(some).max())
+        ):
+            name = "x" if axis == -1 else "y"
+            raise UserError(
+                f"drop_end=true: {asked.source} does not repeat its first point at the end of {name}; leave it away"
+            )
+    return replace(reading, ends=(int(-2 in axes), 1))
+
+
+def _with_phases(pde: Pde, found: Parameters, given: Mapping[str, Any], reading: Reading, seen: Scan) -> Pde:
+    """Take the phases of a two-phase coefficient from the file. UserError where the settings have others, or it has none."""
+    own = pde.params_dict()
+    if "variant" not in own:
+        return pde
+    where = f"{reading.source.path}: {reading.picks[0].slot} (array '{reading.picks[0].array.name}')"
+    if seen.lowest <= 0:
+        raise UserError(f"{where} goes down to {seen.lowest:g}, it must be above 0; phases 0 and 1 are written as bool")
+    if own["variant"] != "two_phase":
+        return pde
+    if len(seen.values) > 2:
+        raise UserError(f"{where} has more than two values; set pde=darcy_lognormal for a coefficient without phases")
+    low, high = plain(np.float32(min(seen.values))), plain(np.float32(max(seen.values)))
+    for name, value in (("low", low), ("high", high)):
+        if name in given and not np.isclose(given[name], value, rtol=1e-4):
+            raise UserError(
+                f"{where} has phases {low:g} and {high:g}, pde.params.{name}={given[name]}; set pde.params.{name}={value:g}"
+            )
+        found.fixed[name] = given.get(name, value)
+    return build_pde(pde.name, found.fixed)
+
+
+def _bounded(grid: Grid, pde: Pde, seen: Scan) -> tuple[list[str], list[str]]:
+    """Errors and warnings of what the edges of the fields show."""
+    errors: list[str] = []
+    warnings: list[str] = []
+    roles = {channel.name: channel.role for channel in pde.channels}
+    for slot, edges in seen.edges.items():
+        if grid.boundary == "dirichlet" and roles.get(slot) == "solution":
+            wrong, doubtful = points.check_zero_edge(slot, edges, grid)
+            errors, warnings = errors + wrong, warnings + doubtful
+        if grid.boundary == "periodic":
+            errors += points.check_periodic(slot, edges, "x" if grid.kind == "strip" else "yx")
+    return errors, warnings
+
+
+def _splits(path: Path, asked: Asked, seen: Scan) -> tuple[dict[str, list[int]], list[tuple[int, int]]]:
+    """Samples of each split, rising, without copies; which ones test is a draw of the seed."""
+    kept, copies = seen.kept()
+    if copies and asked.duplicates == "refuse":
+        again, first = copies[0]
+        raise UserError(
+            f"{path}: {len(copies)} samples are copies, sample {again} of {first}; set duplicates=drop to leave them out"
+        )
+    count = round(asked.test * len(kept)) if asked.test < 1 else int(asked.test)
+    count = max(count, int(asked.test > 0))
+    if count >= len(kept):
+        raise UserError(
+            f"test={asked.test:g}: {path} has {len(kept)} different samples, and some must be left to train on"
+        )
+    chosen = set(seeds.permutation(asked.seed, "convert/test", 0, len(kept))[:count].tolist())
+    splits = {"train": [n for i, n in enumerate(kept) if i not in chosen]}
+    if chosen:
+        splits["test"] = [n for i, n in enumerate(kept) if i in chosen]
+    return splits, copies
+
+
+def _asked_for(asked: Asked, pde: Pde, grid: Grid, reading: Reading, found: Parameters) -> dict[str, Any]:
+    """What decides every byte of the set but what the samples themselves say: no path of this machine."""
+    path = reading.source.path
+    origin = {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "sha256": file_sha256(path),
+        "layout": reading.source.layout,
+    }
+    times = {"start": reading.times.start, "step": reading.times.step, "count": len(reading.times)}
+    chosen = {"test": asked.test, "seed": asked.seed, "duplicates": asked.duplicates, "force": asked.force}
+    return _plain(
+        {
+            "format": VERSION,
+            "equation": pde.name,
+            "params": pde.params_dict(),
+            "grid": grid.describe(),
+            "source": origin,
+            "channels": {pick.slot: pick.describe() for pick in reading.picks},
+            "parameters": found.used,
+            "times": times,
+            "ends": list(reading.ends),
+            "samples_per_shard": asked.samples_per_shard,
+            **chosen,
+        }
+    )
+
+
+def _written(
+    root: Path,
+    request: dict[str, Any],
+    pde: Pde,
+    grid: Grid,
+    reading: Reading,
+    found: Parameters,
+    numbers: Mapping[str, list[int]],
+    progress: Progress | None,
+) -> Manifest:
+    """The set of these samples, or what is missing of it; a finished one as it stands."""
+    check_request(root, request, "out")
+    if (root / "manifest.json").exists():
+        manifest = load_manifest(root)
+        check_against(manifest, root, pde.name, grid.describe())
+        return manifest
+    made: list[Made] = []
+    done, total, size = 0, sum(map(len, numbers.values())), request["samples_per_shard"]
+    with claimed(root, request, "out"):
+        for split, some in numbers.items():
+            for shard, first in enumerate(range(0, len(some), size)):
+                part = some[first : first + size]
+                samples = _samples(pde, grid, reading, found, part, FIRST_COUNTER[split], first)
+                made.append(make_or_take(root, split, shard, len(part), samples))
+                done += len(part)
+                if progress is not None:
+                    progress("writing", done, total)
+        manifest = manifest_of(pde, grid, request, made, f"check that array of {reading.source.path}")
+        publish_manifest(root, manifest)
+    return manifest
+
+
+def _samples(
+    pde: Pde, grid: Grid, reading: Reading, found: Parameters, numbers: Sequence[int], base: int, first: int
+) -> Iterator[Sample]:
+    """Samples of one shard with the residual of what is stored; `source` is the number of the sample in its file."""
+    at = first
+    for some, fields in reading.blocks(numbers):
+        norms = truth_residuals(pde, grid, fields)
+        for i, number in enumerate(some):
+            residual = {name: float(f"{values[i]:.6g}") for name, values in norms.items()}
+            if not np.isfinite(list(residual.values())).all():
+                raise UserError(
+                    f"{reading.source.path}: sample {number} has a residual beyond float32; check scale and pde.params"
+                )
+            meta = {"seed": base + at, "source": number, "params": found.of(number), "residual": residual}
+            yield sample_key(at), fields[i], meta
+            at += 1

@@ -1,0 +1,83 @@
+"""Readers of npy, npz, MATLAB v5 and `.pt`: names with arrays, no convention. None of them runs code from a file.
+
+npy and `.pt` are mapped and read in parts; npz and MATLAB v5 are compressed and come whole into memory. Must not know
+equations.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pidscale.config import UserError
+from pidscale.generate.layouts.source import Array, Source, in_memory, pickled, readable, sorted_out
+
+WHOLE = "data"  # the name of an array in a file that gives it none
+
+
+def open_npy(path: Path) -> Source:
+    """One array, mapped."""
+    with readable(path, "npy"):
+        return sorted_out(path, "npy", {WHOLE: in_memory(WHOLE, np.load(path, mmap_mode="r", allow_pickle=False))})
+
+
+def open_npz(path: Path) -> Source:
+    """Arrays by name."""
+    with readable(path, "npz"), np.load(path, allow_pickle=False) as file:
+        return sorted_out(path, "npz", {name: in_memory(name, file[name]) for name in file.files})
+
+
+def open_matlab5(path: Path) -> Source:
+    """Numeric variables of a MATLAB file before v7.3; structs, cells, strings and objects are passed over."""
+    from scipy.io import loadmat
+
+    with readable(path, "mat5"):
+        values = loadmat(str(path), mat_dtype=False)
+        arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    logical = _logical(path, arrays)
+    return sorted_out(
+        path,
+        "mat5",
+        {
+            name: in_memory(name, a.astype(bool) if name in logical else a)
+            for name, a in arrays.items()
+            if a.dtype != object
+        },
+    )
+
+
+def _logical(path: Path, arrays: dict[str, np.ndarray]) -> set[str]:
+    """Names of logical arrays, which are loaded as uint8."""
+    from scipy.io import whosmat
+
+    with readable(path, "mat5"):
+        return {name for name, _, kind in whosmat(str(path)) if kind == "logical" and name in arrays}
+
+
+def open_torch(path: Path) -> Source:
+    """Tensors of a dict, or one tensor. UserError for a file that needs code to be loaded."""
+    with readable(path, "pt"):
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            loaded = torch.load(path, map_location="cpu", weights_only=True)  # files older than the zip form
+    named = loaded if isinstance(loaded, dict) else {WHOLE: loaded}
+    arrays: dict[str, Array] = {}
+    for name, value in named.items():
+        if isinstance(value, (bool, int, float)):
+            arrays[str(name)] = in_memory(str(name), np.asarray(value))
+        elif isinstance(value, torch.Tensor) and not value.is_sparse and not value.is_complex():
+            plain = value.detach().float() if value.dtype == torch.bfloat16 else value.detach()
+            arrays[str(name)] = in_memory(str(name), plain.numpy())
+    if not arrays:
+        raise UserError(f"{path}: holds {type(loaded).__name__}, not tensors by name; save a dict of tensors")
+    return sorted_out(path, "pt", arrays)
+
+
+def refuse_pickle(path: Path) -> Source:
+    """Never opens it."""
+    raise pickled(path)

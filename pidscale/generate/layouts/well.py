@@ -1,0 +1,89 @@
+"""Reader of HDF5 files in the format of The Well (Ohana et al., 2024). Must not know our equations' code.
+
+t0_fields/NAME [N, T, X, Y] (dims left away where sample_varying, time_varying or dim_varying are false), dimensions/time and
+one coordinate for each of spatial_dims, scalars/NAME, boundary_conditions/*/bc_type. Their first place axis is x, ours is y.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pidscale.config import UserError
+from pidscale.generate.layouts.hdf5 import open_file, own, text
+from pidscale.generate.layouts.source import Array, Slices, Source, readable
+
+
+def looks_like(file: Any) -> bool:
+    """Whether an open HDF5 file has this layout."""
+    return "t0_fields" in file and "dimensions" in file
+
+
+def open_well(path: Path) -> Source:
+    """Scalar fields, and the components of vector fields as NAME_x, NAME_y."""
+    file = open_file(path, "well")
+    with readable(path, "well"):
+        if not looks_like(file):
+            raise UserError(
+                f"{path}: no groups 't0_fields' and 'dimensions', so not as The Well writes it; set layout=hdf5"
+            )
+        dims = [text(name) for name in file["dimensions"].attrs["spatial_dims"]]
+        if len(dims) > 2 or not set(dims) <= {"x", "y"}:
+            raise UserError(f"{path}: spatial_dims {dims}; expected x, or x and y")
+        count = int(file.attrs["n_trajectories"])
+        arrays = {name: _field(path, file["t0_fields"][name], name, dims, count) for name in file["t0_fields"]}
+        for name in file.get("t1_fields", {}):
+            for i, dim in enumerate(dims):
+                arrays[f"{name}_{dim}"] = _field(path, file["t1_fields"][name], f"{name}_{dim}", dims, count, i)
+        places = {dim: file["dimensions"][dim][()].reshape(-1) for dim in dims}
+        return Source(path, "well", arrays, _scalars(file), _times(path, file), places, _edges(file))
+
+
+def _field(path: Path, dataset: Any, name: str, dims: list[str], count: int, component: int | None = None) -> Array:
+    """A field with its sample axis put back where the file leaves it away, one component of a vector."""
+    own(path, dataset)
+    varying = [bool(v) for v in dataset.attrs["dim_varying"]]
+    by_sample, by_time = bool(dataset.attrs["sample_varying"]), bool(dataset.attrs["time_varying"])
+    places = "".join(dim.upper() for dim, varies in zip(dims, varying, strict=True) if varies)
+    axes = "N" + "T" * by_time + places
+    own_shape = tuple(dataset.shape[: len(axes) - (not by_sample)])
+    shape = own_shape if by_sample else (count, *own_shape)
+
+    def read(index: Slices) -> np.ndarray:
+        end: tuple[Any, ...] = () if component is None else (component,)
+        if by_sample:
+            return np.asarray(dataset[(*index, *end)])
+        values = np.asarray(dataset[(*index[1:], *end)])
+        return np.broadcast_to(values, (len(range(*index[0].indices(count))), *values.shape))
+
+    return Array(name, shape, dataset.dtype, read, axes)
+
+
+def _scalars(file: Any) -> dict[str, np.ndarray]:
+    """Scalars [] or [N]; one that varies in time is no parameter and is left out."""
+    found = {}
+    for name, dataset in file.get("scalars", {}).items():
+        if not dataset.attrs.get("time_varying", False) and dataset.dtype.kind in "biuf":
+            values = dataset[()].reshape(-1)
+            found[name] = values if dataset.attrs.get("sample_varying", False) else values[:1].reshape(())
+    return found
+
+
+def _times(path: Path, file: Any) -> np.ndarray | None:
+    times = np.asarray(file["dimensions"]["time"][()])
+    if times.ndim == 2:
+        if not (times == times[:1]).all():
+            raise UserError(f"{path}: dimensions/time varies between samples; a set has one time axis")
+        times = times[0]
+    return times
+
+
+def _edges(file: Any) -> dict[str, str]:
+    """What bounds each axis, as its name in lower case: periodic, wall or open."""
+    edges = {}
+    for group in file.get("boundary_conditions", {}).values():
+        for dim in group.attrs.get("associated_dims", []):
+            edges[text(dim)] = text(group.attrs.get("bc_type", "")).lower()
+    return edges

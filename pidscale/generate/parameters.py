@@ -1,0 +1,179 @@
+"""Parameters of an equation as a file gives them: fixed ones, one for each sample, and the times of frames.
+
+What the file says and what the settings say must agree; what neither says is the equation's default, and is told. Must not
+know channels or shards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pidscale.config import UserError
+from pidscale.generate.asked import Asked
+from pidscale.generate.layouts.source import Source
+from pidscale.pde import build_pde
+from pidscale.pde.base import Pde
+from pidscale.pde.evolution import Evolution
+
+# Of the generator's own law, or found from the fields: a number of the same name in a file means something else.
+LAWS = frozenset({"alpha", "tau", "size", "warm_up", "variant", "low", "high", "frames", "duration"})
+ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
+    "burgers": {"viscosity": ("visc", "nu")},
+    "darcy": {"source": ("beta", "f")},
+    "helmholtz": {"wavenumber": ("k",)},
+    "navier_stokes": {"viscosity": ("visc", "nu")},
+    "reaction_diffusion": {"diffusion_u": ("Du", "D_u"), "diffusion_v": ("Dv", "D_v"), "source": ("k",)},
+    "wave": {"speed": ("c",)},
+}
+_CLOSE = 1e-4  # relative difference at which a file and the settings still agree: files hold float32
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """fixed: of the equation, given or found. samples: values [N] by name, for each sample. used: which array gave which."""
+
+    fixed: dict[str, Any]
+    samples: dict[str, np.ndarray] = field(default_factory=dict)
+    used: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def of(self, number: int) -> dict[str, float]:
+        """The parameters of one sample."""
+        return {name: plain(values[number]) for name, values in self.samples.items()}
+
+
+def plain(value: Any) -> float:
+    """A number as the shortest decimal that its type tells apart: 0.01 for a float32 of 0.01."""
+    return float(str(np.asarray(value)[()]))
+
+
+def find_parameters(pde: Pde, given: Mapping[str, Any], source: Source, count: int, asked: Asked) -> Parameters:
+    """Match a file's numbers with the equation's parameters. UserError where they contradict the settings or lack one."""
+    own = pde.params_dict()
+    varying = tuple(getattr(pde, "varying", {}))
+    for name, wanted in asked.parameters.items():
+        if name not in own and name not in varying:
+            raise UserError(
+                f"parameters.{name}: {pde.name} has no such parameter; it has {', '.join([*own, *varying])}"
+            )
+        if wanted not in source.scalars:
+            has = ", ".join(source.scalars) or "none"
+            raise UserError(f"parameters.{name}={wanted}: {source.path} has no such number; it has {has}")
+    fixed, samples, used = dict(given), {}, {}
+    for name in [*(n for n in own if n not in varying), *varying]:
+        array = asked.parameters.get(name) or _known(pde.name, name, source)
+        if array is None:
+            continue
+        values, used[name] = source.scalars[array], array
+        if name in varying:
+            samples[name] = _each(source, array, values, count)
+        else:
+            fixed[name] = _agreed(pde.name, name, _single(source, array, name, pde.name, values), given, source)
+    for name in varying:
+        if name not in samples:
+            raise UserError(
+                f"{source.path}: sample 0 has no '{name}', which {pde.name} takes for each sample; the file has "
+                f"{', '.join(source.scalars) or 'no numbers'}: set parameters.{name}=ARRAY, an array [N] of the file"
+            )
+    for other, values in source.scalars.items():  # what the equation does not take is kept with each sample
+        if other not in used.values() and values.shape == (count,):
+            samples[other] = values
+    _check_finite(source, samples)
+    return Parameters(fixed, samples, used)
+
+
+def _known(equation: str, name: str, source: Source) -> str | None:
+    """The scalar of a file that is this parameter by its name or a known alias."""
+    if name not in LAWS and name in source.scalars:
+        return name
+    found = [alias for alias in ALIASES.get(equation, {}).get(name, ()) if alias in source.scalars]
+    if len(found) > 1:
+        raise UserError(f"{source.path}: {' and '.join(found)} could be {name}; set parameters.{name}=ARRAY")
+    return found[0] if found else None
+
+
+def _each(source: Source, array: str, values: np.ndarray, count: int) -> np.ndarray:
+    if values.shape not in ((), (count,)):
+        raise UserError(
+            f"{source.path}: '{array}' has {values.size} values for {count} samples; write one for each sample"
+        )
+    return np.broadcast_to(values, (count,))
+
+
+def _single(source: Source, array: str, name: str, equation: str, values: np.ndarray) -> float:
+    low, high = plain(values.min()), plain(values.max())
+    if abs(high - low) > _CLOSE * max(abs(high), abs(low)):
+        raise UserError(
+            f"{source.path}: '{array}' goes from {low:g} to {high:g} between samples, but {equation} has one {name} for a "
+            "set; write the samples of one value into a file of their own"
+        )
+    return plain(values.reshape(-1)[0])
+
+
+def _agreed(equation: str, name: str, found: Any, given: Mapping[str, Any], source: Source) -> Any:
+    """The value in use: the given one where both agree."""
+    if name not in given:
+        return found
+    if not math.isclose(float(given[name]), found, rel_tol=_CLOSE):
+        raise UserError(
+            f"{source.path}: {name} is {found:g} in the file, pde.params.{name}={given[name]} in the settings of {equation}; "
+            f"set pde.params.{name}={found:g}"
+        )
+    return given[name]
+
+
+def _check_finite(source: Source, samples: Mapping[str, np.ndarray]) -> None:
+    for name, values in samples.items():
+        if not np.isfinite(values.astype(np.float64)).all():
+            number = int(np.argmin(np.isfinite(values.astype(np.float64))))
+            raise UserError(f"{source.path}: sample {number}, '{name}' is not finite; mend or leave out that sample")
+
+
+def with_times(
+    pde: Pde, source: Source, times: range, given: Mapping[str, Any], fixed: dict[str, Any]
+) -> dict[str, Any]:
+    """Add frames and duration of the times that are taken. UserError where they are uneven or contradict the settings."""
+    own = pde.params_dict()
+    if isinstance(pde, Evolution):
+        if given.get("frames", len(times)) != len(times):
+            raise UserError(
+                f"{source.path}: {len(times)} times are taken, pde.params.frames={given['frames']}; set pde.params.frames="
+                f"{len(times)}, or take others by start= and every="
+            )
+        fixed["frames"] = len(times)
+    if source.times is not None and "duration" in own:
+        if len(source.times) < times[-1] + 1:
+            raise UserError(
+                f"{source.path}: {len(source.times)} values in its time coordinate, {times[-1] + 1} times; mend it"
+            )
+        taken = source.times[times.start : times.stop : times.step].astype(np.float64)
+        steps = np.diff(taken)
+        if (
+            not np.isfinite(taken).all()
+            or not (abs(steps - steps.mean()) <= 1e-3 * abs(steps.mean())).all()
+            or steps[0] <= 0
+        ):
+            raise UserError(
+                f"{source.path}: its times are not at even steps ({steps.min():.3g} to {steps.max():.3g}); take even ones by "
+                "start= and every=, or write them into a new file"
+            )
+        fixed["duration"] = _agreed(pde.name, "duration", float(f"{taken[-1] - taken[0]:.6g}"), given, source)
+    return fixed
+
+
+def finished_equation(pde: Pde, parameters: Parameters) -> tuple[Pde, tuple[str, ...]]:
+    """The equation with its parameters, and a note of those that neither file nor settings gave."""
+    built = build_pde(pde.name, parameters.fixed)
+    own = built.params_dict()
+    silent = [f"{n}={own[n]}" for n in own if n not in parameters.fixed and (n not in LAWS or n == "duration")]
+    silent = [word for word in silent if word.split("=")[0] not in parameters.samples]
+    if not silent:
+        return built, ()
+    return built, (
+        f"not in the file, so the equation's own: {', '.join(silent)}; pde.params.NAME=... if it is another",
+    )

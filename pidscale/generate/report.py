@@ -1,0 +1,50 @@
+"""What a conversion tells on the terminal: what was mapped, what it is worth, what to mind. Must not measure anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pidscale.generate.asked import Asked
+from pidscale.generate.convert import Converted
+from pidscale.generate.judge import Worth
+from pidscale.generate.mapping import Pick
+from pidscale.meter import ProgressLine
+
+
+class Lines:
+    """One progress line for each stage."""
+
+    def __init__(self) -> None:
+        self._stage, self._line = "", ProgressLine("", 0)
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show `done` of `total` samples of a stage."""
+        if stage != self._stage:
+            self._stage, self._line = stage, ProgressLine(stage, total)
+        self._line.show(done)
+        if done == total:
+            self._line.close()
+
+
+def told(asked: Asked, converted: Converted, worth: Worth) -> list[str]:
+    """The report, line by line."""
+    reading, grid, manifest = converted.reading, converted.grid, converted.manifest
+    counts = ", ".join(f"{split} {one.samples}" for split, one in sorted(manifest.splits.items(), reverse=True))
+    form = " x ".join(map(str, grid.shape)) + {"strip": " (times x places)"}.get(grid.kind, "")
+    frames = f", {len(reading.times)} frames" if reading.target == "TYX" else ""
+    lines = [
+        f"{Path(asked.source).name} ({reading.source.layout}, {reading.count} samples) -> {asked.out}",
+        f"  {converted.pde.name}: {'; '.join(_mapped(pick) for pick in reading.picks)}",
+        f"  {grid.kind} grid {form}{frames}; {counts}; {converted.dropped} copies left out",
+        f"  params: {', '.join(f'{k}={v}' for k, v in manifest.params.items())}",
+        *worth.table(),
+        *(f"note: {note}" for note in converted.notes),
+        *(f"warning: {warning}" for warning in (*converted.warnings, *worth.warnings(converted.pde, reading.picks[-1].scale))),
+    ]
+    return lines
+
+
+def _mapped(pick: Pick) -> str:
+    component = "" if pick.component is None else f":{pick.component}"
+    scale = "" if pick.scale == 1 else f" x {pick.scale:g}"
+    return f"{pick.slot} <- {pick.array.name}{component} [{', '.join(pick.axes)}]{scale}"
