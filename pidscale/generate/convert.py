@@ -117,8 +117,8 @@ def _with_phases(pde: Pde, found: Parameters, given: Mapping[str, Any], reading:
     if "variant" not in own:
         return pde
     where = f"{reading.source.path}: {reading.picks[0].slot} (array '{reading.picks[0].array.name}')"
-    if seen.lowest <= 0:
-        raise UserError(f"{where} goes down to {seen.lowest:g}, it must be above 0; phases 0 and 1 are written as bool")
+    if seen.low[0] <= 0:
+        raise UserError(f"{where} goes down to {seen.low[0]:g}, it must be above 0; phases 0 and 1 are written as bool")
     if own["variant"] != "two_phase":
         return pde
     if len(seen.values) > 2:

@@ -196,13 +196,15 @@ def _array(
     if slot in source.arrays:
         return source.arrays[slot], None
     fits = {name: a for name, a in source.arrays.items() if len(a.shape) > len(target)}
-    known = [name for name in fits if name.rsplit("/", 1)[-1] in ALIASES.get(equation, {}).get(slot, ())]
+    aliases = ALIASES.get(equation, {}).get(slot, ())
+    known = [name for name in source.arrays if name.rsplit("/", 1)[-1] in aliases]
+    known = [name for name in known if name in fits] or known
     if not known and len(source.arrays) == 1 and len(fits) == 1:
         known = list(fits)
     if len(known) != 1:
         found = f"{' and '.join(known)} could be {slot}" if known else f"no array is known as {slot}"
         raise UserError(f"{source.path}: {found}; it has {has}: set channels.{slot}=ARRAY")
-    return fits[known[0]], None
+    return source.arrays[known[0]], None
 
 
 def _guessed(shape: tuple[int, ...], target: str, slots: int) -> str:

@@ -117,7 +117,7 @@ def check_places(grid: Grid, places: Mapping[str, np.ndarray], trimmed: Mapping[
             )
         else:
             found.append(
-                f"its {axis} coordinate spans {span:.4g} in {len(line)} points, the equation lives on {length:g}; "
+                f"its {axis} coordinate spans {wanted:.4g} in {len(line)} points, the equation lives on {length:g}; "
                 "rescale lengths and parameters first"
             )
     return found

@@ -39,7 +39,10 @@ def told(asked: Asked, converted: Converted, worth: Worth) -> list[str]:
         f"  params: {', '.join(f'{k}={v}' for k, v in manifest.params.items())}",
         *worth.table(),
         *(f"note: {note}" for note in converted.notes),
-        *(f"warning: {warning}" for warning in (*converted.warnings, *worth.warnings(converted.pde, reading.picks[-1].scale))),
+        *(
+            f"warning: {warning}"
+            for warning in (*converted.warnings, *worth.warnings(converted.pde, reading.picks[-1].scale))
+        ),
     ]
     return lines
 

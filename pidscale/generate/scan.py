@@ -20,12 +20,16 @@ _SAME = 1e-4  # relative difference of two values of a coefficient that are one 
 
 @dataclass
 class Scan:
-    """edges: of each slot. digests: of each sample's stored bytes. values: distinct ones of the first slot, three at most."""
+    """edges: of each slot. digests: of each sample's stored bytes. low, high: of each channel [C].
+
+    values: distinct ones of the first channel, three at most.
+    """
 
     edges: dict[str, Edges] = field(default_factory=dict)
     digests: list[bytes] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
-    lowest: float = np.inf
+    low: np.ndarray = field(default_factory=lambda: np.array(np.inf))
+    high: np.ndarray = field(default_factory=lambda: np.array(-np.inf))
 
     def kept(self) -> tuple[list[int], list[tuple[int, int]]]:
         """Samples without later copies, and pairs (copy, original)."""
@@ -41,7 +45,7 @@ class Scan:
 
 
 def scan(reading: Reading, progress: Callable[[int, int], None] | None = None) -> Scan:
-    """Read every sample once. UserError names the sample and the channel of a value that float32 cannot hold."""
+    """Read every sample once. UserError names sample and channel of a value that float32 cannot hold, or a flat channel."""
     found = Scan({pick.slot: Edges() for pick in reading.picks})
     for first in range(0, reading.count, reading.block):
         last = min(first + reading.block, reading.count)
@@ -51,9 +55,18 @@ def scan(reading: Reading, progress: Callable[[int, int], None] | None = None) -
         for i, pick in enumerate(reading.picks):
             part = fields[:, i :: len(reading.picks)]  # frames have their species side by side
             found.edges[pick.slot].add(part.reshape(-1, *part.shape[-2:]).astype(np.float64))
+        found.low = np.minimum(found.low, fields.min(axis=(0, 2, 3)))
+        found.high = np.maximum(found.high, fields.max(axis=(0, 2, 3)))
         _collect(found, fields[:, 0])
         if progress is not None:
             progress(last, reading.count)
+    for channel in np.flatnonzero(found.low == found.high):
+        pick = reading.picks[channel % len(reading.picks)]
+        raise UserError(
+            f"{reading.source.path}: {pick.slot} (array '{pick.array.name}') is {found.low[channel]:g} everywhere"
+            + f" in channel {channel}" * (len(found.low) > len(reading.picks))
+            + "; nothing can be learned from it, check the file"
+        )
     return found
 
 
@@ -71,7 +84,6 @@ def _check_finite(reading: Reading, fields: np.ndarray, first: int) -> None:
 
 def _collect(found: Scan, values: np.ndarray) -> None:
     """Keep up to three distinct values; a third says that there are no two phases."""
-    found.lowest = min(found.lowest, float(values.min()))
     while len(found.values) < 3:
         known = np.array(found.values).reshape(-1, 1, 1, 1)
         new = values[~(abs(values - known) <= _SAME * abs(known)).any(axis=0)] if found.values else values

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 import torch
 from scipy.io import savemat
 
+from pidscale.config import UserError
 from pidscale.generate.asked import asked_from
 from pidscale.generate.convert import convert
 
@@ -19,6 +21,26 @@ def converted(source, out, pde="darcy", given=None, **asked):
     for key, value in asked.items():
         words += [f"{key}.{k}={v}" for k, v in value.items()] if isinstance(value, dict) else [f"{key}={value}"]
     return convert(asked_from(words), pde, given or {})
+
+
+def refused(path, pde="darcy", given=None, **asked):
+    """The one line that a conversion ends with; nothing is written."""
+    out = path.parent / "set"
+    with pytest.raises(UserError) as error:
+        converted(path, out, pde, given, **asked)
+    line = str(error.value)
+    assert "\n" not in line and not list(out.glob("*.tar")) and not (out / "manifest.json").exists()
+    return line
+
+
+def has(line, *parts):
+    """The line names all of these."""
+    assert not [part for part in parts if part not in line], line
+
+
+def npz(folder, **arrays):
+    """The same file again and again."""
+    return plain(folder / "a.npz", **arrays)
 
 
 def truths(pde, grid, count, seed=7):

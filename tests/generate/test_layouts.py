@@ -128,13 +128,17 @@ def test_the_well_in_time(tmp_path):
 
 
 def test_the_well_steady(tmp_path, darcy):
-    path = foreign.well(tmp_path / "a.h5", {"permeability": darcy[:, 0], "pressure": darcy[:, 1]}, edges="WALL", end=True)
+    path = foreign.well(
+        tmp_path / "a.h5", {"permeability": darcy[:, 0], "pressure": darcy[:, 1]}, edges="WALL", end=True
+    )
     converted(path, tmp_path / "set")
     np.testing.assert_array_equal(stored(tmp_path / "set")[0], darcy)
 
 
 def test_the_well_puts_back_what_does_not_vary(tmp_path, darcy):
-    path = foreign.well(tmp_path / "a.h5", {"permeability": darcy[:, 0], "pressure": darcy[:, 1]}, edges="WALL", end=True)
+    path = foreign.well(
+        tmp_path / "a.h5", {"permeability": darcy[:, 0], "pressure": darcy[:, 1]}, edges="WALL", end=True
+    )
     with h5py.File(path, "r+") as file:
         del file["t0_fields/permeability"]
         file["t0_fields/permeability"] = darcy[0, 0].T

@@ -71,7 +71,8 @@ def readable(path: Path, layout: str) -> Iterator[None]:
         raise
     except Exception as error:  # these libraries raise of every kind for a damaged file
         said = re.sub(r"\s+", " ", str(error).replace(str(path), path.name)).strip()[:160] or type(error).__name__
-        if type(error).__name__ == "UnpicklingError" or "allow_pickle" in said or "Weights only" in said:
+        code = ("allow_pickle", "Python objects", "Weights only")
+        if type(error).__name__ == "UnpicklingError" or any(word in said for word in code):
             raise pickled(path) from None
         raise UserError(
             f"{path}: cannot be read as {layout} ({said}): it is truncated, damaged "
