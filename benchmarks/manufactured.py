@@ -15,7 +15,7 @@ import torch
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde import build_pde
-from pidscale.pde.base import Pde, Term
+from pidscale.pde.base import Pde, Term, draw_params, truths
 from pidscale.pde.evolution import Evolution
 
 Made = tuple[Pde, Grid, torch.Tensor, torch.Tensor]
@@ -147,6 +147,16 @@ def burgers(points: int) -> Made:
     return pde, grid, torch.from_numpy(rows[None, None]), torch.from_numpy(exact)
 
 
+def stokes(points: int) -> Made:
+    """The closed form of one swing, whose residual is all truncation; the viscosity is the middle of its range."""
+    pde = build_pde(
+        "stokes", {"viscosity_low": 0.05, "viscosity_high": 0.05, "frequency_low": 5.0, "frequency_high": 5.0}
+    )
+    grid = pde.grid(points)
+    fields = truths(pde, 0, [0], grid).fields
+    return pde, grid, fields, torch.zeros(points - 1, points - 2)
+
+
 @dataclass(frozen=True)
 class Case:
     """Fields of a size, the sizes to compare (each doubles the steps of the one before), the order the scheme states."""
@@ -158,12 +168,15 @@ class Case:
 
 NODES = (17, 33, 65)
 CASES: dict[str, Case | None] = {  # None: a scheme without truncation
+    "advection_diffusion": None,
     "burgers": Case(burgers, NODES, 4.0),
     "darcy": Case(darcy, NODES, 2.0),
+    "heat": None,
     "helmholtz": Case(helmholtz, NODES, 2.0),
     "navier_stokes": Case(navier_stokes, (9, 17, 33), 4.0),
     "poisson": Case(poisson, NODES, 2.0),
     "reaction_diffusion": Case(reaction_diffusion, (16, 32, 64), 2.0),
+    "stokes": Case(stokes, NODES, 4.0),
     "wave": None,
 }
 
@@ -176,7 +189,7 @@ def observed_order(name: str) -> tuple[float, float] | None:
     errors = []
     for size in case.sizes:
         pde, grid, fields, exact = case.make(size)
-        term = pde.residual(Window(grid), fields)["interior"]
+        term = pde.residual(Window(grid), fields, draw_params(pde, 0, pde.name, range(1)))["interior"]
         wrong = Term(term.values - exact, term.scale)
         errors.append([float(wrong.values.square().mean().sqrt()), float(pde.dual_square(wrong, grid).sqrt())])
     l2, dual = np.log2(np.array(errors[0]) / np.array(errors[-1])) / (len(case.sizes) - 1)

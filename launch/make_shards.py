@@ -5,7 +5,7 @@ from __future__ import annotations
 from entry import run
 
 from pidscale.cluster import connect
-from pidscale.config import Settings
+from pidscale.config import Settings, UserError
 from pidscale.generate.make import make_shard_set
 from pidscale.meter import ProgressLine
 from pidscale.pde import build_pde
@@ -13,14 +13,16 @@ from pidscale.pde import build_pde
 
 def main(settings: Settings) -> None:
     """Make what is missing of the set, in parallel Ray tasks."""
-    data, pde = settings.data, build_pde(settings.pde.name, settings.pde.params)
+    data, pde, points = settings.data, build_pde(settings.pde.name, settings.pde.params), settings.pde.points
+    if points is None:
+        raise UserError("pde.points=null: only a set that is there has a grid; say how many points a side to make")
     connect()
     line = ProgressLine("shards", data.train + data.test)
     manifest = make_shard_set(
         pde,
         data.path,
         {"train": data.train, "test": data.test},
-        grid=pde.grid(settings.pde.points),
+        grid=pde.grid(points),
         seed=data.seed,
         samples_per_shard=data.samples_per_shard,
         progress=lambda done, total: line.show(done),

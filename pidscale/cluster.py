@@ -215,12 +215,12 @@ def run_phase(phase: str, settings: Settings) -> Path:
     problem = open_problem(settings.pde, settings.data)
     inputs = {"data.path (its data_hash)": problem.manifest.data_hash}
     if phase == "teacher":
-        description = model_description(settings, problem.shape[0])
+        description = model_description(settings, problem.shape[0], len(problem.pde.varying))
     else:
         card = distill_loop.open_teacher(settings, folder, problem, torch.device("cpu")).card
         description = card["architecture"]  # a student has its teacher's network, whatever the model section says
         inputs["distill.teacher (its weights)"] = card["weights"]["sha256"]
-    parameters = check_model(settings, description, settings.pde.points)
+    parameters = check_model(settings, description, problem.grid.shape)
     if due(phase, settings, inputs):
         whose = "the teacher's network, " if phase == "distill" else ""
         print(f"{phase}: {whose}{plan_text(description, settings.cluster, parameters)}", flush=True)

@@ -24,11 +24,11 @@ class UserError(Exception):
 
 @dataclass(frozen=True)
 class PdeSettings:
-    """Which equation, with which parameters, on how many points a side."""
+    """Which equation, with which parameters, on how many points a side (null: the grid of the shard set)."""
 
     name: str = "darcy"
     params: dict[str, Any] = field(default_factory=dict)
-    points: int = 32
+    points: int | None = 32
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
         for key in keys:
             if not 0 < getattr(getattr(s, section), key) < math.inf:
                 raise UserError(f"{section}.{key}={getattr(getattr(s, section), key)}: expected more than 0, finite")
-    if not 4 <= s.pde.points <= 2**14:
+    if s.pde.points is not None and not 4 <= s.pde.points <= 2**14:
         raise UserError(f"pde.points={s.pde.points}: expected 4 to {2**14}")
     for section in PHASES:
         if section in phases and getattr(s, section).global_batch < s.cluster.workers:
@@ -275,7 +275,6 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
 
 _LOOP = ["steps", "micro_batch", "lr", "ema", "log_every", "checkpoint_every", "keep"]
 _POSITIVE = {
-    "pde": ["points"],
     "data": ["train", "test", "samples_per_shard", "prefetch"],
     "teacher": [*_LOOP, "evaluate_every", "evaluate_samples", "evaluate_steps"],
     "distill": [*_LOOP, "solver_steps", "ring", "reuse", "chunk", "scale_samples", "scale_steps"],

@@ -20,11 +20,15 @@ DIRECTIONS = 256  # random directions of a sliced distance
 PATCH, PATCHES = 5, 16  # points a side of a patch, patches drawn from each field
 
 
-def residual_rms(pde: Pde, grid: Grid, physical_NCYX: Tensor, chunk: int = 256) -> dict[str, float]:
+def residual_rms(
+    pde: Pde, grid: Grid, physical_NCYX: Tensor, params_NP: Tensor | None = None, chunk: int = 256
+) -> dict[str, float]:
     """Relative residuals of a set of physical fields: root mean square over samples of `l2`, `dual` and `boundary`."""
     sums = {"l2": 0.0, "dual": 0.0, "boundary": 0.0}
-    for part in physical_NCYX.split(chunk):
-        for name, squares in residual_squares(pde, grid, part).items():
+    for start in range(0, len(physical_NCYX), chunk):
+        part = slice(start, start + chunk)
+        params = None if params_NP is None else params_NP[part]
+        for name, squares in residual_squares(pde, grid, physical_NCYX[part], params).items():
             sums[name] += float(squares.double().sum())
     return {name: math.sqrt(total / len(physical_NCYX)) for name, total in sums.items()}
 

@@ -42,3 +42,12 @@ def small_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.small import make_shards
 
     return make_shards(tmp_path_factory.mktemp("shards") / "darcy16")
+
+
+@pytest.fixture(scope="session")
+def heat_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of the heat equation, whose diffusivity is each sample's own."""
+    from pidscale.pde import build_pde
+    from tests.small import HEAT, make_set
+
+    return make_set(tmp_path_factory.mktemp("shards") / "heat16", build_pde(**HEAT))

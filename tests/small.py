@@ -11,7 +11,8 @@ from typing import Any
 
 from pidscale.config import Settings, check, from_plain
 from pidscale.generate.make import make_shard_set
-from pidscale.pde.darcy import Darcy, DarcyParams
+from pidscale.pde import build_pde
+from pidscale.pde.base import Pde
 
 POINTS = 16
 MODELS: dict[str, dict[str, Any]] = {
@@ -20,19 +21,31 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
+HEAT: dict[str, Any] = {"name": "heat", "params": {"frames": 4}}  # an equation with a parameter of each sample
+
+
 def make_shards(root: Path, points: int = POINTS, variant: str = "two_phase") -> Path:
-    """A set of 48 + 16 samples at root."""
-    pde = Darcy(DarcyParams(variant=variant))
+    """A set of 48 + 16 samples of Darcy flow at root."""
+    return make_set(root, build_pde("darcy", {"variant": variant}), points)
+
+
+def make_set(root: Path, pde: Pde, points: int = POINTS) -> Path:
+    """A set of 48 + 16 samples of any equation at root."""
     make_shard_set(
         pde, root, {"train": 48, "test": 16}, grid=pde.grid(points), seed=3, samples_per_shard=16, parallel=False
     )
     return root
 
 
+def pde_section(shards: Path) -> dict[str, Any]:
+    """The equation that a set of `make_shards`, or one of HEAT whose folder's name says so, is of."""
+    return {"points": POINTS} | (HEAT if shards.name.startswith("heat") else {})
+
+
 def settings(shards: Path, folder: Path, model: str = "unet", **sections: Mapping[str, Any]) -> Settings:
     """Settings of a run of seconds; each section's values replace those here."""
     plain: dict[str, dict[str, Any]] = {
-        "pde": {"points": POINTS},
+        "pde": pde_section(shards),
         "data": {"path": str(shards)},
         "model": MODELS[model],
         "teacher": {

@@ -16,13 +16,15 @@ from torch import Tensor
 from pidscale.config import Settings
 from pidscale.diffusion.solvers import one_step
 from pidscale.distill.objectives import TERMS, Physics, piddm
+from pidscale.distill.rollout import Endpoints
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import MicroPlan
 from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
-from pidscale.models.precondition import Denoiser
+from pidscale.models.precondition import Denoiser, conditioned
 from pidscale.parallel.mesh import Mesh
+from pidscale.pde.base import condition
 from pidscale.student.load import Generator
 
 
@@ -42,14 +44,15 @@ class Arm:
     sums: dict[str, Tensor] = field(default_factory=dict)
     steps: int = 0
 
-    def gradients(self, eps_BCYX: Tensor, endpoint_BCYX: Tensor, timer: StepTimer) -> None:
+    def gradients(self, eps_BCYX: Tensor, endpoints: Endpoints, timer: StepTimer) -> None:
         """All micro-steps of a global batch from this rank's noise and endpoints; parts of the loss are added up."""
-        d = self.settings.distill
+        d, told = self.settings.distill, condition(self.teacher.pde, endpoints.params_BP)
         for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
             with timer.part("student"):
-                x = one_step(self.zero, eps_BCYX[index], self.teacher.noise.sigma_max)
+                x = one_step(conditioned(self.zero, told[index]), eps_BCYX[index], self.teacher.noise.sigma_max)
             with timer.part("residual"):
-                loss, parts = piddm(x, endpoint_BCYX[index], self.physics, d.huber, d.power)
+                target, params = endpoints.fields_BCYX[index], endpoints.params_BP[index]
+                loss, parts = piddm(x, target, self.physics, d.huber, d.power, params)
             with timer.part("student"):
                 self.zero.backward((weight * loss).sum() / d.global_batch)
             for name, values in {"loss": loss, **parts}.items():

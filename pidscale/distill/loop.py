@@ -24,11 +24,12 @@ from pidscale.engine.consolidate import card, publish
 from pidscale.engine.pictures import picture_row
 from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import learning_rate, micro_plan
-from pidscale.generate.problem import Problem, open_problem
+from pidscale.generate.problem import Problem, open_problem, read_samples
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.metrics import residual_rms
+from pidscale.models.precondition import conditioned
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import Pde, residual_squares
+from pidscale.pde.base import Pde, Samples, condition, residual_squares
 from pidscale.records.read import ShardSet
 from pidscale.student.load import Generator, load_student
 
@@ -68,12 +69,11 @@ def measure_scales(settings: Settings, problem: Problem, ring: Ring, rollout: Ro
     else:
         scaling = replace(rollout, solver="heun", steps=d.scale_steps, stream="distill/scale")
         parts = [scaling.endpoints(ring.counters(row, 0)) for row in range(rows)]
-    fields = torch.cat([part.fields_BCYX for part in parts])
-    squares = residual_squares(problem.pde, problem.grid, rollout.teacher.normaliser.decode(fields))
+    fields = rollout.teacher.normaliser.decode(torch.cat([part.fields_BCYX for part in parts]))
+    squares = residual_squares(problem.pde, problem.grid, fields, torch.cat([part.params_BP for part in parts]))
     sums = mesh.sum(torch.stack([squares[k].double().sum() for k in TERMS])) / (rows * d.global_batch)
-    train = ShardSet(settings.data.path, "train")
-    truth = torch.from_numpy(train.read(range(min(64, len(train)))))
-    trivial = residual_rms(problem.pde, problem.grid, problem.pde.trivial(truth))
+    truth = read_samples(ShardSet(settings.data.path, "train"), problem, 64)
+    trivial = residual_rms(problem.pde, problem.grid, problem.pde.trivial(truth.fields), truth.params)
     return frozen_scales(
         dict(zip(TERMS, sums.tolist(), strict=True)), problem.manifest.truth_residual["train"], trivial
     )
@@ -125,7 +125,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
                 raise RuntimeError(f"step {step}: noise and endpoint do not belong together")
         for arm in arms:
             began = time.perf_counter()
-            arm.gradients(eps, endpoints.fields_BCYX, timer)
+            arm.gradients(eps, endpoints, timer)
             with timer.part("optimiser"):
                 norm, applied = arm.zero.step(learning_rate(d, step))
                 arm.ema.update(step)
@@ -198,16 +198,20 @@ def _picture(arms: list[Arm], rollout: Rollout, board: Board, settings: Settings
     if not arms[0].mesh.first:
         return
     endpoints = rollout.endpoints(torch.arange(rollout.chunk) + 2**60)
-    eps = rollout.eps(endpoints.counters[:4])
-    test = ShardSet(settings.data.path, "test")
+    eps, params, decode = (
+        rollout.eps(endpoints.counters[:4]),
+        endpoints.params_BP[:4],
+        rollout.teacher.normaliser.decode,
+    )
     sets = {
-        "truth": torch.from_numpy(test.read(range(min(4, len(test))))),
-        "teacher": rollout.teacher.normaliser.decode(endpoints.fields_BCYX[:4]).cpu(),
+        "truth": read_samples(ShardSet(settings.data.path, "test"), problem, 4),
+        "teacher": Samples(decode(endpoints.fields_BCYX[:4]), params),
     }
+    told = condition(problem.pde, params)
     with torch.no_grad():
         for name, denoiser in plain.items():
-            x = one_step(denoiser, eps, rollout.teacher.noise.sigma_max)
-            sets[name] = rollout.teacher.normaliser.decode(x).cpu()
+            x = one_step(conditioned(denoiser, told), eps, rollout.teacher.noise.sigma_max)
+            sets[name] = Samples(decode(x), params)
     board.image("fields", picture_row(problem.pde, problem.grid, sets), step)
 
 

@@ -46,14 +46,14 @@ class Physics:
     scales: dict[str, float]
     gradient_to: str = "all"
 
-    def squares(self, x_BCYX: Tensor) -> dict[str, Tensor]:
+    def squares(self, x_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Tensor]:
         """Squared relative residuals [B] by term, of fields in the units of the model."""
         if self.gradient_to != "all":
             moves = _solution(self.pde, self.grid, x_BCYX.device)
             inputs = x_BCYX.masked_fill(moves, 0.0)
             held = inputs.detach() if self.gradient_to == "solution" else of_constant_size(inputs)
             x_BCYX = torch.where(moves, x_BCYX, held)
-        return residual_squares(self.pde, self.grid, self.normaliser.decode(x_BCYX))
+        return residual_squares(self.pde, self.grid, self.normaliser.decode(x_BCYX), params_BP)
 
 
 @lru_cache(maxsize=8)
@@ -103,11 +103,17 @@ def power_mismatch(x_BCYX: Tensor, endpoint_BCYX: Tensor, sigma_data: float = 0.
 
 
 def piddm(
-    x_BCYX: Tensor, endpoint_BCYX: Tensor, physics: Physics | None, huber: float = 0.0, power: float = 0.0
+    x_BCYX: Tensor,
+    endpoint_BCYX: Tensor,
+    physics: Physics | None,
+    huber: float = 0.0,
+    power: float = 0.0,
+    params_BP: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of each sample [B] and its parts: `match`, `power`, and the squared relative residual of each term.
 
     physics None is the lambda = 0 twin: distillation alone. huber: width of `mismatch`. power: weight of `power_mismatch`.
+    params: of each sample, where the equation has some that vary.
     """
     match = mismatch(x_BCYX, endpoint_BCYX, huber)
     parts, loss = {"match": match}, match
@@ -116,7 +122,7 @@ def piddm(
         loss = loss + power * parts["power"]
     if physics is None:
         return loss, parts
-    squares = physics.squares(x_BCYX)
+    squares = physics.squares(x_BCYX, params_BP)
     for name, weight in physics.weights.items():
         if weight > 0:
             loss = loss + weight / physics.scales[name] * squares[name]

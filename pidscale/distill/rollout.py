@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pidscale import seeds
 from pidscale.diffusion.solvers import solve
+from pidscale.pde.base import draw_params
 from pidscale.student.load import Generator
 
 STREAM = "distill/endpoint"
@@ -24,9 +25,11 @@ def checksum(eps_BCYX: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Endpoints:
-    """What a teacher made: counters int64 [B], fields in the units of the model [B, C, Y, X], checksums of their noise."""
+    """What a teacher made: counters int64 [B], parameters [B, P], fields in the units of the model [B, C, Y, X], checksums of
+    their noise."""
 
     counters: Tensor
+    params_BP: Tensor
     fields_BCYX: Tensor
     checksums: Tensor
 
@@ -47,14 +50,18 @@ class Rollout:
         shape = (len(self.teacher.channels), *self.teacher.grid.shape)
         return seeds.normal(self.seed, self.stream, counters, shape, device=self.teacher.device)
 
+    def params(self, counters: Tensor) -> Tensor:
+        """The parameters [B, P] that vary from sample to sample, of these counters."""
+        return draw_params(self.teacher.pde, self.seed, self.stream, counters).to(self.teacher.device)
+
     def endpoints(self, counters: Tensor) -> Endpoints:
         """Solve from the noise of each counter; their number is a multiple of `chunk`."""
         if len(counters) % self.chunk:
             raise ValueError(f"{len(counters)} counters are no multiple of the chunk {self.chunk}")
-        levels, fields, sums = self.teacher.noise.levels(self.steps), [], []
+        levels, fields, sums, params = self.teacher.noise.levels(self.steps), [], [], self.params(counters)
         with torch.no_grad():
-            for part in counters.split(self.chunk):
+            for part, told in zip(counters.split(self.chunk), params.split(self.chunk), strict=True):
                 eps = self.eps(part)
                 sums.append(checksum(eps))
-                fields.append(solve(self.teacher.denoiser, eps, levels, self.solver))
-        return Endpoints(counters, torch.cat(fields), torch.cat(sums))
+                fields.append(solve(self.teacher.told(told), eps, levels, self.solver))
+        return Endpoints(counters, params, torch.cat(fields), torch.cat(sums))

@@ -12,23 +12,23 @@ from torch import Tensor
 
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
-from pidscale.pde.base import Pde, shown_channels
+from pidscale.pde.base import Pde, Samples, shown_channels
 
 
-def residual_map(pde: Pde, grid: Grid, physical_BCYX: Tensor) -> Tensor:
+def residual_map(pde: Pde, grid: Grid, samples: Samples) -> Tensor:
     """The interior residual relative to its scale, [B, y, x]; its root mean square where it has more dims than these."""
-    term = pde.residual(Window(grid), physical_BCYX)["interior"]
+    term = pde.residual(Window(grid), samples.fields, samples.params)["interior"]
     values = term.values / term.scale
     return values if values.ndim == 3 else values.flatten(1, -3).square().mean(dim=1).sqrt()
 
 
-def field_figure(pde: Pde, grid: Grid, sets: Mapping[str, Tensor], count: int = 4) -> Figure:
-    """Rows: channels and residual for each named set of physical fields [n, C, Y, X]; columns: samples.
+def field_figure(pde: Pde, grid: Grid, sets: Mapping[str, Samples], count: int = 4) -> Figure:
+    """Rows: channels and residual for each named set of samples in physical units; columns: samples.
 
     The colour scale of a channel is that of the first set (the truth); residuals share a symmetric scale.
     """
     names = [pde.channels[i].name for i in shown_channels(pde)] + ["residual"]
-    shown = {label: _layers(pde, grid, fields[:count]) for label, fields in sets.items()}
+    shown = {label: _layers(pde, grid, samples.first(count)) for label, samples in sets.items()}
     rows = [(name, label) for name in names for label in shown]
     figure = Figure(figsize=(1.5 * count + 1.6, 1.45 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), count, squeeze=False)
@@ -45,11 +45,11 @@ def field_figure(pde: Pde, grid: Grid, sets: Mapping[str, Tensor], count: int = 
     return figure
 
 
-def _layers(pde: Pde, grid: Grid, fields: Tensor) -> dict[str, np.ndarray]:
-    fields = fields.detach().cpu().float()
-    layers = {c.name: fields[:, i].numpy() for i, c in enumerate(pde.channels)}
+def _layers(pde: Pde, grid: Grid, samples: Samples) -> dict[str, np.ndarray]:
+    samples = Samples(samples.fields.float(), samples.params)
+    layers = {c.name: samples.fields[:, i].numpy() for i, c in enumerate(pde.channels)}
     with torch.no_grad():
-        return layers | {"residual": residual_map(pde, grid, fields).numpy()}
+        return layers | {"residual": residual_map(pde, grid, samples).numpy()}
 
 
 def _scale(name: str, shown: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[float, float, str]:
@@ -68,6 +68,6 @@ def render(figure: Figure, dpi: int = 80) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def picture_row(pde: Pde, grid: Grid, sets: Mapping[str, Tensor]) -> np.ndarray:
+def picture_row(pde: Pde, grid: Grid, sets: Mapping[str, Samples]) -> np.ndarray:
     """`field_figure` as uint8 [Y, X, 3]."""
     return render(field_figure(pde, grid, sets))

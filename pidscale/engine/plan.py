@@ -16,15 +16,15 @@ from pidscale.engine.zero_config import deepspeed_dict, state_bytes
 from pidscale.models import architecture, build_denoiser
 
 
-def model_description(settings: Settings, channels: int) -> dict[str, Any]:
-    """The network's full description. Raises UserError that names the key."""
+def model_description(settings: Settings, channels: int, conditions: int = 0) -> dict[str, Any]:
+    """The network's full description; conditions: parameters of each sample. Raises UserError that names the key."""
     try:
-        return architecture(settings.model.kind, settings.model.size, channels, **settings.model.change)
+        return architecture(settings.model.kind, settings.model.size, channels, conditions, **settings.model.change)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from None
 
 
-def check_model(settings: Settings, description: Mapping[str, Any], points: int) -> int:
+def check_model(settings: Settings, description: Mapping[str, Any], shape: tuple[int, int]) -> int:
     """Count parameters without allocating them, and check that the grid fits. Raises UserError."""
     try:
         with torch.device("meta"):
@@ -32,8 +32,11 @@ def check_model(settings: Settings, description: Mapping[str, Any], points: int)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"model.change={settings.model.change}: {str(error).splitlines()[0]}") from None
     multiple = int(getattr(model.network, "multiple", 1))
-    if points % multiple:
-        raise UserError(f"pde.points={points}: this {settings.model.kind} needs a multiple of {multiple}")
+    if any(points % multiple for points in shape):
+        raise UserError(
+            f"pde.points={settings.pde.points}: {shape[0]} x {shape[1]} points; this {description['kind']} needs multiples "
+            f"of {multiple}"
+        )
     asked = deepspeed_dict(settings.cluster.zero_stage, 1, 1, 0.0, settings.cluster.deepspeed)
     if settings.cluster.deepspeed:
         _check_zero_section(asked["zero_optimization"])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pidscale.diffusion.solvers import calls
 from pidscale.ops.grid import Grid
-from pidscale.pde.base import Pde, shuffled
+from pidscale.pde.base import Pde, Samples, shuffled
 from pidscale.student.load import Generator
 
 SWEEPS = 3
@@ -24,58 +24,69 @@ SWEEPS = 3
 
 @dataclass(frozen=True)
 class Made:
-    """What a method made: physical fields [n, C, Y, X], its network calls, and what it cost."""
+    """What a method made: samples in physical units, its network calls, and what it cost."""
 
     name: str
-    fields_NCYX: Tensor
+    samples: Samples
     nfe: int
     ms_per_sample: float
     train_seconds: float
 
 
-def solutions(pde: Pde, grid: Grid, fields_NCYX: Tensor) -> tuple[Tensor, int]:
+def solutions(pde: Pde, grid: Grid, samples: Samples) -> tuple[Tensor, int]:
     """Each field with the generator's own numerical solution of its input, and how many input points were made legal."""
-    solved = [pde.solve(one, grid) for one in fields_NCYX.double().numpy()]
+    solved = [
+        pde.solve(one.numpy(), grid, params.tolist())
+        for one, params in zip(samples.fields.double(), samples.params, strict=True)
+    ]
     return torch.from_numpy(np.stack([fields for fields, _ in solved])), sum(raised for _, raised in solved)
 
 
-def _timed(make: Callable[[Tensor], Tensor], eps_NCYX: Tensor, batch: int) -> tuple[Tensor, float]:
+def _timed(
+    make: Callable[[Tensor, Tensor], Tensor], eps_NCYX: Tensor, params_NP: Tensor, batch: int
+) -> tuple[Tensor, float]:
     """Fields made batch by batch, and the median milliseconds of a sample over the batches."""
     parts, costs = [], []
-    for part in eps_NCYX.split(batch):
+    for eps, params in zip(eps_NCYX.split(batch), params_NP.split(batch), strict=True):
         began = time.perf_counter()
-        parts.append(make(part).cpu())
-        costs.append((time.perf_counter() - began) / len(part) * 1e3)
+        parts.append(make(eps, params).cpu())
+        costs.append((time.perf_counter() - began) / len(eps) * 1e3)
     return torch.cat(parts), float(np.median(costs))
 
 
-def generate(name: str, generator: Generator, eps_NCYX: Tensor, batch: int, steps: int | None = None) -> Made:
+def generate(
+    name: str, generator: Generator, eps_NCYX: Tensor, params_NP: Tensor, batch: int, steps: int | None = None
+) -> Made:
     """Fields of a student, or of a teacher with `steps` Heun steps."""
 
-    def make(eps: Tensor) -> Tensor:
-        return generator.normaliser.decode(generator.generate(eps, steps))
+    def make(eps: Tensor, params: Tensor) -> Tensor:
+        return generator.normaliser.decode(generator.generate(eps, params, steps))
 
-    fields, cost = _timed(make, eps_NCYX.to(generator.device), batch)
+    fields, cost = _timed(make, eps_NCYX.to(generator.device), params_NP.to(generator.device), batch)
     nfe = calls("heun", steps) if steps else 1
-    return Made(name, fields, nfe, cost, float(generator.card["metrics"]["train_seconds"]))
+    return Made(name, Samples(fields, params_NP.cpu()), nfe, cost, float(generator.card["metrics"]["train_seconds"]))
 
 
 def smoothed(made: Made, name: str, pde: Pde, grid: Grid) -> Made:
     """The same fields after a few sweeps of a smoother: what the l2 residual rewards without any learning."""
     began = time.perf_counter()
-    fields = pde.smooth(made.fields_NCYX, SWEEPS, grid)
+    fields = pde.smooth(made.samples.fields, SWEEPS, grid, made.samples.params)
     cost = (time.perf_counter() - began) / len(fields) * 1e3
-    return Made(name, fields, made.nfe, made.ms_per_sample + cost, made.train_seconds)
+    return Made(name, Samples(fields, made.samples.params), made.nfe, made.ms_per_sample + cost, made.train_seconds)
 
 
 def solved(made: Made, solved_NCYX: Tensor, ms: float) -> Made:
     """Generated inputs with their numerical solution: what a solver adds to a generator of inputs."""
-    fields = solved_NCYX.to(made.fields_NCYX.dtype)
-    return Made("sample-then-solve", fields, made.nfe, made.ms_per_sample + ms, made.train_seconds)
+    samples = Samples(solved_NCYX.to(made.samples.fields.dtype), made.samples.params)
+    return Made("sample-then-solve", samples, made.nfe, made.ms_per_sample + ms, made.train_seconds)
 
 
-def references(pde: Pde, grid: Grid, truth_NCYX: Tensor) -> Iterator[Made]:
+def references(pde: Pde, grid: Grid, truth: Samples) -> Iterator[Made]:
     """The truths themselves, the same with a null solution, and inputs with the solution of another."""
-    sets = {"truth": truth_NCYX, "trivial": pde.trivial(truth_NCYX), "shuffled": shuffled(pde, grid, truth_NCYX)}
-    for name, fields in sets.items():
-        yield Made(name, fields, 0, 0.0, 0.0)
+    fields = truth.fields
+    for name, made in {
+        "truth": fields,
+        "trivial": pde.trivial(fields),
+        "shuffled": shuffled(pde, grid, fields),
+    }.items():
+        yield Made(name, Samples(made, truth.params), 0, 0.0, 0.0)

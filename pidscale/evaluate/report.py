@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from pidscale import metrics
 from pidscale.engine.pictures import field_figure
 from pidscale.generate.problem import Problem
-from pidscale.pde.base import shown_channels
+from pidscale.pde.base import Samples, shown_channels
 from pidscale.records.layout import write_atomic
 
 _COLUMNS = {
@@ -45,12 +44,12 @@ margin-top:2rem}p.note{color:#51606f;max-width:60rem}"""
 
 
 def write_report(
-    path: Path, result: dict[str, Any], problem: Problem, fields: dict[str, Tensor], truth_NCYX: Tensor
+    path: Path, result: dict[str, Any], problem: Problem, made: dict[str, Samples], truth: Samples
 ) -> None:
-    """Write the page. fields: physical fields by method. Nothing in it is fetched from anywhere."""
+    """Write the page. made: samples in physical units by method. Nothing in it is fetched from anywhere."""
     first = result["rows"][0]
-    best = [n for n in fields if n.startswith("teacher-heun-")][-1]
-    shown = {"truth": truth_NCYX, "teacher": fields[best], "student": fields["student"]}
+    best = [n for n in made if n.startswith("teacher-heun-")][-1]
+    shown = {"truth": truth, "teacher": made[best], "student": made["student"]}
     n, pde = first["n_samples"], problem.pde
     page = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>pidscale: {html.escape(pde.name)}</title>
 <style>{_STYLE}</style></head><body>
@@ -90,13 +89,13 @@ def _image(figure: Figure) -> str:
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
 
 
-def _spectra(problem: Problem, shown: dict[str, Tensor]) -> Figure:
+def _spectra(problem: Problem, shown: dict[str, Samples]) -> Figure:
     chosen = shown_channels(problem.pde)
     names = [problem.pde.channels[i].name for i in chosen]
     figure = Figure(figsize=(4.6 * len(names), 3.4), layout="constrained")
     for name, channel, axis in zip(names, chosen, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
-        for label, fields in shown.items():
-            power = metrics.spectrum(problem.normaliser.encode(fields))[channel]
+        for label, samples in shown.items():
+            power = metrics.spectrum(problem.normaliser.encode(samples.fields))[channel]
             axis.loglog(torch.arange(1, len(power)), power[1:], label=label)
         axis.set_title(name)
         axis.set_xlabel("wave number")

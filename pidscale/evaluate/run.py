@@ -19,8 +19,8 @@ from pidscale.engine.phases import run_folder, versions
 from pidscale.evaluate import methods
 from pidscale.evaluate.methods import Made
 from pidscale.evaluate.report import write_report
-from pidscale.generate.problem import Problem, open_problem
-from pidscale.pde.base import shown_channels, solution_mask
+from pidscale.generate.problem import Problem, open_problem, read_samples
+from pidscale.pde.base import Samples, shown_channels, solution_mask
 from pidscale.records.layout import write_atomic
 from pidscale.records.read import ShardSet
 from pidscale.student import artifact
@@ -34,7 +34,7 @@ class Reference:
     """What all rows are held against: truths, the training set they are not in, distances of truth to truth."""
 
     problem: Problem
-    truth_NCYX: Tensor
+    truth: Samples
     x_truth_NCYX: Tensor
     training_NCYX: Tensor
     swd_floor: float
@@ -52,19 +52,19 @@ def reference(settings: Settings, problem: Problem) -> Reference:
             f"evaluate.samples={n} needs {2 * n} held-out truths (two halves for the floor), {settings.data.path} has "
             f"{len(test)}; lower evaluate.samples, or make the set with data.test={2 * n}"
         )
-    pool = torch.from_numpy(test.read(range(2 * n)))
-    train = ShardSet(settings.data.path, "train", settings.data.verify)
-    training = torch.from_numpy(train.read(range(min(len(train), 4096))))
-    encode = problem.normaliser.encode
-    truth = pool[:n]
+    pool, training = (
+        read_samples(test, problem, 2 * n),
+        read_samples(ShardSet(settings.data.path, "train", settings.data.verify), problem, 4096),
+    )
+    encode, truth = problem.normaliser.encode, pool.first(n)
     return Reference(
         problem,
         truth,
-        encode(truth),
-        encode(training),
-        metrics.sliced_floor(encode(pool).flatten(1)),
-        metrics.residual_rms(problem.pde, problem.grid, truth),
-        metrics.residual_rms(problem.pde, problem.grid, problem.pde.trivial(truth)),
+        encode(truth.fields),
+        encode(training.fields),
+        metrics.sliced_floor(encode(pool.fields).flatten(1)),
+        metrics.residual_rms(problem.pde, problem.grid, *truth),
+        metrics.residual_rms(problem.pde, problem.grid, problem.pde.trivial(truth.fields), truth.params),
         [settings.run.seed, settings.evaluate.seed],
     )
 
@@ -72,10 +72,10 @@ def reference(settings: Settings, problem: Problem) -> Reference:
 def row(made: Made, against: Reference, solved: Tensor) -> dict[str, Any]:
     """One row of the report. solved: the method's own inputs with their numerical solutions."""
     problem = against.problem
-    pde, grid = problem.pde, problem.grid
-    residual = metrics.residual_rms(pde, grid, made.fields_NCYX)
-    phase, mask = pde.phase_error(made.fields_NCYX), solution_mask(pde, grid)
-    x = problem.normaliser.encode(made.fields_NCYX)
+    pde, grid, fields = problem.pde, problem.grid, made.samples.fields
+    residual = metrics.residual_rms(pde, grid, *made.samples)
+    phase, mask = pde.phase_error(fields), solution_mask(pde, grid)
+    x = problem.normaliser.encode(fields)
     return {
         "method": made.name,
         "nfe": made.nfe,
@@ -86,13 +86,13 @@ def row(made: Made, against: Reference, solved: Tensor) -> dict[str, Any]:
         "residual_floor_dual": against.residual_floor["dual"],
         "residual_trivial": against.residual_trivial["l2"],
         "residual_trivial_dual": against.residual_trivial["dual"],
-        "solution_error": metrics.solution_error(made.fields_NCYX[:, mask], solved[:, mask]),
+        "solution_error": metrics.solution_error(fields[:, mask], solved[:, mask]),
         "phase_error": None if phase is None else float(phase.mean()),
         **metrics.distribution_row(x, against.x_truth_NCYX, [against.swd_floor], [c.name for c in pde.channels]),
         "nearest_training": float(metrics.nearest(x, against.training_NCYX).median()),
         "ms_per_sample": made.ms_per_sample,
         "train_seconds": made.train_seconds,
-        "n_samples": len(made.fields_NCYX),
+        "n_samples": len(fields),
         "seeds": against.seeds,
     }
 
@@ -109,19 +109,19 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
         if name == "student" or (folder / name / artifact.CARD).exists()
     }
     against, e = reference(settings, problem), settings.evaluate
-    eps = teacher.eps(range(e.samples), e.seed, "evaluate")
+    eps, params = (draw(range(e.samples), e.seed, "evaluate") for draw in (teacher.eps, teacher.params))
     made: dict[str, Made] = {}
     rows: list[dict[str, Any]] = []
     raised: dict[str, int] = {}
     total = 5 + len(e.teacher_steps) + len(students)
-    for one in _methods(settings, problem, against, teacher, students, eps):
+    for one in _methods(settings, problem, against, teacher, students, eps, params):
         progress(len(made), total, one.name)
         made[one.name] = one
         began = time.perf_counter()
         if one.name in ("truth", "trivial", "shuffled"):
-            solved = against.truth_NCYX
+            solved = against.truth.fields
         elif not one.name.endswith("+smooth3"):  # smoothing leaves the inputs, and so their solutions, as they are
-            solved, raised[one.name] = methods.solutions(problem.pde, problem.grid, one.fields_NCYX)
+            solved, raised[one.name] = methods.solutions(problem.pde, problem.grid, one.samples)
         if one.name == "student":
             cost = (time.perf_counter() - began) / e.samples * 1e3
             rows.append(row(methods.solved(one, solved, cost), against, solved))
@@ -133,9 +133,7 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
     report = folder / "report"
     report.mkdir(parents=True, exist_ok=True)
     write_atomic(report / "metrics.json", json.dumps(_finite(result), indent=1).encode())
-    write_report(
-        report / "index.html", result, problem, {n: m.fields_NCYX for n, m in made.items()}, against.truth_NCYX
-    )
+    write_report(report / "index.html", result, problem, {n: m.samples for n, m in made.items()}, against.truth)
     for name in ["teacher", *students]:
         wanted = f"teacher-heun-{max(e.teacher_steps)}" if name == "teacher" else name
         card = artifact.read_card(folder / name)
@@ -151,16 +149,17 @@ def _methods(
     teacher: Generator,
     students: dict[str, Generator],
     eps: Tensor,
+    params: Tensor,
 ) -> Iterator[Made]:
     """Every method, in the order of the report."""
     pde, grid, batch = problem.pde, problem.grid, settings.evaluate.batch
-    yield from methods.references(pde, grid, against.truth_NCYX)
+    yield from methods.references(pde, grid, against.truth)
     for steps in sorted(settings.evaluate.teacher_steps):
-        best = methods.generate(f"teacher-heun-{steps}", teacher, eps, batch, steps)
+        best = methods.generate(f"teacher-heun-{steps}", teacher, eps, params, batch, steps)
         yield best
     yield methods.smoothed(best, "teacher+smooth3", pde, grid)
     for name, student in students.items():
-        one = methods.generate(name, student, eps, batch)
+        one = methods.generate(name, student, eps, params, batch)
         yield one
         if name == "student-lambda0":
             yield methods.smoothed(one, "student-lambda0+smooth3", pde, grid)

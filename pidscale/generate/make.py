@@ -128,7 +128,8 @@ def _samples(job: _Job) -> Iterator[Sample]:
     for first in range(job.first, job.last, chunk):
         numbers = range(first, min(first + chunk, job.last))
         drawn = [_draw(job, job.base + n) for n in numbers]
-        norms = truth_residuals(job.pde, job.grid, np.stack([fields for fields, _ in drawn]))
+        varying = np.array([[params[name] for name in job.pde.varying] for _, params in drawn])
+        norms = truth_residuals(job.pde, job.grid, np.stack([fields for fields, _ in drawn]), varying)
         if not all(np.isfinite(values).all() for values in norms.values()):
             raise UserError(f"{job.pde.name}: the residual of the truths is beyond float32; check pde.params")
         for i, (n, (fields, params)) in enumerate(zip(numbers, drawn, strict=True)):
@@ -142,19 +143,16 @@ def _draw(job: _Job, counter: int) -> tuple[np.ndarray, dict[str, Any]]:
     with np.errstate(over="ignore"):
         fields = np.ascontiguousarray(solved, dtype=np.float32)
     if fields.shape != expected or not np.isfinite(fields).all():
-        found = (
-            "values that are not finite in float32"
-            if fields.shape == expected
-            else f"shape {fields.shape}, not {expected}"
-        )
+        wrong = f"shape {fields.shape}, not {expected}"
+        found = "values that are not finite in float32" if fields.shape == expected else wrong
         raise UserError(f"{job.pde.name}: seed {job.seed}, sample {counter} has {found}; check pde.params")
     return fields, params
 
 
-def truth_residuals(pde: Pde, grid: Grid, fields: np.ndarray) -> dict[str, np.ndarray]:
+def truth_residuals(pde: Pde, grid: Grid, fields: np.ndarray, params: np.ndarray) -> dict[str, np.ndarray]:
     """Relative residuals per sample, float64 [B] each, of fields float32 [B, C, Y, X]: the floor of any residual."""
     with torch.no_grad():
-        squares = residual_squares(pde, grid, torch.from_numpy(fields))
+        squares = residual_squares(pde, grid, torch.from_numpy(fields), torch.from_numpy(params))
     return {name: np.sqrt(square.double().numpy()) for name, square in sorted(squares.items())}
 
 

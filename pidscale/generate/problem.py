@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from pidscale.config import DataSettings, PdeSettings, UserError
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.ops.grid import Grid
 from pidscale.pde import build_pde
-from pidscale.pde.base import Pde
+from pidscale.pde.base import Pde, Samples
 from pidscale.records.layout import Manifest, check_against, load_manifest
+from pidscale.records.read import ShardSet
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,13 @@ class Problem:
 def open_problem(pde_settings: PdeSettings, data: DataSettings) -> Problem:
     """Open the shard set and check it. Raises UserError for another equation, other parameters or another grid."""
     pde = build_pde(pde_settings.name, pde_settings.params)
-    grid = pde.grid(pde_settings.points)
     manifest = load_manifest(data.path)
-    check_against(manifest, data.path, pde.name, grid.describe())
+    if pde_settings.points is None:
+        grid, own = Grid.from_description(manifest.grid), pde.grid(32)
+        check_against(manifest, data.path, pde.name, {"kind": own.kind, "boundary": own.boundary})
+    else:
+        grid = pde.grid(pde_settings.points)
+        check_against(manifest, data.path, pde.name, grid.describe())
     for key, value in pde.params_dict().items():
         if manifest.params.get(key) != value:
             raise UserError(
@@ -44,3 +51,9 @@ def open_problem(pde_settings: PdeSettings, data: DataSettings) -> Problem:
             )
     mean, std = manifest.normaliser["mean"], manifest.normaliser["std"]
     return Problem(pde, grid, Normaliser(tuple(mean), tuple(std)), manifest)
+
+
+def read_samples(shards: ShardSet, problem: Problem, most: int) -> Samples:
+    """The first samples of a split, at most so many, in physical units."""
+    ids = range(min(most, len(shards)))
+    return Samples(torch.from_numpy(shards.read(ids)), torch.from_numpy(shards.params(ids, problem.pde.varying)))

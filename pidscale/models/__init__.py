@@ -15,8 +15,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {"unet": UNET_PRESETS, "fno": FN
 NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "fno": Fno}
 
 
-def architecture(kind: str, size: str, channels: int, **changes: Any) -> dict[str, Any]:
-    """Return the full description of a network, as a card stores it. Raises ValueError that names the key."""
+def architecture(kind: str, size: str, channels: int, conditions: int = 0, **changes: Any) -> dict[str, Any]:
+    """Return the full description of a network, as a card stores it. Raises ValueError that names the key.
+
+    conditions: parameters of each sample that the network is told.
+    """
     if kind not in PRESETS:
         raise ValueError(f"model.kind={kind!r}: expected one of {sorted(PRESETS)}")
     if size not in PRESETS[kind]:
@@ -26,7 +29,7 @@ def architecture(kind: str, size: str, channels: int, **changes: Any) -> dict[st
         if key not in preset:
             raise ValueError(f"model.change.{key}: {kind} has no such setting; it has {sorted(preset)}")
         _check_change(key, changes[key], preset[key])
-    return {"kind": kind, "channels": channels, **preset, **changes}
+    return {"kind": kind, "channels": channels, "conditions": conditions, **preset, **changes}
 
 
 def _check_change(key: str, value: Any, preset: Any) -> None:

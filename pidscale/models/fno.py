@@ -50,7 +50,7 @@ class SpectralConv(nn.Module):
 
 
 class FnoLayer(nn.Module):
-    """norm, scaled and shifted by the noise level, SiLU, spectral and 3 x 3 convolution, pointwise mixing; plus the input."""
+    """norm, scaled and shifted by the embedding, SiLU, spectral and 3 x 3 convolution, pointwise mixing; plus the input."""
 
     def __init__(self, width: int, modes: int, embedding: int) -> None:
         super().__init__()
@@ -73,22 +73,31 @@ class FnoLayer(nn.Module):
 class Fno(nn.Module):
     """Raw network F(x, c_noise) on [B, C, Y, X], any Y and X."""
 
-    def __init__(self, channels: int, width: int, modes: int, layers: int, embedding: int, padding: float) -> None:
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        modes: int,
+        layers: int,
+        embedding: int,
+        padding: float,
+        conditions: int = 0,
+    ) -> None:
         super().__init__()
         self.multiple = 1
         self.padding = padding
-        self.embed = NoiseEmbedding(32, embedding)
+        self.embed = NoiseEmbedding(32, embedding, conditions)
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.layers = nn.ModuleList(FnoLayer(width, modes, embedding) for _ in range(layers))
         self.norm = nn.GroupNorm(norm_groups(width), width)
         self.last = nn.Conv2d(width, channels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
 
-    def forward(self, x_BCYX: Tensor, c_noise_B: Tensor) -> Tensor:
-        """[B, C, Y, X] and [B] -> float32 [B, C, Y, X]."""
+    def forward(self, x_BCYX: Tensor, c_noise_B: Tensor, condition_BP: Tensor | None = None) -> Tensor:
+        """[B, C, Y, X], [B] and [B, conditions] -> float32 [B, C, Y, X]."""
         height, width = x_BCYX.shape[-2:]
         below, right = (2 * round(size * self.padding / 2) for size in (height, width))
-        e_BE = self.embed(c_noise_B)
+        e_BE = self.embed(c_noise_B, condition_BP)
         padded = functional.pad(x_BCYX, (0, right, 0, below))
         h = self.first(padded.contiguous(memory_format=torch.channels_last))
         for layer in self.layers:

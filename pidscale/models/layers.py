@@ -1,6 +1,6 @@
 """Building blocks shared by the networks. Knows no ranks, no files and no equations.
 
-Shapes: x_BCYX features, e_BE embedding of the noise level.
+Shapes: x_BCYX features, e_BE embedding of the noise level and of the parameters that vary from sample to sample.
 """
 
 from __future__ import annotations
@@ -18,24 +18,33 @@ def norm_groups(channels: int) -> int:
 
 
 class NoiseEmbedding(nn.Module):
-    """Fourier features of c_noise = ln(sigma) / 4, then two linear layers: [B] -> [B, E]."""
+    """Fourier features of c_noise = ln(sigma) / 4, then two linear layers: [B] -> [B, E].
 
-    def __init__(self, features: int, embedding: int) -> None:
+    conditions: parameters of each sample, within [-1, 1], that are embedded with it.
+    """
+
+    def __init__(self, features: int, embedding: int, conditions: int = 0) -> None:
         super().__init__()
         half = features // 2
         self.register_buffer("frequencies", torch.exp(torch.linspace(0.0, math.log(64.0), half)), persistent=False)
         self.first = nn.Linear(2 * half, embedding)
+        self.condition = nn.Linear(conditions, embedding, bias=False) if conditions else None
         self.second = nn.Linear(embedding, embedding)
 
-    def forward(self, c_noise_B: Tensor) -> Tensor:
-        """Embed noise levels."""
+    def forward(self, c_noise_B: Tensor, condition_BP: Tensor | None = None) -> Tensor:
+        """Embed noise levels and parameters [B, conditions]. Raises ValueError where the latter are missing."""
         angles = c_noise_B[:, None].float() * self.get_buffer("frequencies")[None, :]
         features = torch.cat([angles.cos(), angles.sin()], dim=1)
-        return functional.silu(self.second(functional.silu(self.first(features))))
+        hidden = self.first(features)
+        if self.condition is not None:
+            if condition_BP is None or condition_BP.shape[-1] != self.condition.in_features:
+                raise ValueError(f"this network takes {self.condition.in_features} parameters of each sample")
+            hidden = hidden + self.condition(condition_BP.to(hidden.dtype))
+        return functional.silu(self.second(functional.silu(hidden)))
 
 
 class ResidualBlock(nn.Module):
-    """norm, SiLU, convolution, twice, the second norm scaled and shifted by the noise level; plus the input."""
+    """norm, SiLU, convolution, twice, the second norm scaled and shifted by the embedding; plus the input."""
 
     def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
         super().__init__()

@@ -5,6 +5,8 @@ The sum runs in float32 with autocast off; `bf16` covers the inside of the netwo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ from pidscale.ops.precision import float32_island
 
 
 class Denoiser(nn.Module):
-    """D(x, sigma) = c_skip x + c_out F(c_in x, c_noise): the mean of clean fields given a noisy one.
+    """D(x, sigma) = c_skip x + c_out F(c_in x, c_noise): the mean of clean fields given a noisy one and its parameters.
 
     precision: `fp32` or `bf16` (autocast inside the network; parameters stay float32).
     """
@@ -23,8 +25,8 @@ class Denoiser(nn.Module):
         self.sigma_data = sigma_data
         self.precision = precision
 
-    def forward(self, x_BCYX: Tensor, sigma_B: Tensor) -> Tensor:
-        """x [B, C, Y, X] with noise of standard deviation sigma [B] -> float32 [B, C, Y, X]."""
+    def forward(self, x_BCYX: Tensor, sigma_B: Tensor, condition_BP: Tensor | None = None) -> Tensor:
+        """x [B, C, Y, X] with noise of standard deviation sigma [B], parameters [B, P] -> float32 [B, C, Y, X]."""
         device = x_BCYX.device.type
         with float32_island(x_BCYX.device):
             x = x_BCYX.float()
@@ -35,6 +37,11 @@ class Denoiser(nn.Module):
             c_in = total.rsqrt()
             c_noise = sigma.log().flatten() / 4
         with torch.autocast(device_type=device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            raw = self.network(c_in * x, c_noise)
+            raw = self.network(c_in * x, c_noise, condition_BP)
         with float32_island(x_BCYX.device):
             return c_skip * x + c_out * raw.float()
+
+
+def conditioned(denoiser: Callable[..., Tensor], condition_BP: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """The denoiser of samples with these parameters [B, P], as a function of fields and noise level alone."""
+    return lambda x_BCYX, sigma_B: denoiser(x_BCYX, sigma_B, condition_BP)

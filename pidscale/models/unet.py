@@ -1,6 +1,6 @@
 """A UNet of residual blocks, attention at its coarse levels. Knows no ranks, no files and no equations.
 
-Shapes: x_BCYX fields or features; e_BE embedding of the noise level.
+Shapes: x_BCYX fields or features; e_BE embedding of noise level and parameters.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class UNet(nn.Module):
         attention_levels: int,
         embedding: int,
         patch: int = 1,
+        conditions: int = 0,
     ) -> None:
         super().__init__()
         widths = [width * m for m in multipliers]
@@ -85,7 +86,7 @@ class UNet(nn.Module):
         self.multiple = patch * 2 ** (levels - 1)
         self.patch = patch
         folded = channels * patch**2
-        self.embed = NoiseEmbedding(32, embedding)
+        self.embed = NoiseEmbedding(32, embedding, conditions)
         self.first = nn.Conv2d(folded, widths[0], 3, padding=1)
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
@@ -102,9 +103,9 @@ class UNet(nn.Module):
         self.last = nn.Conv2d(widths[0], folded, 3, padding=1)
         nn.init.zeros_(self.last.weight)
 
-    def forward(self, x_BCYX: Tensor, c_noise_B: Tensor) -> Tensor:
-        """[B, C, Y, X] and [B] -> float32 [B, C, Y, X]."""
-        e_BE = self.embed(c_noise_B)
+    def forward(self, x_BCYX: Tensor, c_noise_B: Tensor, condition_BP: Tensor | None = None) -> Tensor:
+        """[B, C, Y, X], [B] and [B, conditions] -> float32 [B, C, Y, X]."""
+        e_BE = self.embed(c_noise_B, condition_BP)
         x = functional.pixel_unshuffle(x_BCYX, self.patch) if self.patch > 1 else x_BCYX
         h = self.first(x.contiguous(memory_format=torch.channels_last))
         kept: list[Tensor] = []

@@ -19,7 +19,7 @@ class Grid:
 
     shape: points (Y, X). extent: lengths (Ly, Lx), dimensionless unless the equation says otherwise.
     kind: `node` (points on both ends), `cell` (centres), `periodic` (no repeated end point), or `strip` (rows are times, the
-    first and the last included; periodic along each).
+    first and the last included; along each row periodic, or with points on both ends where the boundary is dirichlet).
     """
 
     shape: tuple[int, int]
@@ -30,15 +30,20 @@ class Grid:
     def __post_init__(self) -> None:
         if self.kind not in KINDS or self.boundary not in BOUNDARIES:
             raise ValueError(f"grid kind {self.kind!r} / boundary {self.boundary!r}: expected {KINDS} / {BOUNDARIES}")
-        if (self.kind in ("periodic", "strip")) != (self.boundary == "periodic"):
-            raise ValueError("a periodic grid or strip has a periodic boundary, and no other grid has one")
+        fitting = {"periodic": ("periodic",), "strip": ("periodic", "dirichlet")}.get(
+            self.kind, ("dirichlet", "zero_flux")
+        )
+        if self.boundary not in fitting:
+            raise ValueError(
+                f"a grid of kind {self.kind} has a boundary of {' or '.join(fitting)}, not {self.boundary}"
+            )
         if min(self.shape) < 4:
             raise ValueError(f"grid shape {self.shape}: at least 4 points a side")
 
     @property
     def spacing(self) -> tuple[float, float]:
         """Distance of neighbouring points (hy, hx)."""
-        less = {"node": (1, 1), "strip": (1, 0)}.get(self.kind, (0, 0))
+        less = {"node": (1, 1), "strip": (1, int(self.boundary != "periodic"))}.get(self.kind, (0, 0))
         return self.extent[0] / (self.shape[0] - less[0]), self.extent[1] / (self.shape[1] - less[1])
 
     def describe(self) -> dict[str, Any]:

@@ -45,6 +45,13 @@ def dual_square_dirichlet(field_BYX: Tensor, spacing: tuple[float, float]) -> Te
     return (sine_transform(field_BYX).square() / mu).flatten(1).mean(dim=1)
 
 
+def dual_square_dirichlet_line(field_BX: Tensor, spacing: float) -> Tensor:
+    """The same of lines with zero Dirichlet ends, [B] from interior nodes [B, X]."""
+    points, kind, device = field_BX.shape[-1], field_BX.dtype, str(field_BX.device)
+    mu = _sine_eigenvalues(points, spacing, kind, device)
+    return ((field_BX @ _sine_matrix(points, kind, device)).square() / mu).mean(dim=1)
+
+
 @lru_cache(maxsize=32)
 def _cosine_matrix(n: int, dtype: torch.dtype, device: str) -> Tensor:
     k = torch.arange(n, dtype=torch.float64)

@@ -1,18 +1,20 @@
 """What an equation offers to the rest of the system. Knows no equation, no files and no ranks.
 
-Shapes: fields_BCYX joint physical fields, one channel for each of `channels`, in that order.
+Shapes: fields_BCYX joint physical fields, one channel for each of `channels`, in that order; params_BP the parameters that
+vary from sample to sample, one column for each of `varying`, in that order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pidscale import seeds
 from pidscale.config import UserError
 from pidscale.ops.grid import Grid
 from pidscale.ops.precision import float32_island
@@ -34,6 +36,17 @@ class Term:
 
     values: Tensor
     scale: float
+
+
+class Samples(NamedTuple):
+    """Joint physical fields [N, C, Y, X] and the parameters of each [N, P]."""
+
+    fields: Tensor
+    params: Tensor
+
+    def first(self, count: int) -> Samples:
+        """The first samples, on the CPU."""
+        return Samples(self.fields[:count].detach().cpu(), self.params[:count].cpu())
 
 
 class Pde(Protocol):
@@ -71,15 +84,19 @@ class Pde(Protocol):
         ...
 
     @property
-    def given_rows(self) -> int:
-        """First rows of a solution channel that are input: 1 where rows are times and the first one is the initial state."""
+    def varying(self) -> Mapping[str, tuple[float, float]]:
+        """Parameters that vary from sample to sample, by name, and the range each is drawn from; mostly none."""
         ...
 
-    def solve(self, fields: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
+    def unknown(self, grid: Grid) -> Tensor:
+        """Where a solution channel is solution and not input, bool [Y, X]; False for an initial row, say."""
+        ...
+
+    def solve(self, fields: np.ndarray, grid: Grid, params: Sequence[float] = ()) -> tuple[np.ndarray, int]:
         """One joint field [C, Y, X] with its solution replaced by a numerical one, and how many points were made legal."""
         ...
 
-    def residual(self, window: Window, fields_BCYX: Tensor) -> dict[str, Term]:
+    def residual(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Term]:
         """The residual's terms by name: `interior`, and `boundary` where there is one. Differentiable; float32 or better."""
         ...
 
@@ -91,7 +108,7 @@ class Pde(Protocol):
         """The same inputs with a null solution: what a residual must tell from the truth."""
         ...
 
-    def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid) -> Tensor:
+    def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid, params_BP: Tensor | None = None) -> Tensor:
         """The fields after sweeps that lower the residual without any learning: the honest row beside every residual."""
         ...
 
@@ -100,12 +117,62 @@ class Pde(Protocol):
         ...
 
 
+class Equation:
+    """What most equations answer alike: no parameters that vary, solution channels without any input, no phases."""
+
+    @property
+    def varying(self) -> Mapping[str, tuple[float, float]]:
+        """None."""
+        return {}
+
+    def unknown(self, grid: Grid) -> Tensor:
+        """Everywhere."""
+        return torch.ones(grid.shape, dtype=torch.bool)
+
+    def phase_error(self, fields_BCYX: Tensor) -> Tensor | None:
+        """None: there are no phases."""
+        return None
+
+
 def solution_mask(pde: Pde, grid: Grid) -> Tensor:
     """Which values of a joint field are solution, bool [C, Y, X]; all others are input."""
-    mask = torch.zeros(len(pde.channels), *grid.shape, dtype=torch.bool)
-    for channel, field in zip(pde.channels, mask, strict=True):
-        field[pde.given_rows :] = channel.role == "solution"
-    return mask
+    is_solution = torch.tensor([channel.role == "solution" for channel in pde.channels])
+    return is_solution[:, None, None] & pde.unknown(grid)
+
+
+def truths(pde: Pde, seed: int, counters: Sequence[int], grid: Grid) -> Samples:
+    """Truths as the generator makes them, float64."""
+    drawn = [pde.sample(seed, counter, grid) for counter in counters]
+    params = np.array([[own[name] for name in pde.varying] for _, own in drawn])
+    return Samples(torch.from_numpy(np.stack([fields for fields, _ in drawn])), torch.from_numpy(params))
+
+
+def draw_params(pde: Pde, seed: int, stream: str, counters: Sequence[int] | Tensor) -> Tensor:
+    """The varying parameters of these counters, uniform in their ranges, float64 [B, P]."""
+    if not pde.varying:
+        return torch.zeros(len(counters), 0, dtype=torch.float64)
+    low, high = torch.tensor(list(pde.varying.values()), dtype=torch.float64).T
+    return low + (high - low) * seeds.uniform(seed, f"{stream}/params", torch.as_tensor(counters).cpu(), len(low))
+
+
+def condition(pde: Pde, params_BP: Tensor) -> Tensor:
+    """The varying parameters as a network sees them, float32 [B, P]: each range is [-1, 1]."""
+    ranges = torch.tensor(list(pde.varying.values()), dtype=torch.float64, device=params_BP.device).reshape(-1, 2)
+    middle, half = ranges.mean(dim=1), (ranges[:, 1] - ranges[:, 0]) / 2
+    return ((params_BP - middle) / torch.where(half > 0, half, torch.ones_like(half))).float()
+
+
+def given_params(pde: Pde, fields_BCYX: Tensor, params_BP: Tensor | None) -> Tensor:
+    """The parameters in the type and on the device of the fields. Raises UserError where those of a sample are missing."""
+    if params_BP is None and not pde.varying:
+        return fields_BCYX.new_zeros(len(fields_BCYX), 0)
+    if params_BP is None or params_BP.shape != (len(fields_BCYX), len(pde.varying)):
+        found = "none" if params_BP is None else f"shape {tuple(params_BP.shape)}"
+        raise UserError(
+            f"{pde.name}: every sample has its own {', '.join(pde.varying)}: expected {len(fields_BCYX)} x "
+            f"{len(pde.varying)} values beside the fields, got {found}"
+        )
+    return params_BP.to(fields_BCYX)
 
 
 def shown_channels(pde: Pde, most: int = 4) -> list[int]:
@@ -120,15 +187,16 @@ def shuffled(pde: Pde, grid: Grid, fields_BCYX: Tensor) -> Tensor:
     return torch.where(mask, fields_BCYX.roll(1, dims=0), fields_BCYX)
 
 
-def residual_squares(pde: Pde, grid: Grid, fields_BCYX: Tensor) -> dict[str, Tensor]:
+def residual_squares(pde: Pde, grid: Grid, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Tensor]:
     """Squared relative residuals per sample, each [B]: `l2`, `dual` (interior) and `boundary`.
 
-    A value of 1 is the equation's own scale. Works outside autocast, in float32 or better.
+    A value of 1 is the equation's own scale. Works outside autocast, in float32 or better. Raises UserError where an equation
+    with varying parameters is given none.
     """
     with float32_island(fields_BCYX.device):
         fields = fields_BCYX if fields_BCYX.dtype == torch.float64 else fields_BCYX.float()
         window = Window(grid)
-        terms = pde.residual(window, fields)
+        terms = pde.residual(window, fields, params_BP)
         squares = {"dual": pde.dual_square(terms["interior"], grid)}
         for name, label in (("interior", "l2"), ("boundary", "boundary")):
             if name in terms:
@@ -157,3 +225,10 @@ def check_ranges(values: Mapping[str, Any], ranges: Mapping[str, tuple[float, fl
     for key, (least, most) in ranges.items():
         if not least <= values[key] <= most:
             raise UserError(f"pde.params.{key}={values[key]}: expected {least:g} to {most:g}")
+
+
+def check_span(values: Mapping[str, Any], name: str) -> None:
+    """Raise UserError unless NAME_low is at most NAME_high."""
+    low, high = values[f"{name}_low"], values[f"{name}_high"]
+    if low > high:
+        raise UserError(f"pde.params.{name}_low={low:g}, {name}_high={high:g}: expected low <= high")

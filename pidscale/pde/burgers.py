@@ -16,7 +16,7 @@ there is no boundary term. Knows no files, no models and no ranks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -29,7 +29,7 @@ from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import resample, wave_numbers
 from pidscale.ops.window import Window
-from pidscale.pde.base import Channel, Term, check_params, check_ranges
+from pidscale.pde.base import Channel, Equation, Term, check_params, check_ranges
 from pidscale.pde.evolution import RANGES, TYPICAL_POINTS, TYPICAL_SAMPLES, descend, dual_square_of
 from pidscale.pde.random_fields import periodic_line
 
@@ -49,7 +49,7 @@ class BurgersParams:
 
 
 @dataclass(frozen=True)
-class Burgers:
+class Burgers(Equation):
     """u_t + u u_x = nu u_xx, rows are times, periodic along each."""
 
     params: BurgersParams = BurgersParams()
@@ -66,11 +66,6 @@ class Burgers:
     def params_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""
         return asdict(self.params)
-
-    @property
-    def given_rows(self) -> int:
-        """The first row is the initial state."""
-        return 1
 
     @property
     def residual_scale(self) -> float:
@@ -97,7 +92,7 @@ class Burgers:
         """One truth, float64 [1, T, X]."""
         return self._integrate(self.initial(seed, counter, _fine(grid.shape[1])), grid)[None], {}
 
-    def solve(self, fields: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
+    def solve(self, fields: np.ndarray, grid: Grid, params: Sequence[float] = ()) -> tuple[np.ndarray, int]:
         """The first row with the rows that follow, [1, T, X]; points beyond LARGEST are cut to it and counted."""
         state = np.asarray(fields[0, 0], dtype=np.float64)
         points, fine = len(state), _fine(len(state))
@@ -119,7 +114,7 @@ class Burgers:
         rate = torch.fft.irfft(-self.params.viscosity * k**2 * waves - 0.5j * k * squares, n=points, norm="forward")
         return one_step_residual(u_BTX, rate, grid.spacing[0])
 
-    def residual(self, window: Window, fields_BCYX: Tensor) -> dict[str, Term]:
+    def residual(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Term]:
         """The residual between rows [B, T - 1, X]."""
         return {"interior": Term(self.interval_residual(fields_BCYX[:, 0], window.grid), self.residual_scale)}
 
@@ -131,15 +126,17 @@ class Burgers:
         """The initial state at all times."""
         return fields_BCYX[:, :, :1].expand_as(fields_BCYX).clone()
 
-    def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid) -> Tensor:
+    def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid, params_BP: Tensor | None = None) -> Tensor:
         """Steps of steepest descent of the squared residual over the rows after the first."""
         free = torch.ones_like(fields_BCYX)
         free[:, :, 0] = 0
         return descend(lambda x: self.interval_residual(x[:, 0], grid), fields_BCYX, free, sweeps)
 
-    def phase_error(self, fields_BCYX: Tensor) -> Tensor | None:
-        """None: there are no phases."""
-        return None
+    def unknown(self, grid: Grid) -> Tensor:
+        """All rows but the first, which is the initial state."""
+        places = super().unknown(grid)
+        places[0] = False
+        return places
 
 
 def _fine(points: int) -> int:

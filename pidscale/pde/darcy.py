@@ -18,7 +18,7 @@ Knows no files, no models and no ranks.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_dirichlet
 from pidscale.ops.stencil import flux_divergence
 from pidscale.ops.window import Window
-from pidscale.pde.base import Channel, Term, check_params, check_ranges
+from pidscale.pde.base import Channel, Equation, Term, check_params, check_ranges
 from pidscale.pde.random_fields import LAW, cosine_field
 
 UNIT_PRESSURE = 0.041  # RMS of u for a = f = 1: over the typical a, the scale of the boundary term
@@ -51,7 +51,7 @@ class DarcyParams:
 
 
 @dataclass(frozen=True)
-class Darcy:
+class Darcy(Equation):
     """-div(a grad u) = f on nodes, u = 0 on the edge."""
 
     params: DarcyParams = DarcyParams()
@@ -77,11 +77,6 @@ class Darcy:
     def params_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""
         return asdict(self.params)
-
-    @property
-    def given_rows(self) -> int:
-        """None: inputs and solution are channels of their own."""
-        return 0
 
     @property
     def residual_scale(self) -> float:
@@ -110,7 +105,7 @@ class Darcy:
         a = np.where(field >= 0, p.high, p.low) if p.variant == "two_phase" else np.exp(field)
         return self.solve(a[None], grid)[0], {}
 
-    def solve(self, fields: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
+    def solve(self, fields: np.ndarray, grid: Grid, params: Sequence[float] = ()) -> tuple[np.ndarray, int]:
         """The permeability with its pressure, [2, Y, X]; points below the legal floor are raised to it and counted."""
         from pidscale.pde.solve.elliptic import solve_diffusion
 
@@ -119,7 +114,7 @@ class Darcy:
         pressure = solve_diffusion(np.maximum(a, self.lowest), np.full(grid.shape, self.params.source), grid.extent)
         return np.stack([a, pressure]), raised
 
-    def residual(self, window: Window, fields_BCYX: Tensor) -> dict[str, Term]:
+    def residual(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Term]:
         """div(a grad u) + f at interior nodes [B, Y - 2, X - 2], and u on the edge [B, 2 (Y + X) - 4]."""
         fields = window.attach(fields_BCYX, 1)
         interior = flux_divergence(fields[:, 0], fields[:, 1], window.grid.spacing) + self.params.source
@@ -137,7 +132,7 @@ class Darcy:
         """The same permeability with zero pressure."""
         return torch.stack([fields_BCYX[:, 0], torch.zeros_like(fields_BCYX[:, 1])], dim=1)
 
-    def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid) -> Tensor:
+    def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid, params_BP: Tensor | None = None) -> Tensor:
         """Damped Jacobi sweeps (weight 0.8) on the pressure of each sample, its edge untouched."""
         fields = fields_BCYX.clone()
         hy, hx = grid.spacing

@@ -7,6 +7,7 @@ Shapes: fields_BCYX, channel 0 the source, channel 1 the solution.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,7 +20,7 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_dirichlet
 from pidscale.ops.stencil import laplacian
 from pidscale.ops.window import Window
-from pidscale.pde.base import Channel, Term
+from pidscale.pde.base import Channel, Equation, Term
 from pidscale.pde.random_fields import cosine_field, cosine_rms
 
 TYPICAL_POINTS, TYPICAL_SAMPLES = 33, 64  # grid and samples that the typical size of u is measured on
@@ -50,7 +51,7 @@ def typical_dual_square(alpha: float, tau: float) -> float:
 
 
 @dataclass(frozen=True)
-class ShiftedPoisson:
+class ShiftedPoisson(Equation):
     """lap u + shift u = f. alpha, tau: the law of f, covariance (-lap + tau^2)^-alpha scaled to root mean square 1."""
 
     name: str
@@ -59,11 +60,6 @@ class ShiftedPoisson:
     tau: float
     stream: str
     channels: tuple[Channel, ...] = (Channel("source", "1", "input"), Channel("solution", "1", "solution"))
-
-    @property
-    def given_rows(self) -> int:
-        """None: inputs and solution are channels of their own."""
-        return 0
 
     @property
     def residual_scale(self) -> float:
@@ -84,14 +80,14 @@ class ShiftedPoisson:
         source = cosine_field(seed, self.stream, counter, grid.shape, self.alpha, self.tau)
         return self.solve(source[None] / cosine_rms(self.alpha, self.tau), grid)[0], {}
 
-    def solve(self, fields: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
+    def solve(self, fields: np.ndarray, grid: Grid, params: Sequence[float] = ()) -> tuple[np.ndarray, int]:
         """The source with its solution, [2, Y, X]; every source is legal."""
         from pidscale.pde.solve.sine import solve_shifted_poisson
 
         source = np.asarray(fields[0], dtype=np.float64)
         return np.stack([source, solve_shifted_poisson(source, self.shift, grid.extent)]), 0
 
-    def residual(self, window: Window, fields_BCYX: Tensor) -> dict[str, Term]:
+    def residual(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Term]:
         """lap u + shift u - f at interior nodes [B, Y - 2, X - 2], and u on the edge [B, 2 (Y + X) - 4]."""
         fields = window.attach(fields_BCYX, 1)
         interior = laplacian(fields[:, 1], window.grid.spacing)
@@ -109,7 +105,7 @@ class ShiftedPoisson:
         """The same source with a zero solution."""
         return torch.stack([fields_BCYX[:, 0], torch.zeros_like(fields_BCYX[:, 1])], dim=1)
 
-    def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid) -> Tensor:
+    def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid, params_BP: Tensor | None = None) -> Tensor:
         """Damped Jacobi sweeps (weight 0.8) on the solution of each sample, its edge untouched."""
         fields = fields_BCYX.clone()
         diagonal = 2 / grid.spacing[0] ** 2 + 2 / grid.spacing[1] ** 2 - self.shift
@@ -117,7 +113,3 @@ class ShiftedPoisson:
             left = laplacian(fields[:, 1], grid.spacing) + self.shift * fields[:, 1, 1:-1, 1:-1]
             fields[:, 1, 1:-1, 1:-1] += 0.8 / diagonal * (left - fields[:, 0, 1:-1, 1:-1])
         return fields
-
-    def phase_error(self, fields_BCYX: Tensor) -> Tensor | None:
-        """None: there are no phases."""
-        return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_periodic, dual_square_zero_flux
 from pidscale.ops.window import Window
-from pidscale.pde.base import Channel, Term
+from pidscale.pde.base import Channel, Equation, Term, draw_params, given_params
 from pidscale.pde.random_fields import LAW
 
 RANGES = LAW | {"duration": (1e-3, 100.0)}  # of the parameters that all equations in time have
@@ -30,7 +30,7 @@ TYPICAL_POINTS, TYPICAL_SAMPLES = 32, 32  # grid and samples that the scale is m
 
 
 @dataclass(frozen=True)
-class Evolution(ABC):
+class Evolution(Equation, ABC):
     """Frames of one or more species. duration: time from the first frame to the last."""
 
     name: str
@@ -53,11 +53,6 @@ class Evolution(ABC):
         )
 
     @property
-    def given_rows(self) -> int:
-        """None: the initial state is a channel of its own."""
-        return 0
-
-    @property
     def residual_scale(self) -> float:
         """The residual of a state that stands still, RMS over a fixed set of initial states: of the parameters alone."""
         return standing_scales(self)[0]
@@ -75,36 +70,38 @@ class Evolution(ABC):
         """An initial state, float64 [S, Y, X], a function of (seed, counter)."""
 
     @abstractmethod
-    def integrate(self, initial: np.ndarray, grid: Grid) -> np.ndarray:
+    def integrate(self, initial: np.ndarray, grid: Grid, params: Sequence[float] = ()) -> np.ndarray:
         """The frames that follow from an initial state [S, Y, X], itself first: float64 [F, S, Y, X]."""
 
     @abstractmethod
-    def interval_residual(self, frames_BFSYX: Tensor, grid: Grid) -> Tensor:
+    def interval_residual(self, frames_BFSYX: Tensor, grid: Grid, params_BP: Tensor) -> Tensor:
         """The residual of every interval, [B, F - 1, S, Y, X]; interval n is what frame n + 1 obeys."""
 
     def sample(self, seed: int, counter: int, grid: Grid) -> tuple[np.ndarray, dict[str, Any]]:
-        """One truth, float64 [F S, Y, X]."""
-        frames = self.integrate(self.initial(seed, counter, grid), grid)
-        return frames.reshape(-1, *grid.shape), {}
+        """One truth, float64 [F S, Y, X], and what varies of its parameters."""
+        params = draw_params(self, seed, self.name, [counter])[0].tolist()
+        frames = self.integrate(self.initial(seed, counter, grid), grid, params)
+        return frames.reshape(-1, *grid.shape), dict(zip(self.varying, params, strict=True))
 
     @property
     def largest(self) -> float:
         """The largest size of a state that is solved: a generated one beyond it is cut to it, and integrators stay stable."""
         return math.inf
 
-    def solve(self, fields: np.ndarray, grid: Grid) -> tuple[np.ndarray, int]:
+    def solve(self, fields: np.ndarray, grid: Grid, params: Sequence[float] = ()) -> tuple[np.ndarray, int]:
         """The initial state with the frames that follow, [F S, Y, X]; points beyond `largest` are cut to it and counted."""
         state = np.asarray(fields[: len(self.species)], dtype=np.float64)
-        frames = self.integrate(np.clip(state, -self.largest, self.largest), grid)
+        frames = self.integrate(np.clip(state, -self.largest, self.largest), grid, params)
         frames[0] = state
         return frames.reshape(-1, *grid.shape), int((np.abs(state) > self.largest).sum())
 
     def _frames(self, fields_BCYX: Tensor) -> Tensor:
         return fields_BCYX.unflatten(1, (self.frames, len(self.species)))
 
-    def residual(self, window: Window, fields_BCYX: Tensor) -> dict[str, Term]:
+    def residual(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Term]:
         """The residual of every interval [B, F - 1, S, Y, X]; the boundary is in the operators and has no term."""
-        values = self.interval_residual(self._frames(fields_BCYX), window.grid)
+        params = given_params(self, fields_BCYX, params_BP)
+        values = self.interval_residual(self._frames(fields_BCYX), window.grid, params)
         return {"interior": Term(values, self.residual_scale)}
 
     def dual_square(self, term: Term, grid: Grid) -> Tensor:
@@ -115,18 +112,15 @@ class Evolution(ABC):
         """The initial state at all times."""
         return fields_BCYX[:, : len(self.species)].repeat(1, self.frames, 1, 1)
 
-    def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid) -> Tensor:
+    def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid, params_BP: Tensor | None = None) -> Tensor:
         """Steps of steepest descent of the squared residual over the frames after the first.
 
         (Jacobi sweeps, which smooth in space, would carry errors on from frame to frame.)
         """
         free = torch.ones_like(fields_BCYX)
         free[:, : len(self.species)] = 0
-        return descend(lambda x: self.interval_residual(self._frames(x), grid), fields_BCYX, free, sweeps)
-
-    def phase_error(self, fields_BCYX: Tensor) -> Tensor | None:
-        """None: there are no phases."""
-        return None
+        params = given_params(self, fields_BCYX, params_BP)
+        return descend(lambda x: self.interval_residual(self._frames(x), grid, params), fields_BCYX, free, sweeps)
 
 
 def descend(residual: Callable[[Tensor], Tensor], fields: Tensor, free: Tensor, steps: int) -> Tensor:
@@ -157,9 +151,9 @@ def dual_square_of(values: Tensor, grid: Grid) -> Tensor:
 
 @lru_cache(maxsize=64)
 def standing_scales(pde: Evolution) -> tuple[float, float]:
-    """RMS and dual RMS of the residual of states that stand still, over a fixed set of initial states."""
-    grid = pde.grid(TYPICAL_POINTS)
-    states = np.stack([pde.initial(0, 2**50 + i, grid) for i in range(TYPICAL_SAMPLES)])
+    """RMS and dual RMS of the residual of states that stand still, over a fixed set of initial states and parameters."""
+    grid, counters = pde.grid(TYPICAL_POINTS), range(2**50, 2**50 + TYPICAL_SAMPLES)
+    states = np.stack([pde.initial(0, counter, grid) for counter in counters])
     frames = torch.from_numpy(states)[:, None].repeat(1, pde.frames, 1, 1, 1)
-    values = pde.interval_residual(frames, grid)
+    values = pde.interval_residual(frames, grid, draw_params(pde, 0, pde.name, counters))
     return float(values.square().mean().sqrt()), float(dual_square_of(values, grid).mean().sqrt())

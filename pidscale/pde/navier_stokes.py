@@ -18,7 +18,7 @@ there is no boundary term. Knows no files, no models and no ranks.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -78,7 +78,7 @@ class NavierStokes(Evolution):
         p = self.params
         return periodic_field(seed, "navier_stokes/initial", counter, grid.shape, p.alpha, p.tau)[None]
 
-    def integrate(self, initial: np.ndarray, grid: Grid) -> np.ndarray:
+    def integrate(self, initial: np.ndarray, grid: Grid, params: Sequence[float] = ()) -> np.ndarray:
         """Pseudo-spectral frames, [F, 1, Y, X]."""
         from pidscale.pde.solve.periodic import vortices
 
@@ -88,7 +88,7 @@ class NavierStokes(Evolution):
         times = np.arange(self.frames) * self.interval
         return vortices(initial[0], self.params.viscosity, force, times)[:, None]
 
-    def interval_residual(self, frames_BFSYX: Tensor, grid: Grid) -> Tensor:
+    def interval_residual(self, frames_BFSYX: Tensor, grid: Grid, params_BP: Tensor) -> Tensor:
         """The residual of every interval, [B, F - 1, 1, Y, X]."""
         return one_step_residual(frames_BFSYX, self._rate(frames_BFSYX, grid), self.interval)
 

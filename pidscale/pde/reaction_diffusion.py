@@ -17,7 +17,7 @@ operators, so there is no boundary term. Knows no files, no models and no ranks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,7 +85,7 @@ class ReactionDiffusion(Evolution):
         start = 0.5 * np.stack(drawn)
         return self._run(start, np.array([0.0, p.warm_up]), grid)[-1] if p.warm_up else start
 
-    def integrate(self, initial: np.ndarray, grid: Grid) -> np.ndarray:
+    def integrate(self, initial: np.ndarray, grid: Grid, params: Sequence[float] = ()) -> np.ndarray:
         """Frames of both species, [F, 2, Y, X]."""
         return self._run(initial, np.arange(self.frames) * self.interval, grid)
 
@@ -100,7 +100,7 @@ class ReactionDiffusion(Evolution):
 
         return react_and_diffuse(initial, np.array([p.diffusion_u, p.diffusion_v]), reaction, times, grid.extent)
 
-    def interval_residual(self, frames_BFSYX: Tensor, grid: Grid) -> Tensor:
+    def interval_residual(self, frames_BFSYX: Tensor, grid: Grid, params_BP: Tensor) -> Tensor:
         """The residual of every interval, [B, F - 1, 2, Y, X]."""
         p, s = self.params, frames_BFSYX
         u, v = s[:, :, 0], s[:, :, 1]

@@ -18,7 +18,7 @@ operators, so there is no boundary term. Knows no files, no models and no ranks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,7 +70,7 @@ class Wave(Evolution):
         """A smooth displacement, [1, Y, X]."""
         return periodic_field(seed, "wave/initial", counter, grid.shape, self.params.alpha, self.params.tau)[None]
 
-    def integrate(self, initial: np.ndarray, grid: Grid) -> np.ndarray:
+    def integrate(self, initial: np.ndarray, grid: Grid, params: Sequence[float] = ()) -> np.ndarray:
         """Every wave at its own rate, [F, 1, Y, X]."""
         from pidscale.pde.solve.periodic import standing_waves
 
@@ -78,7 +78,7 @@ class Wave(Evolution):
             :, None
         ]
 
-    def interval_residual(self, frames_BFSYX: Tensor, grid: Grid) -> Tensor:
+    def interval_residual(self, frames_BFSYX: Tensor, grid: Grid, params_BP: Tensor) -> Tensor:
         """The first step, then three frames at a time, [B, F - 1, 1, Y, X]."""
         u, dt = frames_BFSYX, self.interval
         ky, kx = wave_numbers(grid.shape, grid.extent, u)

@@ -6,10 +6,11 @@ quarter of the rows reads a quarter of the bytes. Knows bytes; must not know equ
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,26 @@ class ShardSet:
         with self._lock:
             number, position = self._place(int(sample))
             return self._shard(number).metas[position]
+
+    def params(self, ids: Sequence[int] | np.ndarray, names: Iterable[str]) -> np.ndarray:
+        """Return parameters of samples, float64 [B, P], in the order of their names.
+
+        UserError names shard, sample and parameter where one is missing or no finite number.
+        """
+        wanted = list(names)
+        found = np.empty((len(ids), len(wanted)))
+        for line, sample in zip(found, ids, strict=True):
+            held = self.meta(sample).get("params", {})
+            for p, name in enumerate(wanted):
+                value = held.get(name)
+                if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                    shard = self._shard(self._place(int(sample))[0]).path
+                    raise UserError(
+                        f"{shard}: sample {sample} has no number for its parameter {name!r} (found {value!r}), which this "
+                        "equation needs in every sample; make the set again"
+                    )
+                line[p] = value
+        return found
 
     def read(
         self, ids: Sequence[int] | np.ndarray, rows: slice | None = None, out: np.ndarray | None = None

@@ -19,12 +19,12 @@ from pidscale import seeds
 from pidscale.config import SOLVERS, UserError
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.diffusion.solvers import one_step, solve
+from pidscale.diffusion.solvers import DenoiserCall, one_step, solve
 from pidscale.models import build_denoiser
-from pidscale.models.precondition import Denoiser
+from pidscale.models.precondition import Denoiser, conditioned
 from pidscale.ops.grid import Grid
 from pidscale.pde import build_pde
-from pidscale.pde.base import Pde, residual_squares
+from pidscale.pde.base import Pde, condition, draw_params, residual_squares
 from pidscale.student.artifact import read_card, read_weights
 
 Fields = dict[str, Tensor]
@@ -52,7 +52,15 @@ class Generator:
         shape = (len(self.channels), *self.grid.shape)
         return seeds.normal(seed, stream, list(counters), shape, device=self.device)
 
-    def generate(self, eps_BCYX: Tensor, steps: int | None = None, solver: str = "heun") -> Tensor:
+    def params(self, counters: range, seed: int, stream: str = "sample") -> Tensor:
+        """The parameters [n, P] that vary from sample to sample, drawn for these counters."""
+        return draw_params(self.pde, seed, stream, counters).to(self.device)
+
+    def told(self, params_BP: Tensor) -> DenoiserCall:
+        """The denoiser of samples with these parameters."""
+        return conditioned(self.denoiser, condition(self.pde, params_BP))
+
+    def generate(self, eps_BCYX: Tensor, params_BP: Tensor, steps: int | None = None, solver: str = "heun") -> Tensor:
         """Fields in the units of the model from noise: one call of a student, `steps` solver steps of a teacher."""
         with torch.no_grad():
             if solver not in SOLVERS:
@@ -61,24 +69,61 @@ class Generator:
             if self.card["kind"] == "student":
                 if steps not in (None, 1):
                     raise UserError(f"steps={steps}: a student takes one step; load the teacher for more")
-                return one_step(self.denoiser, eps_BCYX, self.noise.sigma_max)
-            return solve(self.denoiser, eps_BCYX, self.noise.levels(steps or 18), solver)
+                return one_step(self.told(params_BP), eps_BCYX, self.noise.sigma_max)
+            return solve(self.told(params_BP), eps_BCYX, self.noise.levels(steps or 18), solver)
 
-    def sample(self, n: int, seed: int = 0, batch: int = 64, steps: int | None = None, solver: str = "heun") -> Fields:
+    def sample(
+        self,
+        n: int,
+        seed: int = 0,
+        batch: int = 64,
+        steps: int | None = None,
+        solver: str = "heun",
+        params: Mapping[str, Any] | None = None,
+    ) -> Fields:
         """Generate n samples: a dict of channel name to [n, Y, X] in physical units, on the CPU.
 
-        Sample i depends on (seed, i) alone. batch: samples generated at once. steps, solver: for a teacher only.
+        Where an equation has parameters that vary from sample to sample, they stand in the dict too, [n] each: drawn from
+        their ranges, or as `params` says (name to a number or [n]). Sample i depends on (seed, i) and its parameters alone.
+        batch: samples generated at once. steps, solver: for a teacher only.
         """
         n, batch, seed = _whole("n", n, 1), _whole("batch", batch, 1), _whole("seed", seed, 0)
+        told = self._chosen(self.params(range(n), seed), params or {})
         parts = []
         for start in range(0, n, batch):
             noise = self.eps(range(start, min(n, start + batch)), seed)
-            parts.append(self.normaliser.decode(self.generate(noise, steps, solver)).cpu())
-        return self.split(torch.cat(parts))
+            parts.append(self.normaliser.decode(self.generate(noise, told[start : start + batch], steps, solver)).cpu())
+        return self.split(torch.cat(parts)) | dict(zip(self.pde.varying, told.cpu().T, strict=True))
+
+    def _chosen(self, params_NP: Tensor, given: Mapping[str, Any]) -> Tensor:
+        """The parameters with those that a user gave in place of the drawn ones. Raises UserError."""
+        for name, values in given.items():
+            if name not in self.pde.varying:
+                known = ", ".join(self.pde.varying) or "none"
+                raise UserError(f"params[{name!r}]: no parameter that varies from sample to sample; there are: {known}")
+            found = torch.atleast_1d(_real(f"params[{name!r}]", values).double().to(params_NP.device))
+            low, high = self.pde.varying[name]
+            if found.shape not in ((1,), (len(params_NP),)) or not bool(((low <= found) & (found <= high)).all()):
+                expected = f"a number or {len(params_NP)} of them, each from {low:g} to {high:g}, as in training"
+                raise UserError(f"params[{name!r}]={values!r}: expected {expected}")
+            params_NP[:, list(self.pde.varying).index(name)] = found
+        return params_NP
 
     def split(self, physical_NCYX: Tensor) -> Fields:
         """Joint physical fields as a dict of channel name to [n, Y, X]."""
         return {name: physical_NCYX[:, i] for i, name in enumerate(self.channels)}
+
+    def _given(self, fields: Mapping[str, Any], count: int) -> Tensor:
+        """The parameters [n, P] that stand beside the channels. Raises UserError that names a missing one."""
+        columns = []
+        for name in self.pde.varying:
+            if name not in fields:
+                raise UserError(f"fields: {name!r} is missing: each sample has its own {', '.join(self.pde.varying)}")
+            column = _real(f"fields[{name!r}]", fields[name]).double()
+            if column.shape != (count,) or not torch.isfinite(column).all():
+                raise UserError(f"fields[{name!r}]: expected {count} finite numbers, got shape {tuple(column.shape)}")
+            columns.append(column)
+        return torch.stack(columns, dim=1) if columns else torch.zeros(count, 0)
 
     def join(self, fields: Mapping[str, Any]) -> Tensor:
         """A dict of channel name to [n, Y, X] as joint fields [n, C, Y, X]. Raises UserError that names the channel."""
@@ -101,7 +146,9 @@ class Generator:
 
     def residual(self, fields: Mapping[str, Any]) -> Fields:
         """Relative residuals of physical fields, each [n]: `l2`, `dual`, `boundary`; 1 is the equation's own scale."""
-        found = {k: v.sqrt() for k, v in residual_squares(self.pde, self.grid, self.join(fields)).items()}
+        joint = self.join(fields)
+        squares = residual_squares(self.pde, self.grid, joint, self._given(fields, len(joint)))
+        found = {k: v.sqrt() for k, v in squares.items()}
         if not all(torch.isfinite(v).all() for v in found.values()):
             raise UserError("fields: too large for the residual in their precision; give float64, or smaller values")
         return found
@@ -162,6 +209,8 @@ def load_student(path: str | Path, device: str | torch.device = "cpu") -> Genera
         denoiser = build_denoiser(card["architecture"], card["noise"]["sigma_data"], "fp32")
         denoiser.load_state_dict(weights)
         pde = build_pde(card["equation"]["name"], card["equation"]["params"])
+        if card["architecture"].get("conditions", 0) != len(pde.varying):
+            raise ValueError(f"the network is not told the {len(pde.varying)} varying parameters of {pde.name}")
         normaliser = Normaliser(tuple(card["normaliser"]["mean"]), tuple(card["normaliser"]["std"]))
         noise, grid = EdmNoise(**card["noise"]), Grid.from_description(card["grid"])
         if len(normaliser.mean) != len(pde.channels):

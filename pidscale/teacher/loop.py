@@ -24,15 +24,16 @@ from pidscale.engine import checkpoint
 from pidscale.engine.consolidate import card, publish
 from pidscale.engine.ema import Ema
 from pidscale.engine.pictures import picture_row
+from pidscale.engine.plan import model_description
 from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import MicroPlan, learning_rate, micro_plan
 from pidscale.engine.zero import Zero, ZeroSettings
-from pidscale.generate.problem import Problem, open_problem
+from pidscale.generate.problem import Problem, open_problem, read_samples
 from pidscale.meter import Board, StepTimer, rates
-from pidscale.models import architecture, build_denoiser
-from pidscale.models.precondition import Denoiser
+from pidscale.models import build_denoiser
+from pidscale.models.precondition import Denoiser, conditioned
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import residual_squares
+from pidscale.pde.base import Samples, condition, draw_params, residual_squares
 from pidscale.records.feed import Feed
 from pidscale.records.read import ShardSet
 
@@ -60,14 +61,15 @@ class Teacher:
         level = seeds.normal(seed, "teacher/level", counters, (1, 1, 1), device=self.mesh.device).flatten()
         return eps, self.noise.training_level(level)
 
-    def gradients(self, step: int, x_BCYX: Tensor, timer: StepTimer) -> Tensor:
+    def gradients(self, step: int, x_BCYX: Tensor, condition_BP: Tensor, timer: StepTimer) -> Tensor:
         """All micro-steps of a global batch from this rank's clean normalised samples; returns its share of the loss."""
         with timer.part("data"):
             eps, sigma = self.noised(step, x_BCYX)
         total = torch.zeros((), device=self.mesh.device)
         with timer.part("teacher"):
             for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
-                errors = denoising_errors(self.zero, self.noise, x_BCYX[index], sigma[index], eps[index])
+                denoiser = conditioned(self.zero, condition_BP[index])
+                errors = denoising_errors(denoiser, self.noise, x_BCYX[index], sigma[index], eps[index])
                 share = (weight * errors).sum() / self.settings.teacher.global_batch
                 self.zero.backward(share)
                 total += share.detach()
@@ -86,7 +88,7 @@ def build(settings: Settings, problem: Problem, noise: EdmNoise, mesh: Mesh) -> 
 
 def describe(settings: Settings, problem: Problem) -> dict[str, Any]:
     """The full description of the network."""
-    return architecture(settings.model.kind, settings.model.size, problem.shape[0], **settings.model.change)
+    return model_description(settings, problem.shape[0], len(problem.pde.varying))
 
 
 def noise_for(settings: Settings, problem: Problem, shards: ShardSet) -> EdmNoise:
@@ -120,7 +122,8 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     for step in range(first, t.steps):
         with timer.part("data"):
             x = problem.normaliser.encode(feed.batch(step).to(mesh.device))
-        loss = teacher.gradients(step, x, timer)
+            params = torch.from_numpy(shards.params(feed.ids(step), problem.pde.varying)).to(mesh.device)
+        loss = teacher.gradients(step, x, condition(problem.pde, params), timer)
         with timer.part("optimiser"):
             norm, applied = teacher.zero.step(learning_rate(t, step))
             teacher.ema.update(step)
@@ -196,17 +199,18 @@ def evaluate(teacher: Teacher, board: Board, step: int) -> dict[str, Any]:
     mine = mesh.slice(s.teacher.evaluate_samples)
     counters = range(mine.start, mine.stop)
     eps = seeds.normal(s.run.seed, "teacher/evaluate", counters, problem.shape, device=mesh.device)
+    params = draw_params(problem.pde, s.run.seed, "teacher/evaluate", counters).to(mesh.device)
+    told = conditioned(denoiser, condition(problem.pde, params))
     with torch.no_grad():
-        x = solve(denoiser, eps, teacher.noise.levels(s.teacher.evaluate_steps), "heun")
-    physical = problem.normaliser.decode(x)
-    squares = residual_squares(problem.pde, problem.grid, physical)
+        x = solve(told, eps, teacher.noise.levels(s.teacher.evaluate_steps), "heun")
+    physical = Samples(problem.normaliser.decode(x), params)
+    squares = residual_squares(problem.pde, problem.grid, *physical)
     sums = mesh.sum(torch.stack([squares[k].sum() for k in ("l2", "dual", "boundary")]))
     l2, dual, boundary = (float(v) for v in (sums / s.teacher.evaluate_samples).sqrt())
     floor = problem.manifest.truth_residual["train"]
     board.scalars({"residual/l2": l2, "residual/dual": dual, "residual/boundary": boundary}, step)
     board.scalars({"residual/floor_l2": floor["l2"], "residual/floor_dual": floor["dual"]}, step)
     if mesh.first:
-        test = ShardSet(s.data.path, "test")
-        truth = torch.from_numpy(test.read(range(min(4, len(test)))))
-        board.image("fields", picture_row(problem.pde, problem.grid, {"truth": truth, "teacher": physical.cpu()}), step)
+        truth = read_samples(ShardSet(s.data.path, "test"), problem, 4)
+        board.image("fields", picture_row(problem.pde, problem.grid, {"truth": truth, "teacher": physical}), step)
     return {"residual_l2": l2, "residual_dual": dual, "residual_boundary": boundary}

@@ -161,7 +161,7 @@ def _arm_gradients(rank, world, shards, folder):
         endpoints = rollout.endpoints(torch.arange(mine.start, mine.stop))
         for name, terms in {"student": _physics(problem, teacher), "twin": None}.items():
             arm = build_arm(name, settings, teacher, terms, plan, mesh)
-            arm.gradients(rollout.eps(endpoints.counters), endpoints.fields_BCYX, StepTimer())
+            arm.gradients(rollout.eps(endpoints.counters), endpoints, StepTimer())
             gradients = arm.zero.gradients()
             norm, applied = arm.zero.step(1e-3)
             found[stage, name] = {"gradients": gradients, "norm": norm, "means": arm.take_means()}
@@ -179,10 +179,12 @@ def _plain_gradients(shards, folder, physical):
     eps = seeds.normal(0, "distill/endpoint", range(7), problem.shape)
     x0 = Rollout(teacher, "heun", 3, 7, 0).endpoints(torch.arange(7)).fields_BCYX
     sigma = teacher.noise.sigma_max
-    x = model(eps * sigma, torch.full((7,), sigma))
+    low, high = problem.pde.varying.get("diffusivity", (0.0, 0.0))
+    params = low + (high - low) * seeds.uniform(0, "distill/endpoint/params", range(7), len(problem.pde.varying))
+    x = model(eps * sigma, torch.full((7,), sigma), ((2 * params - low - high) / (high - low or 1)).float())
     match = ((x - x0) ** 2).mean(dim=(1, 2, 3))
-    held = torch.cat([x[:, :1].detach(), x[:, 1:]], dim=1)  # the permeability is an input
-    squares = residual_squares(problem.pde, problem.grid, teacher.normaliser.decode(held))
+    held = torch.cat([x[:, :1].detach(), x[:, 1:]], dim=1)  # the first channel is an input
+    squares = residual_squares(problem.pde, problem.grid, teacher.normaliser.decode(held), params)
     loss = match + sum(WEIGHTS[k] / SCALES[k] * squares[k] for k in WEIGHTS) if physical else match
     loss.mean().backward()
     parts = {"loss": loss.mean().item(), "match": match.mean().item()}
@@ -194,11 +196,13 @@ def _size(tensors):
     return math.sqrt(sum(float(t.double().square().sum()) for t in tensors))
 
 
-def test_an_arm_holds_the_contract_of_the_loss(small_shards, tmp_path):
-    write_teacher(tmp_path / "teacher", small.settings(small_shards, tmp_path))
-    ranks = spawn(_arm_gradients, 2, small_shards, tmp_path, timeout=300)
+@pytest.mark.parametrize("shards", ["small_shards", "heat_shards"])
+def test_an_arm_holds_the_contract_of_the_loss(shards, tmp_path, request):
+    shards = request.getfixturevalue(shards)
+    write_teacher(tmp_path / "teacher", small.settings(shards, tmp_path))
+    ranks = spawn(_arm_gradients, 2, shards, tmp_path, timeout=300)
     for name, physical in (("student", True), ("twin", False)):
-        theirs, parts = _plain_gradients(small_shards, tmp_path, physical)
+        theirs, parts = _plain_gradients(shards, tmp_path, physical)
         for found in ranks:
             for stage in (0, 1, 2, 3):
                 one = found[stage, name]
@@ -206,7 +210,7 @@ def test_an_arm_holds_the_contract_of_the_loss(small_shards, tmp_path):
                 assert distance < 1e-5, (name, stage, distance)
                 assert one["norm"] == pytest.approx(_size(theirs.values()), rel=1e-5), (name, stage)
                 assert one["means"] == pytest.approx(parts, rel=1e-5), (name, stage)
-    student, twin = (_plain_gradients(small_shards, tmp_path, physical)[0] for physical in (True, False))
+    student, twin = (_plain_gradients(shards, tmp_path, physical)[0] for physical in (True, False))
     assert _size([student[n] - twin[n] for n in twin]) > 1e-2 * _size(twin.values())  # the physics is not lost in it
 
 

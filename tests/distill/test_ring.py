@@ -18,7 +18,7 @@ DEPTHS, REUSES, SEEDS = st.integers(1, 9), st.integers(1, 7), st.integers(0, 3)
 
 
 def make(counters):
-    return Endpoints(counters, counters.double().reshape(-1, 1, 1, 1), counters)
+    return Endpoints(counters, torch.zeros(len(counters), 0), counters.double().reshape(-1, 1, 1, 1), counters)
 
 
 def ring(depth, reuse, batch=4, seed=0, mesh=None):

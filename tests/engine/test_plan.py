@@ -23,12 +23,12 @@ def test_parameters_are_counted_as_they_are_built(kind: str) -> None:
     description = model_description(s, 3)
     assert description["channels"] == 3 and description["width"] == 8
     built = sum(p.numel() for p in build_denoiser(description).parameters())
-    assert check_model(s, description, 32) == built
+    assert check_model(s, description, (32, 32)) == built
 
 
 def test_a_billion_parameters_are_counted_without_being_made() -> None:
     s = settings(size="xl")
-    assert check_model(s, model_description(s, 2), 64) > 1e9
+    assert check_model(s, model_description(s, 2), (64, 64)) > 1e9
 
 
 @pytest.mark.parametrize(
@@ -50,22 +50,22 @@ def test_an_unknown_network_is_named(given: dict[str, Any], named: str) -> None:
 def test_values_that_build_no_network_are_one_line(change: dict[str, Any]) -> None:
     s = settings(**change)
     with pytest.raises(UserError) as raised:
-        check_model(s, model_description(s, 2), 32)
+        check_model(s, model_description(s, 2), (32, 32))
     assert str(raised.value).startswith("model.change") and "\n" not in str(raised.value)
 
 
 def test_a_grid_that_does_not_halve_is_refused() -> None:
     s = settings()
-    with pytest.raises(UserError, match=r"pde\.points=33: this unet needs a multiple of 4"):
-        check_model(s, model_description(s, 2), 33)
+    with pytest.raises(UserError, match=r"33 x 33 points; this unet needs multiples of 4"):
+        check_model(s, model_description(s, 2), (33, 33))
     f = settings("fno")
-    assert check_model(f, model_description(f, 2), 33) > 0
+    assert check_model(f, model_description(f, 2), (33, 33)) > 0
 
 
 def test_the_deepspeed_section_is_checked_before_a_worker_starts() -> None:
     s = settings(deepspeed={"fp16": {"enabled": True}})
     with pytest.raises(UserError, match=r"cluster\.deepspeed\.fp16"):
-        check_model(s, model_description(s, 2), 32)
+        check_model(s, model_description(s, 2), (32, 32))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_deepspeed_itself_is_asked_about_its_zero_section(section: dict[str, Any
     s = settings(deepspeed={"zero_optimization": section})
     before = os.environ.get("DS_ACCELERATOR")
     with pytest.raises(UserError) as raised:
-        check_model(s, model_description(s, 2), 32)
+        check_model(s, model_description(s, 2), (32, 32))
     text = str(raised.value)
     assert text.startswith(f"cluster.deepspeed.zero_optimization.{words}") and "\n" not in text, text
     assert os.environ.get("DS_ACCELERATOR") == before

@@ -20,6 +20,7 @@ from pidscale.generate.problem import open_problem
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.parallel.mesh import Mesh
+from pidscale.pde.base import condition
 from pidscale.records.feed import Feed
 from pidscale.records.read import ShardSet
 from pidscale.teacher import loop
@@ -46,6 +47,11 @@ class Case:
         t = self.settings.teacher
         return Feed(self.shards, self.settings.run.seed, t.global_batch, mesh.rank, mesh.world, 1, 0)
 
+    def told(self, feed, step):
+        """What the network is told of the samples of a step."""
+        pde = self.problem.pde
+        return condition(pde, torch.from_numpy(self.shards.params(feed.ids(step), pde.varying)))
+
 
 def _moments(zero):
     """First moments of Adam by name, whole."""
@@ -66,7 +72,7 @@ def _train(case, mesh):
     for step in range(STEPS):
         x = case.problem.normaliser.encode(feed.batch(step))
         before = weights(teacher.zero.module, case.settings.cluster.zero_stage, mesh) if step in LOOKED_AT else None
-        loss = teacher.gradients(step, x, StepTimer())
+        loss = teacher.gradients(step, x, case.told(feed, step), StepTimer())
         gradients = teacher.zero.gradients() if step in LOOKED_AT else None
         norm, applied = teacher.zero.step(learning_rate(case.settings.teacher, step))
         assert applied
@@ -92,13 +98,13 @@ def _poison(case, teacher, mesh):
         x = clean.clone()
         if mesh.rank == mesh.world - 1:
             x[0, 0, 3, 3] = bad
-        teacher.gradients(0, x, StepTimer())
+        teacher.gradients(0, x, case.told(feed, 0), StepTimer())
         norm, applied = teacher.zero.step(1e-3)
         after, kept = weights(teacher.zero.module, stage, mesh), _moments(teacher.zero)
         same = all(torch.equal(before[n], after[n]) and torch.equal(moments[n], kept[n]) for n in before)
         seen.append((math.isfinite(norm), applied, same))
     before = weights(teacher.zero.module, stage, mesh)
-    teacher.gradients(0, clean, StepTimer())
+    teacher.gradients(0, clean, case.told(feed, 0), StepTimer())
     norm, applied = teacher.zero.step(1e-3)
     after = weights(teacher.zero.module, stage, mesh)
     moved = [n for n in before if not torch.equal(before[n], after[n])]
@@ -109,7 +115,7 @@ def _poison(case, teacher, mesh):
 def _even(case, mesh):
     """One global batch that divides evenly, without clipping."""
     teacher, feed = loop.build(case.settings, case.problem, case.noise, mesh), case.feed(mesh)
-    teacher.gradients(0, case.problem.normaliser.encode(feed.batch(0)), StepTimer())
+    teacher.gradients(0, case.problem.normaliser.encode(feed.batch(0)), case.told(feed, 0), StepTimer())
     gradients = teacher.zero.gradients()
     result = teacher.zero.step(1e-3)
     moments = _moments(teacher.zero)
@@ -136,11 +142,14 @@ def _plain_loss(case, model, step):
     numbers = range(step * batch, (step + 1) * batch)
     feed = case.feed(Mesh())
     x = case.problem.normaliser.encode(feed.batch(step))
+    told = []
+    if case.problem.pde.varying:  # the diffusivity of each sample, its range as [-1, 1]
+        told = [[(case.shards.meta(n)["params"]["diffusivity"] - 2.75e-3) / 2.25e-3] for n in feed.ids(step)]
     feed.close()
     eps = seeds.normal(seed, "teacher/noise", numbers, case.problem.shape)
     level = seeds.normal(seed, "teacher/level", numbers, (1, 1, 1)).flatten()
     sigma = (case.noise.p_mean + case.noise.p_std * level).exp()
-    denoised = model(x + sigma[:, None, None, None] * eps, sigma)
+    denoised = model(x + sigma[:, None, None, None] * eps, sigma, torch.tensor(told))
     weight = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
     return (weight * ((denoised - x) ** 2).mean(dim=(1, 2, 3))).mean()
 
@@ -232,6 +241,10 @@ def _check(shards, model, world, stages):
 @pytest.mark.parametrize("model", ["unet", "fno"])
 def test_two_ranks_compute_what_plain_torch_does(small_shards, model):
     _check(small_shards, model, 2, STAGES)
+
+
+def test_two_ranks_are_told_the_parameters_of_their_own_samples(heat_shards):
+    _check(heat_shards, "unet", 2, (1, 3))
 
 
 def test_one_rank_computes_what_plain_torch_does(small_shards):

@@ -63,8 +63,8 @@ def test_every_option_composes(group: str, option: str) -> None:
         if f"{group}.{key}" not in " ".join(beside):
             assert plain[key] == value, key  # the option is what the settings hold, not a default
     pde = build_pde(made.pde.name, made.pde.params)
-    description = model_description(made, len(pde.channels))
-    assert check_model(made, description, made.pde.points) > 1e5
+    description = model_description(made, len(pde.channels), len(pde.varying))
+    assert check_model(made, description, pde.grid(made.pde.points).shape) > 1e5
 
 
 @pytest.mark.parametrize("config", sorted(p.stem for p in CONFIGS.glob("*.yaml")))

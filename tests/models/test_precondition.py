@@ -19,7 +19,7 @@ class Recorder(nn.Module):
         super().__init__()
         self.asked: list[tuple[Tensor, Tensor]] = []
 
-    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Tensor | None = None) -> Tensor:
         self.asked.append((x, c_noise))
         return torch.ones_like(x)
 

@@ -7,39 +7,45 @@ import pytest
 import torch
 
 from benchmarks.manufactured import CASES, observed_order
+from pidscale.config import UserError
 from pidscale.metrics import residual_rms, solution_error
 from pidscale.ops.grid import Grid
 from pidscale.pde import PDES, build_pde
 from pidscale.pde.base import (
     Pde,
+    condition,
+    draw_params,
     residual_squares,
     shown_channels,
     shuffled,
     solution_mask,
+    truths,
 )
 from pidscale.pde.burgers import Burgers
 from pidscale.pde.evolution import Evolution
+from pidscale.pde.stokes import Stokes
 
 NAMES = sorted(PDES)
-IN_TIME = [name for name in NAMES if isinstance(build_pde(name), (Burgers, Evolution))]
+IN_TIME = [name for name in NAMES if isinstance(build_pde(name), (Burgers, Stokes, Evolution))]
 STEADY = [name for name in NAMES if name not in IN_TIME]
-TO_ROUNDING = [*STEADY, "wave"]  # whose generator and residual discretise alike: no truncation between them
+EXACT = ["advection_diffusion", "heat", "wave"]  # by waves that each go their own way
+TO_ROUNDING = [*STEADY, *EXACT]  # whose generator and residual discretise alike: no truncation between them
 
 
-def truths(name: str, points: int, count: int = 8) -> tuple[Pde, Grid, torch.Tensor]:
+def some(name: str, points: int, count: int = 8) -> tuple[Pde, Grid, torch.Tensor, torch.Tensor]:
     pde = build_pde(name)
     grid = pde.grid(points)
-    return pde, grid, torch.from_numpy(np.stack([pde.sample(3, i, grid)[0] for i in range(count)]))
+    return pde, grid, *truths(pde, 3, range(count), grid)
 
 
 @pytest.mark.parametrize(
     ("name", "points"), [(n, p) for n in NAMES for p in ((64, 128) if n == "burgers" else (32, 64))]
 )
 def test_truth_is_far_below_nothing_and_strangers(name: str, points: int) -> None:
-    pde, grid, fields = truths(name, points)
+    pde, grid, fields, params = some(name, points)
     stored = fields.float()  # as shards hold it
     truth, trivial, other = (
-        residual_rms(pde, grid, f) for f in (stored, pde.trivial(stored), shuffled(pde, grid, stored))
+        residual_rms(pde, grid, f, params) for f in (stored, pde.trivial(stored), shuffled(pde, grid, stored))
     )
     for norm in ("l2", "dual"):
         assert 0.3 < trivial[norm] < 3 and other[norm] > 0.3  # the scale is the equation's own size
@@ -50,14 +56,14 @@ def test_truth_is_far_below_nothing_and_strangers(name: str, points: int) -> Non
 @pytest.mark.parametrize("name", TO_ROUNDING)
 def test_generator_and_residual_agree_to_rounding(name: str) -> None:
     """They share no operator, so one wrong stencil cannot make them agree."""
-    pde, grid, fields = truths(name, 48, 4)
-    assert residual_rms(pde, grid, fields)["l2"] < 1e-10
+    pde, grid, fields, params = some(name, 48, 4)
+    assert residual_rms(pde, grid, fields, params)["l2"] < 1e-10
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_residual_of_smooth_fields_falls_at_the_order_of_the_scheme(name: str) -> None:
     case, found = CASES[name], observed_order(name)
-    assert (case is None) == (found is None) == (name == "wave")
+    assert (case is None) == (found is None) == (name in EXACT)
     if case and found:
         assert found == pytest.approx((case.order, case.order), abs=0.3)
 
@@ -68,21 +74,22 @@ def test_gradients_are_right(name: str) -> None:
     grid = pde.grid(6)
     shape = (2, len(pde.channels), *grid.shape)
     fields = torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    params = draw_params(pde, 0, "gradients", range(2))
 
     def squares(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(value for _, value in sorted(residual_squares(pde, grid, x).items()))
+        return tuple(value for _, value in sorted(residual_squares(pde, grid, x, params).items()))
 
     assert torch.autograd.gradcheck(squares, (fields,))
-    for key, square in zip(sorted(residual_squares(pde, grid, fields)), squares(fields), strict=True):
+    for key, square in zip(sorted(residual_squares(pde, grid, fields, params)), squares(fields), strict=True):
         if key != "boundary" or name in STEADY:
             assert torch.autograd.grad(square.sum(), fields, retain_graph=True)[0].abs().max() > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_sample_moves_the_scale_or_another_sample(name: str) -> None:
-    pde, grid, fields = truths(name, 16, 2)
-    both = residual_squares(pde, grid, torch.cat([fields[:1], 50 * fields[1:] + 3]))
-    for norm, values in residual_squares(pde, grid, fields[:1]).items():
+    pde, grid, fields, params = some(name, 16, 2)
+    both = residual_squares(pde, grid, torch.cat([fields[:1], 50 * fields[1:] + 3]), params)
+    for norm, values in residual_squares(pde, grid, fields[:1], params[:1]).items():
         torch.testing.assert_close(both[norm][:1], values)
     if name in IN_TIME:
         assert both["boundary"].abs().max() == 0
@@ -94,18 +101,18 @@ def test_no_sample_moves_the_scale_or_another_sample(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_half_precision_and_autocast_do_not_reach_the_residual(name: str) -> None:
-    pde, grid, fields = truths(name, 32, 2)
+    pde, grid, fields, params = some(name, 32, 2)
     noisy = (fields * 1.01).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = residual_squares(pde, grid, noisy)
-    for norm, values in residual_squares(pde, grid, noisy).items():
+        inside = residual_squares(pde, grid, noisy, params)
+    for norm, values in residual_squares(pde, grid, noisy, params).items():
         assert torch.equal(inside[norm], values) and values.dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", STEADY)
 def test_white_noise_costs_the_dual_norm_little(name: str) -> None:
     """One part in a thousand at 128 points a side: the l2 residual weighs it by 1 / h^2, the dual norm as an error."""
-    pde, grid, fields = truths(name, 128, 4)
+    pde, grid, fields, _ = some(name, 128, 4)
     noise = torch.randn(fields.shape, generator=torch.Generator().manual_seed(0), dtype=fields.dtype)
     noise[:, ~solution_mask(pde, grid)] = 0
     noisy = residual_rms(pde, grid, fields * (1 + 1e-3 * noise))
@@ -115,7 +122,7 @@ def test_white_noise_costs_the_dual_norm_little(name: str) -> None:
 
 @pytest.mark.parametrize("name", STEADY)
 def test_smoothing_buys_the_l2_residual_and_not_the_solution(name: str) -> None:
-    pde, grid, fields = truths(name, 32)
+    pde, grid, fields, _ = some(name, 32)
     outputs = [i for i, channel in enumerate(pde.channels) if channel.role == "solution"]
     wrong, size = fields.clone(), fields[:, outputs].std()
     noise = torch.randn(8, len(outputs), 30, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -131,16 +138,16 @@ def test_smoothing_buys_the_l2_residual_and_not_the_solution(name: str) -> None:
 def test_a_sample_is_a_function_of_its_seed_and_counter(name: str) -> None:
     pde = build_pde(name)
     grid = pde.grid(20)
-    one, _ = pde.sample(1, 7, grid)
+    one, params = pde.sample(1, 7, grid)
     assert one.shape == (len(pde.channels), *grid.shape) and one.dtype == np.float64
     assert np.array_equal(one, pde.sample(1, 7, grid)[0])
     for other in (pde.sample(1, 8, grid)[0], pde.sample(2, 7, grid)[0]):
         assert not np.array_equal(one, other)
     mask = solution_mask(pde, grid).numpy()
-    solved, raised = pde.solve(np.where(mask, 7.0, one), grid)
+    solved, raised = pde.solve(np.where(mask, 7.0, one), grid, list(params.values()))
     assert raised == 0 and mask.any() and np.array_equal(solved[~mask], one[~mask])
     # a solver that starts from a coarse row does not know the finer one that the truth came from
-    np.testing.assert_allclose(solved, one, rtol=0, atol=0.01 if name == "burgers" else 1e-12)
+    np.testing.assert_allclose(solved, one, rtol=0, atol={"burgers": 0.01, "stokes": 0.01}.get(name, 1e-12))
     assert 1 <= len(shown_channels(pde)) <= 4 and shown_channels(pde)[-1] == len(pde.channels) - 1
 
 
@@ -149,5 +156,47 @@ def test_channels_and_parameters_are_plain(name: str) -> None:
     pde = build_pde(name)
     assert pde.name == name and pde.residual_scale > 0
     assert {channel.role for channel in pde.channels} <= {"input", "solution"}
+    assert list(pde.sample(0, 0, pde.grid(20))[1]) == list(pde.varying)
     again = build_pde(name, pde.params_dict())
     assert again == pde
+
+
+VARYING = [name for name in NAMES if build_pde(name).varying]
+
+
+@pytest.mark.parametrize("name", VARYING)
+def test_every_sample_is_held_to_its_own_parameters(name: str) -> None:
+    pde, grid, fields, params = some(name, 32, 6)
+    right = residual_rms(pde, grid, fields, params)["l2"]
+    for column in range(len(pde.varying)):
+        wrong = params.clone()
+        wrong[3, column] *= 1.3
+        squares = residual_squares(pde, grid, fields, wrong)["l2"].sqrt()
+        assert squares[3] > max(0.01, 20 * right) and squares[[0, 1, 2, 4, 5]].max() <= 3 * right + 1e-12
+    assert residual_rms(pde, grid, fields, params.roll(1, dims=0))["l2"] > 0.05
+    for missing in (None, params[:3], params[:, :0]):
+        with pytest.raises(UserError, match=next(iter(pde.varying))):
+            residual_squares(pde, grid, fields, missing)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_drawn_from_their_ranges_by_counter(name: str) -> None:
+    pde = build_pde(name)
+    drawn = draw_params(pde, 5, "s", range(400))
+    assert drawn.shape == (400, len(pde.varying)) and drawn.dtype == torch.float64
+    assert torch.equal(drawn[7:9], draw_params(pde, 5, "s", torch.tensor([7, 8])))
+    told = condition(pde, drawn)
+    assert told.shape == drawn.shape and told.dtype == torch.float32
+    if pde.varying:
+        low, high = torch.tensor(list(pde.varying.values()), dtype=torch.float64).T
+        assert (drawn > low).all() and (drawn < high).all() and told.abs().max() <= 1
+        assert told.mean(dim=0).abs().max() < 0.12 and told.std(dim=0).min() > 0.5
+        assert not torch.equal(drawn, draw_params(pde, 5, "t", range(400)))
+
+
+def test_a_parameter_may_be_the_same_for_all() -> None:
+    pde = build_pde("heat", {"diffusivity_low": 1e-3, "diffusivity_high": 1e-3})
+    assert draw_params(pde, 0, "s", range(3)).unique().tolist() == [1e-3]
+    assert condition(pde, draw_params(pde, 0, "s", range(3))).abs().max() == 0
+    with pytest.raises(UserError, match=r"diffusivity_low=0\.002, diffusivity_high=0\.001"):
+        build_pde("heat", {"diffusivity_low": 2e-3, "diffusivity_high": 1e-3})

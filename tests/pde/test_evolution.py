@@ -11,11 +11,12 @@ from pidscale.config import UserError
 from pidscale.metrics import residual_rms
 from pidscale.ops.evolution import interval_means, one_step_residual
 from pidscale.pde import build_pde
+from pidscale.pde.base import truths
 from pidscale.pde.evolution import Evolution, standing_scales
 from pidscale.pde.random_fields import cosine_cells, periodic_field, periodic_line
 from pidscale.pde.solve.periodic import burgers, standing_waves, vortices
 
-NAMES = ["navier_stokes", "reaction_diffusion", "wave"]
+NAMES = ["advection_diffusion", "heat", "navier_stokes", "reaction_diffusion", "wave"]
 
 
 def evolution(name: str, **params: object) -> Evolution:
@@ -148,8 +149,8 @@ def test_waves_are_the_limit_of_leaping_frogs() -> None:
 def test_standing_still_scores_one(name: str) -> None:
     pde = evolution(name)
     grid = pde.grid(32)
-    fields = torch.from_numpy(np.stack([pde.sample(7, i, grid)[0] for i in range(24)]))
-    trivial = residual_rms(pde, grid, pde.trivial(fields))
+    fields, params = truths(pde, 7, range(24), grid)
+    trivial = residual_rms(pde, grid, pde.trivial(fields), params)
     assert trivial["l2"] == pytest.approx(1.0, abs=0.25) and trivial["dual"] == pytest.approx(1.0, abs=0.3)
     assert pde.residual_scale == standing_scales(pde)[0] > 0
 
@@ -159,24 +160,25 @@ def test_every_frame_is_bound(name: str) -> None:
     """A single frame that is off is seen, whichever it is: no residual skips one, as central differences would."""
     pde = evolution(name)
     grid = pde.grid(24)
-    fields = torch.from_numpy(pde.sample(0, 0, grid)[0][None])
-    floor, size, species = residual_rms(pde, grid, fields)["l2"], 0.05 * fields.std(), len(pde.species)
+    fields, params = truths(pde, 0, [0], grid)
+    floor, size, species = residual_rms(pde, grid, fields, params)["l2"], 0.05 * fields.std(), len(pde.species)
     for frame in range(pde.frames):
         wrong = fields.clone()
         wrong[:, frame * species : (frame + 1) * species] += size * torch.sin(6.28 * torch.arange(24) / 24)
-        assert residual_rms(pde, grid, wrong)["l2"] > max(3 * floor, 0.01), frame
+        assert residual_rms(pde, grid, wrong, params)["l2"] > max(3 * floor, 0.01), frame
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_smoothing_lowers_the_residual_and_leaves_the_first_frame(name: str) -> None:
     pde = evolution(name)
     grid = pde.grid(24)
-    fields = torch.from_numpy(pde.sample(0, 0, grid)[0][None])
+    fields, params = truths(pde, 0, [0], grid)
     species = len(pde.species)
     wrong = fields.clone()
     wrong[:, species:] += 0.1 * fields.std() * torch.randn(fields[:, species:].shape, dtype=fields.dtype)
-    smooth = pde.smooth(wrong, 3, grid)
-    assert residual_rms(pde, grid, smooth)["l2"] < 0.7 * residual_rms(pde, grid, wrong)["l2"]
+    smooth = pde.smooth(wrong, 3, grid, params)
+    before, after = (residual_rms(pde, grid, f, params)["l2"] for f in (wrong, smooth))
+    assert after < 0.7 * before
     assert torch.equal(smooth[:, :species], fields[:, :species])
 
 

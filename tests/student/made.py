@@ -21,16 +21,23 @@ CHANGES = {
 
 
 def write_generator(
-    folder: Path, kind: str = "student", network: str = "unet", normaliser: Normaliser | None = None, seed: int = 0
+    folder: Path,
+    kind: str = "student",
+    network: str = "unet",
+    normaliser: Normaliser | None = None,
+    seed: int = 0,
+    equation: str = "darcy",
 ) -> Path:
-    """Write a consolidated generator of two-phase Darcy flow on 16 points a side, its weights random; return folder."""
-    pde = build_pde("darcy")
-    described: dict[str, Any] = architecture(network, "tiny", 2, **CHANGES[network])
+    """Write a consolidated generator on 16 points a side, its weights random; return folder."""
+    pde = build_pde(equation)
+    channels = len(pde.channels)
+    described: dict[str, Any] = architecture(network, "tiny", channels, len(pde.varying), **CHANGES[network])
     torch.manual_seed(seed)
     model = build_denoiser(described)
     with torch.no_grad():
         model.network.last.weight.normal_(std=0.1)
-    units = normaliser or Normaliser((7.5, 0.005), (4.5, 0.004))
+    plain = Normaliser((0.0,) * channels, (1.0,) * channels)
+    units = normaliser or (Normaliser((7.5, 0.005), (4.5, 0.004)) if equation == "darcy" else plain)
     card = consolidate.card(
         kind, pde, pde.grid(POINTS), units, EdmNoise(), described, {"run": "made"}, {"train_seconds": 1.5}
     )

@@ -27,6 +27,27 @@ def standing_waves(
     return np.real(np.fft.ifft2(np.cos(rate * times[:, None, None]) * np.fft.fft2(np.ascontiguousarray(initial))))
 
 
+def carried(
+    initial: np.ndarray,
+    velocity: tuple[float, float],
+    diffusivity: float,
+    times: np.ndarray,
+    extent: tuple[float, float] = (1.0, 1.0),
+) -> np.ndarray:
+    """u_t + b . grad u = diffusivity lap u, float64 [T, Y, X] at `times` from u [Y, X]: exact for every wave. b: (b_y, b_x).
+
+    The highest wave of an even grid, which has no direction, is not carried.
+    """
+    ky, kx = _waves(initial.shape, extent)
+    signed = [
+        np.where(2 * np.abs(np.fft.fftfreq(n)) < 1, k.ravel(), 0.0)
+        for n, k in zip(initial.shape, (ky, kx), strict=True)
+    ]
+    turn = velocity[0] * signed[0][:, None] + velocity[1] * signed[1][None, :]
+    rate = -diffusivity * (ky**2 + kx**2) - 1j * turn
+    return np.real(np.fft.ifft2(np.exp(rate * times[:, None, None]) * np.fft.fft2(np.ascontiguousarray(initial))))
+
+
 def vortices(
     initial: np.ndarray, viscosity: float, force: np.ndarray, times: np.ndarray, longest: float = 0.02
 ) -> np.ndarray:
