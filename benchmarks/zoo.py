@@ -1,0 +1,102 @@
+"""A small teacher, its lambda = 0 student and its student for every equation, and one table of what they are worth.
+
+python -m benchmarks.zoo [--pde heat wave ...] [--folder runs/zoo] [--json benchmarks/results/zoo.json]
+
+Each equation is a run of launch/demo.py with the settings below, on 32 points a side and two workers; a run that is there
+already is not repeated. The file keeps the rows of the equations that are not asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.demo import processor
+from pidscale.pde import PDES
+
+COMMON = [
+    "data.train=4096",
+    "data.test=2048",
+    "teacher.steps=600",
+    "distill.steps=600",
+    "distill.reuse=19",
+    "distill.huber=0",
+    "evaluate.samples=1024",
+    "evaluate.teacher_steps=[18]",
+]
+WEIGHTS = {"l2": 0.002, "dual": 0.02, "boundary": 0.002}
+OWN: dict[str, list[str]] = {  # what an equation needs beside that
+    "burgers": ["pde.points=32", "pde.params.viscosity=0.02"],
+    "darcy": ["distill.huber=0.1"],
+    "stokes": ["pde.points=32"],
+}
+KEYS = ["residual_l2", "residual_dual", "boundary_rms", "solution_error", "swd_excess", "nfe", "ms_per_sample"]
+METHODS = {"teacher": "teacher-heun-18", "twin": "student-lambda0", "student": "student"}
+
+
+def command(name: str, folder: Path) -> list[str]:
+    """The run of one equation."""
+    weights = [f"distill.weights.{key}={value}" for key, value in WEIGHTS.items()]
+    places = [f"run.folder={folder}", f"run.name={name}", f"data.path={folder / 'shards' / name}"]
+    return [sys.executable, "launch/demo.py", f"pde={name}", *places, *COMMON, *weights, *OWN.get(name, [])]
+
+
+def row(name: str, folder: Path) -> dict[str, Any]:
+    """What the report of an equation says of teacher, twin and student, and whether physics has paid."""
+    report = json.loads((folder / name / "report" / "metrics.json").read_text())
+    rows = {one["method"]: one for one in report["rows"]}
+    settings = json.loads((folder / name / "config.json").read_text())
+    found: dict[str, Any] = {"pde": name, "points": settings["pde"]["points"]}
+    for label, method in METHODS.items():
+        found |= {f"{label}_{key}": rows[method][key] for key in KEYS}
+        found[f"{label}_variance_least"] = min(rows[method]["variance_ratio"].values())
+    student = rows["student"]
+    found |= {
+        key: student[key] for key in ("residual_floor", "residual_trivial", "train_seconds", "n_samples", "seeds")
+    }
+    allowed = max(1.25 * found["teacher_swd_excess"], 0.025)
+    found |= {
+        "beats_twin_in_solution": found["student_solution_error"] < found["twin_solution_error"],
+        "beats_twin_in_dual": found["student_residual_dual"] < found["twin_residual_dual"],
+        "keeps_distance": found["student_swd_excess"] <= allowed,
+    }
+    return found | {"versions": report["meta"]["versions"]}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """One line an equation: teacher / twin / student for each measure."""
+    lines = [f"{'equation':<20}{'solution error':>24}{'dual':>24}{'l2':>24}{'swd excess':>24}  paid"]
+    for one in rows:
+        cells = [
+            "/".join(f"{one[f'{label}_{key}']:.3g}" for label in METHODS)
+            for key in ("solution_error", "residual_dual", "residual_l2", "swd_excess")
+        ]
+        paid = one["beats_twin_in_solution"] and one["beats_twin_in_dual"] and one["keeps_distance"]
+        lines.append(f"{one['pde']:<20}{''.join(f'{cell:>24}' for cell in cells)}  {'yes' if paid else 'no'}")
+    return "\n".join([*lines, "each cell: teacher (35 calls) / student without physics / student"])
+
+
+def main() -> None:
+    """Run what is missing, then write and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pde", nargs="+", choices=sorted(PDES), default=sorted(PDES))
+    parser.add_argument("--folder", type=Path, default=Path("runs/zoo"))
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/zoo.json"))
+    arguments = parser.parse_args()
+    known = json.loads(arguments.json.read_text())["rows"] if arguments.json.exists() else []
+    rows = {one["pde"]: one for one in known}
+    for name in arguments.pde:
+        subprocess.run(command(name, arguments.folder.absolute()), check=True)
+        rows[name] = row(name, arguments.folder)
+        result = {"rows": [rows[key] for key in sorted(rows)], "meta": {"machine": processor()}}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    print(table([rows[key] for key in sorted(rows)]))
+
+
+if __name__ == "__main__":
+    main()
