@@ -93,10 +93,10 @@ def _settle(path: Path, findings: Sequence[str], force: bool) -> None:
 
 def _trimmed(reading: Reading, pde: Pde, asked: Asked) -> Reading:
     """Without the repeated end points that were asked to be left away, once they are seen to be repeated."""
-    kind = pde.grid(8).kind
     if not asked.drop_end:
         return reading
-    if kind not in ("periodic", "strip"):
+    kind = pde.grid(8).kind
+    if pde.grid(8).boundary != "periodic":
         raise UserError(f"drop_end=true: {pde.name} lives on {kind} points, which have no repeated end; leave it away")
     some = reading.read(0, min(reading.count, reading.block))
     axes = (-1,) if kind == "strip" else (-2, -1)
@@ -139,7 +139,7 @@ def _bounded(grid: Grid, pde: Pde, seen: Scan) -> tuple[list[str], list[str]]:
     warnings: list[str] = []
     roles = {channel.name: channel.role for channel in pde.channels}
     for slot, edges in seen.edges.items():
-        if grid.boundary == "dirichlet" and roles.get(slot) == "solution":
+        if grid.kind == "node" and roles.get(slot) == "solution":
             wrong, doubtful = points.check_zero_edge(slot, edges, grid)
             errors, warnings = errors + wrong, warnings + doubtful
         if grid.boundary == "periodic":
@@ -161,6 +161,8 @@ def _splits(path: Path, asked: Asked, seen: Scan) -> tuple[dict[str, list[int]],
         raise UserError(
             f"test={asked.test:g}: {path} has {len(kept)} different samples, and some must be left to train on"
         )
+    if len(kept) > 99999 * asked.samples_per_shard:
+        raise UserError(f"samples_per_shard={asked.samples_per_shard}: more than 99999 shards a split; make it larger")
     chosen = set(seeds.permutation(asked.seed, "convert/test", 0, len(kept))[:count].tolist())
     splits = {"train": [n for i, n in enumerate(kept) if i not in chosen]}
     if chosen:
@@ -234,7 +236,8 @@ def _samples(
     """Samples of one shard with the residual of what is stored; `source` is the number of the sample in its file."""
     at = first
     for some, fields in reading.blocks(numbers):
-        norms = truth_residuals(pde, grid, fields)
+        varying = np.array([[found.of(number)[name] for name in pde.varying] for number in some])
+        norms = truth_residuals(pde, grid, fields, varying)
         for i, number in enumerate(some):
             residual = {name: float(f"{values[i]:.6g}") for name, values in norms.items()}
             if not np.isfinite(list(residual.values())).all():

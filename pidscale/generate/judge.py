@@ -14,7 +14,7 @@ import torch
 
 from pidscale.generate.make import truth_residuals
 from pidscale.ops.grid import Grid
-from pidscale.pde.base import Pde, solution_mask
+from pidscale.pde.base import Pde, solution_mask, truths
 from pidscale.pde.evolution import Evolution
 from pidscale.records.layout import Manifest
 from pidscale.records.read import ShardSet
@@ -82,13 +82,15 @@ def judge(root: str | Path, manifest: Manifest, pde: Pde, grid: Grid) -> Worth:
     """Measure a set: null solutions on part of the train split, and samples solved here, 32 at most."""
     shards = ShardSet(root, "train")
     one = len(pde.channels) * grid.shape[0] * grid.shape[1]
-    fields = shards.read(range(min(len(shards), max(1, _NULL_VALUES // one))))
-    null = _rms(truth_residuals(pde, grid, pde.trivial(torch.from_numpy(fields)).numpy()))
+    ids = range(min(len(shards), max(1, _NULL_VALUES // one)))
+    fields, params = shards.read(ids), shards.params(ids, pde.varying)
+    null = _rms(truth_residuals(pde, grid, pde.trivial(torch.from_numpy(fields)).numpy(), params))
     floor = manifest.truth_residual["train"]
     count = max(1, min(_SOLVED, _SOLVED_VALUES // one))
     try:
-        own = np.stack([pde.sample(0, 2**41 + i, grid)[0] for i in range(count)]).astype(np.float32)
-        reached, against = _rms(truth_residuals(pde, grid, own)), _against(pde, grid, fields[:count])
+        own = truths(pde, 0, range(2**41, 2**41 + count), grid)
+        reached = _rms(truth_residuals(pde, grid, own.fields.float().numpy(), own.params.numpy()))
+        against = _against(pde, grid, fields[:count])
     except (ValueError, IndexError, ZeroDivisionError):  # solvers may need other numbers of points than residuals
         return Worth({n: floor[n] for n in NORMS}, null, None, None)
     return Worth({n: floor[n] for n in NORMS}, null, reached, against)
@@ -100,7 +102,7 @@ def _rms(norms: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 def _against(pde: Pde, grid: Grid, fields: np.ndarray) -> tuple[float, float] | None:
     """Factor and what is left of the difference between given and solved solutions, of equations without time."""
-    if isinstance(pde, Evolution) or pde.given_rows:  # input and solution are one quantity: a factor of both
+    if isinstance(pde, Evolution) or not pde.unknown(grid).all():  # input and solution are one quantity
         return None
     mask = solution_mask(pde, grid).numpy()
     given = np.stack([field[mask] for field in fields]).astype(np.float64)

@@ -23,15 +23,18 @@ BLOCK_BYTES = 2**25  # read from a file at once
 
 # Names that others give to our channels. Those of one equation do not overlap.
 ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
+    "advection_diffusion": {"concentration": ("u", "c", "data")},
     "darcy": {
         "permeability": ("a", "coeff", "k", "K", "nu", "x", "perm", "thresh_a_data"),
         "pressure": ("u", "sol", "p", "y", "tensor", "thresh_p_data"),
     },
+    "heat": {"temperature": ("u", "T", "data")},
     "poisson": {"source": ("f", "f_data", "x"), "solution": ("u", "phi", "phi_data", "sol", "y")},
     "helmholtz": {"source": ("f", "f_data", "x"), "solution": ("u", "psi", "psi_data", "sol", "y")},
     "burgers": {"velocity": ("u", "tensor", "output", "y", "data")},
     "navier_stokes": {"vorticity": ("w", "omega", "u", "data")},
     "reaction_diffusion": {"activator": ("u", "A"), "inhibitor": ("v", "B")},
+    "stokes": {"velocity": ("u", "data")},
     "wave": {"displacement": ("u", "data")},
 }
 
@@ -135,6 +138,11 @@ def map_channels(pde: Pde, source: Source, asked: Asked) -> Reading:
         for name in getattr(asked, key):
             if name not in slots:
                 raise UserError(f"{key}.{name}: {pde.name} has no such channel; it has {', '.join(slots)}")
+    for name in asked.axes:
+        if name not in source.arrays:
+            raise UserError(
+                f"axes.{name}: {source.path} has no such array; it has {', '.join(source.arrays) or 'no fields'}"
+            )
     picks = tuple(_pick(pde.name, slot, i, slots, target, source, asked) for i, slot in enumerate(slots))
     used = [(pick.array.name, pick.component) for pick in picks]
     for pick, use in zip(picks, used, strict=True):

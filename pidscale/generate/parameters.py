@@ -21,13 +21,20 @@ from pidscale.pde.base import Pde
 from pidscale.pde.evolution import Evolution
 
 # Of the generator's own law, or found from the fields: a number of the same name in a file means something else.
-LAWS = frozenset({"alpha", "tau", "size", "warm_up", "variant", "low", "high", "frames", "duration"})
+LAWS = frozenset({"alpha", "tau", "size", "warm_up", "variant", "low", "high", "frames", "duration", "amplitude"})
 ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
+    "advection_diffusion": {
+        "velocity_x": ("b_x", "bx", "vx"),
+        "velocity_y": ("b_y", "by", "vy"),
+        "diffusivity": ("kappa", "D", "nu"),
+    },
     "burgers": {"viscosity": ("visc", "nu")},
     "darcy": {"source": ("beta", "f")},
+    "heat": {"diffusivity": ("alpha", "kappa", "D", "nu")},
     "helmholtz": {"wavenumber": ("k",)},
     "navier_stokes": {"viscosity": ("visc", "nu")},
     "reaction_diffusion": {"diffusion_u": ("Du", "D_u"), "diffusion_v": ("Dv", "D_v"), "source": ("k",)},
+    "stokes": {"viscosity": ("visc", "nu")},
     "wave": {"speed": ("c",)},
 }
 _CLOSE = 1e-4  # relative difference at which a file and the settings still agree: files hold float32
@@ -54,44 +61,84 @@ def plain(value: Any) -> float:
 
 def find_parameters(pde: Pde, given: Mapping[str, Any], source: Source, count: int, asked: Asked) -> Parameters:
     """Match a file's numbers with the equation's parameters. UserError where they contradict the settings or lack one."""
-    own = pde.params_dict()
-    varying = tuple(getattr(pde, "varying", {}))
-    for name, wanted in asked.parameters.items():
-        if name not in own and name not in varying:
-            raise UserError(
-                f"parameters.{name}: {pde.name} has no such parameter; it has {', '.join([*own, *varying])}"
-            )
-        if wanted not in source.scalars:
-            has = ", ".join(source.scalars) or "none"
-            raise UserError(f"parameters.{name}={wanted}: {source.path} has no such number; it has {has}")
-    fixed, samples, used = dict(given), {}, {}
-    for name in [*(n for n in own if n not in varying), *varying]:
-        array = asked.parameters.get(name) or _known(pde.name, name, source)
-        if array is None:
-            continue
-        values, used[name] = source.scalars[array], array
-        if name in varying:
-            samples[name] = _each(source, array, values, count)
+    own = [name for name in pde.params_dict() if name not in pde.varying]
+    for name in asked.parameters:
+        if name not in own and name not in pde.varying:
+            has = ", ".join([*own, *pde.varying])
+            raise UserError(f"parameters.{name}: {pde.name} has no such parameter; it has {has}")
+    words = {name: asked.parameters.get(name) or _known(pde, name, source) for name in (*own, *pde.varying)}
+    used = {name: word for name, word in words.items() if word is not None}
+    fixed, samples = dict(given), {}
+    for name, word in used.items():
+        values = _numbers(source, name, word)
+        if name in pde.varying:
+            samples[name] = _each(source, word, values, count)
         else:
-            fixed[name] = _agreed(pde.name, name, _single(source, array, name, pde.name, values), given, source)
-    for name in varying:
+            fixed[name] = _agreed(pde.name, name, _single(source, word, name, pde.name, values), given, source)
+    for name in pde.varying:
         if name not in samples:
             raise UserError(
                 f"{source.path}: sample 0 has no '{name}', which {pde.name} takes for each sample; the file has "
                 f"{', '.join(source.scalars) or 'no numbers'}: set parameters.{name}=ARRAY, an array [N] of the file"
             )
     for other, values in source.scalars.items():  # what the equation does not take is kept with each sample
-        if other not in used.values() and values.shape == (count,):
+        if other not in used.values() and other not in samples and values.shape == (count,):
             samples[other] = values
     _check_finite(source, samples)
+    _set_ranges(pde, given, source, fixed, samples)
     return Parameters(fixed, samples, used)
 
 
-def _known(equation: str, name: str, source: Source) -> str | None:
+def _numbers(source: Source, name: str, word: str) -> np.ndarray:
+    """The numbers [] or [N] of ARRAY, or those of one column of an array [N, P], as ARRAY:i."""
+    array, _, column = word.partition(":")
+    if not column and array in source.scalars:
+        return source.scalars[array]
+    table = source.arrays.get(array)
+    if column.isdigit() and table is not None and len(table.shape) == 2 and int(column) < table.shape[1]:
+        return source.read(table, (slice(None), slice(int(column), int(column) + 1)))[:, 0]
+    has = ", ".join(source.scalars) or "none"
+    raise UserError(
+        f"parameters.{name}={word}: {source.path} has no such number; it has {has}, or ARRAY:i of an array [N, P]"
+    )
+
+
+def _set_ranges(
+    pde: Pde, given: Mapping[str, Any], source: Source, fixed: dict[str, Any], samples: Mapping[str, np.ndarray]
+) -> None:
+    """Ranges of the parameters of each sample: those of the file, unless given. UserError for a value outside those given."""
+    own = pde.params_dict()
+    for name in pde.varying:
+        values = samples[name].astype(np.float64)
+        low, high = plain(samples[name].min()), plain(samples[name].max())
+        ends = {f"{name}_low": low, f"{name}_high": high}
+        if not set(ends) <= set(own):  # a wind is drawn from -speed to speed
+            ends = {"speed": max(abs(low), abs(high), fixed.get("speed", 0.0))}
+        for key, value in ends.items():
+            if key not in given:
+                fixed[key] = value
+                continue
+            outside = values < given[key] if key.endswith("_low") else abs(values) > given[key]
+            if outside.any():
+                number = int(np.argmax(outside))
+                raise UserError(
+                    f"{source.path}: sample {number} has {name}={values[number]:g}, pde.params.{key}={given[key]}; set "
+                    f"pde.params.{key}={value:g}"
+                )
+
+
+def _laws(pde: Pde) -> frozenset[str]:
+    """Parameters that a number of a file never sets by its name alone."""
+    own = pde.params_dict()
+    ranges = {name for name in own if name.endswith(("_low", "_high"))}
+    return LAWS | ranges | ({"speed"} if "velocity_x" in pde.varying else set())
+
+
+def _known(pde: Pde, name: str, source: Source) -> str | None:
     """The scalar of a file that is this parameter by its name or a known alias."""
-    if name not in LAWS and name in source.scalars:
+    if name not in _laws(pde) and name in source.scalars:
         return name
-    found = [alias for alias in ALIASES.get(equation, {}).get(name, ()) if alias in source.scalars]
+    found = [alias for alias in ALIASES.get(pde.name, {}).get(name, ()) if alias in source.scalars]
     if len(found) > 1:
         raise UserError(f"{source.path}: {' and '.join(found)} could be {name}; set parameters.{name}=ARRAY")
     return found[0] if found else None
@@ -134,11 +181,8 @@ def _check_finite(source: Source, samples: Mapping[str, np.ndarray]) -> None:
             raise UserError(f"{source.path}: sample {number}, '{name}' is not finite; mend or leave out that sample")
 
 
-def with_times(
-    pde: Pde, source: Source, times: range, given: Mapping[str, Any], fixed: dict[str, Any]
-) -> dict[str, Any]:
+def with_times(pde: Pde, source: Source, times: range, given: Mapping[str, Any], fixed: dict[str, Any]) -> None:
     """Add frames and duration of the times that are taken. UserError where they are uneven or contradict the settings."""
-    own = pde.params_dict()
     if isinstance(pde, Evolution):
         if given.get("frames", len(times)) != len(times):
             raise UserError(
@@ -146,32 +190,40 @@ def with_times(
                 f"{len(times)}, or take others by start= and every="
             )
         fixed["frames"] = len(times)
-    if source.times is not None and "duration" in own:
-        if len(source.times) < times[-1] + 1:
-            raise UserError(
-                f"{source.path}: {len(source.times)} values in its time coordinate, {times[-1] + 1} times; mend it"
-            )
-        taken = source.times[times.start : times.stop : times.step].astype(np.float64)
-        steps = np.diff(taken)
-        if (
-            not np.isfinite(taken).all()
-            or not (abs(steps - steps.mean()) <= 1e-3 * abs(steps.mean())).all()
-            or steps[0] <= 0
-        ):
-            raise UserError(
-                f"{source.path}: its times are not at even steps ({steps.min():.3g} to {steps.max():.3g}); take even ones by "
-                "start= and every=, or write them into a new file"
-            )
-        fixed["duration"] = _agreed(pde.name, "duration", float(f"{taken[-1] - taken[0]:.6g}"), given, source)
-    return fixed
+    if source.times is not None and (isinstance(pde, Evolution) or pde.grid(8).kind == "strip"):
+        _set_duration(pde, source, source.times, times, given, fixed)
+
+
+def _set_duration(
+    pde: Pde, source: Source, stored: np.ndarray, times: range, given: Mapping[str, Any], fixed: dict[str, Any]
+) -> None:
+    if len(stored) < times[-1] + 1:
+        raise UserError(f"{source.path}: {len(stored)} values in its time coordinate, {times[-1] + 1} times; mend it")
+    taken = stored[times.start : times.stop : times.step].astype(np.float64)
+    steps = np.diff(taken)
+    if (
+        not np.isfinite(taken).all()
+        or not (abs(steps - steps.mean()) <= 1e-3 * abs(steps.mean())).all()
+        or steps[0] <= 0
+    ):
+        raise UserError(
+            f"{source.path}: its times are not at even steps ({steps.min():.3g} to {steps.max():.3g}); take even ones by "
+            "start= and every=, or write them into a new file"
+        )
+    duration, length = float(f"{taken[-1] - taken[0]:.6g}"), pde.grid(8).extent[0]
+    if "duration" in pde.params_dict():
+        fixed["duration"] = _agreed(pde.name, "duration", duration, given, source)
+    elif not math.isclose(duration, length, rel_tol=_CLOSE):
+        raise UserError(
+            f"{source.path}: its times span {duration:g}, {pde.name} takes {length:g}; rescale time and parameters"
+        )
 
 
 def finished_equation(pde: Pde, parameters: Parameters) -> tuple[Pde, tuple[str, ...]]:
     """The equation with its parameters, and a note of those that neither file nor settings gave."""
     built = build_pde(pde.name, parameters.fixed)
-    own = built.params_dict()
-    silent = [f"{n}={own[n]}" for n in own if n not in parameters.fixed and (n not in LAWS or n == "duration")]
-    silent = [word for word in silent if word.split("=")[0] not in parameters.samples]
+    own, laws = built.params_dict(), _laws(pde) - {"duration"}
+    silent = [f"{name}={own[name]}" for name in own if name not in parameters.fixed and name not in laws]
     if not silent:
         return built, ()
     return built, (

@@ -89,6 +89,7 @@ def check_places(grid: Grid, places: Mapping[str, np.ndarray], trimmed: Mapping[
     """Findings about coordinates: uneven, of another length, or at other points than the grid's kind has."""
     found = []
     lengths = {"x": grid.extent[1]} if grid.kind == "strip" else {"y": grid.extent[0], "x": grid.extent[1]}
+    ends = grid.kind == "node" or (grid.kind == "strip" and grid.boundary == "dirichlet")
     for axis, length in lengths.items():
         if axis not in places or len(places[axis]) < 4:
             continue
@@ -102,18 +103,16 @@ def check_places(grid: Grid, places: Mapping[str, np.ndarray], trimmed: Mapping[
             )
             continue
         span, around = abs(line[-1] - line[0]), abs(line[-1] - line[0] + step)
-        wanted, other = (span, around) if grid.kind == "node" else (around, span)
+        wanted, other = (span, around) if ends else (around, span)
         if abs(wanted - length) <= 0.1 * abs(step):
             continue
         if abs(other - length) <= 0.1 * abs(step):
-            kinds = (
-                ("cell centres, or lacks its last point", "nodes")
-                if grid.kind == "node"
-                else ("nodes", f"{grid.kind} points")
-            )
+            sit, wanted_there = "points on both ends", f"{grid.kind} points"
+            if ends:
+                sit, wanted_there = "cell centres, or without the last point", "points on both ends"
             found.append(
-                f"its {axis} coordinate goes from {line[0]:.4g} to {line[-1]:.4g} in {len(line)} points: {kinds[0]}, "
-                f"but {kinds[1]} are needed; bring the fields to such points first"
+                f"its {axis} coordinate goes from {line[0]:.4g} to {line[-1]:.4g} in {len(line)} points: {sit}, "
+                f"but {wanted_there} are needed; bring the fields to such points first"
             )
         else:
             found.append(

@@ -9,6 +9,8 @@ from pidscale.generate.convert import Converted
 from pidscale.generate.judge import Worth
 from pidscale.generate.mapping import Pick
 from pidscale.meter import ProgressLine
+from pidscale.pde import build_pde
+from pidscale.pde.base import Pde
 
 
 class Lines:
@@ -32,22 +34,27 @@ def told(asked: Asked, converted: Converted, worth: Worth) -> list[str]:
     counts = ", ".join(f"{split} {one.samples}" for split, one in sorted(manifest.splits.items(), reverse=True))
     form = " x ".join(map(str, grid.shape)) + {"strip": " (times x places)"}.get(grid.kind, "")
     frames = f", {len(reading.times)} frames" if reading.target == "TYX" else ""
-    lines = [
+    warnings = (*converted.warnings, *worth.warnings(converted.pde, reading.picks[-1].scale))
+    return [
         f"{Path(asked.source).name} ({reading.source.layout}, {reading.count} samples) -> {asked.out}",
         f"  {converted.pde.name}: {'; '.join(_mapped(pick) for pick in reading.picks)}",
         f"  {grid.kind} grid {form}{frames}; {counts}; {converted.dropped} copies left out",
         f"  params: {', '.join(f'{k}={v}' for k, v in manifest.params.items())}",
         *worth.table(),
         *(f"note: {note}" for note in converted.notes),
-        *(
-            f"warning: {warning}"
-            for warning in (*converted.warnings, *worth.warnings(converted.pde, reading.picks[-1].scale))
-        ),
+        *(f"warning: {warning}" for warning in warnings),
+        f"train on it: {_settings(asked, converted.pde)}",
     ]
-    return lines
 
 
 def _mapped(pick: Pick) -> str:
     component = "" if pick.component is None else f":{pick.component}"
     scale = "" if pick.scale == 1 else f" x {pick.scale:g}"
     return f"{pick.slot} <- {pick.array.name}{component} [{', '.join(pick.axes)}]{scale}"
+
+
+def _settings(asked: Asked, pde: Pde) -> str:
+    """The settings of a run on the set: only the parameters that are not the equation's own."""
+    usual = build_pde(pde.name).params_dict()
+    params = [f"pde.params.{key}={value}" for key, value in pde.params_dict().items() if value != usual[key]]
+    return " ".join([f"pde={pde.name}", *params, "pde.points=null", f"data.path={asked.out}"])

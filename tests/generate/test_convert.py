@@ -10,12 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
+from omegaconf import OmegaConf
 
 from pidscale.config import DataSettings, PdeSettings, UserError
 from pidscale.generate import publish
+from pidscale.generate.asked import asked_from, split_words
 from pidscale.generate.judge import judge
+from pidscale.generate.layouts import READERS
+from pidscale.generate.mapping import slots_of
 from pidscale.generate.problem import open_problem
 from pidscale.ops.grid import Grid
+from pidscale.pde import build_pde
 from pidscale.pde.burgers import Burgers
 from pidscale.pde.darcy import Darcy
 from pidscale.records.layout import check_against, load_manifest
@@ -82,8 +87,9 @@ def test_the_manifest_is_like_our_own_and_opens_for_training(finished):
     train = ShardSet(finished, "train").read(range(15)).astype(np.float64)
     np.testing.assert_allclose(manifest.normaliser["mean"], train.mean(axis=(0, 2, 3)), rtol=1e-12)
     assert 0 < manifest.truth_residual["train"]["l2"] <= manifest.truth_residual["train"]["max_l2"] < 1e-3
-    problem = open_problem(PdeSettings("darcy", {}, 9), DataSettings(path=str(finished)))
-    assert problem.shape == (2, 9, 9) and problem.grid == GRID
+    for points in (9, None):
+        problem = open_problem(PdeSettings("darcy", {}, points), DataSettings(path=str(finished)))
+        assert problem.shape == (2, 9, 9) and problem.grid == GRID
 
 
 def test_the_stock_library_reads_it(finished):
@@ -222,21 +228,31 @@ def test_the_public_burgers_file(tmp_path):
 
 def test_the_script_reports_and_ends_with_2_for_a_mistake(source, tmp_path):
     def script(*words):
-        command = [sys.executable, ROOT / "launch" / "convert.py", *words]
-        return subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
-        )
+        command = [sys.executable, ROOT / "launch" / "convert.py", f"source={source}", *words]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
 
-    done = script(f"source={source}", "out=set", "pde=darcy", "test=5", "pde.params.low=3.0")
+    done = script("out=set", "pde=darcy", "test=5", "pde.params.low=3.0")
     assert done.returncode == 0, done.stderr
-    for part in ("permeability <- a [N, Y, X]", "train 15, test 5", "these data", "null solution", "solved here"):
+    mapped, counts, train = "permeability <- a [N, Y, X]", "train 15, test 5", "pde=darcy pde.points=null data.path=set"
+    for part in (mapped, counts, train, "these data", "null solution", "solved here"):
         assert part in done.stdout
     assert load_manifest(tmp_path / "set").splits["train"].samples == 15
-    for words in (
-        ["pde=darcy"],
-        ["source=x", "out=y", "pde=navier"],
-        [f"source={source}", "out=z", "pde=darcy", "tset=3"],
-    ):
-        wrong = script(*words)
-        assert wrong.returncode == 2 and wrong.stderr.startswith("error: ") and wrong.stderr.count("\n") == 1
-    assert "Asked" not in script("--help").stdout and "source" in script("--help").stdout
+    wrong = script("out=other", "pde=navier")
+    assert wrong.returncode == 2 and wrong.stderr.startswith("error: ") and wrong.stderr.count("\n") == 1
+
+
+def test_the_commands_of_the_guide_are_understood():
+    text = (ROOT / "docs" / "converting.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("python launch/convert.py") and "FILE" not in line]
+    assert {layout for layout in READERS if f"`{layout}`" in text} == set(READERS) and len(lines) > len(READERS)
+    for line in lines:
+        ours, (pde, *params) = split_words(line.split()[2:])
+        settings = plain_settings(ROOT / "configs" / "pde" / f"{pde.removeprefix('pde=')}.yaml")
+        given = dict(word.removeprefix("pde.params.").split("=") for word in params)
+        slots, _ = slots_of(build_pde(settings["name"], {k: float(v) for k, v in given.items()}))
+        assert set(asked_from(ours).channels) | set(asked_from(ours).scale) <= set(slots)
+
+
+def plain_settings(path):
+    return OmegaConf.to_container(OmegaConf.load(path))

@@ -8,6 +8,7 @@ from pidscale.generate.asked import asked_from, split_words
 from pidscale.ops.grid import Grid
 from pidscale.pde.burgers import Burgers
 from pidscale.pde.darcy import Darcy
+from pidscale.pde.heat import Heat
 from pidscale.pde.wave import Wave
 from tests.generate import foreign
 from tests.generate.foreign import converted, has, npz, refused
@@ -135,7 +136,7 @@ def test_periodic_fields_that_are_not(tmp_path, wave, burgers):
 
 def test_coordinates_that_contradict(tmp_path, darcy, wave):
     cells = foreign.pdebench_darcy(tmp_path / "a.h5", darcy[:, 0], darcy[:, 1])
-    has(refused(cells), "a.h5: its y coordinate goes from", "cell centres", "nodes are needed", "force=true")
+    has(refused(cells), "a.h5: its y coordinate goes from", "cell centres", "both ends are needed", "force=true")
     long = npz(tmp_path, u=wave, x=np.arange(8) * 2 * np.pi / 8)
     has(refused(long, "wave"), "its x coordinate spans 6.283", "lives on 1", "rescale")
     uneven = npz(tmp_path, u=wave, x=np.linspace(0, 1, 8) ** 2)
@@ -191,6 +192,8 @@ def test_settings(tmp_path, darcy):
     has(refused(path, duplicates="keep"), "duplicates=keep")
     has(refused(path, every=0), "every=0")
     has(refused(path, axes={"a": "NYY"}), "axes.a=NYY")
+    has(refused(path, axes={"b": "NYX"}), "axes.b: ", "a, u")
+    has(refused(path, samples_per_shard=0), "samples_per_shard=0")
     for words, part in (
         (["out=b"], "source=: missing"),
         (["source=a"], "out=: missing"),
@@ -220,6 +223,17 @@ def test_a_folder_in_use(tmp_path, darcy):
         converted(path, tmp_path / "file")
 
 
-def test_parameters_of_each_sample_that_are_missing(tmp_path, burgers, monkeypatch):
-    monkeypatch.setattr(Burgers, "varying", {"friction": (0.0, 1.0)}, raising=False)
-    has(refused(npz(tmp_path, u=burgers), "burgers"), "a.npz: sample 0 has no 'friction'", "parameters.friction=ARRAY")
+def test_parameters_of_each_sample(tmp_path):
+    fields = foreign.truths(Heat.from_params({"frames": 4}), WAVE.grid(8), 4)
+    has(
+        refused(npz(tmp_path, u=fields), "heat"), "a.npz: sample 0 has no 'diffusivity'", "parameters.diffusivity=ARRAY"
+    )
+    short = npz(tmp_path, u=fields, diffusivity=np.array([0.001, 0.002, 0.003]))
+    has(refused(short, "heat"), "'diffusivity' has 3 values for 4 samples")
+    alphas = npz(tmp_path, u=fields, alpha=np.array([0.001, 0.002, 0.003, 0.02]))
+    line = refused(alphas, "heat", {"diffusivity_high": 0.01})
+    has(line, "sample 3 has diffusivity=0.02", "set pde.params.diffusivity_high=0.02")
+    has(refused(alphas, "heat", parameters={"diffusivity": "u:0"}), "parameters.diffusivity=u:0", "alpha")
+    has(refused(npz(tmp_path, u=fields, alpha=np.array([0.001, np.inf, 1, 1])), "heat"), "sample 1, 'diffusivity'")
+    stokes = npz(tmp_path, u=fields[:, 0], nu=0.01, t=np.linspace(0, 2, 8))
+    has(refused(stokes, "stokes"), "times span 2, stokes takes 1")

@@ -5,11 +5,16 @@ import dataclasses
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from pidscale.ops.grid import Grid
+from pidscale.pde.advection_diffusion import AdvectionDiffusion
+from pidscale.pde.base import truths
 from pidscale.pde.burgers import Burgers
 from pidscale.pde.darcy import Darcy
+from pidscale.pde.heat import Heat
 from pidscale.pde.reaction_diffusion import ReactionDiffusion
+from pidscale.pde.stokes import Stokes
 from pidscale.pde.wave import Wave
 from pidscale.records.layout import load_manifest
 from pidscale.records.read import ShardSet
@@ -22,6 +27,7 @@ STRIP = Grid((9, 16), (1.0, 1.0), "strip", "periodic")
 WAVE = Wave.from_params({"frames": 5, "duration": 0.4})
 TORUS = dataclasses.replace(WAVE.grid(8), shape=(8, 10))
 REACTION = ReactionDiffusion.from_params({"frames": 5, "duration": 0.2})
+FLAT = {"frames": 5, "diffusivity_low": 0.002, "diffusivity_high": 0.002}
 CELLS = dataclasses.replace(REACTION.grid(8), shape=(8, 10))
 
 
@@ -67,6 +73,13 @@ def test_matlab73_and_matlab5_know_logical_arrays(tmp_path, darcy):
     for path in files:
         converted(path, tmp_path / path.stem)
         np.testing.assert_array_equal(stored(tmp_path / path.stem)[0], darcy)
+
+
+def test_tensors_of_the_form_before_zip(tmp_path, darcy):
+    tensors = {"x": torch.from_numpy(darcy[:, 0]), "y": torch.from_numpy(darcy[:, 1]).contiguous()}
+    torch.save(tensors, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    converted(tmp_path / "a.pt", tmp_path / "set")
+    np.testing.assert_array_equal(stored(tmp_path / "set")[0], darcy)
 
 
 def test_npy_of_joint_fields(tmp_path, darcy):
@@ -178,6 +191,43 @@ def test_phases_of_the_file_become_the_equation(tmp_path):
     done = converted(path, tmp_path / "set")
     assert (done.pde.params.low, done.pde.params.high) == (0.1, 1.0) == (done.manifest.params["low"], 1.0)
     assert done.manifest.truth_residual["train"]["l2"] < 1e-3
+
+
+def test_parameters_of_each_sample_reach_the_residual(tmp_path):
+    pde = Heat.from_params({"frames": 5})
+    grid = dataclasses.replace(pde.grid(8), shape=(8, 10))
+    drawn = truths(pde, 7, range(6), grid)
+    alpha = drawn.params[:, 0].numpy().astype(np.float32)
+    path = foreign.well(tmp_path / "a.h5", {"T": drawn.fields.float().numpy()}, 1.0, {"alpha": alpha})
+    done = converted(path, tmp_path / "set", "heat")
+    assert done.manifest.truth_residual["train"]["l2"] < 1e-3
+    assert done.pde.params.diffusivity_low == float(str(alpha.min())) < done.pde.params.diffusivity_high
+    assert [meta["params"]["diffusivity"] for meta in stored(tmp_path / "set")[1]] == [float(str(a)) for a in alpha]
+    assert ShardSet(tmp_path / "set", "train").params([0], done.pde.varying).shape == (1, 1)
+    once = foreign.plain(tmp_path / "b.npz", u=foreign.truths(Heat.from_params(FLAT), grid, 4), alpha=0.002)
+    one = converted(once, tmp_path / "one", "heat")
+    assert one.manifest.truth_residual["train"]["l2"] < 1e-3 and one.pde.params.diffusivity_high == 0.002
+
+
+def test_columns_of_a_table_of_parameters(tmp_path):
+    pde = AdvectionDiffusion.from_params({"frames": 5})
+    drawn = truths(pde, 7, range(6), TORUS)
+    table = drawn.params.numpy()
+    path = foreign.plain(tmp_path / "a.h5", u=drawn.fields.float().numpy(), b=table[:, :2], kappa=table[:, 2])
+    asked = {"velocity_x": "b:0", "velocity_y": "b:1"}
+    done = converted(path, tmp_path / "set", "advection_diffusion", parameters=asked)
+    assert done.manifest.truth_residual["train"]["l2"] < 1e-3
+    assert done.pde.params.speed == pytest.approx(abs(table[:, :2]).max())
+
+
+def test_rows_that_are_times_between_two_ends(tmp_path):
+    pde = Stokes()
+    grid = dataclasses.replace(pde.grid(33), shape=(33, 40))
+    drawn = truths(pde, 7, range(5), grid)
+    arrays = {"t": np.linspace(0, 1, 33)[None], "x": np.linspace(0, 1, 40)[None], "nu": drawn.params.numpy()}
+    path = foreign.matlab73(tmp_path / "a.mat", u=drawn.fields[:, 0].numpy(), **arrays)
+    done = converted(path, tmp_path / "set", "stokes")
+    assert done.grid == grid and done.manifest.truth_residual["train"]["l2"] < 0.05 and not done.warnings
 
 
 def test_hdf5_is_read_in_blocks(tmp_path, monkeypatch):

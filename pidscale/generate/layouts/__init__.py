@@ -47,8 +47,11 @@ def _recognised(path: Path) -> str:
     size = path.stat().st_size
     if size == 0:
         raise UserError(f"{path}: empty, 0 bytes; fetch or write the file again")
-    with open(path, "rb") as file:
-        head = file.read(1024)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1024)
+    except OSError as error:
+        raise UserError(f"source={path}: {error.strerror}; it must be a file that this run may read") from None
     if head.startswith(b"\x93NUMPY"):
         return "npy"
     if head.startswith(b"PK\x03\x04"):

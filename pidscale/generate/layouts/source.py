@@ -67,7 +67,7 @@ def readable(path: Path, layout: str) -> Iterator[None]:
     """Turn whatever a library says of a file it cannot read into one line; a pickle is refused by name."""
     try:
         yield
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # these libraries raise of every kind for a damaged file
         said = re.sub(r"\s+", " ", str(error).replace(str(path), path.name)).strip()[:160] or type(error).__name__
@@ -100,7 +100,7 @@ def sorted_out(path: Path, layout: str, arrays: Mapping[str, Array], notes: tupl
     places: dict[str, np.ndarray] = {}
     times = None
     for name, array in arrays.items():
-        if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
+        if array.dtype.kind not in "biuf":
             continue
         long = [n for n in array.shape if n != 1]
         if 0 in long:
