@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 
 from pidscale.ops.grid import Grid
 from pidscale.pde.advection_diffusion import AdvectionDiffusion
@@ -73,6 +74,15 @@ def test_matlab73_and_matlab5_know_logical_arrays(tmp_path, darcy):
     for path in files:
         converted(path, tmp_path / path.stem)
         np.testing.assert_array_equal(stored(tmp_path / path.stem)[0], darcy)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_matlab5_with_and_without_compression(tmp_path, darcy, compressed):
+    others = {"note": "made", "cell": np.array([1, "a"], dtype=object), "z": darcy[:, 0] * 1j, "n": {"a": 1.0}, "c": 1}
+    arrays = {"a": darcy[:, 0].astype(np.uint8), "u": np.asfortranarray(darcy[:, 1].astype(np.float64))}
+    savemat(tmp_path / "a.mat", {**others, **arrays}, do_compression=compressed)
+    converted(tmp_path / "a.mat", tmp_path / "set")
+    np.testing.assert_array_equal(stored(tmp_path / "set")[0], darcy)
 
 
 def test_tensors_of_the_form_before_zip(tmp_path, darcy):

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pidscale.config import UserError
-from pidscale.generate.layouts import arrays, hdf5, pdebench, well
+from pidscale.generate.layouts import arrays, hdf5, matlab5, pdebench, well
 from pidscale.generate.layouts.source import Source, pickled, readable
 
 READERS: dict[str, Callable[[Path], Source]] = {
     "npy": arrays.open_npy,
     "npz": arrays.open_npz,
-    "mat5": arrays.open_matlab5,
+    "mat5": matlab5.open_matlab5,
     "mat73": hdf5.open_matlab73,
     "hdf5": hdf5.open_plain,
     "pdebench": pdebench.open_pdebench,
@@ -64,8 +64,6 @@ def _recognised(path: Path) -> str:
         return "pt"  # older than the zip form
     if head[:1] == b"\x80" or path.suffix in (".pkl", ".pickle"):
         raise pickled(path)
-    if path.suffix == ".mat":
-        return "mat5"  # version 4 has no signature
     raise UserError(
         f"{path}: none of the layouts that can be read ({', '.join(READERS)}); save its arrays as npz or HDF5"
     )

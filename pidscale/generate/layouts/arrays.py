@@ -1,7 +1,6 @@
-"""Readers of npy, npz, MATLAB v5 and `.pt`: names with arrays, no convention. None of them runs code from a file.
+"""Readers of npy, npz and `.pt`: names with arrays, no convention. None of them runs code from a file.
 
-npy and `.pt` are mapped and read in parts; npz and MATLAB v5 are compressed and come whole into memory. Must not know
-equations.
+npy and `.pt` are mapped and read in parts; npz comes whole into memory. Must not know equations.
 """
 
 from __future__ import annotations
@@ -27,33 +26,6 @@ def open_npz(path: Path) -> Source:
     """Arrays by name."""
     with readable(path, "npz"), np.load(path, allow_pickle=False) as file:
         return sorted_out(path, "npz", {name: in_memory(name, file[name]) for name in file.files})
-
-
-def open_matlab5(path: Path) -> Source:
-    """Numeric variables of a MATLAB file before v7.3; structs, cells, strings and objects are passed over."""
-    from scipy.io import loadmat
-
-    with readable(path, "mat5"):
-        values = loadmat(str(path), mat_dtype=False)
-        arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-    logical = _logical(path, arrays)
-    return sorted_out(
-        path,
-        "mat5",
-        {
-            name: in_memory(name, a.astype(bool) if name in logical else a)
-            for name, a in arrays.items()
-            if a.dtype != object
-        },
-    )
-
-
-def _logical(path: Path, arrays: dict[str, np.ndarray]) -> set[str]:
-    """Names of logical arrays, which are loaded as uint8."""
-    from scipy.io import whosmat
-
-    with readable(path, "mat5"):
-        return {name for name, _, kind in whosmat(str(path)) if kind == "logical" and name in arrays}
 
 
 def open_torch(path: Path) -> Source:
