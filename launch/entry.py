@@ -60,6 +60,7 @@ def help_text(config: str) -> str:
 def run(main: Callable[[Settings], None], config: str = "config", phases: Sequence[str] = PHASES) -> None:
     """Run a script that ends with these phases. A user's mistake ends it with one line and exit status 2."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    sys.path.append(str(Path.cwd()))  # where a user's own equation may be; Ray's workers look there too
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(f"{sys.modules['__main__'].__doc__}\n\n{help_text(config)}")

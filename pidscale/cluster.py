@@ -28,6 +28,7 @@ from pidscale.engine.reporting import STOP_FILE, Reporter, Stopped
 from pidscale.generate.problem import open_problem
 from pidscale.meter import ProgressLine
 from pidscale.parallel.mesh import Mesh
+from pidscale.pde.constraints import check_constraints
 from pidscale.teacher import loop as teacher_loop
 
 
@@ -219,6 +220,7 @@ def run_phase(phase: str, settings: Settings) -> Path:
     else:
         card = distill_loop.open_teacher(settings, folder, problem, torch.device("cpu")).card
         description = card["architecture"]  # a student has its teacher's network, whatever the model section says
+        check_constraints(problem.pde, settings.distill.constraints)
         inputs["distill.teacher (its weights)"] = card["weights"]["sha256"]
     parameters = check_model(settings, description, problem.grid.shape)
     if due(phase, settings, inputs):

@@ -107,6 +107,7 @@ class DistillSettings(TrainSettings):
     power: float = 0.0  # weight of the match of each channel's mean square, beside that of its points
     physics_from: float = 0.0  # share of the steps before the residual counts; until then student and twin are one
     gradient_to: str = "all"  # what the residual may move: the `solution`, also the `shape` of the inputs, or `all`
+    constraints: list[str] = field(default_factory=list)  # hard ones that the student's output is held to
     twin: bool = True  # train the lambda = 0 student beside the student, on the same endpoints
     scale_samples: int = 512
     scale_steps: int = 18

@@ -25,6 +25,7 @@ from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser, conditioned
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import condition
+from pidscale.pde.constraints import constrain
 from pidscale.student.load import Generator
 
 
@@ -44,12 +45,21 @@ class Arm:
     sums: dict[str, Tensor] = field(default_factory=dict)
     steps: int = 0
 
+    def output(self, x_BCYX: Tensor) -> Tensor:
+        """The network's sample under the hard constraints, in units of the model."""
+        names, teacher = self.settings.distill.constraints, self.teacher
+        if not names:
+            return x_BCYX
+        units = teacher.normaliser
+        return units.encode(constrain(teacher.pde, teacher.grid, names, units.decode(x_BCYX)))
+
     def gradients(self, eps_BCYX: Tensor, endpoints: Endpoints, timer: StepTimer) -> None:
         """All micro-steps of a global batch from this rank's noise and endpoints; parts of the loss are added up."""
         d, told = self.settings.distill, condition(self.teacher.pde, endpoints.params_BP)
         for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
             with timer.part("student"):
                 x = one_step(conditioned(self.zero, told[index]), eps_BCYX[index], self.teacher.noise.sigma_max)
+                x = self.output(x)
             with timer.part("residual"):
                 target, params = endpoints.fields_BCYX[index], endpoints.params_BP[index]
                 loss, parts = piddm(x, target, self.physics, d.huber, d.power, params)

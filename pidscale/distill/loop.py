@@ -30,6 +30,7 @@ from pidscale.metrics import residual_rms
 from pidscale.models.precondition import conditioned
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import Pde, Samples, condition, residual_squares
+from pidscale.pde.constraints import check_constraints
 from pidscale.records.read import ShardSet
 from pidscale.student.load import Generator, load_student
 
@@ -86,6 +87,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     """
     problem, d = open_problem(settings.pde, settings.data), settings.distill
     teacher = open_teacher(settings, folder, problem, mesh.device)
+    check_constraints(problem.pde, d.constraints)
     root, stage = folder / "checkpoints" / "distill", settings.cluster.zero_stage
     found = checkpoint.newest(root, stage, mesh, reporter.say)
     began = time.perf_counter()
@@ -194,7 +196,7 @@ def _save(arms: list[Arm], root: Path, step: int, state: dict[str, Any]) -> None
 
 def _picture(arms: list[Arm], rollout: Rollout, board: Board, settings: Settings, problem: Problem, step: int) -> None:
     """Truth, teacher and students from the same noise, and their residuals; drawn by the first rank."""
-    plain = {arm.name: arm.averaged() for arm in arms}
+    plain = {arm.name: (arm, arm.averaged()) for arm in arms}
     if not arms[0].mesh.first:
         return
     endpoints = rollout.endpoints(torch.arange(rollout.chunk) + 2**60)
@@ -209,9 +211,9 @@ def _picture(arms: list[Arm], rollout: Rollout, board: Board, settings: Settings
     }
     told = condition(problem.pde, params)
     with torch.no_grad():
-        for name, denoiser in plain.items():
+        for name, (arm, denoiser) in plain.items():
             x = one_step(conditioned(denoiser, told), eps, rollout.teacher.noise.sigma_max)
-            sets[name] = Samples(decode(x), params)
+            sets[name] = Samples(decode(arm.output(x)), params)
     board.image("fields", picture_row(problem.pde, problem.grid, sets), step)
 
 
@@ -243,5 +245,6 @@ def _publish(
         teacher.card["architecture"],
         provenance,
         metrics,
+        d.constraints,
     )
     publish(folder / arm.name, weights, contents)

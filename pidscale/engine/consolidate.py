@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ def card(
     architecture: Mapping[str, Any],
     provenance: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    constraints: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The card of a `teacher` or a `student`: all that is needed to use its weights, as plain JSON values."""
     return {
@@ -35,6 +36,7 @@ def card(
         "architecture": dict(architecture),
         "noise": noise.describe(),
         "sigma_max": noise.sigma_max,
+        "constraints": list(constraints),
         "provenance": dict(provenance),
         "metrics": dict(metrics),
     }

@@ -60,7 +60,7 @@ def generate(
     """Fields of a student, or of a teacher with `steps` Heun steps."""
 
     def make(eps: Tensor, params: Tensor) -> Tensor:
-        return generator.normaliser.decode(generator.generate(eps, params, steps))
+        return generator.physical(eps, params, steps)
 
     fields, cost = _timed(make, eps_NCYX.to(generator.device), params_NP.to(generator.device), batch)
     nfe = calls("heun", steps) if steps else 1

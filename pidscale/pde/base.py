@@ -88,6 +88,11 @@ class Pde(Protocol):
         """Parameters that vary from sample to sample, by name, and the range each is drawn from; mostly none."""
         ...
 
+    @property
+    def constraints(self) -> tuple[str, ...]:
+        """Hard constraints (constraints.py) that its truths obey and a student's output may be held to."""
+        ...
+
     def unknown(self, grid: Grid) -> Tensor:
         """Where a solution channel is solution and not input, bool [Y, X]; False for an initial row, say."""
         ...
@@ -124,6 +129,11 @@ class Equation:
     def varying(self) -> Mapping[str, tuple[float, float]]:
         """None."""
         return {}
+
+    @property
+    def constraints(self) -> tuple[str, ...]:
+        """None."""
+        return ()
 
     def unknown(self, grid: Grid) -> Tensor:
         """Everywhere."""

@@ -79,6 +79,11 @@ class Darcy(Equation):
         return asdict(self.params)
 
     @property
+    def constraints(self) -> tuple[str, ...]:
+        """The solution is 0 on the edge."""
+        return ("zero_edge",)
+
+    @property
     def residual_scale(self) -> float:
         """The size of the source."""
         return abs(self.params.source)

@@ -62,6 +62,11 @@ class ShiftedPoisson(Equation):
     channels: tuple[Channel, ...] = (Channel("source", "1", "input"), Channel("solution", "1", "solution"))
 
     @property
+    def constraints(self) -> tuple[str, ...]:
+        """The solution is 0 on the edge."""
+        return ("zero_edge",)
+
+    @property
     def residual_scale(self) -> float:
         """The size of the source, 1 by its law."""
         return 1.0

@@ -69,6 +69,11 @@ class NavierStokes(Evolution):
         """The parameters as plain JSON values."""
         return asdict(self.params)
 
+    @property
+    def constraints(self) -> tuple[str, ...]:
+        """The state has no mean, at any time."""
+        return ("zero_mean",)
+
     def grid(self, points: int) -> Grid:
         """The periodic unit square, `points` points a side."""
         return Grid((points, points), (1.0, 1.0), "periodic", "periodic")

@@ -39,6 +39,11 @@ class Propagated(Evolution):
     def velocity_and_diffusivity(self, params: Any) -> tuple[Any, Any, Any]:
         """(b_y, b_x, d) from the varying parameters: floats from a sequence, or tensors [B] from the columns of [B, P]."""
 
+    @property
+    def constraints(self) -> tuple[str, ...]:
+        """The state has no mean, at any time."""
+        return ("zero_mean",)
+
     def grid(self, points: int) -> Grid:
         """The periodic unit square, `points` points a side."""
         return Grid((points, points), (1.0, 1.0), "periodic", "periodic")

@@ -6,6 +6,7 @@ Needs torch, numpy and safetensors only. Knows no ranks.
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from pidscale.models.precondition import Denoiser, conditioned
 from pidscale.ops.grid import Grid
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde, condition, draw_params, residual_squares
+from pidscale.pde.constraints import check_constraints, constrain
 from pidscale.student.artifact import read_card, read_weights
 
 Fields = dict[str, Tensor]
@@ -72,6 +74,16 @@ class Generator:
                 return one_step(self.told(params_BP), eps_BCYX, self.noise.sigma_max)
             return solve(self.told(params_BP), eps_BCYX, self.noise.levels(steps or 18), solver)
 
+    @property
+    def constraints(self) -> tuple[str, ...]:
+        """Hard constraints that its output is held to; a card that names none holds it to none."""
+        return tuple(self.card.get("constraints", ()))
+
+    def physical(self, eps_BCYX: Tensor, params_BP: Tensor, steps: int | None = None, solver: str = "heun") -> Tensor:
+        """`generate` in physical units, under the constraints of the card."""
+        fields = self.normaliser.decode(self.generate(eps_BCYX, params_BP, steps, solver))
+        return constrain(self.pde, self.grid, self.constraints, fields)
+
     def sample(
         self,
         n: int,
@@ -92,7 +104,7 @@ class Generator:
         parts = []
         for start in range(0, n, batch):
             noise = self.eps(range(start, min(n, start + batch)), seed)
-            parts.append(self.normaliser.decode(self.generate(noise, told[start : start + batch], steps, solver)).cpu())
+            parts.append(self.physical(noise, told[start : start + batch], steps, solver).cpu())
         return self.split(torch.cat(parts)) | dict(zip(self.pde.varying, told.cpu().T, strict=True))
 
     def _chosen(self, params_NP: Tensor, given: Mapping[str, Any]) -> Tensor:
@@ -195,6 +207,13 @@ def _device(device: str | torch.device) -> torch.device:
     return chosen
 
 
+def _check_known(path: str | Path, name: Any) -> None:
+    """A card may not decide what is imported: the module of a user's own equation has to be there already."""
+    module = str(name).partition(":")[0]
+    if ":" in str(name) and module not in sys.modules:
+        raise UserError(f"{path}: of the equation {name!r}, which is not of this library: `import {module}` first")
+
+
 def load_student(path: str | Path, device: str | torch.device = "cpu") -> Generator:
     """Load a consolidated student, or a teacher in the same form, from its folder.
 
@@ -205,12 +224,14 @@ def load_student(path: str | Path, device: str | torch.device = "cpu") -> Genera
     where = _device(device)
     card = read_card(path)
     weights = read_weights(path, card)
+    _check_known(path, card["equation"].get("name"))
     try:
         denoiser = build_denoiser(card["architecture"], card["noise"]["sigma_data"], "fp32")
         denoiser.load_state_dict(weights)
         pde = build_pde(card["equation"]["name"], card["equation"]["params"])
         if card["architecture"].get("conditions", 0) != len(pde.varying):
             raise ValueError(f"the network is not told the {len(pde.varying)} varying parameters of {pde.name}")
+        check_constraints(pde, card.get("constraints", ()))
         normaliser = Normaliser(tuple(card["normaliser"]["mean"]), tuple(card["normaliser"]["std"]))
         noise, grid = EdmNoise(**card["noise"]), Grid.from_description(card["grid"])
         if len(normaliser.mean) != len(pde.channels):

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from pidscale import seeds
-from pidscale.config import LambdaSettings
+from pidscale.config import LambdaSettings, UserError
 from pidscale.distill import loop as distill_loop
 from pidscale.distill.arms import build_arm
 from pidscale.distill.objectives import Physics
@@ -238,3 +238,29 @@ def test_the_twin_of_late_physics_is_the_run_without_any(small_shards, tmp_path)
     students = [_weights(tmp_path / run / "student") for run in ("early", "late")]
     assert any(not torch.equal(students[0][n], students[1][n]) for n in students[0])
     assert any(not torch.equal(students[1][n], twins[1][n]) for n in twins[1])
+
+
+# ---- hard constraints
+
+
+def _constrained(rank, world, shards, folder):
+    settings = small.settings(
+        shards, folder, distill={"teacher": str(folder / "teacher"), "constraints": ["zero_edge"]}
+    )
+    return _live("distill", settings, folder / "run", Mesh(rank, world))
+
+
+def test_a_constrained_student_obeys_exactly_and_says_so_in_its_card(small_shards, tmp_path):
+    write_teacher(tmp_path / "teacher", small.settings(small_shards, tmp_path))
+    (found,) = spawn(_constrained, 1, small_shards, tmp_path, timeout=300)
+    assert found["ended"]["student"]["boundary"] < 1e-6  # training saw the constrained sample too
+    for name in ("student", "student-lambda0"):
+        student = load_student(tmp_path / "run" / name)
+        assert student.constraints == ("zero_edge",)
+        fields = student.sample(3)
+        assert student.residual(fields)["boundary"].max() == 0 and fields["permeability"][:, 0].abs().min() > 0
+    wrong = small.settings(
+        small_shards, tmp_path, distill={"constraints": ["zero_mean"], "teacher": str(tmp_path / "teacher")}
+    )
+    with pytest.raises(UserError, match=r"distill\.constraints: darcy has no 'zero_mean'"):
+        _live("distill", wrong, tmp_path / "other", Mesh())

@@ -17,6 +17,7 @@ from pidscale.pde import build_pde
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml"))
 CONFLICTS = {  # options that need another one beside them, and the two keys that the error names
     ("cluster", "gpu8"): (["distill.chunk=4"], ["distill.chunk=16", "cluster.workers"]),
+    ("pde", "own"): (["pde.name=poisson"], ["pde.name", "Missing"]),
 }
 
 

@@ -1,0 +1,46 @@
+"""Hard constraints: maps that make fields obey a part of their equation exactly. Knows no models, no files and no ranks.
+
+Periodicity needs no map: a periodic grid holds no repeated end point. Shapes: fields_BCYX joint physical fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from pidscale.config import UserError
+from pidscale.ops.grid import Grid
+from pidscale.pde.base import Pde
+
+
+def _zero_edge(pde: Pde, grid: Grid, fields_BCYX: Tensor) -> Tensor:
+    """Solution channels are 0 on all four edges."""
+    inside = torch.zeros(grid.shape, dtype=torch.bool, device=fields_BCYX.device)
+    inside[1:-1, 1:-1] = True
+    kept = torch.stack([inside | (channel.role != "solution") for channel in pde.channels])
+    return torch.where(kept, fields_BCYX, torch.zeros_like(fields_BCYX))
+
+
+def _zero_mean(pde: Pde, grid: Grid, fields_BCYX: Tensor) -> Tensor:
+    """Every channel has mean 0."""
+    return fields_BCYX - fields_BCYX.mean(dim=(2, 3), keepdim=True)
+
+
+CONSTRAINTS: dict[str, Callable[[Pde, Grid, Tensor], Tensor]] = {"zero_edge": _zero_edge, "zero_mean": _zero_mean}
+
+
+def constrain(pde: Pde, grid: Grid, names: Sequence[str], fields_BCYX: Tensor) -> Tensor:
+    """The fields under these constraints, one after the other."""
+    for name in names:
+        fields_BCYX = CONSTRAINTS[name](pde, grid, fields_BCYX)
+    return fields_BCYX
+
+
+def check_constraints(pde: Pde, names: Sequence[str]) -> None:
+    """Raise UserError that names a constraint which this equation does not have."""
+    for name in names:
+        if name not in pde.constraints:
+            offered = ", ".join(pde.constraints) or "none"
+            raise UserError(f"distill.constraints: {pde.name} has no {name!r}; it has: {offered}")

@@ -1,0 +1,45 @@
+"""Hard constraints: exact on any field, without effect on a truth, and differentiable."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pidscale.config import UserError
+from pidscale.pde import PDES, build_pde
+from pidscale.pde.base import residual_squares, truths
+from pidscale.pde.constraints import CONSTRAINTS, check_constraints, constrain
+
+PAIRS = [(name, kind) for name in sorted(PDES) for kind in build_pde(name).constraints]
+
+
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
+def test_a_truth_obeys_it_already_and_any_field_does_afterwards(name: str, kind: str) -> None:
+    pde = build_pde(name)
+    grid = pde.grid(16)
+    fields, _ = truths(pde, 0, range(2), grid)
+    assert (constrain(pde, grid, [kind], fields) - fields).abs().max() < 1e-12
+    wild = torch.randn(3, len(pde.channels), *grid.shape)
+    held = constrain(pde, grid, [kind], wild)
+    assert not torch.equal(held, wild)
+    torch.testing.assert_close(constrain(pde, grid, [kind], held), held, atol=1e-6, rtol=0)
+    if kind == "zero_edge":
+        assert residual_squares(pde, grid, held)["boundary"].abs().max() == 0
+        assert torch.equal(held[:, 0], wild[:, 0]) and torch.equal(held[:, 1, 1:-1, 1:-1], wild[:, 1, 1:-1, 1:-1])
+    else:
+        assert held.mean(dim=(2, 3)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", CONSTRAINTS)
+def test_gradients_pass_through(kind: str) -> None:
+    pde = build_pde("darcy")
+    fields = torch.rand(1, 2, 5, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: constrain(pde, pde.grid(5), [kind], x), (fields,))
+
+
+def test_every_constraint_belongs_to_some_equation_and_others_are_refused() -> None:
+    assert {kind for _, kind in PAIRS} == set(CONSTRAINTS)
+    check_constraints(build_pde("wave"), ["zero_mean"])
+    for name, kind, words in (("wave", "zero_edge", "zero_mean"), ("stokes", "zero_mean", "none")):
+        with pytest.raises(UserError, match=rf"distill\.constraints: {name} has no '{kind}'; it has: {words}"):
+            check_constraints(build_pde(name), [kind])

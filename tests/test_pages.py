@@ -1,0 +1,37 @@
+"""The pages of the equations say what their command would write today, and the figures in them pass the laws."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.pages import page
+from benchmarks.residuals import WRONG
+from pidscale.pde import PDES
+from tests.scripts import ROOT
+
+PAGES = ROOT / "docs" / "equations"
+ROWS = {row["pde"]: row for row in json.loads((ROOT / "benchmarks/results/residuals.json").read_text())["rows"]}
+ELLIPTIC = ("darcy", "helmholtz", "poisson")
+
+
+@pytest.mark.parametrize("name", sorted(PDES))
+def test_a_page_is_what_its_command_writes(name: str) -> None:
+    """python -m benchmarks.pages, after python -m benchmarks.residuals where a scheme has changed."""
+    assert (PAGES / f"{name}.md").read_text() == page(name, ROWS[name])
+    assert (PAGES / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert f"({name}.md)" in (PAGES / "README.md").read_text()
+
+
+def test_the_measured_floors_and_orders_pass() -> None:
+    assert set(ROWS) == set(PDES) >= set(WRONG)
+    for name, row in ROWS.items():
+        share = 0.01 if name in ELLIPTIC else 0.1
+        for norm in ("", "_dual"):
+            assert row[f"floor32{norm}"] <= share * min(row[f"trivial{norm}"], row[f"shuffled{norm}"]), name
+            assert row[f"wrong_parameter{norm}"] > 3 * row[f"floor32{norm}"], name
+            if row["expected_order"] == "exact":
+                assert row[f"order{norm}"] is None and row["floor64"] < 1e-12
+            else:
+                assert row[f"order{norm}"] == pytest.approx(row["expected_order"], abs=0.3)
