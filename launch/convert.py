@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from entry import settings_from
 
@@ -24,6 +25,7 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    sys.path.append(str(Path.cwd()))  # where a user's own equation may be
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(f"{__doc__}\n\n{Asked.__doc__}")
