@@ -190,7 +190,7 @@ CASES = {
     "shards of another grid": ("train_teacher", ["data.path={0}/shards20"], ["shards20", "grid"]),
     "another variant": ("train_teacher", ["pde.params.variant=log_normal"], ["pde.params.variant", "two_phase"]),
     "unknown parameter": ("train_teacher", ["pde.params.kappa=3"], ["pde.params.kappa"]),
-    "unknown equation": ("train_teacher", ["pde.name=stokes"], ["stokes", "darcy"]),
+    "unknown equation": ("train_teacher", ["pde.name=maxwell"], ["maxwell", "darcy", "stokes"]),
     "unknown change": ("train_teacher", ["model.change.wdith=8"], ["model.change.wdith", "width"]),
     "odd number of points": (
         "train_teacher",

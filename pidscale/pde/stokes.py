@@ -132,7 +132,7 @@ class Stokes(Equation):
         return _dual_square(term.values, grid) / _standing_scales(self)[1] ** 2
 
     def trivial(self, fields_BCYX: Tensor) -> Tensor:
-        """The initial state at all times."""
+        """The initial state at all times, at the ends of the line too: with those of the truth it would have jumps there."""
         return fields_BCYX[:, :, :1].expand_as(fields_BCYX).clone()
 
     def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid, params_BP: Tensor | None = None) -> Tensor:

@@ -15,10 +15,13 @@ def test_spacing_follows_from_where_the_points_sit() -> None:
     assert Grid((5, 9), (1.0, 4.0), "node", "dirichlet").spacing == (0.25, 0.5)
     assert Grid((4, 8), (1.0, 4.0), "cell", "zero_flux").spacing == (0.25, 0.5)
     assert Grid((4, 8), (1.0, 4.0), "periodic", "periodic").spacing == (0.25, 0.5)
+    assert Grid((5, 8), (1.0, 4.0), "strip", "periodic").spacing == (0.25, 0.5)
+    assert Grid((5, 9), (1.0, 4.0), "strip", "dirichlet").spacing == (0.25, 0.5)
 
 
-def test_a_description_survives_json() -> None:
-    grid = Grid((6, 7), (1.0, 2.5), "cell", "zero_flux")
+@pytest.mark.parametrize(("kind", "boundary"), [("cell", "zero_flux"), ("strip", "periodic"), ("strip", "dirichlet")])
+def test_a_description_survives_json(kind: str, boundary: str) -> None:
+    grid = Grid((6, 7), (1.0, 2.5), kind, boundary)
     assert Grid.from_description(json.loads(json.dumps(grid.describe()))) == grid
 
 
@@ -30,6 +33,9 @@ def test_a_description_survives_json() -> None:
         ((8, 8), "periodic", "dirichlet"),
         ((8, 8), "node", "periodic"),
         ((8, 3), "node", "dirichlet"),
+        ((8, 8), "strip", "zero_flux"),
+        ((8, 8), "cell", "periodic"),
+        ((3, 8), "strip", "dirichlet"),
     ],
 )
 def test_impossible_grids_are_refused(shape: tuple[int, int], kind: str, boundary: str) -> None:
@@ -42,7 +48,8 @@ def test_a_window_wraps_where_the_grid_is_periodic_and_only_there() -> None:
     wrapped = Window(Grid((4, 5), kind="periodic", boundary="periodic")).attach(field, 2)
     rows, columns = torch.arange(-2, 6) % 4, torch.arange(-2, 7) % 5
     assert torch.equal(wrapped[0, 0], field[0, 0][rows][:, columns])
-    assert torch.equal(Window(Grid((4, 5))).attach(field, 2), field)
+    for grid in (Grid((4, 5)), Grid((4, 5), kind="strip"), Grid((4, 5), kind="strip", boundary="periodic")):
+        assert torch.equal(Window(grid).attach(field, 2), field)  # the last time has no next one
 
 
 def test_every_edge_point_is_counted_once() -> None:

@@ -8,6 +8,7 @@ import torch
 
 from pidscale.ops.spectral import (
     dual_square_dirichlet,
+    dual_square_dirichlet_line,
     dual_square_periodic,
     dual_square_zero_flux,
     resample,
@@ -34,6 +35,26 @@ def test_dual_norm_is_the_inverse_laplacian() -> None:
     expected = np.einsum("bi,ij,bj->b", flat, inverse, flat) / (height * width)
     got = dual_square_dirichlet(torch.from_numpy(residual), spacing)
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize(("points", "spacing"), [(6, 0.3), (31, 1 / 32)])
+def test_the_dual_norm_of_a_line_is_a_sum_over_its_modes(
+    points: int, spacing: float, dtype: torch.dtype, tolerance: float
+) -> None:
+    """Eigenvectors of the second difference with zero ends, as linear algebra finds them."""
+    second = (2 * np.eye(points) - np.eye(points, k=1) - np.eye(points, k=-1)) / spacing**2
+    mu, modes = np.linalg.eigh(second)
+    field = torch.randn(3, points, dtype=dtype)
+    expected = ((field.double().numpy() @ modes) ** 2 / mu).mean(axis=1)
+    got = dual_square_dirichlet_line(field, spacing)
+    assert got.dtype == dtype and got.shape == (3,)
+    np.testing.assert_allclose(got.numpy(), expected, rtol=tolerance)
+
+
+def test_the_dual_norm_of_a_line_has_right_gradients() -> None:
+    field = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: dual_square_dirichlet_line(x, 0.2), (field,))
 
 
 def test_the_sine_transform_is_orthonormal_and_its_own_inverse() -> None:
