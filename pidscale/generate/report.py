@@ -57,5 +57,5 @@ def _settings(asked: Asked, pde: Pde) -> str:
     """The settings of a run on the set: only the parameters that are not the equation's own."""
     usual = build_pde(pde.name).params_dict()
     params = [f"pde.params.{key}={value}" for key, value in pde.params_dict().items() if value != usual[key]]
-    named = f"pde.name={pde.name}" if ":" in pde.name else f"pde={pde.name}"  # an equation of the user's own
+    named = f"pde=own pde.name={pde.name}" if ":" in pde.name else f"pde={pde.name}"  # an equation of the user's own
     return " ".join([named, *params, "pde.points=null", f"data.path={asked.out}"])
