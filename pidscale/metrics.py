@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -49,7 +50,9 @@ def variance_ratio(x_NCYX: Tensor, truth_NCYX: Tensor) -> list[float]:
     return [float(value) for value in ratio]
 
 
+@lru_cache(maxsize=8)
 def _directions(dimension: int, stream: str) -> Tensor:
+    """Unit vectors [DIRECTIONS, dimension]; drawing them costs seconds, and every distance of a report takes the same."""
     draws = seeds.normal(0, f"metrics/{stream}", range(DIRECTIONS), (1, 1, dimension)).reshape(DIRECTIONS, dimension)
     return draws / draws.norm(dim=1, keepdim=True)
 
