@@ -33,6 +33,16 @@ def test_reads_what_was_written_in_any_order(made):
     assert shards.read([]).shape == (0, 2, 40, 24)
 
 
+def test_parameters_come_in_the_order_of_their_names_and_a_missing_one_is_named(made):
+    shards = ShardSet(made.root, "train")
+    assert shards.params([12, 3], ["nu"]).tolist() == [[1.5], [0.375]] and shards.params([0, 1], []).shape == (2, 0)
+    with pytest.raises(UserError, match=r"train-00002\.tar: sample 12 .*'alpha' \(found None\).*make the set again"):
+        shards.params([12], ["nu", "alpha"])
+    shards.meta(4)["params"]["nu"] = float("nan")
+    with pytest.raises(UserError, match=r"sample 4 .*'nu' \(found nan\)"):
+        shards.params([3, 4], ["nu"])
+
+
 @pytest.mark.parametrize("verify", [True, False])
 @pytest.mark.parametrize("rows", [(0, 40), (0, 16), (16, 32), (32, 40), (3, 5), (10, 39), (39, 40), (7, 7), (0, 0)])
 def test_rows_are_those_of_the_whole(made, rows, verify):
