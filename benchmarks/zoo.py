@@ -31,7 +31,7 @@ COMMON = [
 # Smooth periodic fields: a Fourier network that need not pad. Fewer frames than by default: more to learn from in minutes.
 WAVES = ["model=fno_tiny", "model.change.padding=0.0", "model.change.width=16", "distill.huber=0"]
 OWN: dict[str, list[str]] = {  # what an equation needs beside that
-    "advection_diffusion": [*WAVES, "pde.params.frames=5", "pde.params.speed=0.5"],
+    "advection_diffusion": [*WAVES, "pde.params.frames=5", "pde.params.speed=0.25", "pde.params.duration=0.5"],
     "burgers": ["pde.points=32", "pde.params.viscosity=0.02", "distill.huber=0"],
     "heat": [*WAVES, "pde.params.frames=5"],
     "helmholtz": ["distill.huber=0"],
@@ -45,6 +45,7 @@ OWN: dict[str, list[str]] = {  # what an equation needs beside that
 WEIGHTS: dict[str, tuple[float, float, float]] = dict.fromkeys(PDES, (0.002, 0.02, 0.002)) | {
     "darcy": (0.0008, 0.0144, 0.001),
     "heat": (0.003, 0.01, 0.0),
+    "navier_stokes": (0.01, 0.05, 0.0),
     "wave": (0.03, 0.1, 0.0),
 }
 KEYS = ["residual_l2", "residual_dual", "boundary_rms", "solution_error", "swd_excess", "nfe", "ms_per_sample"]
