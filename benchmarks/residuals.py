@@ -33,6 +33,7 @@ WRONG: dict[
     "reaction_diffusion": {"diffusion_u": 2e-3},
     "wave": {"speed": 1.1},
 }
+SETS = ("floor64", "floor32", "trivial", "shuffled", "mean_field", "noise", "wrong_parameter")
 SEED = 0
 
 
@@ -41,9 +42,8 @@ def wrong_parameter(name: str, pde: Pde, grid: Grid, samples: int) -> Samples:
     if pde.varying:
         fields, params = truths(pde, SEED, range(samples), grid)
         return Samples(fields, 1.2 * params)
-    other = (
-        build_pde("helmholtz") if name == "poisson" else build_pde(name, WRONG[name])
-    )  # poisson: k = 1 in place of 0
+    # of Poisson, which has no coefficient: k = 1 in place of 0
+    other = build_pde("helmholtz") if name == "poisson" else build_pde(name, WRONG[name])
     return truths(other, SEED, range(samples), grid)
 
 
@@ -94,11 +94,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/residuals.json"))
     arguments = parser.parse_args()
     rows = [row(name, arguments.points, arguments.samples) for name in sorted(PDES)]
-    columns = ["pde", "scale", "floor64", "floor32", "trivial", "shuffled", "mean_field", "noise", "noise_dual"]
-    columns += ["wrong_parameter", "order", "order_dual", "expected_order", "samples_per_second"]
-    print("  ".join(f"{c:>12.12}" for c in columns))
-    for one in rows:
-        print("  ".join(f"{_cell(one[c]):>12.12}" for c in columns))
+    for norm, suffix in (("l2", ""), ("dual", "_dual")):
+        scores = [f"{label}{suffix}" for label in (*SETS, "order")]
+        columns = ["pde", "scale", *scores, "expected_order", "samples_per_second"]
+        heads = [column.removesuffix("_dual") for column in columns]
+        print(f"in {norm}, relative to the scale")
+        print("  ".join(f"{head:>12.12}" for head in heads))
+        for one in rows:
+            print("  ".join(f"{_cell(one[c]):>12.12}" for c in columns))
     meta = {"versions": versions(), "machine": processor(), "seed": SEED}
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps({"rows": rows, "meta": meta}, indent=1) + "\n")
