@@ -123,6 +123,20 @@ class Evolution(Equation, ABC):
         return descend(lambda x: self.interval_residual(self._frames(x), grid, params), fields_BCYX, free, sweeps)
 
 
+@dataclass(frozen=True)
+class PeriodicEvolution(Evolution):
+    """On the periodic unit square, of states without mean."""
+
+    @property
+    def constraints(self) -> tuple[str, ...]:
+        """The state has no mean, at any time."""
+        return ("zero_mean",)
+
+    def grid(self, points: int) -> Grid:
+        """The periodic unit square, `points` points a side."""
+        return Grid((points, points), (1.0, 1.0), "periodic", "periodic")
+
+
 def descend(residual: Callable[[Tensor], Tensor], fields: Tensor, free: Tensor, steps: int) -> Tensor:
     """Steps of steepest descent of a squared residual [B, ...], each of the best length for its sample.
 

@@ -30,7 +30,7 @@ from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import resample, wave_numbers
 from pidscale.pde.base import check_params, check_ranges
-from pidscale.pde.evolution import FRAMES, RANGES, Evolution
+from pidscale.pde.evolution import FRAMES, RANGES, PeriodicEvolution
 from pidscale.pde.random_fields import periodic_field
 
 
@@ -47,7 +47,7 @@ class NavierStokesParams:
 
 
 @dataclass(frozen=True)
-class NavierStokes(Evolution):
+class NavierStokes(PeriodicEvolution):
     """w_t + u . grad w = nu lap w + f, periodic."""
 
     params: NavierStokesParams = NavierStokesParams()
@@ -68,15 +68,6 @@ class NavierStokes(Evolution):
     def params_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""
         return asdict(self.params)
-
-    @property
-    def constraints(self) -> tuple[str, ...]:
-        """The state has no mean, at any time."""
-        return ("zero_mean",)
-
-    def grid(self, points: int) -> Grid:
-        """The periodic unit square, `points` points a side."""
-        return Grid((points, points), (1.0, 1.0), "periodic", "periodic")
 
     def initial(self, seed: int, counter: int, grid: Grid) -> np.ndarray:
         """A smooth vorticity, [1, Y, X]."""

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import wave_numbers
-from pidscale.pde.evolution import Evolution
+from pidscale.pde.evolution import PeriodicEvolution
 from pidscale.pde.random_fields import periodic_field
 
 
 @dataclass(frozen=True)
-class Propagated(Evolution):
+class Propagated(PeriodicEvolution):
     """One species; alpha, tau: the law of its initial state, root mean square 1; ranges: of what varies by sample."""
 
     alpha: float
@@ -38,15 +38,6 @@ class Propagated(Evolution):
     @abstractmethod
     def velocity_and_diffusivity(self, params: Any) -> tuple[Any, Any, Any]:
         """(b_y, b_x, d) from the varying parameters: floats from a sequence, or tensors [B] from the columns of [B, P]."""
-
-    @property
-    def constraints(self) -> tuple[str, ...]:
-        """The state has no mean, at any time."""
-        return ("zero_mean",)
-
-    def grid(self, points: int) -> Grid:
-        """The periodic unit square, `points` points a side."""
-        return Grid((points, points), (1.0, 1.0), "periodic", "periodic")
 
     def initial(self, seed: int, counter: int, grid: Grid) -> np.ndarray:
         """A smooth field, [1, Y, X]."""

@@ -29,7 +29,7 @@ from torch import Tensor
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import wave_numbers
 from pidscale.pde.base import check_params, check_ranges
-from pidscale.pde.evolution import FRAMES, RANGES, Evolution
+from pidscale.pde.evolution import FRAMES, RANGES, PeriodicEvolution
 from pidscale.pde.random_fields import periodic_field
 
 
@@ -45,7 +45,7 @@ class WaveParams:
 
 
 @dataclass(frozen=True)
-class Wave(Evolution):
+class Wave(PeriodicEvolution):
     """u_tt = c^2 lap u, periodic, from rest."""
 
     params: WaveParams = WaveParams()
@@ -61,15 +61,6 @@ class Wave(Evolution):
     def params_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""
         return asdict(self.params)
-
-    @property
-    def constraints(self) -> tuple[str, ...]:
-        """The state has no mean, at any time."""
-        return ("zero_mean",)
-
-    def grid(self, points: int) -> Grid:
-        """The periodic unit square, `points` points a side."""
-        return Grid((points, points), (1.0, 1.0), "periodic", "periodic")
 
     def initial(self, seed: int, counter: int, grid: Grid) -> np.ndarray:
         """A smooth displacement, [1, Y, X]."""

@@ -13,6 +13,12 @@ from scipy.io import savemat
 from pidscale.config import UserError
 from pidscale.generate.asked import asked_from
 from pidscale.generate.convert import convert
+from pidscale.pde.burgers import Burgers
+from pidscale.pde.darcy import Darcy
+from pidscale.pde.wave import Wave
+
+DARCY, BURGERS = Darcy(), Burgers()
+WAVE = Wave.from_params({"frames": 4, "duration": 0.3})
 
 
 def converted(source, out, pde="darcy", given=None, **asked):

@@ -5,31 +5,9 @@ import pytest
 
 from pidscale.config import UserError
 from pidscale.generate.asked import asked_from, split_words
-from pidscale.ops.grid import Grid
-from pidscale.pde.burgers import Burgers
-from pidscale.pde.darcy import Darcy
 from pidscale.pde.heat import Heat
-from pidscale.pde.wave import Wave
 from tests.generate import foreign
 from tests.generate.foreign import converted, has, npz, refused
-
-DARCY, BURGERS = Darcy(), Burgers()
-WAVE = Wave.from_params({"frames": 4, "duration": 0.3})
-
-
-@pytest.fixture(scope="module")
-def darcy():
-    return foreign.truths(DARCY, DARCY.grid(9), 5)
-
-
-@pytest.fixture(scope="module")
-def wave():
-    return foreign.truths(WAVE, WAVE.grid(8), 4)
-
-
-@pytest.fixture(scope="module")
-def burgers():
-    return foreign.truths(BURGERS, Grid((5, 16), (1.0, 1.0), "strip", "periodic"), 4)[:, 0]
 
 
 def test_channels_that_are_missing_or_ambiguous(tmp_path, darcy):
@@ -224,7 +202,7 @@ def test_a_folder_in_use(tmp_path, darcy):
 
 
 def test_parameters_of_each_sample(tmp_path):
-    fields = foreign.truths(Heat.from_params({"frames": 4}), WAVE.grid(8), 4)
+    fields = foreign.truths(Heat.from_params({"frames": 4}), foreign.WAVE.grid(8), 4)
     has(
         refused(npz(tmp_path, u=fields), "heat"), "a.npz: sample 0 has no 'diffusivity'", "parameters.diffusivity=ARRAY"
     )

@@ -7,30 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pidscale.ops.grid import Grid
-from pidscale.pde.burgers import Burgers
-from pidscale.pde.darcy import Darcy
-from pidscale.pde.wave import Wave
 from tests.generate import foreign
 from tests.generate.foreign import has, npz, refused
-
-DARCY, BURGERS = Darcy(), Burgers()
-WAVE = Wave.from_params({"frames": 4, "duration": 0.3})
-
-
-@pytest.fixture(scope="module")
-def darcy():
-    return foreign.truths(DARCY, DARCY.grid(9), 5)
-
-
-@pytest.fixture(scope="module")
-def wave():
-    return foreign.truths(WAVE, WAVE.grid(8), 4)
-
-
-@pytest.fixture(scope="module")
-def burgers():
-    return foreign.truths(BURGERS, Grid((5, 16), (1.0, 1.0), "strip", "periodic"), 4)[:, 0]
 
 
 def test_missing_empty_and_foreign_files(tmp_path):
