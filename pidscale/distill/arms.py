@@ -55,7 +55,7 @@ class Arm:
 
     def gradients(self, eps_BCYX: Tensor, endpoints: Endpoints, timer: StepTimer) -> None:
         """All micro-steps of a global batch from this rank's noise and endpoints; parts of the loss are added up."""
-        d, told = self.settings.distill, condition(self.teacher.pde, endpoints.params_BP)
+        d, told = self.settings.distill, condition(self.teacher.pde, endpoints.params_BP).to(self.mesh.device)
         for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
             with timer.part("student"):
                 x = one_step(conditioned(self.zero, told[index]), eps_BCYX[index], self.teacher.noise.sigma_max)

@@ -209,7 +209,7 @@ def _picture(arms: list[Arm], rollout: Rollout, board: Board, settings: Settings
         "truth": read_samples(ShardSet(settings.data.path, "test"), problem, 4),
         "teacher": Samples(decode(endpoints.fields_BCYX[:4]), params),
     }
-    told = condition(problem.pde, params)
+    told = condition(problem.pde, params).to(eps.device)
     with torch.no_grad():
         for name, (arm, denoiser) in plain.items():
             x = one_step(conditioned(denoiser, told), eps, rollout.teacher.noise.sigma_max)

@@ -51,8 +51,8 @@ class Rollout:
         return seeds.normal(self.seed, self.stream, counters, shape, device=self.teacher.device)
 
     def params(self, counters: Tensor) -> Tensor:
-        """The parameters [B, P] that vary from sample to sample, of these counters."""
-        return draw_params(self.teacher.pde, self.seed, self.stream, counters).to(self.teacher.device)
+        """The parameters [B, P] that vary from sample to sample, of these counters, on the CPU."""
+        return draw_params(self.teacher.pde, self.seed, self.stream, counters)
 
     def endpoints(self, counters: Tensor) -> Endpoints:
         """Solve from the noise of each counter; their number is a multiple of `chunk`."""

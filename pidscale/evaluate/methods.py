@@ -62,9 +62,9 @@ def generate(
     def make(eps: Tensor, params: Tensor) -> Tensor:
         return generator.physical(eps, params, steps)
 
-    fields, cost = _timed(make, eps_NCYX.to(generator.device), params_NP.to(generator.device), batch)
+    fields, cost = _timed(make, eps_NCYX.to(generator.device), params_NP, batch)
     nfe = calls("heun", steps) if steps else 1
-    return Made(name, Samples(fields, params_NP.cpu()), nfe, cost, float(generator.card["metrics"]["train_seconds"]))
+    return Made(name, Samples(fields, params_NP), nfe, cost, float(generator.card["metrics"]["train_seconds"]))
 
 
 def smoothed(made: Made, name: str, pde: Pde, grid: Grid) -> Made:

@@ -182,7 +182,7 @@ def given_params(pde: Pde, fields_BCYX: Tensor, params_BP: Tensor | None) -> Ten
             f"{pde.name}: every sample has its own {', '.join(pde.varying)}: expected {len(fields_BCYX)} x "
             f"{len(pde.varying)} values beside the fields, got {found}"
         )
-    return params_BP.to(fields_BCYX)
+    return params_BP.to(fields_BCYX.dtype).to(fields_BCYX.device)  # in this order: some devices hold no float64
 
 
 def shown_channels(pde: Pde, most: int = 4) -> list[int]:

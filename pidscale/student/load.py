@@ -55,12 +55,12 @@ class Generator:
         return seeds.normal(seed, stream, list(counters), shape, device=self.device)
 
     def params(self, counters: range, seed: int, stream: str = "sample") -> Tensor:
-        """The parameters [n, P] that vary from sample to sample, drawn for these counters."""
-        return draw_params(self.pde, seed, stream, counters).to(self.device)
+        """The parameters [n, P] that vary from sample to sample, drawn for these counters; on the CPU, in float64."""
+        return draw_params(self.pde, seed, stream, counters)
 
     def told(self, params_BP: Tensor) -> DenoiserCall:
         """The denoiser of samples with these parameters."""
-        return conditioned(self.denoiser, condition(self.pde, params_BP))
+        return conditioned(self.denoiser, condition(self.pde, params_BP).to(self.device))
 
     def generate(self, eps_BCYX: Tensor, params_BP: Tensor, steps: int | None = None, solver: str = "heun") -> Tensor:
         """Fields in the units of the model from noise: one call of a student, `steps` solver steps of a teacher."""
@@ -105,7 +105,7 @@ class Generator:
         for start in range(0, n, batch):
             noise = self.eps(range(start, min(n, start + batch)), seed)
             parts.append(self.physical(noise, told[start : start + batch], steps, solver).cpu())
-        return self.split(torch.cat(parts)) | dict(zip(self.pde.varying, told.cpu().T, strict=True))
+        return self.split(torch.cat(parts)) | dict(zip(self.pde.varying, told.T, strict=True))
 
     def _chosen(self, params_NP: Tensor, given: Mapping[str, Any]) -> Tensor:
         """The parameters with those that a user gave in place of the drawn ones. Raises UserError."""
@@ -113,7 +113,7 @@ class Generator:
             if name not in self.pde.varying:
                 known = ", ".join(self.pde.varying) or "none"
                 raise UserError(f"params[{name!r}]: no parameter that varies from sample to sample; there are: {known}")
-            found = torch.atleast_1d(_real(f"params[{name!r}]", values).double().to(params_NP.device))
+            found = torch.atleast_1d(_real(f"params[{name!r}]", values).double().cpu())
             low, high = self.pde.varying[name]
             if found.shape not in ((1,), (len(params_NP),)) or not bool(((low <= found) & (found <= high)).all()):
                 expected = f"a number or {len(params_NP)} of them, each from {low:g} to {high:g}, as in training"

@@ -122,8 +122,9 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     for step in range(first, t.steps):
         with timer.part("data"):
             x = problem.normaliser.encode(feed.batch(step).to(mesh.device))
-            params = torch.from_numpy(shards.params(feed.ids(step), problem.pde.varying)).to(mesh.device)
-        loss = teacher.gradients(step, x, condition(problem.pde, params), timer)
+            params = torch.from_numpy(shards.params(feed.ids(step), problem.pde.varying))
+            told = condition(problem.pde, params).to(mesh.device)
+        loss = teacher.gradients(step, x, told, timer)
         with timer.part("optimiser"):
             norm, applied = teacher.zero.step(learning_rate(t, step))
             teacher.ema.update(step)
@@ -199,8 +200,8 @@ def evaluate(teacher: Teacher, board: Board, step: int) -> dict[str, Any]:
     mine = mesh.slice(s.teacher.evaluate_samples)
     counters = range(mine.start, mine.stop)
     eps = seeds.normal(s.run.seed, "teacher/evaluate", counters, problem.shape, device=mesh.device)
-    params = draw_params(problem.pde, s.run.seed, "teacher/evaluate", counters).to(mesh.device)
-    told = conditioned(denoiser, condition(problem.pde, params))
+    params = draw_params(problem.pde, s.run.seed, "teacher/evaluate", counters)
+    told = conditioned(denoiser, condition(problem.pde, params).to(mesh.device))
     with torch.no_grad():
         x = solve(told, eps, teacher.noise.levels(s.teacher.evaluate_steps), "heun")
     physical = Samples(problem.normaliser.decode(x), params)
