@@ -49,7 +49,7 @@ WEIGHTS: dict[str, tuple[float, float, float]] = dict.fromkeys(PDES, (0.002, 0.0
     "navier_stokes": (0.01, 0.05, 0.0),
     "wave": (0.03, 0.1, 0.0),
 }
-KEYS = ["residual_l2", "residual_dual", "boundary_rms", "solution_error", "swd_excess", "nfe", "ms_per_sample"]
+KEYS = ["residual_l2", "residual_dual", "boundary_rms", "solution_error", "swd_excess", "nfe"]
 METHODS = {"teacher": "teacher-heun-18", "twin": "student-lambda0", "student": "student"}
 
 
