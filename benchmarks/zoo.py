@@ -30,13 +30,14 @@ COMMON = [
 ]
 # Smooth periodic fields: a Fourier network that need not pad. Fewer frames than by default: more to learn from in minutes.
 WAVES = ["model=fno_tiny", "model.change.padding=0.0", "model.change.width=16", "distill.huber=0"]
+LONGER = ["distill.steps=700", "distill.ring=32", "distill.reuse=22"]
 OWN: dict[str, list[str]] = {  # what an equation needs beside that
     "advection_diffusion": [*WAVES, "pde.params.frames=5", "pde.params.speed=0.25", "pde.params.duration=0.5"],
     "burgers": ["pde.points=32", "pde.params.viscosity=0.02", "distill.huber=0"],
     "heat": [*WAVES, "pde.params.frames=5"],
-    "helmholtz": ["distill.huber=0"],
+    "helmholtz": ["distill.huber=0", *LONGER],
     "navier_stokes": [*WAVES, "pde.params.frames=6"],
-    "poisson": ["distill.huber=0"],
+    "poisson": ["distill.huber=0", *LONGER],
     "reaction_diffusion": ["pde.params.frames=5", "pde.params.duration=2.0", "distill.huber=0"],
     "stokes": ["pde.points=32", "distill.huber=0"],
     "wave": [*WAVES, "pde.params.frames=5"],
