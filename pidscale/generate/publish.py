@@ -5,12 +5,13 @@ What makes a set of an equation and what converts a file both end here. Must not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from pidscale.config import UserError
 from pidscale.ops.grid import Grid
@@ -23,13 +24,17 @@ FIRST_COUNTER = {"train": 0, "test": 2**40}  # seeds of the splits never meet
 
 @dataclass(frozen=True)
 class Made:
-    """What making a shard gives back: its entry, its statistics, and per norm the residuals [samples] of what is stored."""
+    """What making a shard gives back: its entry, its statistics, and of what is stored per norm the residuals [samples].
+
+    digests: of each sample's fields, from the checksums of their rows.
+    """
 
     split: str
     number: int
     entry: ShardEntry
     stats: Stats
     residuals: dict[str, list[float]]
+    digests: tuple[str, ...]
 
 
 def make_or_take(root: str | Path, split: str, number: int, count: int, samples: Iterable[Sample]) -> Made:
@@ -38,17 +43,25 @@ def make_or_take(root: str | Path, split: str, number: int, count: int, samples:
     entry, stats = done or write_shard(root, split, number, samples)
     index = read_json(Path(root) / index_name(entry.name))
     norms = [sample["meta"]["residual"] for sample in index["samples"]]
-    return Made(split, number, entry, stats, {name: [n[name] for n in norms] for name in norms[0]})
+    rows = (
+        "".join(block for channel in sample["checksums"] for block in channel).encode() for sample in index["samples"]
+    )
+    digests = tuple(xxhash.xxh3_128_hexdigest(one) for one in rows)
+    return Made(split, number, entry, stats, {name: [n[name] for n in norms] for name in norms[0]}, digests)
 
 
 def manifest_of(pde: Pde, grid: Grid, request: dict[str, Any], made: Sequence[Made], remedy: str) -> Manifest:
-    """The manifest of shards that are there. UserError with `remedy` for a channel without any variation."""
+    """The manifest of shards that are there.
+
+    UserError with `remedy` for a channel without any variation, or for fields that stand in more than one split.
+    """
     ordered = sorted(made, key=lambda one: one.number)
     by_split = {split: [one for one in ordered if one.split == split] for split in request["samples"]}
     stats = merge_stats([one.stats for one in by_split["train"]])
     for channel, std in zip(pde.channels, stats.std, strict=True):
         if std == 0:
             raise UserError(f"{pde.name}: channel '{channel.name}' is constant over the train split; {remedy}")
+    _check_leaks(pde.name, by_split, remedy)
     return Manifest(
         version=VERSION,
         equation=pde.name,
@@ -61,6 +74,18 @@ def manifest_of(pde: Pde, grid: Grid, request: dict[str, Any], made: Sequence[Ma
         truth_residual={split: _floor(parts) for split, parts in by_split.items()},
         request=request,
     )
+
+
+def _check_leaks(equation: str, by_split: Mapping[str, list[Made]], remedy: str) -> None:
+    """What a split is measured on, no other may hold: seeds that never meet do not prove that fields never do."""
+    seen: dict[str, tuple[str, int]] = {}
+    for split in sorted(by_split, key=FIRST_COUNTER.__getitem__):
+        for number, digest in enumerate(digest for one in by_split[split] for digest in one.digests):
+            where, other = seen.setdefault(digest, (split, number))
+            if where != split:
+                raise UserError(
+                    f"{equation}: {split} sample {number} has the fields of {where} sample {other}; {remedy}"
+                )
 
 
 def _split(split: str, parts: list[Made]) -> Split:

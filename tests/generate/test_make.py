@@ -237,3 +237,12 @@ def test_request_is_plain_and_complete(finished):
     request = json.loads((finished / "request.json").read_text())
     assert request == load_manifest(finished).request
     assert set(request) == {"format", "equation", "params", "grid", "seed", "samples", "samples_per_shard"}
+
+
+def test_fields_of_two_splits_are_a_leak(tmp_path, monkeypatch):
+    """Seeds that differ are no proof: an equation may ignore a part of them."""
+    draw = Darcy.sample
+    monkeypatch.setattr(Darcy, "sample", lambda self, seed, counter, grid: draw(self, seed, counter % 2**39, grid))
+    with pytest.raises(UserError, match="darcy: test sample 0 has the fields of train sample 0; check") as error:
+        run(tmp_path / "set")
+    assert "\n" not in str(error.value) and not (tmp_path / "set" / "manifest.json").exists()
