@@ -34,3 +34,6 @@ if __name__ == "__main__":
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except (MemoryError, OSError) as error:
+        print(f"error: {error}; see source and out, or give a file that fits into memory", file=sys.stderr)
+        raise SystemExit(2) from None

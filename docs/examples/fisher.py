@@ -21,14 +21,14 @@ from torch.nn import functional
 from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.stencil import laplacian
-from pidscale.pde.base import check_params, check_ranges
+from pidscale.pde.base import check_params, check_ranges, check_span
 from pidscale.pde.evolution import FRAMES, RANGES, Evolution
 from pidscale.pde.random_fields import cosine_cells
 
 
 @dataclass(frozen=True)
 class FisherParams:
-    """diffusion: D, 1e-5 to 1. growth_low, growth_high: r of a sample. duration, frames, alpha, tau: of the data."""
+    """diffusion: D, 1e-5 to 0.1. growth_low, growth_high: r of a sample. duration, frames, alpha, tau: of the data."""
 
     diffusion: float = 2e-3
     growth_low: float = 1.0
@@ -49,7 +49,9 @@ class Fisher(Evolution):
     def from_params(cls, given: Mapping[str, Any]) -> Fisher:
         """Build from the values of pde.params."""
         values = check_params("fisher", asdict(FisherParams()), given)
-        check_ranges(values, RANGES | FRAMES | {"diffusion": (1e-5, 1.0)})
+        own = {"diffusion": (1e-5, 0.1), "growth_low": (0.1, 20.0), "growth_high": (0.1, 20.0)}
+        check_ranges(values, RANGES | FRAMES | own)
+        check_span(values, "growth")
         p = FisherParams(**values)
         return cls("fisher:Fisher", ("population",), p.frames, p.duration, p)
 

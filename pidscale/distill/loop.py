@@ -29,10 +29,10 @@ from pidscale.meter import Board, StepTimer, rates
 from pidscale.metrics import residual_rms
 from pidscale.models.precondition import conditioned
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import Pde, Samples, condition, residual_squares
+from pidscale.pde.base import Samples, condition, residual_squares
 from pidscale.pde.constraints import check_constraints
 from pidscale.records.read import ShardSet
-from pidscale.student.load import Generator, load_student
+from pidscale.student.load import Generator, check_fits, load_student
 
 TWIN = "student-lambda0"
 
@@ -45,17 +45,8 @@ def open_teacher(settings: Settings, folder: Path, problem: Problem, device: tor
     teacher = load_student(path, device)
     if teacher.card["kind"] != "teacher":
         raise UserError(f"{path}: holds a {teacher.card['kind']}, expected a teacher; set distill.teacher")
-    for key, have, want in (
-        ("equation", _equation(teacher.pde), _equation(problem.pde)),
-        ("grid", teacher.grid.describe(), problem.grid.describe()),
-    ):
-        if have != want:
-            raise UserError(f"{path}: teacher of {key} {have}, the settings say {want}; set distill.teacher or the pde")
+    check_fits(teacher, path, problem.pde, problem.grid, "set distill.teacher or the pde")
     return teacher
-
-
-def _equation(pde: Pde) -> str:
-    return ", ".join([pde.name, *(f"{k}={v}" for k, v in sorted(pde.params_dict().items()))])
 
 
 def measure_scales(settings: Settings, problem: Problem, ring: Ring, rollout: Rollout, mesh: Mesh) -> dict[str, float]:

@@ -34,8 +34,8 @@ def check_model(settings: Settings, description: Mapping[str, Any], shape: tuple
     multiple = int(getattr(model.network, "multiple", 1))
     if any(points % multiple for points in shape):
         raise UserError(
-            f"pde.points={settings.pde.points}: {shape[0]} x {shape[1]} points; this {description['kind']} needs multiples "
-            f"of {multiple}"
+            f"pde.points: {shape[0]} x {shape[1]} points, this {description['kind']} needs multiples of {multiple}; "
+            "model=fno_tiny takes any number"
         )
     asked = deepspeed_dict(settings.cluster.zero_stage, 1, 1, 0.0, settings.cluster.deepspeed)
     if settings.cluster.deepspeed:

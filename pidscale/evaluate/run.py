@@ -24,7 +24,7 @@ from pidscale.pde.base import Samples, shown_channels, solution_mask
 from pidscale.records.layout import write_atomic
 from pidscale.records.read import ShardSet
 from pidscale.student import artifact
-from pidscale.student.load import Generator, load_student
+from pidscale.student.load import Generator, check_fits, load_student
 
 Progress = Callable[[int, int, str], None]
 
@@ -108,6 +108,9 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
         for name in ("student-lambda0", "student")
         if name == "student" or (folder / name / artifact.CARD).exists()
     }
+    for name, generator in {"teacher": teacher, **students}.items():
+        remedy = "give the settings that this run was made with, or another run.name"
+        check_fits(generator, folder / name, problem.pde, problem.grid, remedy)
     against, e = reference(settings, problem), settings.evaluate
     eps, params = (draw(range(e.samples), e.seed, "evaluate") for draw in (teacher.eps, teacher.params))
     made: dict[str, Made] = {}

@@ -145,10 +145,13 @@ def map_channels(pde: Pde, source: Source, asked: Asked) -> Reading:
             )
     picks = tuple(_pick(pde.name, slot, i, slots, target, source, asked) for i, slot in enumerate(slots))
     used = [(pick.array.name, pick.component) for pick in picks]
-    for pick, use in zip(picks, used, strict=True):
+    for use in used:
         if used.count(use) > 1:
+            sharing = " and ".join(p.slot for p, u in zip(picks, used, strict=True) if u == use)
+            has = ", ".join(f"{a.name} {list(a.shape)}" for a in source.arrays.values())
             raise UserError(
-                f"{source.path}: array '{use[0]}' for more than one channel; set channels.{pick.slot}=ARRAY"
+                f"{source.path}: array '{use[0]}' would be {sharing}, one of which is missing; of real arrays of numbers it "
+                f"has {has}: set channels.NAME=ARRAY"
             )
     _check_shapes(source, target, picks)
     return Reading(source, target, picks, picks[0].length("N"), _times(source, target, picks[0], asked))

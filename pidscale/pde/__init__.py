@@ -6,6 +6,7 @@ A user's own equation is named by where it is found, `module:Class` (docs/own_eq
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,21 +47,45 @@ def build_pde(name: str, params: dict[str, object] | None = None) -> Pde:
             f"pde.name={name!r} is not an equation of this library: choose one of {sorted(PDES)}, or name your own as "
             "module:Class"
         )
-    pde = (PDES[name] if name in PDES else _own(name))(params or {})
+    if name in PDES:
+        return PDES[name](params or {})
+    pde = _made(name, params or {})
     if pde.name != name:
         raise UserError(f"pde.name={name!r}: its `name` is {pde.name!r}; make them equal: cards find it again by name")
     return pde
 
 
-def _own(path: str) -> Callable[[Mapping[str, Any]], Pde]:
-    """`from_params` of the class that a path names. Raises UserError."""
+def _made(path: str, params: Mapping[str, Any]) -> Pde:
+    """An equation of the class that a path names, looked over. Raises UserError for whatever a user's module does wrong."""
     module, _, name = path.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
-        make: Callable[[Mapping[str, Any]], Pde] = found.from_params
-    except Exception as error:  # whatever a user's module does wrong
-        said = " ".join(str(error).split()) or type(error).__name__
+        make = getattr(importlib.import_module(module), name).from_params
+    except (Exception, SystemExit) as error:
+        where = "expected a class with `from_params`, in a module of this folder or on PYTHONPATH"
+        raise UserError(f"pde.name={path!r}: {where} ({_said(error)})") from None
+    try:
+        pde: Pde = make(params)
+        lacking = [part for part in _PARTS if not hasattr(pde, part)]
+        if lacking:
+            raise TypeError(f"it has no {', '.join(lacking)}")
+        channels = {channel.name for channel in pde.channels}
+        for parameter, (low, high) in pde.varying.items():
+            if not low <= high or parameter in channels:
+                raise ValueError(f"varying {parameter!r}: {low} to {high}; expected low <= high, and no channel's name")
+        if make(pde.params_dict()) != pde:
+            raise ValueError("params_dict() does not give the same equation back")
+        json.dumps(pde.params_dict())
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
         raise UserError(
-            f"pde.name={path!r}: expected a class with `from_params`, in a module of this folder or on PYTHONPATH ({said})"
+            f"pde.name={path!r}: not an equation as pidscale.pde.base.Pde has it ({_said(error)})"
         ) from None
-    return make
+    return pde
+
+
+_PARTS = [part for part in vars(Pde) if not part.startswith("_")]
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]

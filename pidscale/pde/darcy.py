@@ -35,6 +35,7 @@ from pidscale.pde.base import Channel, Equation, Term, check_params, check_range
 from pidscale.pde.random_fields import LAW, cosine_field
 
 UNIT_PRESSURE = 0.041  # RMS of u for a = f = 1: over the typical a, the scale of the boundary term
+CONTRAST = 1e4  # largest ratio of the phases
 LOWEST = 0.1  # a generated coefficient is raised to this share of its lowest phase before it is solved
 
 
@@ -69,6 +70,11 @@ class Darcy(Equation):
             raise UserError(f"pde.params.variant={values['variant']!r}: expected two_phase or log_normal")
         if not 0 < values["low"] <= values["high"] < math.inf:
             raise UserError(f"pde.params.low={values['low']}, high={values['high']}: expected 0 < low <= high")
+        if values["high"] > CONTRAST * values["low"]:
+            raise UserError(
+                f"pde.params.low={values['low']}, high={values['high']}: expected a ratio of at most {CONTRAST:g}, which "
+                "float32 can hold"
+            )
         check_ranges(values, LAW)
         if not 0 < abs(values["source"]) < math.inf:
             raise UserError(f"pde.params.source={values['source']}: residuals are measured against it, so not zero")

@@ -36,7 +36,7 @@ from pidscale.pde.random_fields import cosine_cells
 
 @dataclass(frozen=True)
 class ReactionDiffusionParams:
-    """diffusion_u, diffusion_v: 1e-5 to 1. source: k, -1 to 1. warm_up: time before frame 0. alpha, tau: initial law."""
+    """diffusion_u, diffusion_v: 1e-5 to 0.2. source: k, -1 to 1. warm_up: time before frame 0. alpha, tau: initial law."""
 
     diffusion_u: float = 1e-3
     diffusion_v: float = 5e-3
@@ -58,7 +58,7 @@ class ReactionDiffusion(Evolution):
     def from_params(cls, given: Mapping[str, Any]) -> ReactionDiffusion:
         """Build from plain values. Raises UserError for an unknown parameter, a wrong type or a wrong range."""
         values = check_params("reaction_diffusion", asdict(ReactionDiffusionParams()), given)
-        speeds = dict.fromkeys(("diffusion_u", "diffusion_v"), (1e-5, 1.0))
+        speeds = dict.fromkeys(("diffusion_u", "diffusion_v"), (1e-5, 0.2))
         check_ranges(values, RANGES | FRAMES | speeds | {"source": (-1.0, 1.0), "warm_up": (0.0, 100.0)})
         p = ReactionDiffusionParams(**values)
         return cls("reaction_diffusion", ("activator", "inhibitor"), p.frames, p.duration, p)

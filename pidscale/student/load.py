@@ -5,14 +5,12 @@ Needs torch, numpy and safetensors only. Knows no ranks.
 
 from __future__ import annotations
 
-import operator
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +25,7 @@ from pidscale.ops.grid import Grid
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde, condition, draw_params, residual_squares
 from pidscale.pde.constraints import check_constraints, constrain
+from pidscale.student.arguments import beside, chosen, device_of, real, whole
 from pidscale.student.artifact import read_card, read_weights
 
 Fields = dict[str, Tensor]
@@ -67,7 +66,7 @@ class Generator:
         with torch.no_grad():
             if solver not in SOLVERS:
                 raise UserError(f"solver={solver!r}: expected one of {', '.join(SOLVERS)}")
-            steps = None if steps is None else _whole("steps", steps, 1)
+            steps = None if steps is None else whole("steps", steps, 1)
             if self.card["kind"] == "student":
                 if steps not in (None, 1):
                     raise UserError(f"steps={steps}: a student takes one step; load the teacher for more")
@@ -99,43 +98,17 @@ class Generator:
         their ranges, or as `params` says (name to a number or [n]). Sample i depends on (seed, i) and its parameters alone.
         batch: samples generated at once. steps, solver: for a teacher only.
         """
-        n, batch, seed = _whole("n", n, 1), _whole("batch", batch, 1), _whole("seed", seed, 0)
-        told = self._chosen(self.params(range(n), seed), params or {})
+        n, batch, seed = whole("n", n, 1), whole("batch", batch, 1), whole("seed", seed, 0)
+        told = chosen(self.pde, self.params(range(n), seed), params)
         parts = []
         for start in range(0, n, batch):
             noise = self.eps(range(start, min(n, start + batch)), seed)
             parts.append(self.physical(noise, told[start : start + batch], steps, solver).cpu())
         return self.split(torch.cat(parts)) | dict(zip(self.pde.varying, told.T, strict=True))
 
-    def _chosen(self, params_NP: Tensor, given: Mapping[str, Any]) -> Tensor:
-        """The parameters with those that a user gave in place of the drawn ones. Raises UserError."""
-        for name, values in given.items():
-            if name not in self.pde.varying:
-                known = ", ".join(self.pde.varying) or "none"
-                raise UserError(f"params[{name!r}]: no parameter that varies from sample to sample; there are: {known}")
-            found = torch.atleast_1d(_real(f"params[{name!r}]", values).double().cpu())
-            low, high = self.pde.varying[name]
-            if found.shape not in ((1,), (len(params_NP),)) or not bool(((low <= found) & (found <= high)).all()):
-                expected = f"a number or {len(params_NP)} of them, each from {low:g} to {high:g}, as in training"
-                raise UserError(f"params[{name!r}]={values!r}: expected {expected}")
-            params_NP[:, list(self.pde.varying).index(name)] = found
-        return params_NP
-
     def split(self, physical_NCYX: Tensor) -> Fields:
         """Joint physical fields as a dict of channel name to [n, Y, X]."""
         return {name: physical_NCYX[:, i] for i, name in enumerate(self.channels)}
-
-    def _given(self, fields: Mapping[str, Any], count: int) -> Tensor:
-        """The parameters [n, P] that stand beside the channels. Raises UserError that names a missing one."""
-        columns = []
-        for name in self.pde.varying:
-            if name not in fields:
-                raise UserError(f"fields: {name!r} is missing: each sample has its own {', '.join(self.pde.varying)}")
-            column = _real(f"fields[{name!r}]", fields[name]).double()
-            if column.shape != (count,) or not torch.isfinite(column).all():
-                raise UserError(f"fields[{name!r}]: expected {count} finite numbers, got shape {tuple(column.shape)}")
-            columns.append(column)
-        return torch.stack(columns, dim=1) if columns else torch.zeros(count, 0)
 
     def join(self, fields: Mapping[str, Any]) -> Tensor:
         """A dict of channel name to [n, Y, X] as joint fields [n, C, Y, X]. Raises UserError that names the channel."""
@@ -145,7 +118,7 @@ class Generator:
         for name in self.channels:
             if name not in fields:
                 raise UserError(f"fields: channel {name!r} is missing; expected {', '.join(self.channels)}")
-            values = _real(f"fields[{name!r}]", fields[name])
+            values = real(f"fields[{name!r}]", fields[name])
             if values.ndim != 3 or tuple(values.shape[1:]) != self.grid.shape or len(values) == 0:
                 expected = f"[n, {self.grid.shape[0]}, {self.grid.shape[1]}] with n of 1 or more"
                 raise UserError(f"fields[{name!r}]: shape {tuple(values.shape)}, expected {expected}")
@@ -159,52 +132,11 @@ class Generator:
     def residual(self, fields: Mapping[str, Any]) -> Fields:
         """Relative residuals of physical fields, each [n]: `l2`, `dual`, `boundary`; 1 is the equation's own scale."""
         joint = self.join(fields)
-        squares = residual_squares(self.pde, self.grid, joint, self._given(fields, len(joint)))
+        squares = residual_squares(self.pde, self.grid, joint, beside(self.pde, fields, len(joint)))
         found = {k: v.sqrt() for k, v in squares.items()}
         if not all(torch.isfinite(v).all() for v in found.values()):
             raise UserError("fields: too large for the residual in their precision; give float64, or smaller values")
         return found
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    """The value as a whole number. Raises UserError where it is none, or too small."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least or isinstance(value, bool):
-        raise UserError(f"{name}={value!r}: expected a whole number, {least} or more")
-    return number
-
-
-def _real(name: str, values: Any) -> Tensor:
-    """An array or tensor of real numbers as float32, or float64 where it is that. Raises UserError."""
-    if not isinstance(values, Tensor):
-        try:
-            array = np.asarray(values)
-            if array.dtype.kind not in "fiub":
-                raise TypeError(f"dtype {array.dtype}")
-            # torch takes neither negative strides nor another byte order
-            values = torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{name}: not an array of real numbers ({error})") from None
-    if values.is_complex() or values.layout != torch.strided or values.is_meta:
-        raise UserError(
-            f"{name}: not an array of real numbers (dtype {values.dtype}, {values.layout}, {values.device})"
-        )
-    return values if values.dtype == torch.float64 else values.float()
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        chosen = torch.device(device)
-        if chosen.type not in ("cpu", "cuda", "mps", "xpu"):
-            raise RuntimeError(f"no fields live on {chosen}")
-    except (RuntimeError, TypeError):
-        raise UserError(f"device={device!r}: expected something like 'cpu', 'cuda' or 'cuda:1'") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device={str(device)!r}: this torch sees no GPU; use device='cpu'")
-    return chosen
 
 
 def _check_known(path: str | Path, name: Any) -> None:
@@ -221,7 +153,7 @@ def load_student(path: str | Path, device: str | torch.device = "cpu") -> Genera
     """
     if not isinstance(path, (str, Path)):
         raise UserError(f"load_student({path!r}): expected the path of a folder")
-    where = _device(device)
+    where = device_of(device)
     card = read_card(path)
     weights = read_weights(path, card)
     _check_known(path, card["equation"].get("name"))
@@ -241,3 +173,18 @@ def load_student(path: str | Path, device: str | torch.device = "cpu") -> Genera
         raise UserError(f"{path}: card and weights do not fit together ({reason}); copy the folder again") from None
     denoiser = denoiser.to(where).eval().requires_grad_(False)
     return Generator(card, denoiser, pde, grid, normaliser, noise, where)
+
+
+def check_fits(generator: Generator, path: str | Path, pde: Pde, grid: Grid, remedy: str) -> None:
+    """Raise UserError unless a generator is of this equation, with these parameters, on this grid."""
+    for key, have, want in (
+        ("equation", _equation(generator.pde), _equation(pde)),
+        ("grid", generator.grid.describe(), grid.describe()),
+    ):
+        if have != want:
+            kind = generator.card["kind"]
+            raise UserError(f"{path}: {kind} of {key} {have}, the settings say {want}; {remedy}")
+
+
+def _equation(pde: Pde) -> str:
+    return ", ".join([pde.name, *(f"{k}={v}" for k, v in sorted(pde.params_dict().items()))])

@@ -56,7 +56,7 @@ def test_values_that_build_no_network_are_one_line(change: dict[str, Any]) -> No
 
 def test_a_grid_that_does_not_halve_is_refused() -> None:
     s = settings()
-    with pytest.raises(UserError, match=r"33 x 33 points; this unet needs multiples of 4"):
+    with pytest.raises(UserError, match=r"33 x 33 points, this unet needs multiples of 4; model=fno_tiny"):
         check_model(s, model_description(s, 2), (33, 33))
     f = settings("fno")
     assert check_model(f, model_description(f, 2), (33, 33)) > 0

@@ -115,3 +115,11 @@ def test_too_few_truths_are_named(made: SimpleNamespace, small_shards: Path) -> 
     more = settings(small_shards, made.folder.parent, evaluate={"samples": 9})
     with pytest.raises(UserError, match=r"evaluate\.samples=9 needs 18 .* has 16"):
         evaluate(more)
+
+
+def test_a_run_of_another_equation_is_not_measured_as_this_one(made: SimpleNamespace, heat_shards: Path) -> None:
+    before = (made.folder / "student" / artifact.CARD).read_text()
+    other = settings(heat_shards, made.folder.parent)
+    with pytest.raises(UserError, match=r"teacher of equation darcy, .* the settings say heat, .*run\.name"):
+        evaluate(other)
+    assert (made.folder / "student" / artifact.CARD).read_text() == before

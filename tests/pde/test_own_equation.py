@@ -15,6 +15,12 @@ from pidscale.pde.base import shuffled, truths
 from pidscale.student.load import load_student
 from tests.scripts import ROOT, finish, start, tiny
 
+TURNED = """
+from fisher import Fisher
+
+class Turned(Fisher):
+    varying = {0}
+"""
 EXAMPLE = ROOT / "docs" / "examples" / "fisher.py"
 
 
@@ -54,6 +60,11 @@ def test_the_example_tells_truth_from_nothing(here: Path) -> None:
         ("mine:Thing", "def (", "invalid syntax"),
         ("mine:Thing", "raise RuntimeError('not today')", "not today"),
         ("mine:Fisher", "from fisher import Fisher", "'fisher:Fisher'; make them equal"),
+        ("mine:Thing", "raise SystemExit(7)", "SystemExit: 7"),
+        ("mine:Thing", "class Thing:\n    from_params = staticmethod(lambda p: None)", "has no name, channels"),
+        ("mine:Thing", "class Thing:\n    from_params = staticmethod(lambda p: 1 / 0)", "ZeroDivisionError"),
+        ("mine:Turned", TURNED.replace("{0}", "{'growth': (4.0, 1.0)}"), "varying 'growth': 4.0 to 1.0"),
+        ("mine:Turned", TURNED.replace("{0}", "{'population_00': (1.0, 2.0)}"), "no channel's name"),
         (":", "", "pde.name=':'"),
     ],
 )
@@ -67,8 +78,10 @@ def test_a_wrong_path_is_one_line(here: Path, name: str, text: str, words: str) 
 
 
 def test_its_parameters_are_checked_like_ours(here: Path) -> None:
-    with pytest.raises(UserError, match=r"pde\.params\.diffusion=-1\.0: expected 1e-05 to 1"):
+    with pytest.raises(UserError, match=r"pde\.params\.diffusion=-1\.0: expected 1e-05 to 0.1"):
         build_pde("fisher:Fisher", {"diffusion": -1.0})
+    with pytest.raises(UserError, match=r"growth_low=4, growth_high=2: expected low <= high"):
+        build_pde("fisher:Fisher", {"growth_low": 4.0, "growth_high": 2.0})
 
 
 @pytest.mark.slow

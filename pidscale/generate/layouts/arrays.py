@@ -28,6 +28,9 @@ def open_npz(path: Path) -> Source:
         return sorted_out(path, "npz", {name: in_memory(name, file[name]) for name in file.files})
 
 
+_NUMPY = (torch.float16, torch.float32, torch.float64)  # floating point that numpy has too
+
+
 def open_torch(path: Path) -> Source:
     """Tensors of a dict, or one tensor. UserError for a file that needs code to be loaded."""
     with readable(path, "pt"):
@@ -42,9 +45,11 @@ def open_torch(path: Path) -> Source:
     for name, value in named.items():
         if isinstance(value, (bool, int, float)):
             arrays[str(name)] = in_memory(str(name), np.asarray(value))
-        elif isinstance(value, torch.Tensor) and not value.is_sparse and not value.is_complex():
-            plain = value.detach().float() if value.dtype == torch.bfloat16 else value.detach()
-            arrays[str(name)] = in_memory(str(name), plain.numpy())
+        elif isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_complex():
+            with readable(path, "pt"):
+                plain = value.detach().resolve_neg()
+                plain = plain.float() if plain.is_floating_point() and plain.dtype not in _NUMPY else plain
+                arrays[str(name)] = in_memory(str(name), plain.numpy())
     if not arrays:
         raise UserError(f"{path}: holds {type(loaded).__name__}, not tensors by name; save a dict of tensors")
     return sorted_out(path, "pt", arrays)

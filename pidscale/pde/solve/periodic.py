@@ -51,7 +51,7 @@ def carried(
 def vortices(
     initial: np.ndarray, viscosity: float, force: np.ndarray, times: np.ndarray, longest: float = 0.02
 ) -> np.ndarray:
-    """Vorticity of a forced flow on the unit square, float64 [T, Y, X] at `times` (the first is the initial one).
+    """Vorticity of a forced flow on the unit square, float64 [T, Y, X] at `times` (the first is that of the initial one).
 
     w_t + u . grad w = viscosity lap w + f, lap psi = -w, u = (psi_y, -psi_x). Runge-Kutta of order 4 after an exact factor
     for the viscous term, steps of at most `longest`; products lose their upper third of waves (the 2/3 rule), as the state.
@@ -69,8 +69,9 @@ def vortices(
         u_x, u_y, w_x, w_y = np.real(fields)
         return kept * (pushed - np.fft.fft2(u_x * w_x + u_y * w_y))
 
-    later = frames(kept * np.fft.fft2(initial), viscosity * square, rate, times, longest)
-    return np.stack([initial, *(np.real(np.fft.ifft2(w)) for w in later)])
+    start = kept * np.fft.fft2(initial)
+    later = frames(start, viscosity * square, rate, times, longest)
+    return np.stack([np.real(np.fft.ifft2(w)) for w in (start, *later)])
 
 
 def burgers(initial: np.ndarray, viscosity: float, times: np.ndarray, longest: float = 0.004) -> np.ndarray:

@@ -1,0 +1,108 @@
+"""What a user hands to a generator: numbers, arrays, parameters and a device, checked before anything is computed.
+
+Every mistake is one line that names the argument. Knows no files, no models and no ranks.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pidscale.config import UserError
+from pidscale.pde.base import Pde
+
+SLACK = 1e-6  # share of a range that a value may lie outside it: float32 numbers of its ends do
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """The value as a whole number. Raises UserError where it is none, or too small."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise UserError(f"{name}={value!r}: expected a whole number, {least} or more")
+    return number
+
+
+def real(name: str, values: Any) -> Tensor:
+    """An array or tensor of real numbers as float32, or float64 where it is that. Raises UserError."""
+    if not isinstance(values, Tensor):
+        try:
+            array = np.asarray(values)
+            if array.dtype.kind not in "fiub":
+                raise TypeError(f"dtype {array.dtype}")
+            # torch takes neither negative strides nor another byte order
+            values = torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{name}: not an array of real numbers ({error})") from None
+    if values.is_complex() or values.is_quantized or values.layout != torch.strided or values.is_meta:
+        raise UserError(
+            f"{name}: not an array of real numbers (dtype {values.dtype}, {values.layout}, {values.device})"
+        )
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def device_of(device: str | torch.device) -> torch.device:
+    """The device of this name. Raises UserError where there is none."""
+    try:
+        chosen = torch.device(device)
+        if chosen.type not in ("cpu", "cuda", "mps", "xpu"):
+            raise RuntimeError(f"no fields live on {chosen}")
+    except (RuntimeError, TypeError):
+        raise UserError(f"device={device!r}: expected something like 'cpu', 'cuda' or 'cuda:1'") from None
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "xpu": torch.xpu.is_available(),
+    }
+    if not there[chosen.type]:
+        raise UserError(f"device={str(device)!r}: this torch sees no such GPU; use device='cpu'")
+    return chosen
+
+
+def _column(pde: Pde, name: str, label: str, values: Any, count: int) -> Tensor:
+    """Values of one varying parameter, float64 [count], from one number or as many as there are samples."""
+    low, high = pde.varying[name]
+    found = torch.atleast_1d(real(label, values).detach().double().cpu())
+    slack = SLACK * max(abs(low), abs(high))
+    if found.shape not in ((1,), (count,)) or not bool(((low - slack <= found) & (found <= high + slack)).all()):
+        wrong = f"shape {list(found.shape)}" if found.shape not in ((1,), (count,)) else f"{_wrong(found, low, high):g}"
+        raise UserError(
+            f"{label}: {wrong}; expected a number or {count} of them, each from {low:g} to {high:g} as in training"
+        )
+    return found.clamp(low, high).expand(count)
+
+
+def _wrong(found: Tensor, low: float, high: float) -> float:
+    """The first value that is outside its range, or not a number."""
+    return float(found[~((low <= found) & (found <= high))][0])
+
+
+def chosen(pde: Pde, drawn_NP: Tensor, given: Mapping[str, Any] | None) -> Tensor:
+    """The drawn parameters [n, P], those that a user gives in their place. Raises UserError that names the parameter."""
+    if given is not None and not isinstance(given, Mapping):
+        raise UserError(f"params: a {type(given).__name__}, expected a dict of parameter name to numbers")
+    params = drawn_NP.clone()
+    for name, values in (given or {}).items():
+        if name not in pde.varying:
+            known = ", ".join(pde.varying) or "none"
+            raise UserError(f"params[{name!r}]: no parameter that varies from sample to sample; there are: {known}")
+        params[:, list(pde.varying).index(name)] = _column(pde, name, f"params[{name!r}]", values, len(params))
+    return params
+
+
+def beside(pde: Pde, fields: Mapping[str, Any], count: int) -> Tensor:
+    """The parameters [n, P] that stand beside the channels. Raises UserError that names a missing one."""
+    columns = []
+    for name in pde.varying:
+        if name not in fields:
+            raise UserError(f"fields: {name!r} is missing: each sample has its own {', '.join(pde.varying)}")
+        columns.append(_column(pde, name, f"fields[{name!r}]", fields[name], count))
+    return torch.stack(columns, dim=1) if columns else torch.zeros(count, 0)
