@@ -1,6 +1,8 @@
 """Files that cannot be converted: one line names the file and says what to do; nothing is written, no pickle is loaded."""
 
 import pickle
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 
 from tests.generate import foreign
 from tests.generate.foreign import has, npz, refused
+from tests.scripts import ROOT
 
 
 def test_missing_empty_and_foreign_files(tmp_path):
@@ -95,3 +98,24 @@ def test_groups_of_different_shapes(tmp_path):
         del file["0002/data"]
         file["0002/data"] = frames[2, :4].transpose(0, 2, 3, 1)
     has(refused(path, "reaction_diffusion"), "group 0002 has data [4, 8, 8, 2]", "group 0000 [5, 8, 8, 2]")
+
+
+@pytest.mark.parametrize("odd", ["float8", "meta", "negated"])
+def test_tensors_that_numpy_does_not_know_are_one_line_or_read(tmp_path, odd):
+    plain = torch.rand(4, 9, 9)
+    other = {
+        "float8": lambda: plain.to(torch.float8_e4m3fn),
+        "meta": lambda: plain.to("meta"),
+        "negated": lambda: torch.complex(plain, plain).conj().imag,
+    }[odd]()
+    torch.save({"a": plain, "u": other}, tmp_path / "a.pt")
+    assert "a.pt" in refused(tmp_path / "a.pt")
+
+
+def test_a_header_that_asks_for_all_memory_is_one_line(tmp_path):
+    script = [sys.executable, str(ROOT / "launch" / "convert.py"), f"out={tmp_path / 'set'}", "pde=darcy"]
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in ("a", "u"):
+            file.create_dataset(name, (2, 10**6, 10**6), "f4", chunks=(1, 1000, 1000))
+    found = subprocess.run([*script, f"source={tmp_path / 'a.h5'}"], capture_output=True, text=True, timeout=120)
+    assert found.returncode == 2 and found.stderr.startswith("error: ") and found.stderr.count("\n") == 1, found.stderr
