@@ -5,9 +5,12 @@ Knows no models and no ranks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from pidscale.config import DataSettings, PdeSettings, UserError
 from pidscale.diffusion.normaliser import Normaliser
@@ -56,4 +59,19 @@ def open_problem(pde_settings: PdeSettings, data: DataSettings) -> Problem:
 def read_samples(shards: ShardSet, problem: Problem, most: int) -> Samples:
     """The first samples of a split, at most so many, in physical units."""
     ids = range(min(most, len(shards)))
-    return Samples(torch.from_numpy(shards.read(ids)), torch.from_numpy(shards.params(ids, problem.pde.varying)))
+    return Samples(torch.from_numpy(shards.read(ids)), read_params(shards, problem, ids))
+
+
+def read_params(shards: ShardSet, problem: Problem, ids: Sequence[int] | np.ndarray) -> Tensor:
+    """The varying parameters of samples, float64 [B, P]. Raises UserError for a missing one, or one outside its range."""
+    params = shards.params(ids, problem.pde.varying)
+    for column, (name, (low, high)) in zip(params.T, problem.pde.varying.items(), strict=True):
+        slack = 1e-6 * max(abs(low), abs(high))
+        outside = (column < low - slack) | (column > high + slack)
+        if outside.any():
+            first = int(np.argmax(outside))
+            raise UserError(
+                f"{shards.root}: sample {ids[first]} has {name}={column[first]:g}, the settings say {low:g} to {high:g}; "
+                "change pde.params, or make the set again"
+            )
+    return torch.from_numpy(params)

@@ -28,7 +28,7 @@ from pidscale.engine.plan import model_description
 from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import MicroPlan, learning_rate, micro_plan
 from pidscale.engine.zero import Zero, ZeroSettings
-from pidscale.generate.problem import Problem, open_problem, read_samples
+from pidscale.generate.problem import Problem, open_problem, read_params, read_samples
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser, conditioned
@@ -122,7 +122,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     for step in range(first, t.steps):
         with timer.part("data"):
             x = problem.normaliser.encode(feed.batch(step).to(mesh.device))
-            params = torch.from_numpy(shards.params(feed.ids(step), problem.pde.varying))
+            params = read_params(shards, problem, feed.ids(step))
             told = condition(problem.pde, params).to(mesh.device)
         loss = teacher.gradients(step, x, told, timer)
         with timer.part("optimiser"):

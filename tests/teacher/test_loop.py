@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pidscale.config import UserError
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.engine.reporting import Reporter
 from pidscale.engine.schedule import micro_plan
-from pidscale.generate.problem import open_problem
+from pidscale.generate.problem import open_problem, read_params
 from pidscale.parallel.mesh import Mesh
 from pidscale.records.read import ShardSet
 from pidscale.student.load import load_student
@@ -81,3 +82,14 @@ def test_damaged_checkpoints_and_wild_steps(small_shards, tmp_path):
     assert said["wild"] and all("skipped: its gradient is not finite" in line for line in said["wild"])
     assert len(said["wild"]) == 3 and "teacher step 1 " in said["wild"][0]
     assert load_student(tmp_path / "wild" / "teacher").card["kind"] == "teacher"
+
+
+def test_a_parameter_outside_its_range_is_named_with_its_sample(heat_shards, tmp_path):
+    settings = small.settings(heat_shards, tmp_path)
+    problem, shards = open_problem(settings.pde, settings.data), ShardSet(heat_shards, "train")
+    assert read_params(shards, problem, [3, 4]).shape == (2, 1)
+    shards.meta(4)["params"]["diffusivity"] = 3.0
+    with pytest.raises(
+        UserError, match=r"sample 4 has diffusivity=3, the settings say 0\.0005 to 0\.005; change pde\.params"
+    ):
+        read_params(shards, problem, [3, 4])
