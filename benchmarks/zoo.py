@@ -33,7 +33,7 @@ WAVES = ["model=fno_tiny", "model.change.padding=0.0", "model.change.width=16", 
 LONGER = ["distill.steps=700", "distill.ring=32", "distill.reuse=22"]
 OWN: dict[str, list[str]] = {  # what an equation needs beside that
     "advection_diffusion": [*WAVES, "pde.params.frames=5", "pde.params.speed=0.25", "pde.params.duration=0.5"],
-    "burgers": ["pde.points=32", "pde.params.viscosity=0.02", "distill.huber=0"],
+    "burgers": ["pde.points=32", "pde.params.viscosity=0.02", "distill.huber=0", *LONGER],
     "heat": [*WAVES, "pde.params.frames=5"],
     "helmholtz": ["distill.huber=0", *LONGER],
     "navier_stokes": [*WAVES, "pde.params.frames=6"],
@@ -45,6 +45,7 @@ OWN: dict[str, list[str]] = {  # what an equation needs beside that
 # of the residual in l2, in the dual norm, and of the boundary; each is relative to the teacher's own
 WEIGHTS: dict[str, tuple[float, float, float]] = dict.fromkeys(PDES, (0.002, 0.02, 0.002)) | {
     "advection_diffusion": (0.1, 0.3, 0.0),
+    "burgers": (0.0005, 0.005, 0.0),
     "darcy": (0.0008, 0.0144, 0.001),
     "heat": (0.003, 0.01, 0.0),
     "navier_stokes": (0.01, 0.05, 0.0),
