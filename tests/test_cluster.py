@@ -195,7 +195,7 @@ CASES = {
     "odd number of points": (
         "train_teacher",
         ["model.change.multipliers=[1,2,2,2,2,2]"],
-        ["pde.points=16", "multiple of 32"],
+        ["16 x 16 points", "multiples of 32"],
     ),
     "DeepSpeed's own stage": (
         "train_teacher",
