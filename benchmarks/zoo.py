@@ -44,7 +44,7 @@ OWN: dict[str, list[str]] = {  # what an equation needs beside that
 }
 # of the residual in l2, in the dual norm, and of the boundary; each is relative to the teacher's own
 WEIGHTS: dict[str, tuple[float, float, float]] = dict.fromkeys(PDES, (0.002, 0.02, 0.002)) | {
-    "advection_diffusion": (0.1, 0.3, 0.0),
+    "advection_diffusion": (0.02, 0.05, 0.0),
     "burgers": (0.0005, 0.005, 0.0),
     "darcy": (0.0008, 0.0144, 0.001),
     "heat": (0.003, 0.01, 0.0),
