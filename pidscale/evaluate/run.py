@@ -52,10 +52,8 @@ def reference(settings: Settings, problem: Problem) -> Reference:
             f"evaluate.samples={n} needs {2 * n} held-out truths (two halves for the floor), {settings.data.path} has "
             f"{len(test)}; lower evaluate.samples, or make the set with data.test={2 * n}"
         )
-    pool, training = (
-        read_samples(test, problem, 2 * n),
-        read_samples(ShardSet(settings.data.path, "train", settings.data.verify), problem, 4096),
-    )
+    pool = read_samples(test, problem, 2 * n)
+    training = read_samples(ShardSet(settings.data.path, "train", settings.data.verify), problem, 4096)
     encode, truth = problem.normaliser.encode, pool.first(n)
     return Reference(
         problem,

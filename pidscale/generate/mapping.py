@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -143,79 +143,94 @@ def map_channels(pde: Pde, source: Source, asked: Asked) -> Reading:
             raise UserError(
                 f"axes.{name}: {source.path} has no such array; it has {', '.join(source.arrays) or 'no fields'}"
             )
-    picks = tuple(_pick(pde.name, slot, i, slots, target, source, asked) for i, slot in enumerate(slots))
+    search = _Search(pde.name, slots, target, source, asked)
+    picks = tuple(map(search.pick, slots))
     used = [(pick.array.name, pick.component) for pick in picks]
     for use in used:
         if used.count(use) > 1:
             sharing = " and ".join(p.slot for p, u in zip(picks, used, strict=True) if u == use)
-            has = ", ".join(f"{a.name} {list(a.shape)}" for a in source.arrays.values())
             raise UserError(
                 f"{source.path}: array '{use[0]}' would be {sharing}, one of which is missing; of real arrays of numbers it "
-                f"has {has}: set channels.NAME=ARRAY"
+                f"has {search.has}: set channels.NAME=ARRAY"
             )
     _check_shapes(source, target, picks)
     return Reading(source, target, picks, picks[0].length("N"), _times(source, target, picks[0], asked))
 
 
-def _pick(
-    equation: str, slot: str, number: int, slots: tuple[str, ...], target: str, source: Source, asked: Asked
-) -> Pick:
-    array, component = _array(equation, slot, number, slots, target, source, asked)
-    axes = asked.axes.get(array.name) or array.axes or _guessed(array.shape, target, len(slots))
-    if len(axes) != len(array.shape) or not set("N" + target) <= set(axes):
-        wanted = ", ".join("N" + target)
-        raise UserError(
-            f"{source.path}: array '{array.name}' for {slot} is {list(array.shape)}, expected [{wanted}]"
-            + (": frames of at least 4 times, two ends alone cannot carry the equation" if "T" in target else "")
-            + f"; set axes.{array.name} to the letters of its dims (N T S Y X), or channels.{slot}=ARRAY"
-        )
-    pick = Pick(slot, array, axes, component, asked.scale.get(slot, 1.0))
-    if "S" in axes and component is None:
-        several = pick.length("S") == len(slots)
-        if not several and pick.length("S") != 1:
-            raise UserError(
-                f"{source.path}: array '{array.name}' has {pick.length('S')} components, {equation} takes {len(slots)}; "
-                f"set channels.{slot}={array.name}:NUMBER"
-            )
-        pick = Pick(slot, array, axes, number if several else 0, pick.scale)
-    if "S" not in axes and component is not None:
-        raise UserError(f"channels.{slot}={array.name}:{component}: the array has no axis S; set axes.{array.name}")
-    if component is not None and component >= pick.length("S"):
-        raise UserError(
-            f"channels.{slot}={array.name}:{component}: the array has {pick.length('S')} components, from 0"
-        )
-    if "T" in axes and "T" not in target and pick.length("T") != 1:
-        raise UserError(
-            f"{source.path}: array '{array.name}' has {pick.length('T')} times, {equation} is steady; "
-            "it takes one: save that one"
-        )
-    return pick
+@dataclass(frozen=True)
+class _Search:
+    """Looks through a file for the slots of an equation."""
 
+    equation: str
+    slots: tuple[str, ...]
+    target: str
+    source: Source
+    asked: Asked
 
-def _array(
-    equation: str, slot: str, number: int, slots: tuple[str, ...], target: str, source: Source, asked: Asked
-) -> tuple[Array, int | None]:
-    """The array of a slot: named in the arguments, of our name, of a known alias, or one that holds all slots."""
-    has = ", ".join(f"{a.name} {list(a.shape)}" for a in source.arrays.values()) or "no fields"
-    if slot in asked.channels:
-        name, _, component = asked.channels[slot].partition(":")
-        if name not in source.arrays or not (component.isdigit() or not component):
+    @property
+    def has(self) -> str:
+        """The arrays of the file, for messages."""
+        return ", ".join(f"{a.name} {list(a.shape)}" for a in self.source.arrays.values()) or "no fields"
+
+    def pick(self, slot: str) -> Pick:
+        """The array of a slot with its axes, component and factor."""
+        (array, component), path = self.array(slot), self.source.path
+        axes = self.asked.axes.get(array.name) or array.axes or _guessed(array.shape, self.target, len(self.slots))
+        if len(axes) != len(array.shape) or not set("N" + self.target) <= set(axes):
+            wanted = ", ".join("N" + self.target)
             raise UserError(
-                f"channels.{slot}={asked.channels[slot]}: expected ARRAY or ARRAY:NUMBER; {source.path} has {has}"
+                f"{path}: array '{array.name}' for {slot} is {list(array.shape)}, expected [{wanted}]"
+                + (": frames of at least 4 times, two ends alone cannot carry the equation" if "T" in self.target else "")
+                + f"; set axes.{array.name} to the letters of its dims (N T S Y X), or channels.{slot}=ARRAY"
             )
-        return source.arrays[name], int(component) if component else None
-    if slot in source.arrays:
-        return source.arrays[slot], None
-    fits = {name: a for name, a in source.arrays.items() if len(a.shape) > len(target)}
-    aliases = ALIASES.get(equation, {}).get(slot, ())
-    known = [name for name in source.arrays if name.rsplit("/", 1)[-1] in aliases]
-    known = [name for name in known if name in fits] or known
-    if not known and len(source.arrays) == 1 and len(fits) == 1:
-        known = list(fits)
-    if len(known) != 1:
-        found = f"{' and '.join(known)} could be {slot}" if known else f"no array is known as {slot}"
-        raise UserError(f"{source.path}: {found}; it has {has}: set channels.{slot}=ARRAY")
-    return source.arrays[known[0]], None
+        pick = Pick(slot, array, axes, component, self.asked.scale.get(slot, 1.0))
+        if "S" not in axes and component is not None:
+            raise UserError(f"channels.{slot}={array.name}:{component}: the array has no axis S; set axes.{array.name}")
+        if component is not None and component >= pick.length("S"):
+            raise UserError(
+                f"channels.{slot}={array.name}:{component}: the array has {pick.length('S')} components, from 0"
+            )
+        if "T" in axes and "T" not in self.target and pick.length("T") != 1:
+            raise UserError(
+                f"{path}: array '{array.name}' has {pick.length('T')} times, {self.equation} is steady; "
+                "it takes one: save that one"
+            )
+        return replace(pick, component=self._component(pick)) if "S" in axes and component is None else pick
+
+    def _component(self, pick: Pick) -> int:
+        """Which component of an array that has several, where the arguments do not say."""
+        if pick.length("S") == len(self.slots):
+            return self.slots.index(pick.slot)
+        if pick.length("S") != 1:
+            raise UserError(
+                f"{self.source.path}: array '{pick.array.name}' has {pick.length('S')} components, {self.equation} takes "
+                f"{len(self.slots)}; set channels.{pick.slot}={pick.array.name}:NUMBER"
+            )
+        return 0
+
+    def array(self, slot: str) -> tuple[Array, int | None]:
+        """The array of a slot: named in the arguments, of our name, of a known alias, or one that holds all slots."""
+        source = self.source
+        if slot in self.asked.channels:
+            name, _, component = self.asked.channels[slot].partition(":")
+            if name not in source.arrays or not (component.isdigit() or not component):
+                raise UserError(
+                    f"channels.{slot}={self.asked.channels[slot]}: expected ARRAY or ARRAY:NUMBER; {source.path} has "
+                    f"{self.has}"
+                )
+            return source.arrays[name], int(component) if component else None
+        if slot in source.arrays:
+            return source.arrays[slot], None
+        fits = {name: a for name, a in source.arrays.items() if len(a.shape) > len(self.target)}
+        aliases = ALIASES.get(self.equation, {}).get(slot, ())
+        known = [name for name in source.arrays if name.rsplit("/", 1)[-1] in aliases]
+        known = [name for name in known if name in fits] or known
+        if not known and len(source.arrays) == 1 and len(fits) == 1:
+            known = list(fits)
+        if len(known) != 1:
+            found = f"{' and '.join(known)} could be {slot}" if known else f"no array is known as {slot}"
+            raise UserError(f"{source.path}: {found}; it has {self.has}: set channels.{slot}=ARRAY")
+        return source.arrays[known[0]], None
 
 
 def _guessed(shape: tuple[int, ...], target: str, slots: int) -> str:

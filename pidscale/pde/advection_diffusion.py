@@ -17,28 +17,17 @@ operators, so there is no boundary term. Knows no files, no models and no ranks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from pidscale.pde.base import check_params, check_ranges, check_span
-from pidscale.pde.evolution import FRAMES, RANGES
-from pidscale.pde.propagated import Propagated
+from pidscale.pde.propagated import Propagated, PropagatedParams
 
 
 @dataclass(frozen=True)
-class AdvectionDiffusionParams:
-    """speed: the largest |b_x| and |b_y|, 0 to 100. diffusivity_low, diffusivity_high: kappa of a sample, 1e-6 to 10.
-
-    duration, frames: of the data. alpha, tau: the law of the initial state.
-    """
+class AdvectionDiffusionParams(PropagatedParams):
+    """speed: the largest |b_x| and |b_y|, 0 to 100. The diffusivity is kappa of a sample."""
 
     speed: float = 1.0
-    diffusivity_low: float = 5e-4
-    diffusivity_high: float = 5e-3
-    duration: float = 1.0
-    frames: int = 11
-    alpha: float = 4.0
-    tau: float = 6.0
 
 
 @dataclass(frozen=True)
@@ -50,18 +39,14 @@ class AdvectionDiffusion(Propagated):
     @classmethod
     def from_params(cls, given: Mapping[str, Any]) -> AdvectionDiffusion:
         """Build from plain values. Raises UserError for an unknown parameter, a wrong type or a wrong range."""
-        values = check_params("advection_diffusion", asdict(AdvectionDiffusionParams()), given)
-        ends = dict.fromkeys(("diffusivity_low", "diffusivity_high"), (1e-6, 10.0))
-        check_ranges(values, RANGES | FRAMES | ends | {"speed": (0.0, 100.0)})
-        check_span(values, "diffusivity")
-        p = AdvectionDiffusionParams(**values)
-        wind = tuple((name, -p.speed, p.speed) for name in ("velocity_x", "velocity_y"))
-        ranges = (*wind, ("diffusivity", p.diffusivity_low, p.diffusivity_high))
-        return cls("advection_diffusion", ("concentration",), p.frames, p.duration, p.alpha, p.tau, ranges, p)
+        p = AdvectionDiffusionParams.checked("advection_diffusion", given, {"speed": (0.0, 100.0)})
+        return cls("advection_diffusion", ("concentration",), p.frames, p.duration, p)
 
-    def params_dict(self) -> dict[str, Any]:
-        """The parameters as plain JSON values."""
-        return asdict(self.params)
+    @property
+    def varying(self) -> Mapping[str, tuple[float, float]]:
+        """Wind and diffusivity of each sample."""
+        wind = (-self.params.speed, self.params.speed)
+        return {"velocity_x": wind, "velocity_y": wind, "diffusivity": self.params.diffusivity}
 
     def velocity_and_diffusivity(self, params: Any) -> tuple[Any, Any, Any]:
         """(b_y, b_x, kappa)."""

@@ -16,24 +16,15 @@ so there is no boundary term. Knows no files, no models and no ranks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from pidscale.pde.base import check_params, check_ranges, check_span
-from pidscale.pde.evolution import FRAMES, RANGES
-from pidscale.pde.propagated import Propagated
+from pidscale.pde.propagated import Propagated, PropagatedParams
 
 
 @dataclass(frozen=True)
-class HeatParams:
-    """diffusivity_low, diffusivity_high: alpha, 1e-6 to 10. duration, frames: of the data. alpha, tau: the initial law."""
-
-    diffusivity_low: float = 5e-4
-    diffusivity_high: float = 5e-3
-    duration: float = 1.0
-    frames: int = 11
-    alpha: float = 4.0
-    tau: float = 6.0
+class HeatParams(PropagatedParams):
+    """The diffusivity is alpha of a sample; alpha and tau here are those of the law of the initial state."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +36,13 @@ class Heat(Propagated):
     @classmethod
     def from_params(cls, given: Mapping[str, Any]) -> Heat:
         """Build from plain values. Raises UserError for an unknown parameter, a wrong type or a wrong range."""
-        values = check_params("heat", asdict(HeatParams()), given)
-        ends = dict.fromkeys(("diffusivity_low", "diffusivity_high"), (1e-6, 10.0))
-        check_ranges(values, RANGES | FRAMES | ends)
-        check_span(values, "diffusivity")
-        p = HeatParams(**values)
-        ranges = (("diffusivity", p.diffusivity_low, p.diffusivity_high),)
-        return cls("heat", ("temperature",), p.frames, p.duration, p.alpha, p.tau, ranges, p)
+        p = HeatParams.checked("heat", given)
+        return cls("heat", ("temperature",), p.frames, p.duration, p)
 
-    def params_dict(self) -> dict[str, Any]:
-        """The parameters as plain JSON values."""
-        return asdict(self.params)
+    @property
+    def varying(self) -> Mapping[str, tuple[float, float]]:
+        """The diffusivity of each sample."""
+        return {"diffusivity": self.params.diffusivity}
 
     def velocity_and_diffusivity(self, params: Any) -> tuple[Any, Any, Any]:
         """(0, 0, alpha)."""

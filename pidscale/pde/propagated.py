@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,22 +18,47 @@ from torch import Tensor
 
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import wave_numbers
-from pidscale.pde.evolution import PeriodicEvolution
+from pidscale.pde.base import check_params, check_ranges, check_span
+from pidscale.pde.evolution import FRAMES, RANGES, PeriodicEvolution
 from pidscale.pde.random_fields import periodic_field
+
+_DIFFUSIVITY = dict.fromkeys(("diffusivity_low", "diffusivity_high"), (1e-6, 10.0))
+
+
+@dataclass(frozen=True)
+class PropagatedParams:
+    """diffusivity_low, diffusivity_high: of a sample, 1e-6 to 10. duration, frames: of the data. alpha, tau: initial law."""
+
+    diffusivity_low: float = 5e-4
+    diffusivity_high: float = 5e-3
+    duration: float = 1.0
+    frames: int = 11
+    alpha: float = 4.0
+    tau: float = 6.0
+
+    @classmethod
+    def checked(cls, name: str, given: Mapping[str, Any], own: Mapping[str, tuple[float, float]] | None = None) -> Self:
+        """Build from plain values. own: ranges of what a subclass adds. Raises UserError that names the parameter."""
+        values = check_params(name, asdict(cls()), given)
+        check_ranges(values, RANGES | FRAMES | _DIFFUSIVITY | dict(own or {}))
+        check_span(values, "diffusivity")
+        return cls(**values)
+
+    @property
+    def diffusivity(self) -> tuple[float, float]:
+        """The range of a sample's diffusivity."""
+        return self.diffusivity_low, self.diffusivity_high
 
 
 @dataclass(frozen=True)
 class Propagated(PeriodicEvolution):
-    """One species; alpha, tau: the law of its initial state, root mean square 1; ranges: of what varies by sample."""
+    """One species; its initial state has root mean square 1."""
 
-    alpha: float
-    tau: float
-    ranges: tuple[tuple[str, float, float], ...]
+    params: PropagatedParams = PropagatedParams()
 
-    @property
-    def varying(self) -> Mapping[str, tuple[float, float]]:
-        """Of each sample: its velocity where it is carried, its diffusivity."""
-        return {name: (low, high) for name, low, high in self.ranges}
+    def params_dict(self) -> dict[str, Any]:
+        """The parameters as plain JSON values."""
+        return asdict(self.params)
 
     @abstractmethod
     def velocity_and_diffusivity(self, params: Any) -> tuple[Any, Any, Any]:
@@ -41,7 +66,8 @@ class Propagated(PeriodicEvolution):
 
     def initial(self, seed: int, counter: int, grid: Grid) -> np.ndarray:
         """A smooth field, [1, Y, X]."""
-        return periodic_field(seed, f"{self.name}/initial", counter, grid.shape, self.alpha, self.tau)[None]
+        p = self.params
+        return periodic_field(seed, f"{self.name}/initial", counter, grid.shape, p.alpha, p.tau)[None]
 
     def integrate(self, initial: np.ndarray, grid: Grid, params: Sequence[float] = ()) -> np.ndarray:
         """Every wave at its own rate, [F, 1, Y, X]."""

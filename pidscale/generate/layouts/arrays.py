@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pidscale.config import UserError
-from pidscale.generate.layouts.source import Array, Source, in_memory, pickled, readable, sorted_out
+from pidscale.generate.layouts.source import Array, Source, in_memory, readable, sorted_out
 
 WHOLE = "data"  # the name of an array in a file that gives it none
 
@@ -53,8 +53,3 @@ def open_torch(path: Path) -> Source:
     if not arrays:
         raise UserError(f"{path}: holds {type(loaded).__name__}, not tensors by name; save a dict of tensors")
     return sorted_out(path, "pt", arrays)
-
-
-def refuse_pickle(path: Path) -> Source:
-    """Never opens it."""
-    raise pickled(path)
