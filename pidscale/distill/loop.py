@@ -191,7 +191,8 @@ def _picture(arms: list[Arm], rollout: Rollout, board: Board, settings: Settings
     if not arms[0].mesh.first:
         return
     endpoints = rollout.endpoints(torch.arange(rollout.chunk) + 2**60)
-    eps, params, decode = rollout.eps(endpoints.counters[:4]), endpoints.params_BP[:4], rollout.teacher.normaliser.decode
+    eps, params = rollout.eps(endpoints.counters[:4]), endpoints.params_BP[:4]
+    decode = rollout.teacher.normaliser.decode
     sets = {
         "truth": read_samples(ShardSet(settings.data.path, "test"), problem, 4),
         "teacher": Samples(decode(endpoints.fields_BCYX[:4]), params),

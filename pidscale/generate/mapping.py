@@ -177,11 +177,10 @@ class _Search:
         (array, component), path = self.array(slot), self.source.path
         axes = self.asked.axes.get(array.name) or array.axes or _guessed(array.shape, self.target, len(self.slots))
         if len(axes) != len(array.shape) or not set("N" + self.target) <= set(axes):
-            wanted = ", ".join("N" + self.target)
+            frames = ": frames of at least 4 times, two ends alone cannot carry the equation" * ("T" in self.target)
             raise UserError(
-                f"{path}: array '{array.name}' for {slot} is {list(array.shape)}, expected [{wanted}]"
-                + (": frames of at least 4 times, two ends alone cannot carry the equation" if "T" in self.target else "")
-                + f"; set axes.{array.name} to the letters of its dims (N T S Y X), or channels.{slot}=ARRAY"
+                f"{path}: array '{array.name}' for {slot} is {list(array.shape)}, expected [{', '.join('N' + self.target)}]"
+                f"{frames}; set axes.{array.name} to the letters of its dims (N T S Y X), or channels.{slot}=ARRAY"
             )
         pick = Pick(slot, array, axes, component, self.asked.scale.get(slot, 1.0))
         if "S" not in axes and component is not None:
