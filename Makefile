@@ -34,5 +34,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@for d in $(VENV)/lib/python3*/site-packages/*.dist-info; do [ ! -d "$$d" ] || [ -f "$$d/RECORD" ] || rm -r "$$d"; done
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,remote,dev]'
 	@touch $@

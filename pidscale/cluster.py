@@ -29,6 +29,7 @@ from pidscale.generate.problem import open_problem
 from pidscale.meter import ProgressLine
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.constraints import check_constraints
+from pidscale.records.store import is_address
 from pidscale.teacher import loop as teacher_loop
 
 
@@ -248,10 +249,15 @@ def _complete(phase: str, settings: Settings, folder: Path, inputs: dict[str, st
 
 def absolute(settings: Settings) -> Settings:
     """The settings with absolute paths: workers have working directories of their own."""
-    d = settings.distill
+    d, data = settings.distill, settings.data
     return replace(
         settings,
-        data=replace(settings.data, path=str(Path(settings.data.path).absolute())),
-        run=replace(settings.run, folder=str(Path(settings.run.folder).absolute())),
-        distill=replace(d, teacher=str(Path(d.teacher).absolute()) if d.teacher else None),
+        data=replace(data, path=_absolute(data.path), cache=_absolute(data.cache) if data.cache else None),
+        run=replace(settings.run, folder=_absolute(settings.run.folder)),
+        distill=replace(d, teacher=_absolute(d.teacher) if d.teacher else None),
     )
+
+
+def _absolute(path: str) -> str:
+    """A path from the root; an address of a remote store as it is."""
+    return path if is_address(path) else str(Path(path).absolute())

@@ -33,7 +33,12 @@ class PdeSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """The shard set: where it is, how it is read; train, test, samples_per_shard and seed are what make_shards makes."""
+    """The shard set: where it is, how it is read; train, test, samples_per_shard and seed are what make_shards makes.
+
+    path: a folder, or an address such as s3://bucket/set. verify: check every row block that is read. prefetch: batches read
+    ahead, by `threads` threads (0: within the step). on_bad_sample: refuse, or skip. Of a remote set, cache: a folder for its
+    shards, of cache_gib GiB at most; patience: seconds for which the store may be away.
+    """
 
     path: str = "shards/darcy32"
     train: int = 6144
@@ -42,6 +47,11 @@ class DataSettings:
     seed: int = 0
     verify: bool = True
     prefetch: int = 2
+    threads: int = 1
+    on_bad_sample: str = "refuse"
+    cache: str | None = None
+    cache_gib: float = 100.0
+    patience: float = 300.0
 
 
 @dataclass(frozen=True)
@@ -225,6 +235,10 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
         for key in keys:
             if not 0 < getattr(getattr(s, section), key) < math.inf:
                 raise UserError(f"{section}.{key}={getattr(getattr(s, section), key)}: expected more than 0, finite")
+    if s.data.on_bad_sample not in ("refuse", "skip"):
+        raise UserError(f"data.on_bad_sample={s.data.on_bad_sample!r}: expected refuse or skip")
+    if s.data.threads < 0 or not 0 <= s.data.patience < math.inf:
+        raise UserError(f"data.threads={s.data.threads}, data.patience={s.data.patience}: expected 0 or more, finite")
     if s.pde.points is not None and not 4 <= s.pde.points <= 2**14:
         raise UserError(f"pde.points={s.pde.points}: expected 4 to {2**14}")
     for section in PHASES:
@@ -276,7 +290,7 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
 
 _LOOP = ["steps", "micro_batch", "lr", "ema", "log_every", "checkpoint_every", "keep"]
 _POSITIVE = {
-    "data": ["train", "test", "samples_per_shard", "prefetch"],
+    "data": ["train", "test", "samples_per_shard", "prefetch", "cache_gib"],
     "teacher": [*_LOOP, "evaluate_every", "evaluate_samples", "evaluate_steps"],
     "distill": [*_LOOP, "solver_steps", "ring", "reuse", "chunk", "scale_samples", "scale_steps"],
     "evaluate": ["samples", "batch"],

@@ -24,14 +24,14 @@ from pidscale.engine.consolidate import card, publish
 from pidscale.engine.pictures import picture_row
 from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import learning_rate, micro_plan
-from pidscale.generate.problem import Problem, open_problem, read_samples
+from pidscale.generate.problem import Problem, open_problem
+from pidscale.generate.skip import settled
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.metrics import residual_rms
 from pidscale.models.precondition import conditioned
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import Samples, condition, residual_squares
 from pidscale.pde.constraints import check_constraints
-from pidscale.records.read import ShardSet
 from pidscale.student.load import Generator, check_fits, load_student
 
 TWIN = "student-lambda0"
@@ -64,7 +64,7 @@ def measure_scales(settings: Settings, problem: Problem, ring: Ring, rollout: Ro
     fields = rollout.teacher.normaliser.decode(torch.cat([part.fields_BCYX for part in parts]))
     squares = residual_squares(problem.pde, problem.grid, fields, torch.cat([part.params_BP for part in parts]))
     sums = mesh.sum(torch.stack([squares[k].double().sum() for k in TERMS])) / (rows * d.global_batch)
-    truth = read_samples(ShardSet(settings.data.path, "train"), problem, 64)
+    truth = problem.samples("train", 64)
     trivial = residual_rms(problem.pde, problem.grid, problem.pde.trivial(truth.fields), truth.params)
     return frozen_scales(
         dict(zip(TERMS, sums.tolist(), strict=True)), problem.manifest.truth_residual["train"], trivial
@@ -76,7 +76,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
 
     Returns the last training means by arm. Raises Stopped after a checkpoint when a stop was asked for.
     """
-    problem, d = open_problem(settings.pde, settings.data), settings.distill
+    problem, d = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say), settings.distill
     teacher = open_teacher(settings, folder, problem, mesh.device)
     check_constraints(problem.pde, d.constraints)
     root, stage = folder / "checkpoints" / "distill", settings.cluster.zero_stage
@@ -194,7 +194,7 @@ def _picture(arms: list[Arm], rollout: Rollout, board: Board, settings: Settings
     eps, params = rollout.eps(endpoints.counters[:4]), endpoints.params_BP[:4]
     decode = rollout.teacher.normaliser.decode
     sets = {
-        "truth": read_samples(ShardSet(settings.data.path, "test"), problem, 4),
+        "truth": problem.samples("test", 4),
         "teacher": Samples(decode(endpoints.fields_BCYX[:4]), params),
     }
     told = condition(problem.pde, params).to(eps.device)

@@ -19,10 +19,11 @@ from pidscale.engine.phases import run_folder, versions
 from pidscale.evaluate import methods
 from pidscale.evaluate.methods import Made
 from pidscale.evaluate.report import write_report
-from pidscale.generate.problem import Problem, open_problem, read_samples
+from pidscale.generate.problem import Problem, open_problem
+from pidscale.generate.skip import settled
+from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import Samples, shown_channels, solution_mask
 from pidscale.records.layout import write_atomic
-from pidscale.records.read import ShardSet
 from pidscale.student import artifact
 from pidscale.student.load import Generator, check_fits, load_student
 
@@ -45,15 +46,13 @@ class Reference:
 
 def reference(settings: Settings, problem: Problem) -> Reference:
     """Read the held-out truths and measure the floors. Raises UserError where the test split is too small."""
-    test = ShardSet(settings.data.path, "test", settings.data.verify)
     n = settings.evaluate.samples
-    if len(test) < 2 * n:
+    pool, training = problem.samples("test", 2 * n), problem.samples("train", 4096)
+    if len(pool.fields) < 2 * n:
         raise UserError(
             f"evaluate.samples={n} needs {2 * n} held-out truths (two halves for the floor), {settings.data.path} has "
-            f"{len(test)}; lower evaluate.samples, or make the set with data.test={2 * n}"
+            f"{len(pool.fields)}; lower evaluate.samples, or make the set with data.test={2 * n}"
         )
-    pool = read_samples(test, problem, 2 * n)
-    training = read_samples(ShardSet(settings.data.path, "train", settings.data.verify), problem, 4096)
     encode, truth = problem.normaliser.encode, pool.first(n)
     return Reference(
         problem,
@@ -98,7 +97,7 @@ def row(made: Made, against: Reference, solved: Tensor) -> dict[str, Any]:
 def evaluate(settings: Settings, progress: Progress = lambda done, total, note: None) -> dict[str, Any]:
     """Measure every method that the run's folder holds; returns what report/metrics.json holds (`rows`, `meta`)."""
     folder = run_folder(settings)
-    problem = open_problem(settings.pde, settings.data)
+    problem = settled(open_problem(settings.pde, settings.data), folder, Mesh(), print)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = load_student(folder / "teacher", device)
     students = {

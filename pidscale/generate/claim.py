@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pidscale.config import UserError
-from pidscale.records.layout import canonical, load_manifest, read_json, write_atomic
+from pidscale.records.check import load_manifest
+from pidscale.records.layout import canonical, read_json, write_atomic
 from pidscale.records.lock import held
 
 

@@ -29,7 +29,8 @@ from pidscale.generate.scan import Scan, scan
 from pidscale.ops.grid import Grid
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde
-from pidscale.records.layout import VERSION, Manifest, canonical, check_against, file_sha256, load_manifest, sample_key
+from pidscale.records.check import check_set, check_wanted, load_manifest
+from pidscale.records.layout import VERSION, Manifest, canonical, file_sha256, sample_key
 from pidscale.records.write import Sample, publish_manifest
 
 Progress = Callable[[str, int, int], None]  # what is done, how many samples of it, of how many
@@ -212,7 +213,8 @@ def _written(
     check_request(root, request, "out")
     if (root / "manifest.json").exists():
         manifest = load_manifest(root)
-        check_against(manifest, root, pde.name, grid.describe())
+        check_wanted(manifest, root, pde.name, grid.describe())
+        check_set(manifest, root)
         return manifest
     made: list[Made] = []
     done, total, size = 0, sum(map(len, numbers.values())), request["samples_per_shard"]

@@ -22,7 +22,8 @@ from pidscale.generate.claim import check_request, claimed
 from pidscale.generate.publish import FIRST_COUNTER, Made, make_or_take, manifest_of
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde, residual_squares
-from pidscale.records.layout import VERSION, Manifest, canonical, check_against, load_manifest, sample_key
+from pidscale.records.check import check_set, check_wanted, load_manifest
+from pidscale.records.layout import VERSION, Manifest, canonical, sample_key
 from pidscale.records.write import Sample, publish_manifest
 
 _CHUNK_BYTES = 2**25  # fields whose residual is taken together
@@ -70,7 +71,8 @@ def make_shard_set(
     check_request(root, request)
     if (root / "manifest.json").exists():
         manifest = load_manifest(root)
-        check_against(manifest, root, pde.name, grid.describe())
+        check_wanted(manifest, root, pde.name, grid.describe())
+        check_set(manifest, root)
         return manifest
     twice = 2 * _cluster_cpus() if parallel else 1
     with claimed(root, request):

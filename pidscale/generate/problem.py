@@ -5,8 +5,8 @@ Knows no models and no ranks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,35 +17,59 @@ from pidscale.diffusion.normaliser import Normaliser
 from pidscale.ops.grid import Grid
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde, Samples
-from pidscale.records.layout import Manifest, check_against, load_manifest
+from pidscale.records.cache import Cache
+from pidscale.records.check import check_wanted, load_manifest
+from pidscale.records.layout import Manifest
 from pidscale.records.read import ShardSet
+from pidscale.records.store import Store, is_address, open_store
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Equation, grid, units, and the manifest they come from."""
+    """Equation, grid, units, and the set they come from; without: stored numbers by split of samples that are left out."""
 
     pde: Pde
     grid: Grid
     normaliser: Normaliser
     manifest: Manifest
+    data: DataSettings
+    without: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """The shape (C, Y, X) of a joint field."""
         return (len(self.pde.channels), *self.grid.shape)
 
+    def shards(self, split: str, whole: bool = True) -> ShardSet:
+        """A split, open to be read. whole: refuse a set of which a shard is missing or cut."""
+        left_out = self.without.get(split, ())
+        return ShardSet(store_of(self.data), split, self.data.verify, left_out, whole and not left_out)
+
+    def samples(self, split: str, most: int) -> Samples:
+        """The first samples of a split, at most so many, in physical units."""
+        shards = self.shards(split)
+        ids = range(min(most, len(shards)))
+        return Samples(torch.from_numpy(shards.read(ids)), read_params(shards, self, ids))
+
+
+def store_of(data: DataSettings) -> Store:
+    """Where the set of these settings lies."""
+    store = open_store(data.path, data.patience)
+    if data.cache is None or not is_address(data.path):
+        return store
+    return Cache(store, data.cache, int(data.cache_gib * 2**30))
+
 
 def open_problem(pde_settings: PdeSettings, data: DataSettings) -> Problem:
     """Open the shard set and check it. Raises UserError for another equation, other parameters or another grid."""
     pde = build_pde(pde_settings.name, pde_settings.params)
-    manifest = load_manifest(data.path)
+    manifest = load_manifest(open_store(data.path, data.patience))
     if pde_settings.points is None:
         grid, own = Grid.from_description(manifest.grid), pde.grid(32)
-        check_against(manifest, data.path, pde.name, {"kind": own.kind, "boundary": own.boundary})
+        check_wanted(manifest, data.path, pde.name, {"kind": own.kind, "boundary": own.boundary})
     else:
         grid = pde.grid(pde_settings.points)
-        check_against(manifest, data.path, pde.name, grid.describe())
+        check_wanted(manifest, data.path, pde.name, grid.describe())
     for key, value in pde.params_dict().items():
         if manifest.params.get(key) != value:
             raise UserError(
@@ -53,13 +77,7 @@ def open_problem(pde_settings: PdeSettings, data: DataSettings) -> Problem:
                 f"the settings say {value!r}; change one of them, or choose another data.path"
             )
     mean, std = manifest.normaliser["mean"], manifest.normaliser["std"]
-    return Problem(pde, grid, Normaliser(tuple(mean), tuple(std)), manifest)
-
-
-def read_samples(shards: ShardSet, problem: Problem, most: int) -> Samples:
-    """The first samples of a split, at most so many, in physical units."""
-    ids = range(min(most, len(shards)))
-    return Samples(torch.from_numpy(shards.read(ids)), read_params(shards, problem, ids))
+    return Problem(pde, grid, Normaliser(tuple(mean), tuple(std)), manifest, data)
 
 
 def read_params(shards: ShardSet, problem: Problem, ids: Sequence[int] | np.ndarray) -> Tensor:
@@ -71,7 +89,7 @@ def read_params(shards: ShardSet, problem: Problem, ids: Sequence[int] | np.ndar
         if outside.any():
             first = int(np.argmax(outside))
             raise UserError(
-                f"{shards.root}: sample {ids[first]} has {name}={column[first]:g}, the settings say {low:g} to {high:g}; "
+                f"{shards.where}: sample {ids[first]} has {name}={column[first]:g}, the settings say {low:g} to {high:g}; "
                 "change pde.params, or make the set again"
             )
     return torch.from_numpy(params)

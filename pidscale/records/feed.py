@@ -9,10 +9,10 @@ Shapes: fields_BCyX, b samples of this worker, y its rows.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -22,8 +22,6 @@ from pidscale import seeds
 from pidscale.config import UserError
 from pidscale.parallel.mesh import share
 from pidscale.records.read import ShardSet
-
-_POLL = 0.1  # seconds between looks at whether the other side is still there
 
 
 def order(seed: int, epoch: int, counts: Sequence[int], block: int) -> np.ndarray:
@@ -43,7 +41,7 @@ def order(seed: int, epoch: int, counts: Sequence[int], block: int) -> np.ndarra
 
 
 class Feed:
-    """Batches of one worker, read ahead by one thread. State: the step, nothing else.
+    """Batches of one worker, read ahead by threads into buffers that are used again and again. State: the step.
 
     `waited` counts the seconds that `batch` has waited for data.
     """
@@ -59,33 +57,43 @@ class Feed:
         start_step: int = 0,
         rows: slice | None = None,
         block: int = 16,
+        threads: int = 1,
+        pinned: bool = False,
     ) -> None:
         """shards: the split. rank, world: place on the data axis. rows: rows of this worker (all if None).
 
-        prefetch: batches read ahead. start_step: where reading ahead begins. block: shards mixed at a time. UserError
-        for a batch below 1 or a set without samples.
+        prefetch: batches read ahead. start_step: where reading ahead begins. block: shards mixed at a time. threads: that
+        read ahead; 0 reads within `batch`. pinned: buffers that a GPU copies from at full speed. UserError for a batch below
+        1 or a set without samples.
         """
         if global_batch < 1:
             raise UserError(f"data.global_batch={global_batch}: expected at least 1")
         if prefetch < 1:
             raise UserError(f"data.prefetch={prefetch}: expected at least 1, the number of batches read ahead")
         if len(shards) == 0:
-            raise UserError(f"{shards.root / 'manifest.json'}: the split holds no samples; choose another data.path")
+            raise UserError(f"{shards.where}: the split holds no samples; choose another data.path")
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} of world {world}")
         self.shards, self.rows, self.waited = shards, rows, 0.0
-        self._seed, self._block, self._prefetch = seed, block, prefetch
+        self._seed, self._block = seed, block
+        self._ahead = prefetch if threads else 0
         self._global_batch, self._bounds = global_batch, share(global_batch, rank, world)
         self._orders: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
+        shape = shards.shape_of(self._bounds.stop - self._bounds.start, rows)
+        # one in use, the others being filled
+        self._buffers = [torch.empty(shape, pin_memory=pinned) for _ in range(self._ahead + 1)]
+        self._threads = min(threads, prefetch)
+        self._pool: ThreadPoolExecutor | None = None
+        self._pending: dict[int, Future[None]] = {}
         self._next = start_step
-        self._start(start_step)
+        self._read_ahead(start_step)
 
     def _order(self, epoch: int) -> np.ndarray:
-        """The order of an epoch; the last two are kept."""
+        """The order of an epoch; those of the epochs next to it are kept."""
         with self._lock:
             if epoch not in self._orders:
-                self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1}
+                self._orders = {e: o for e, o in self._orders.items() if abs(e - epoch) < 2}
                 self._orders[epoch] = order(self._seed, epoch, self.shards.counts, self._block)
             return self._orders[epoch]
 
@@ -101,58 +109,45 @@ class Feed:
         return np.concatenate(parts)
 
     def batch(self, step: int) -> Tensor:
-        """Fields of a step, float32 [b, C, y, X] in physical units. Any step may be asked for; the next one is ready.
+        """Fields of a step, float32 [b, C, y, X] in physical units, until the next call, which uses their memory again.
 
-        Raises what the reading raised (UserError for bytes that changed).
+        Any step may be asked for; the next one is ready. Raises what the reading raised (UserError for bytes that changed).
         """
-        if step != self._next or (self._ready.empty() and not self._thread.is_alive()):
+        if step != self._next:
             self.close()
-            self._start(step)
+            self._next = step
         began = time.perf_counter()
-        found = self._take()
-        self.waited += time.perf_counter() - began
-        if isinstance(found, BaseException):
+        self._read_ahead(step)
+        try:
+            if self._ahead:
+                self._pending.pop(step).result()
+            else:
+                self._fill(step)
+        except BaseException:
             self.close()
-            raise found
+            raise
+        finally:
+            self.waited += time.perf_counter() - began
         self._next = step + 1
-        return torch.from_numpy(found)
+        return self._buffer(step)
+
+    def _buffer(self, step: int) -> Tensor:
+        """Step s + prefetch + 1 takes the place of step s, which is over by then."""
+        return self._buffers[step % len(self._buffers)]
+
+    def _fill(self, step: int) -> None:
+        self.shards.read(self.ids(step), self.rows, self._buffer(step).numpy())
+
+    def _read_ahead(self, step: int) -> None:
+        """Have `step` and those after it read, as far as there are buffers."""
+        if self._ahead and self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, "feed")
+        for ahead in range(step, step + len(self._buffers)) if self._pool is not None else ():
+            if ahead not in self._pending:
+                self._pending[ahead] = self._pool.submit(self._fill, ahead)  # type: ignore[union-attr]
 
     def close(self) -> None:
-        """Stop reading ahead and wait for the thread."""
-        self._stop.set()
-        self._thread.join()
-
-    def _start(self, step: int) -> None:
-        self._next = step
-        self._ready: queue.Queue[np.ndarray | BaseException] = queue.Queue(self._prefetch)
-        self._stop = threading.Event()
-        arguments = (step, self._ready, self._stop)
-        self._thread: threading.Thread = threading.Thread(target=self._read_ahead, args=arguments, daemon=True)
-        self._thread.start()
-
-    def _take(self) -> np.ndarray | BaseException:
-        """The next thing that the thread made; an error if it died without a word."""
-        while True:
-            alive = self._thread.is_alive()
-            try:
-                return self._ready.get(timeout=_POLL)
-            except queue.Empty:
-                if not alive:
-                    return RuntimeError("the reading thread ended without a batch")
-
-    def _read_ahead(self, step: int, ready: queue.Queue[np.ndarray | BaseException], stop: threading.Event) -> None:
-        found: np.ndarray | BaseException
-        while not stop.is_set():
-            try:
-                found = self.shards.read(self.ids(step), self.rows)
-            except BaseException as error:  # whatever it is, the consumer raises it
-                found = error
-            while not stop.is_set():
-                try:
-                    ready.put(found, timeout=_POLL)
-                    break
-                except queue.Full:
-                    continue
-            if isinstance(found, BaseException):
-                return
-            step += 1
+        """Stop reading ahead and wait for the threads."""
+        pool, self._pool, self._pending = self._pool, None, {}
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)

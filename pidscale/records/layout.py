@@ -14,7 +14,6 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -203,74 +202,17 @@ def _check_grid_and_normaliser(manifest: Manifest, where: str) -> None:
         raise _wrong(where, "dtype", f"'{DTYPE}' (found '{manifest.dtype}')")
 
 
+def parsed(data: bytes, where: str) -> Any:
+    """Return parsed JSON; UserError if it is none."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({error}); restore the file or make the set again") from None
+
+
 def read_json(path: Path) -> Any:
     """Return the parsed file; UserError if it is not JSON."""
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); restore the file or make the set again") from None
-
-
-def load_manifest(root: str | Path) -> Manifest:
-    """Return the manifest of the set in this folder; UserError names what is missing or wrong."""
-    root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; data.path must name a shard set: make one with launch/make_shards.py")
-    path = root / "manifest.json"
-    if not path.is_file():
-        raise UserError(f"{path}: missing, so the set is unfinished or not a set; finish it with launch/make_shards.py")
-    return Manifest.from_json(read_json(path), str(path))
-
-
-def check_shard(root: Path, entry: ShardEntry, contents: bool = False) -> list[Any]:
-    """Return the samples listed in the index of one shard, after checking the files against the manifest.
-
-    Checks that both files exist, the size of the tar, the SHA-256 of the index and its count; with contents also the
-    SHA-256 of the tar. UserError names the file.
-    """
-    path, index = root / entry.name, root / index_name(entry.name)
-    again = "restore it, or delete manifest.json and make the set again (true shards are kept)"
-    for file in (path, index):
-        if not file.is_file():
-            raise UserError(f"{file}: missing, but manifest.json lists it; {again}")
-    if (size := path.stat().st_size) != entry.bytes:
-        raise UserError(f"{path}: {size} bytes, manifest.json says {entry.bytes}: truncated or replaced; {again}")
-    listed = read_json(index)
-    samples = listed.get("samples") if isinstance(listed, dict) else None
-    count = len(samples) if isinstance(samples, list) else 0
-    if count != entry.samples:
-        raise UserError(f"{index}: lists {count} samples, manifest.json says {entry.samples}; {again}")
-    if file_sha256(index) != entry.index_sha256:
-        raise UserError(f"{index}: SHA-256 differs from manifest.json, so it was changed; {again}")
-    if contents and file_sha256(path) != entry.sha256:
-        raise UserError(f"{path}: SHA-256 differs from manifest.json, so its bytes changed; {again}")
-    return list(samples or [])
-
-
-def check_against(
-    manifest: Manifest,
-    root: str | Path,
-    equation: str | None = None,
-    grid: Mapping[str, Any] | None = None,
-    contents: bool = False,
-) -> None:
-    """Check a set against what is wanted and against its files; UserError names the difference.
-
-    equation, grid: what the run is configured for (grid as in the manifest; only the keys given are compared).
-    contents: also read every byte and compare the SHA-256 of each shard.
-    """
-    where = Path(root) / "manifest.json"
-    if equation is not None and manifest.equation != equation:
-        made = f"made for equation '{manifest.equation}'"
-        raise UserError(f"{where}: {made}, the run wants '{equation}'; change data.path")
-    for key, wanted in (grid or {}).items():
-        found = manifest.grid.get(key)
-        if canonical(found) != canonical(wanted):
-            made = f"made for grid {key} {found}"
-            raise UserError(f"{where}: {made}, the run wants {wanted}; change data.path or the grid of the run")
-    for split in manifest.splits.values():
-        for entry in split.shards:
-            check_shard(Path(root), entry, contents)
+    return parsed(path.read_bytes(), str(path))
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,13 +1,12 @@
 """Read samples of a shard set: only the wanted rows, each block of rows checked against its checksum.
 
-One pread per channel and sample, straight into the caller's array where the rows are whole blocks: a rank that holds a
+One read per channel and sample, straight into the caller's array where the rows are whole blocks: a rank that holds a
 quarter of the rows reads a quarter of the bytes. Knows bytes; must not know equations, ranks or torch.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,95 +19,116 @@ import numpy as np
 import xxhash
 
 from pidscale.config import UserError
-from pidscale.records.layout import ROW_BLOCK, Split, check_shard, index_name, load_manifest
+from pidscale.records.check import check_sizes, load_manifest, read_index
+from pidscale.records.layout import ROW_BLOCK, Split, index_name
+from pidscale.records.store import Store, open_store
 
-_OPEN_FILES = 32  # shards whose file is kept open
+_INDICES = 64  # shards whose index is kept in memory
+_PIECE = 2**20  # bytes read at a time: what is hashed next is still in the processor's cache
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """One shard's index in memory: n keys, n array offsets, checksums [n, C, blocks], n metas."""
+    """One shard's index in memory: its name, n keys, n array offsets, checksums [n, C, blocks], n metas."""
 
-    path: Path
+    name: str
     keys: list[str]
     offsets: list[int]
-    checks: np.ndarray
+    checks: list[list[list[int]]]
     metas: list[dict[str, Any]]
 
 
 class ShardSet:
-    """The samples of one split, numbered from 0 in the order of the manifest. Safe to share between threads."""
+    """The samples of one split, numbered from 0 in the order of the manifest. Safe to share between threads.
 
-    def __init__(self, root: str | Path, split: str, verify: bool = True) -> None:
-        """Open a set. root: its folder. verify: check every block of rows that is read against its checksum.
+    `bytes_read` counts the bytes of fields that were asked of the store.
+    """
 
-        UserError names a folder that is not a set, a split that it does not have, or a shard that is missing or cut.
+    def __init__(
+        self, root: str | Path | Store, split: str, verify: bool = True, without: Sequence[int] = (), whole: bool = True
+    ) -> None:
+        """Open a set. root: its folder, its address, or its store. verify: check each block of rows that is read.
+
+        without: stored numbers of samples that are left out; those that follow move up. whole: refuse a set of which a
+        shard is missing or cut, else its samples are found bad when they are read. UserError names what is wrong.
         """
-        self.root = Path(root)
-        self.manifest = load_manifest(root)
+        self.store = open_store(root)
+        self.manifest = load_manifest(self.store)
         if split not in self.manifest.splits:
             has = ", ".join(sorted(self.manifest.splits))
-            raise UserError(f"{self.root / 'manifest.json'}: no split '{split}'; the set has {has}")
+            raise UserError(f"{self.where}: no split '{split}'; the set has {has}")
         self.split: Split = self.manifest.splits[split]
-        self.counts = [entry.samples for entry in self.split.shards]
-        self._ends = np.cumsum(self.counts)
+        self.bytes_read = 0
         self._verify = verify
-        self._shards: dict[int, _Shard] = {}
-        self._files: OrderedDict[int, int] = OrderedDict()
+        self._ends = np.cumsum([entry.samples for entry in self.split.shards])
+        self._kept = np.setdiff1d(np.arange(self.split.samples), np.asarray(without, dtype=np.int64))
+        bounds = np.searchsorted(self._kept, self._ends)
+        self.counts = [int(n) for n in np.diff(bounds, prepend=0)]
+        self._shards: OrderedDict[int, _Shard] = OrderedDict()
+        self._finite: dict[tuple[int, int, int], bytearray] = {}
         self._lock = threading.Lock()
-        self._check_sizes()
+        if whole:
+            check_sizes(self.store, self.split.shards)
 
-    def _check_sizes(self) -> None:
-        for entry in self.split.shards:
-            path = self.root / entry.name
-            size = path.stat().st_size if path.is_file() else None
-            if size != entry.bytes:
-                found = "missing" if size is None else f"{size} bytes"
-                raise UserError(f"{path}: {found}, manifest.json says {entry.bytes} bytes; restore the file")
+    @property
+    def where(self) -> str:
+        """The set's manifest, for messages."""
+        return self.store.where("manifest.json")
 
     def __len__(self) -> int:
-        return self.split.samples
+        return len(self._kept)
 
     def _shard(self, number: int) -> _Shard:
-        """The index of a shard, checked and kept from its first use."""
-        if number not in self._shards:
-            entry = self.split.shards[number]
-            listed = check_shard(self.root, entry)
+        """The index of a shard, checked when it is loaded; the least recently used one is dropped."""
+        with self._lock:
+            if number not in self._shards:
+                self._shards[number] = self._load(number)
+                while len(self._shards) > _INDICES:
+                    self._shards.popitem(last=False)
+            self._shards.move_to_end(number)
+            return self._shards[number]
+
+    def _load(self, number: int) -> _Shard:
+        entry = self.split.shards[number]
+        where, listed = self.store.where(index_name(entry.name)), read_index(self.store, entry)
+        size = 4 * math.prod(self.manifest.shape)
+        blocks = [-(-self.manifest.shape[1] // ROW_BLOCK)] * self.manifest.shape[0]
+        try:
             for sample in listed:
                 if tuple(sample["shape"]) != self.manifest.shape:
-                    where = f"{self.root / index_name(entry.name)}: sample {sample['key']}"
-                    raise UserError(f"{where} has shape {sample['shape']}, manifest.json says {self.manifest.shape}")
-            self._shards[number] = _Shard(
-                self.root / entry.name,
-                [s["key"] for s in listed],
-                [s["fields"]["array"] for s in listed],
-                np.array([[[int(b, 16) for b in c] for c in s["checksums"]] for s in listed], dtype=np.uint64),
-                [s["meta"] for s in listed],
+                    raise ValueError(f"has shape {sample['shape']}, manifest.json says {self.manifest.shape}")
+                if not 0 < int(sample["fields"]["array"]) <= entry.bytes - size:
+                    raise ValueError("lies outside its tar")
+                if [len(channel) for channel in sample["checksums"]] != blocks:
+                    raise ValueError(f"has not {blocks} checksums")
+            return _Shard(
+                entry.name,
+                [str(s["key"]) for s in listed],
+                [int(s["fields"]["array"]) for s in listed],
+                [[[int(block, 16) for block in channel] for channel in s["checksums"]] for s in listed],
+                [dict(s["meta"]) for s in listed],
             )
-        return self._shards[number]
+        except (KeyError, TypeError, ValueError) as error:
+            key = sample.get("key") if isinstance(sample, dict) else sample
+            said = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"{where}: sample {key}: {said}; make the set again") from None
 
-    def _file(self, number: int) -> int:
-        """An open descriptor of a shard; the least recently used one is closed when there are too many."""
-        if number in self._files:
-            self._files.move_to_end(number)
-        else:
-            while len(self._files) >= _OPEN_FILES:
-                os.close(self._files.popitem(last=False)[1])
-            self._files[number] = os.open(self.root / self.split.shards[number].name, os.O_RDONLY | os.O_CLOEXEC)
-        return self._files[number]
+    def stored(self, sample: int) -> int:
+        """The number under which the set stores a sample."""
+        if not 0 <= sample < len(self):
+            raise IndexError(f"sample {sample} of {len(self)} in {self.where}")
+        return int(self._kept[sample])
 
     def _place(self, sample: int) -> tuple[int, int]:
         """Shard and position in it of a sample."""
-        if not 0 <= sample < len(self):
-            raise IndexError(f"sample {sample} of {len(self)} in {self.root}")
-        number = int(np.searchsorted(self._ends, sample, side="right"))
-        return number, sample - int(self._ends[number]) + self.counts[number]
+        stored = self.stored(sample)
+        number = int(np.searchsorted(self._ends, stored, side="right"))
+        return number, stored - int(self._ends[number]) + self.split.shards[number].samples
 
     def meta(self, sample: int) -> dict[str, Any]:
         """Return "seed", "params" and "residual" of a sample."""
-        with self._lock:
-            number, position = self._place(int(sample))
-            return self._shard(number).metas[position]
+        number, position = self._place(int(sample))
+        return self._shard(number).metas[position]
 
     def params(self, ids: Sequence[int] | np.ndarray, names: Iterable[str]) -> np.ndarray:
         """Return parameters of samples, float64 [B, P], in the order of their names.
@@ -117,15 +137,15 @@ class ShardSet:
         """
         wanted = list(names)
         found = np.empty((len(ids), len(wanted)))
-        for line, sample in zip(found, ids, strict=True):
+        for line, sample in zip(found if wanted else (), ids, strict=False):
             held = self.meta(sample).get("params", {})
             for p, name in enumerate(wanted):
                 value = held.get(name)
                 if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                    shard = self._shard(self._place(int(sample))[0]).path
+                    shard = self.split.shards[self._place(int(sample))[0]].name
                     raise UserError(
-                        f"{shard}: sample {sample} has no number for its parameter {name!r} (found {value!r}), which this "
-                        "equation needs in every sample; make the set again"
+                        f"{self.store.where(shard)}: sample {sample} has no number for its parameter {name!r} (found "
+                        f"{value!r}), which this equation needs in every sample; make the set again"
                     )
                 line[p] = value
         return found
@@ -138,39 +158,55 @@ class ShardSet:
         rows: a slice of step 1 (all rows if None). out: where to put them, float32, C-contiguous, of that shape.
         UserError names file, sample, channel and rows of bytes that changed or values that are not finite.
         """
-        channels, height, width = self.manifest.shape
-        first, last, step = (slice(None) if rows is None else rows).indices(height)
-        last = max(first, last)
-        if step != 1:
-            raise ValueError(f"rows={rows}: the step must be 1")
-        shape = (len(ids), channels, last - first, width)
+        shape = self.shape_of(len(ids), rows)
         if out is None:
             out = np.empty(shape, dtype=np.float32)
         elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
             raise ValueError(f"out is {out.dtype} {out.shape}; it must be contiguous float32 {shape}")
+        first, last = _span(rows, self.manifest.shape[1])
+        asked = sum(self._read_one(int(sample), first, last, target) for target, sample in zip(out, ids, strict=True))
         with self._lock:
-            for target, sample in zip(out, ids, strict=True):
-                self._read_one(int(sample), first, last, target)
+            self.bytes_read += asked
         return out
 
-    def _read_one(self, sample: int, first: int, last: int, target: np.ndarray) -> None:
+    def shape_of(self, count: int, rows: slice | None = None) -> tuple[int, int, int, int]:
+        """The shape [B, C, y, X] of so many samples. ValueError for rows with a step."""
+        channels, height, width = self.manifest.shape
+        first, last = _span(rows, height)
+        return count, channels, last - first, width
+
+    def faults(self, ids: Iterable[int]) -> dict[int, str]:
+        """Samples that cannot be read, or hold what they should not, and why."""
+        found: dict[int, str] = {}
+        for sample in ids:
+            try:
+                self.read([sample])
+            except UserError as error:
+                found[sample] = str(error)
+        return found
+
+    def _read_one(self, sample: int, first: int, last: int, target: np.ndarray) -> int:
+        """Fill [C, y, X] with rows [first, last); the bytes that were read."""
         number, position = self._place(sample)
-        shard, file = self._shard(number), self._file(number)
+        shard = self._shard(number)
         _, height, width = self.manifest.shape
         low, high = first, last
         if self._verify:  # whole blocks, as the checksums have them
             low, high = first - first % ROW_BLOCK, min(height, -(-last // ROW_BLOCK) * ROW_BLOCK)
+        flags = self._finite.get((number, first, last))
+        if flags is None:
+            flags = self._finite.setdefault((number, first, last), bytearray(self.split.shards[number].samples))
         for c, wanted in enumerate(target):
             whole = wanted if (low, high) == (first, last) else np.empty((high - low, width), dtype=np.float32)
             offset = shard.offsets[position] + 4 * width * (c * height + low)
             with self._named(shard, position, c):
-                self._fill(file, whole, offset)
-                if self._verify:
-                    self._check_blocks(whole, shard.checks[position, c], low // ROW_BLOCK)
+                self._fill(shard, position, c, whole, offset, low)
                 if whole is not wanted:
                     wanted[...] = whole[first - low : last - low]
-                if not np.isfinite(wanted).all():
+                if not flags[position] and not _all_finite(wanted):
                     raise ValueError("holds values that are not finite; make the set again")
+        flags[position] = 1  # once is enough: the same bytes come again, as their checksums say
+        return 4 * width * (high - low) * len(target)
 
     @contextmanager
     def _named(self, shard: _Shard, position: int, channel: int) -> Iterator[None]:
@@ -179,29 +215,42 @@ class ShardSet:
             yield
         except (ValueError, OSError) as error:
             name = self.manifest.channels[channel].name
-            where = f"{shard.path}: sample {shard.keys[position]}, channel {channel} ({name})"
+            where = f"{self.store.where(shard.name)}: sample {shard.keys[position]}, channel {channel} ({name})"
             raise UserError(f"{where}: {error}") from None
 
-    @staticmethod
-    def _fill(file: int, whole: np.ndarray, offset: int) -> None:
-        view = whole.data.cast("B") if whole.size else memoryview(b"")
-        done = 0
-        while done < len(view):  # one pread, unless it is very large or interrupted
-            got = os.preadv(file, [view[done:]], offset + done)
-            if got == 0:
-                raise ValueError("the file ends inside this sample; restore the file")
-            done += got
-
-    @staticmethod
-    def _check_blocks(whole: np.ndarray, checks: np.ndarray, block: int) -> None:
-        for i, y in enumerate(range(0, len(whole), ROW_BLOCK)):
-            if xxhash.xxh3_64_intdigest(whole[y : y + ROW_BLOCK].data) != int(checks[block + i]):
-                start = (block + i) * ROW_BLOCK
-                rows = f"row block {block + i} (rows {start} to {start + len(whole[y : y + ROW_BLOCK]) - 1})"
-                raise ValueError(f"{rows} fails its checksum; restore the file")
+    def _fill(self, shard: _Shard, position: int, channel: int, whole: np.ndarray, offset: int, low: int) -> None:
+        """Read rows from `low` on, a piece at a time, and check each block of a piece while it is warm."""
+        if not whole.size:
+            return
+        view, block = whole.data.cast("B"), 4 * whole.shape[1] * ROW_BLOCK
+        checks, at = shard.checks[position][channel], low // ROW_BLOCK
+        step = max(1, _PIECE // block) * block
+        for start in range(0, len(view), step):
+            piece = view[start : start + step]
+            self.store.fill(shard.name, offset + start, piece)
+            if not self._verify:
+                continue
+            for begin in range(0, len(piece), block):
+                if xxhash.xxh3_64_intdigest(piece[begin : begin + block]) != checks[at]:
+                    last = min((at + 1) * ROW_BLOCK, self.manifest.shape[1]) - 1
+                    raise ValueError(
+                        f"row block {at} (rows {at * ROW_BLOCK} to {last}) fails its checksum; restore the file"
+                    )
+                at += 1
 
     def close(self) -> None:
         """Close the files that are kept open; reading opens them again."""
-        with self._lock:
-            while self._files:
-                os.close(self._files.popitem()[1])
+        self.store.close()
+
+
+def _span(rows: slice | None, height: int) -> tuple[int, int]:
+    first, last, step = (slice(None) if rows is None else rows).indices(height)
+    if step != 1:
+        raise ValueError(f"rows={rows}: the step must be 1")
+    return first, max(first, last)
+
+
+def _all_finite(values: np.ndarray) -> bool:
+    """Whether every value is finite. A sum is quick and never finite if one is not; a sum that overflows decides nothing."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum())) or bool(np.isfinite(values).all())

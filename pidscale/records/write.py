@@ -20,13 +20,13 @@ import xxhash
 from numpy.lib import format as npy
 
 from pidscale.config import UserError
+from pidscale.records.check import check_contents, check_set, check_sizes, read_index
 from pidscale.records.layout import (
     ROW_BLOCK,
     VERSION,
     Manifest,
     ShardEntry,
     canonical,
-    check_shard,
     file_sha256,
     index_name,
     read_json,
@@ -34,6 +34,7 @@ from pidscale.records.layout import (
     sync_folder,
     write_atomic,
 )
+from pidscale.records.store import Folder
 
 Sample = tuple[str, np.ndarray, dict[str, Any]]  # key, fields float32 [C, Y, X], meta
 
@@ -185,7 +186,10 @@ def finished_shard(root: str | Path, split: str, number: int, samples: int) -> t
         index = read_json(root / index_name(name))
         stats = Stats(index["stats"]["count"], tuple(index["stats"]["mean"]), tuple(index["stats"]["m2"]))
         entry = _entry(root, name, index["bytes"], samples, index["sha256"])
-        check_shard(root, entry, contents=True)
+        store = Folder(root)
+        check_sizes(store, [entry])
+        read_index(store, entry)
+        check_contents(store, entry)
     except (UserError, OSError, KeyError, TypeError):
         return None
     return entry, stats
@@ -195,7 +199,5 @@ def publish_manifest(root: str | Path, manifest: Manifest) -> None:
     """Write the manifest, last: from now on the set counts. UserError if what it says is not what is there."""
     where = Path(root) / "manifest.json"
     checked = Manifest.from_json(json.loads(canonical(manifest.to_json())), str(where))
-    for split in checked.splits.values():
-        for entry in split.shards:
-            check_shard(Path(root), entry)
+    check_set(checked, root)
     write_atomic(where, json.dumps(manifest.to_json(), indent=1, sort_keys=True, allow_nan=False).encode() + b"\n")

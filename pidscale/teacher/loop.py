@@ -28,7 +28,8 @@ from pidscale.engine.plan import model_description
 from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import MicroPlan, learning_rate, micro_plan
 from pidscale.engine.zero import Zero, ZeroSettings
-from pidscale.generate.problem import Problem, open_problem, read_params, read_samples
+from pidscale.generate.problem import Problem, open_problem, read_params
+from pidscale.generate.skip import settled
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser, conditioned
@@ -104,8 +105,8 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
 
     Returns the final metrics. Raises Stopped after a checkpoint when a stop was asked for.
     """
-    problem, t = open_problem(settings.pde, settings.data), settings.teacher
-    shards = ShardSet(settings.data.path, "train", settings.data.verify)
+    problem, t = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say), settings.teacher
+    shards = problem.shards("train")
     teacher = build(settings, problem, noise_for(settings, problem, shards), mesh)
     root = folder / "checkpoints" / "teacher"
     found = checkpoint.newest(root, settings.cluster.zero_stage, mesh, reporter.say)
@@ -113,7 +114,17 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     if found:
         teacher.zero.load(found.folder, "zero")
         teacher.ema.restore(load_file(found.folder / "ema.safetensors"))
-    feed = Feed(shards, settings.run.seed, t.global_batch, mesh.rank, mesh.world, settings.data.prefetch, first)
+    feed = Feed(
+        shards,
+        settings.run.seed,
+        t.global_batch,
+        mesh.rank,
+        mesh.world,
+        settings.data.prefetch,
+        first,
+        threads=settings.data.threads,
+        pinned=mesh.device.type == "cuda",
+    )
     board = Board(folder / "tb" / "teacher" if mesh.first else None, first)
     board.text("config", json.dumps(to_plain(settings), indent=1))
     timer = StepTimer(torch.cuda.synchronize if mesh.device.type == "cuda" else None)
@@ -212,6 +223,6 @@ def evaluate(teacher: Teacher, board: Board, step: int) -> dict[str, Any]:
     board.scalars({"residual/l2": l2, "residual/dual": dual, "residual/boundary": boundary}, step)
     board.scalars({"residual/floor_l2": floor["l2"], "residual/floor_dual": floor["dual"]}, step)
     if mesh.first:
-        truth = read_samples(ShardSet(s.data.path, "test"), problem, 4)
+        truth = problem.samples("test", 4)
         board.image("fields", picture_row(problem.pde, problem.grid, {"truth": truth, "teacher": physical}), step)
     return {"residual_l2": l2, "residual_dual": dual, "residual_boundary": boundary}

@@ -23,7 +23,7 @@ from pidscale.ops.grid import Grid
 from pidscale.pde import build_pde
 from pidscale.pde.burgers import Burgers
 from pidscale.pde.darcy import Darcy
-from pidscale.records.layout import check_against, load_manifest
+from pidscale.records.check import check_set, check_wanted, load_manifest
 from pidscale.records.lock import held
 from pidscale.records.read import ShardSet
 from tests.generate import foreign
@@ -83,7 +83,8 @@ def test_every_sample_is_in_one_split_with_its_number_and_parameters(finished, f
 
 def test_the_manifest_is_like_our_own_and_opens_for_training(finished):
     manifest = load_manifest(finished)
-    check_against(manifest, finished, "darcy", GRID.describe(), contents=True)
+    check_wanted(manifest, finished, "darcy", GRID.describe())
+    check_set(manifest, finished, contents=True)
     train = ShardSet(finished, "train").read(range(15)).astype(np.float64)
     np.testing.assert_allclose(manifest.normaliser["mean"], train.mean(axis=(0, 2, 3)), rtol=1e-12)
     assert 0 < manifest.truth_residual["train"]["l2"] <= manifest.truth_residual["train"]["max_l2"] < 1e-3

@@ -17,7 +17,7 @@ from pidscale.pde.heat import Heat
 from pidscale.pde.reaction_diffusion import ReactionDiffusion
 from pidscale.pde.stokes import Stokes
 from pidscale.pde.wave import Wave
-from pidscale.records.layout import load_manifest
+from pidscale.records.check import load_manifest
 from pidscale.records.read import ShardSet
 from tests.generate import foreign
 from tests.generate.foreign import converted

@@ -11,7 +11,7 @@ from pidscale.config import UserError
 from pidscale.generate import make, publish
 from pidscale.generate.make import make_shard_set, truth_residuals
 from pidscale.pde.darcy import Darcy
-from pidscale.records.layout import load_manifest
+from pidscale.records.check import load_manifest
 from pidscale.records.lock import held
 from pidscale.records.read import ShardSet
 

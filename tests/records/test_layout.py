@@ -1,12 +1,16 @@
 """A set is refused, in one line that names file and key, when it is not what it says or not what is wanted."""
 
+import hashlib
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
 from pidscale.config import UserError
-from pidscale.records.layout import Manifest, check_against, load_manifest, write_atomic
+from pidscale.records.check import check_set, check_wanted, load_manifest, read_index
+from pidscale.records.layout import Manifest, write_atomic
+from pidscale.records.store import Folder
 
 
 def edit(root, change):
@@ -30,7 +34,8 @@ def test_manifest_comes_back_as_written(made):
     assert load_manifest(made.root) == made.manifest
     assert load_manifest(str(made.root)).data_hash == made.manifest.data_hash
     assert made.manifest.shape == (2, 40, 24)
-    check_against(made.manifest, made.root, "darcy", made.manifest.grid, contents=True)
+    check_wanted(made.manifest, made.root, "darcy", made.manifest.grid)
+    check_set(made.manifest, made.root, contents=True)
 
 
 def test_missing_folder_and_missing_manifest_are_named(made):
@@ -67,21 +72,21 @@ def test_wrong_manifests_are_named(made, change, parts):
 
 
 def test_set_of_another_equation_or_grid_is_named(made):
-    refused(lambda: check_against(made.manifest, made.root, "burgers"), "'darcy'", "'burgers'", "data.path")
+    refused(lambda: check_wanted(made.manifest, made.root, "burgers"), "'darcy'", "'burgers'", "data.path")
     wanted = {**made.manifest.grid, "shape": [64, 64]}
-    refused(lambda: check_against(made.manifest, made.root, grid=wanted), "shape", "[40, 24]", "[64, 64]")
-    refused(lambda: check_against(made.manifest, made.root, grid={"kind": "cell"}), "kind", "node", "cell")
+    refused(lambda: check_wanted(made.manifest, made.root, grid=wanted), "shape", "[40, 24]", "[64, 64]")
+    refused(lambda: check_wanted(made.manifest, made.root, grid={"kind": "cell"}), "kind", "node", "cell")
 
 
 def test_missing_shard_is_named(made):
     (made.root / "train-00001.tar").unlink()
-    refused(lambda: check_against(made.manifest, made.root), "train-00001.tar", "missing")
+    refused(lambda: check_set(made.manifest, made.root), "train-00001.tar", "missing")
 
 
 def test_truncated_tar_is_named(made):
     path = made.root / "train-00002.tar"
     os.truncate(path, path.stat().st_size - 512)
-    refused(lambda: check_against(made.manifest, made.root), path, "truncated")
+    refused(lambda: check_set(made.manifest, made.root), path, "truncated")
 
 
 def test_wrong_count_and_changed_index_are_named(made):
@@ -89,10 +94,12 @@ def test_wrong_count_and_changed_index_are_named(made):
     index = json.loads(path.read_text())
     index["samples"][1]["meta"]["params"]["nu"] = 0.5
     path.write_text(json.dumps(index))
-    refused(lambda: check_against(made.manifest, made.root), path, "SHA-256")
+    refused(lambda: check_set(made.manifest, made.root), path, "SHA-256", "repair-index")
     index["samples"].pop()
     path.write_text(json.dumps(index))
-    refused(lambda: check_against(made.manifest, made.root), path, "3 samples", "4")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    entry = replace(made.manifest.splits["test"].shards[0], index_sha256=sha256)
+    refused(lambda: read_index(Folder(made.root), entry), path, "3 samples", "4")
 
 
 def test_flipped_bit_is_found_by_a_full_check(made):
@@ -100,8 +107,8 @@ def test_flipped_bit_is_found_by_a_full_check(made):
     data = bytearray(path.read_bytes())
     data[5000] ^= 1
     path.write_bytes(data)
-    check_against(made.manifest, made.root)
-    refused(lambda: check_against(made.manifest, made.root, contents=True), path, "SHA-256")
+    check_set(made.manifest, made.root)
+    refused(lambda: check_set(made.manifest, made.root, contents=True), path, "SHA-256")
 
 
 def test_data_hash_is_of_what_training_sees(made):

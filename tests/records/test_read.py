@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pidscale.config import UserError
-from pidscale.records import read as reading
+from pidscale.records import store
 from pidscale.records.read import ShardSet
 
 
@@ -117,10 +117,11 @@ def test_values_that_are_not_finite_are_named(made):
 
 
 def test_few_files_stay_open(made, monkeypatch):
-    monkeypatch.setattr(reading, "_OPEN_FILES", 2)
+    monkeypatch.setattr(store, "_OPEN_FILES", 2)
+    before = len(os.listdir("/proc/self/fd"))
     shards = ShardSet(made.root, "train")
     shards.read([0, 5, 10, 0, 12, 5])
-    assert len(shards._files) == 2
+    assert len(os.listdir("/proc/self/fd")) == before + 2
     shards.close()
-    assert not shards._files
+    assert len(os.listdir("/proc/self/fd")) == before
     np.testing.assert_array_equal(shards.read([5])[0], made.draw(5))

@@ -1,0 +1,90 @@
+"""A set at an address that fsspec knows (s3://, gs://, ...): byte ranges, with patience. Knows names and bytes only.
+
+Credentials come from the environment alone, in the way that the library of each store documents.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pidscale.config import UserError
+
+T = TypeVar("T")
+_FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0  # seconds between two attempts
+_FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, UserError)  # asking again changes nothing
+_REFUSED = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError")
+
+
+class Remote:
+    """A set in an object store. Every request is repeated for `patience` seconds, with growing pauses, before it fails."""
+
+    def __init__(self, address: str, patience: float = 300.0) -> None:
+        """UserError for a kind of address that nothing here can read."""
+        import fsspec
+
+        self.address, self.patience = address.rstrip("/"), patience
+        try:
+            self._files, self._base = fsspec.core.url_to_fs(self.address)
+        except (ImportError, ValueError) as error:
+            said = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"data.path={address}: cannot be opened ({said}); s3:// needs `pip install 'pidscale[remote]'`, other stores "
+                "the fsspec library of theirs"
+            ) from None
+        self._base = str(self._base).rstrip("/")
+
+    def where(self, name: str) -> str:
+        """The file's address."""
+        return f"{self.address}/{name}"
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes by name, from one listing."""
+        self._files.invalidate_cache()
+        try:
+            listed = self._patient("", lambda: self._files.ls(self._base, detail=True))
+        except FileNotFoundError:
+            raise UserError(f"{self.address}: nothing is there; data.path must name a shard set") from None
+        return {str(one["name"]).rsplit("/", 1)[-1]: int(one["size"] or 0) for one in listed if one["type"] == "file"}
+
+    def read(self, name: str) -> bytes:
+        """A whole file."""
+        return bytes(self._patient(name, lambda: self._files.cat_file(f"{self._base}/{name}")))
+
+    def fill(self, name: str, offset: int, view: memoryview) -> None:
+        """One request for these bytes."""
+        if not len(view):
+            return
+        path, end = f"{self._base}/{name}", offset + len(view)
+        data: Any = self._patient(name, lambda: self._files.cat_file(path, start=offset, end=end))
+        if len(data) != len(view):
+            raise ValueError("the object ends inside this sample; restore it")
+        view[:] = data
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _patient(self, name: str, call: Callable[[], T]) -> T:
+        """The result of a request. UserError if the store refuses, or stays away for longer than our patience."""
+        began, pause = time.monotonic(), _FIRST_WAIT
+        while True:
+            try:
+                return call()
+            except _FINAL:
+                raise
+            except Exception as error:  # each store's library has its own kinds
+                said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+                where = self.where(name) if name else self.address
+                if isinstance(error, PermissionError) or type(error).__name__ in _REFUSED:
+                    raise UserError(
+                        f"{where}: the store refuses ({said}); credentials are taken from the environment, check them"
+                    ) from None
+                if time.monotonic() - began + pause > self.patience:
+                    raise UserError(
+                        f"{where}: the store is away ({said}), for {time.monotonic() - began:.0f} s now; check network and "
+                        "endpoint and start again, or raise data.patience"
+                    ) from None
+                time.sleep(pause * random.uniform(0.5, 1.0))  # ranks that failed together do not come back together
+                pause = min(2 * pause, _LONGEST_WAIT)

@@ -1,0 +1,140 @@
+"""Where the files of a set lie: a folder, or an address such as s3://bucket/set (remote.py). Knows names and bytes only."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Protocol
+
+from pidscale.config import UserError
+
+_OPEN_FILES = 32  # files that a folder keeps open
+_PIECE = 2**23  # bytes that are hashed at a time
+
+
+class Store(Protocol):
+    """The files of one set by name. Safe to share between threads."""
+
+    def where(self, name: str) -> str:
+        """The full name of a file, for messages."""
+        ...
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file of the set, by name."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """A whole file. Raises FileNotFoundError."""
+        ...
+
+    def fill(self, name: str, offset: int, view: memoryview) -> None:
+        """Bytes of a file from `offset` on into a buffer. Raises FileNotFoundError, ValueError where the file ends early."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is held open; using the store opens it again."""
+        ...
+
+
+class _Open:
+    """A file that is open for as long as anybody holds this."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+class Folder:
+    """A set in a folder of this machine."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self._files: OrderedDict[str, _Open] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def where(self, name: str) -> str:
+        """The file's path."""
+        return str(self.root / name)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes by name. UserError for a folder that is not there, or a link that leaves it."""
+        if not self.root.is_dir():
+            raise UserError(
+                f"{self.root}: no such folder; data.path must name a shard set: make one with launch/make_shards.py"
+            )
+        found: dict[str, int] = {}
+        with os.scandir(self.root) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    self._check_link(entry.name)
+                if entry.is_file():
+                    found[entry.name] = entry.stat().st_size
+        return found
+
+    def _check_link(self, name: str) -> None:
+        path = self.root / name
+        if path.is_symlink() and not path.resolve().is_relative_to(self.root.resolve()):
+            raise UserError(f"{path}: a link that leaves the set's folder; put the file itself there")
+
+    def read(self, name: str) -> bytes:
+        """A whole file."""
+        self._check_link(name)
+        return (self.root / name).read_bytes()
+
+    def fill(self, name: str, offset: int, view: memoryview) -> None:
+        """One pread, unless it is very large or interrupted."""
+        file, done = self._file(name), 0
+        while done < len(view):
+            got = os.preadv(file.descriptor, [view[done:]], offset + done)
+            if got == 0:
+                raise ValueError("the file ends inside this sample; restore the file")
+            done += got
+
+    def _file(self, name: str) -> _Open:
+        """An open file; the least recently used one is let go when there are too many."""
+        with self._lock:
+            if name in self._files:
+                self._files.move_to_end(name)
+            else:
+                self._check_link(name)
+                self._files[name] = _Open(self.root / name)
+                while len(self._files) > _OPEN_FILES:
+                    self._files.popitem(last=False)
+            return self._files[name]
+
+    def close(self) -> None:
+        """Close the files that are kept open."""
+        with self._lock:
+            self._files.clear()
+
+
+def is_address(path: str | Path) -> bool:
+    """Whether a path names a remote store rather than a folder."""
+    return "://" in str(path)
+
+
+def open_store(path: str | Path | Store, patience: float = 300.0) -> Store:
+    """The store of a folder or an address; a store as it is. patience: seconds for which a remote one may be away."""
+    if not isinstance(path, (str, Path)):
+        return path
+    if not is_address(path):
+        return Folder(path)
+    from pidscale.records.remote import Remote
+
+    return Remote(str(path), patience)
+
+
+def sha256_of(store: Store, name: str, size: int) -> str:
+    """SHA-256 of a file of this size, in hex, a piece at a time."""
+    digest, buffer = hashlib.sha256(), bytearray(min(_PIECE, size))
+    for offset in range(0, size, _PIECE):
+        view = memoryview(buffer)[: min(_PIECE, size - offset)]
+        store.fill(name, offset, view)
+        digest.update(view)
+    return digest.hexdigest()

@@ -1,0 +1,68 @@
+"""A set is read from wherever it lies, and never from outside its folder."""
+
+import os
+
+import numpy as np
+import pytest
+
+from pidscale.config import UserError
+from pidscale.records.check import load_manifest
+from pidscale.records.read import ShardSet
+from pidscale.records.store import Folder, open_store
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "train-00001.tar", "train-00001.index.json"])
+def test_a_link_that_leaves_the_folder_is_refused(made, tmp_path, name):
+    (made.root / name).rename(tmp_path / name)
+    (made.root / name).symlink_to(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name}: a link that leaves the set's folder; put the file itself there"):
+        ShardSet(made.root, "train").read([7])
+
+
+def test_a_link_within_the_folder_and_one_to_it_are_followed(made, tmp_path):
+    (made.root / "train-00001.tar").rename(made.root / "elsewhere")
+    (made.root / "train-00001.tar").symlink_to("elsewhere")
+    (tmp_path / "link").symlink_to(made.root)
+    np.testing.assert_array_equal(ShardSet(tmp_path / "link", "train").read([7])[0], made.draw(7))
+
+
+def test_a_link_that_appears_later_is_refused_too(made, tmp_path):
+    shards = ShardSet(made.root, "train")
+    (made.root / "train-00001.tar").rename(tmp_path / "t")
+    (made.root / "train-00001.tar").symlink_to(tmp_path / "t")
+    with pytest.raises(UserError, match="leaves the set's folder"):
+        shards.read([7])
+
+
+def test_other_addresses_are_read_by_their_library(made):
+    """file:// stands for any of them: the same code asks fsspec for byte ranges."""
+    shards = ShardSet(f"file://{made.root}/", "train")
+    np.testing.assert_array_equal(
+        shards.read([12, 0], slice(16, 32)), np.stack([made.draw(n)[:, 16:32] for n in (12, 0)])
+    )
+    os.truncate(made.root / "train-00002.tar", 1000)
+    with pytest.raises(UserError, match=r"file://.*train-00002\.tar: 1000 bytes"):
+        ShardSet(f"file://{made.root}", "train")
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("s4://bucket/set", "cannot be opened"),
+        ("file:///nowhere/at/all", "nothing is there"),
+        ("memory://none", "nothing is there"),
+    ],
+)
+def test_addresses_that_lead_nowhere_are_named(address, said):
+    with pytest.raises(UserError, match=f"{address}.*{said}"):
+        load_manifest(open_store(address, patience=0.1))
+
+
+def test_bytes_are_filled_where_they_are_wanted(made):
+    store, buffer = Folder(made.root), bytearray(10)
+    store.fill("manifest.json", 5, memoryview(buffer)[2:8])
+    assert buffer[2:8] == (made.root / "manifest.json").read_bytes()[5:11] and buffer[:2] == bytes(2)
+    with pytest.raises(ValueError, match="ends inside"):
+        store.fill("manifest.json", 10**6, memoryview(buffer))
+    with pytest.raises(FileNotFoundError):
+        store.fill("nothing", 0, memoryview(buffer))
