@@ -1,0 +1,159 @@
+"""A set in a real object store reads as it does in a folder, waits for a store that is away, and says what is wrong."""
+
+import itertools
+import multiprocessing
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from pidscale.config import UserError
+from pidscale.records.cache import Cache
+from pidscale.records.feed import Feed
+from pidscale.records.read import ShardSet
+from pidscale.records.store import open_store
+from tests import s3
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with s3.running() as running:
+        yield running
+
+
+@pytest.fixture
+def address(server, made):
+    server.line.mend()
+    return server.upload(made.root, f"set{next(NUMBERS)}")
+
+
+def test_fields_and_rows_are_those_of_the_folder(made, address):
+    here, there = ShardSet(made.root, "train"), ShardSet(address, "train")
+    np.testing.assert_array_equal(there.read(range(13)), here.read(range(13)))
+    np.testing.assert_array_equal(there.read([11, 2], slice(3, 21)), here.read([11, 2], slice(3, 21)))
+    assert there.meta(7) == here.meta(7) and there.manifest == here.manifest
+
+
+def test_rows_cost_their_share_of_the_bytes(made, address, server):
+    there = ShardSet(address, "train", verify=False)
+    there.read([0])  # which brings the index
+    costs = []
+    for rows in (slice(0, 40), slice(0, 10)):
+        before = server.line.carried
+        there.read([1, 2, 3, 4], rows)
+        costs.append(server.line.carried - before)
+    body = 4 * 2 * 40 * 24 * 4
+    assert body < costs[0] < 1.6 * body and costs[0] - costs[1] == pytest.approx(0.75 * body, rel=0.02)
+
+
+def test_a_store_that_comes_back_is_waited_for(address, server):
+    feed = Feed(ShardSet(open_store(address, patience=60), "train"), 0, 5, 0, 1)
+    whole = [feed.batch(step).clone() for step in range(8)]
+    server.line.cut()
+    threading.Timer(2.0, server.line.mend).start()
+    began = time.monotonic()
+    for step, expected in enumerate(whole):
+        assert bool((feed.batch(step) == expected).all())
+    assert time.monotonic() - began > 1.5
+    feed.close()
+
+
+def test_a_store_that_stays_away_is_named(address, server):
+    shards = ShardSet(open_store(address, patience=1.0), "train")
+    server.line.cut()
+    began = time.monotonic()
+    with pytest.raises(UserError, match=rf"{address}/train-00000.*the store is away \(.*data\.patience") as error:
+        shards.read([0])
+    assert "\n" not in str(error.value) and time.monotonic() - began < 30
+    with pytest.raises(UserError, match="the store is away"):
+        ShardSet(open_store(address, patience=0.0), "train")
+
+
+def test_a_damaged_object_is_named(made, address, server):
+    key = f"{address.removeprefix('s3://fields/')}/train-00001.tar"
+    data = bytearray(server.get(key))
+    data[3000] ^= 1
+    server.put(key, bytes(data))
+    with pytest.raises(
+        UserError, match=rf"{address}/train-00001\.tar: sample 0000000\d, channel \d .*fails its checksum"
+    ):
+        ShardSet(address, "train").read(range(13))
+    server.put(key, bytes(data[:-512]))
+    with pytest.raises(UserError, match=rf"{address}/train-00001\.tar: \d+ bytes, manifest.json says"):
+        ShardSet(address, "train")
+    server.client.delete_object(Bucket=s3.BUCKET, Key=key)
+    with pytest.raises(UserError, match=rf"{address}/train-00001\.tar: missing"):
+        ShardSet(address, "train")
+
+
+def test_buckets_and_sets_that_are_not_there_are_named(server):
+    for nowhere in ("s3://nobody/set", "s3://fields/nothing"):
+        with pytest.raises(UserError, match=nowhere):
+            ShardSet(open_store(nowhere, patience=0.5), "train")
+
+
+# the cache
+
+
+def cached(address, folder, limit=10**9):
+    return Cache(open_store(address, 10.0), folder, limit)
+
+
+def test_a_cached_set_is_fetched_once(made, address, server, tmp_path):
+    first = ShardSet(cached(address, tmp_path / "cache"), "train")
+    np.testing.assert_array_equal(first.read(range(13)), np.stack([made.draw(n) for n in range(13)]))
+    before = server.line.carried
+    first.read(range(13))
+    assert server.line.carried == before
+    again = ShardSet(cached(address, tmp_path / "cache"), "train")
+    opened = server.line.carried
+    again.read(range(13))
+    assert server.line.carried == opened
+    assert not list((tmp_path / "cache").rglob("*.tmp"))
+
+
+def test_the_cache_stays_within_its_limit_and_drops_what_was_used_least_recently(made, address, tmp_path):
+    shard = (made.root / "train-00000.tar").stat().st_size
+    shards = ShardSet(cached(address, tmp_path / "cache", int(2.2 * shard)), "train", verify=False)
+    for numbers in ([0, 1], [5, 6], [0, 2], [10, 12], [1, 3], [7]):
+        np.testing.assert_array_equal(shards.read(numbers), np.stack([made.draw(n) for n in numbers]))
+        shards.close()  # a file that is open is read on after it is deleted
+        held = [p for p in (tmp_path / "cache").glob("*/*") if not p.name.startswith(".")]
+        assert sum(p.stat().st_size for p in held) <= 2.2 * shard
+    with pytest.raises(UserError, match=r"data\.cache_gib: .*more than the whole cache may"):
+        ShardSet(cached(address, tmp_path / "small", shard - 1), "train").read([0])
+
+
+def test_the_cache_refuses_objects_that_are_damaged(made, address, server, tmp_path):
+    key = f"{address.removeprefix('s3://fields/')}/train-00002.tar"
+    data = bytearray(server.get(key))
+    data[700] ^= 1  # of a header: no field is changed, so only the whole file shows it
+    server.put(key, bytes(data))
+    with pytest.raises(UserError, match=rf"{address}/train-00002\.tar: SHA-256 differs .*damaged"):
+        ShardSet(cached(address, tmp_path / "cache"), "train").read([12])
+    assert not list((tmp_path / "cache").rglob("train-00002.tar"))
+
+
+def _read_all(address, folder, limit):
+    shards = ShardSet(cached(address, folder, limit), "train")
+    return float(np.sum([shards.read([n]).astype(np.float64).sum() for n in range(13)]))
+
+
+def test_processes_share_a_cache_and_fetch_each_shard_once(made, address, server, tmp_path):
+    sizes = sum(p.stat().st_size for p in made.root.glob("train-*"))
+    before = server.line.carried
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        sums = pool.starmap(_read_all, [(address, tmp_path / "cache", 10**9)] * 3)
+        assert server.line.carried - before < 1.5 * sizes  # and manifests and listings
+        tight = int(1.5 * (made.root / "train-00000.tar").stat().st_size)
+        sums += pool.starmap(_read_all, [(address, tmp_path / "tight", tight)] * 3)
+    assert sums == [pytest.approx(sum(made.draw(n).astype(np.float64).sum() for n in range(13)), rel=1e-9)] * 6
+
+
+def test_a_cache_that_cannot_be_written_is_named(address, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"data\.cache=.*file"):
+        cached(address, tmp_path / "file")
