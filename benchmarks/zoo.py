@@ -123,7 +123,8 @@ each), {rows[0]["n_samples"]} samples from the same noise against truths that no
 {f"{chr(10)}Not run yet: {missing}.{chr(10)}" if missing else ""}
 *pays*: the student beats its lambda = 0 twin in solution error and in the dual residual, and its SWD excess is at most
 the larger of 1.25 times the teacher's and 0.025. Residuals are relative to the scale of each equation: compare along a row
-and not down a column. Settings: benchmarks/zoo.py; these are runs of minutes, and no equation was tuned for more.
+and not down a column. Settings: benchmarks/zoo.py; these are runs of minutes. Where the first weights cost distance, others
+were chosen after a run or two on these same seeds.
 
 {meta["machine"]}, one seed each. Source: benchmarks/results/zoo.json, whose rows say commit, seeds and seconds.
 """

@@ -1,0 +1,56 @@
+"""A maker that is killed at any moment is started again and ends with the same bytes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+from pidscale.generate.make import make_shard_set
+from pidscale.pde import build_pde
+from pidscale.records.check import check_set, load_manifest
+
+KILLS = 20
+
+
+def make(root: Path) -> None:
+    pde = build_pde("darcy")
+    make_shard_set(
+        pde, root, {"train": 96, "test": 24}, grid=pde.grid(32), seed=5, samples_per_shard=12, parallel=False
+    )
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in root.iterdir()}
+
+
+def test_killed_at_twenty_moments_the_set_is_the_same(tmp_path):
+    processes = multiprocessing.get_context("forkserver")  # children start in no time: torch is there already
+    processes.set_forkserver_preload(["pidscale.generate.make"])
+    warm = processes.Process(target=make, args=(tmp_path / "warm",))
+    warm.start()
+    warm.join()
+    began = time.monotonic()
+    whole = processes.Process(target=make, args=(tmp_path / "whole",))
+    whole.start()
+    whole.join()
+    seconds, expected = time.monotonic() - began, contents(tmp_path / "whole")
+    assert whole.exitcode == 0 and len(expected) == 2 * 10 + 2
+    check_set(load_manifest(tmp_path / "whole"), tmp_path / "whole", contents=True)
+    draw, broken = random.Random(0), 0
+    for attempt in range(KILLS):
+        root = tmp_path / str(attempt)
+        maker = processes.Process(target=make, args=(root,))
+        maker.start()
+        time.sleep(seconds * draw.uniform(0.02, 0.98))
+        os.kill(maker.pid, signal.SIGKILL)
+        maker.join()
+        broken += not (root / "manifest.json").exists()
+        again = processes.Process(target=make, args=(root,))
+        again.start()
+        again.join()
+        assert again.exitcode == 0 and contents(root) == expected, attempt
+    assert broken >= KILLS // 2  # most were killed at work
