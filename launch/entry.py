@@ -13,7 +13,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pidscale.config import PHASES, Settings, UserError, check, from_plain, to_flat
+from pidscale.config import PHASES, Settings, UserError, from_plain, to_flat
+from pidscale.limits import check
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 

@@ -20,16 +20,18 @@ import ray
 import torch
 import torch.distributed as dist
 
-from pidscale.config import ClusterSettings, Settings, UserError, check, from_plain, to_plain
+from pidscale.config import ClusterSettings, Settings, UserError, from_plain, to_plain
 from pidscale.distill import loop as distill_loop
 from pidscale.engine.phases import begin, claimed, due, finish, run_folder
 from pidscale.engine.plan import check_model, model_description, plan_text
 from pidscale.engine.reporting import STOP_FILE, Reporter, Stopped
 from pidscale.generate.problem import open_problem
+from pidscale.limits import check
 from pidscale.meter import ProgressLine
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.constraints import check_constraints
 from pidscale.records.store import is_address
+from pidscale.student.artifact import CARD, read_card
 from pidscale.teacher import loop as teacher_loop
 
 
@@ -242,9 +244,15 @@ def _complete(phase: str, settings: Settings, folder: Path, inputs: dict[str, st
         return
     print(f"{phase}: tensorboard --logdir {folder / 'tb'}", flush=True)
     fit(phase, settings, folder)
-    if not (folder / ("teacher" if phase == "teacher" else "student") / "card.json").exists():
+    made = folder / ("teacher" if phase == "teacher" else "student")
+    if not (made / CARD).exists():
         raise UserError(f"{folder}: {phase} was stopped; the same command goes on from its last checkpoint")
     finish(phase, settings, inputs)
+    spent = read_card(made)["metrics"]
+    source = "data" if phase == "teacher" else "endpoints of the teacher"
+    print(
+        f"{phase}: {spent['train_seconds']:.0f} s in all; {spent['wait_share']:.1%} of the steps' time waited for {source}"
+    )
 
 
 def absolute(settings: Settings) -> Settings:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -212,101 +211,3 @@ def to_plain(settings: Any) -> dict[str, Any]:
 def to_flat(settings: Settings) -> dict[str, Any]:
     """Settings as one dictionary of `section.key`."""
     return {f"{s}.{k}": v for s, section in to_plain(settings).items() for k, v in section.items()}
-
-
-def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
-    """Check ranges and choices, section by section. Raises UserError that names the key.
-
-    phases: those to come, whose batches must fit the workers; a script asks for its own only.
-    """
-    s = settings
-    choices = {
-        "distill.solver": (s.distill.solver, SOLVERS),
-        "distill.norm": (s.distill.norm, ("l2", "dual", "both")),
-        "distill.gradient_to": (s.distill.gradient_to, ("solution", "shape", "all")),
-        "model.precision": (s.model.precision, ("fp32", "bf16")),
-        "run.resume": (s.run.resume, ("auto", "must", "never")),
-        "cluster.zero_stage": (s.cluster.zero_stage, (0, 1, 2, 3)),
-    }
-    for name, (value, allowed) in choices.items():
-        if value not in allowed:
-            raise UserError(f"{name}={value!r}: expected one of {', '.join(map(str, allowed))}")
-    for section, keys in _POSITIVE.items():
-        for key in keys:
-            if not 0 < getattr(getattr(s, section), key) < math.inf:
-                raise UserError(f"{section}.{key}={getattr(getattr(s, section), key)}: expected more than 0, finite")
-    if s.data.on_bad_sample not in ("refuse", "skip"):
-        raise UserError(f"data.on_bad_sample={s.data.on_bad_sample!r}: expected refuse or skip")
-    if s.data.threads < 0 or not 0 <= s.data.patience < math.inf:
-        raise UserError(f"data.threads={s.data.threads}, data.patience={s.data.patience}: expected 0 or more, finite")
-    if s.pde.points is not None and not 4 <= s.pde.points <= 2**14:
-        raise UserError(f"pde.points={s.pde.points}: expected 4 to {2**14}")
-    for section in PHASES:
-        if section in phases and getattr(s, section).global_batch < s.cluster.workers:
-            raise UserError(
-                f"{section}.global_batch={getattr(s, section).global_batch} is smaller than "
-                f"cluster.workers={s.cluster.workers}: give every worker at least one sample, or use fewer workers"
-            )
-        if not 0 <= getattr(s, section).clip < math.inf or getattr(s, section).warmup < 0:
-            values = f"{section}.clip={getattr(s, section).clip}, {section}.warmup={getattr(s, section).warmup}"
-            raise UserError(f"{values}: expected 0 (off) or more, finite")
-    for key in ("sigma_max", "p_mean", "p_std"):
-        value = getattr(s.teacher, key)
-        if value is not None and not (math.isfinite(value) and (value > 0 or key == "p_mean")):
-            raise UserError(f"teacher.{key}={value}: expected a finite number" + ", more than 0" * (key != "p_mean"))
-    if "teacher" in phases and s.teacher.evaluate_samples < s.cluster.workers:
-        raise UserError(
-            f"teacher.evaluate_samples={s.teacher.evaluate_samples} is smaller than cluster.workers={s.cluster.workers}: "
-            "every worker measures at least one sample"
-        )
-    for key in ("l2", "dual", "boundary"):
-        if not 0 <= getattr(s.distill.weights, key) < math.inf:
-            raise UserError(f"distill.weights.{key}={getattr(s.distill.weights, key)}: expected 0 or more")
-    if not 0 <= s.distill.power < math.inf:
-        raise UserError(f"distill.power={s.distill.power}: expected a weight, 0 or more")
-    if not 0 <= s.distill.huber < math.inf:
-        raise UserError(f"distill.huber={s.distill.huber}: expected a width, or 0 for the squared difference")
-    if not 0 <= s.distill.physics_from < 1:
-        raise UserError(
-            f"distill.physics_from={s.distill.physics_from}: expected a share of the steps, 0 or more and below 1"
-        )
-    if "distill" in phases:
-        _check_rows(s)
-    if min(s.evaluate.teacher_steps, default=0) < 1:
-        raise UserError(f"evaluate.teacher_steps={s.evaluate.teacher_steps}: expected step counts of 1 or more")
-    if s.evaluate.samples < 2:
-        raise UserError(f"evaluate.samples={s.evaluate.samples}: a variance needs 2 or more")
-    if s.cluster.max_failures < 0:
-        raise UserError(f"cluster.max_failures={s.cluster.max_failures}: expected 0 or more")
-    name = s.run.name
-    if not name.isprintable() or "/" in name or name.startswith(".") or not 0 < len(name) <= 100:
-        raise UserError(
-            f"run.name={name[:120]!r}: expected up to 100 characters without '/' that do not start with '.'"
-        )
-    for key, folder in (("run.folder", s.run.folder), ("data.path", s.data.path)):
-        if not folder.strip():
-            raise UserError(f"{key}={folder!r}: expected a folder; write out the default, or leave the key away")
-
-
-_LOOP = ["steps", "micro_batch", "lr", "ema", "log_every", "checkpoint_every", "keep"]
-_POSITIVE = {
-    "data": ["train", "test", "samples_per_shard", "prefetch", "cache_gib"],
-    "teacher": [*_LOOP, "evaluate_every", "evaluate_samples", "evaluate_steps"],
-    "distill": [*_LOOP, "solver_steps", "ring", "reuse", "chunk", "scale_samples", "scale_steps"],
-    "evaluate": ["samples", "batch"],
-    "cluster": ["workers", "cpus_per_worker", "timeout"],
-}
-
-
-def _check_rows(s: Settings) -> None:
-    share, d = s.distill.global_batch // s.cluster.workers, s.distill
-    if d.global_batch % s.cluster.workers or share % d.chunk:
-        raise UserError(
-            f"distill.chunk={d.chunk} must divide the {d.global_batch} / {s.cluster.workers} samples of each worker "
-            "(distill.global_batch / cluster.workers), so that endpoints are made in the same chunks everywhere"
-            + (f": set distill.chunk={math.gcd(d.chunk, share)}" if d.global_batch % s.cluster.workers == 0 else "")
-        )
-    if d.scale_samples % d.global_batch:
-        raise UserError(
-            f"distill.scale_samples={d.scale_samples} must be a multiple of distill.global_batch={d.global_batch}"
-        )

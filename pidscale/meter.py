@@ -17,6 +17,7 @@ class StepTimer:
 
     def __init__(self, synchronise: Any = None) -> None:
         self.parts: dict[str, float] = {}
+        self.total: dict[str, float] = {}  # since the start, of what was taken
         self.synchronise = synchronise
 
     @contextmanager
@@ -31,12 +32,20 @@ class StepTimer:
     def take(self) -> dict[str, float]:
         """Return the seconds by part and start anew."""
         parts, self.parts = self.parts, {}
+        self.total = {name: self.total.get(name, 0.0) + parts.get(name, 0.0) for name in (*self.total, *parts)}
         return parts
 
+    def share(self, name: str) -> float:
+        """The share of all time that was taken so far which went into a part."""
+        return self.total.get(name, 0.0) / max(sum(self.total.values()), 1e-9)
 
-def rates(parts: Mapping[str, float], steps: int, seconds: float, batch: int) -> dict[str, float]:
-    """Scalars of a stretch of steps: seconds a step by part and in all, and fields a second."""
+
+def rates(
+    parts: Mapping[str, float], steps: int, seconds: float, batch: int, waiting: str = "wait"
+) -> dict[str, float]:
+    """Scalars of a stretch of steps: seconds a step by part and in all, fields a second, the share of waiting for data."""
     shares = {f"time/{name}": value / steps for name, value in parts.items()}
+    shares["time/wait_share"] = parts.get(waiting, 0.0) / seconds
     return shares | {"time/step": seconds / steps, "train/fields_per_second": steps * batch / seconds}
 
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pidscale.config import Settings, check, from_plain
+from pidscale.config import Settings, from_plain
 from pidscale.generate.make import make_shard_set
+from pidscale.limits import check
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde
 

@@ -49,7 +49,15 @@ TEACHER_SCALARS = ["loss/denoising", "residual/l2", "residual/dual", "residual/b
 STUDENT_SCALARS = [
     f"{arm}/{name}" for arm in ("student", "student-lambda0") for name in ("loss_loss", "loss_match", "gradient_norm")
 ] + ["student/residual_l2", "student/residual_dual", "student/residual_boundary", "ring/fresh_fraction"]
-TRAIN_SCALARS = ["train/lr", "train/fields_per_second", "time/step", "time/data", "time/teacher", "time/optimiser"]
+TRAIN_SCALARS = [
+    "train/lr",
+    "train/fields_per_second",
+    "time/step",
+    "time/wait_share",
+    "time/data",
+    "time/teacher",
+    "time/optimiser",
+]
 
 
 @pytest.mark.slow

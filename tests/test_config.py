@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pidscale.config import DistillSettings, Settings, UserError, check, from_plain, to_plain
+from pidscale.config import DistillSettings, Settings, UserError, from_plain, to_plain
+from pidscale.limits import check
 
 
 def refused(plain: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pidscale.meter import Board, ProgressLine, StepTimer
+from pidscale.meter import Board, ProgressLine, StepTimer, rates
 
 
 def test_parts_add_up_and_start_anew() -> None:
@@ -23,6 +23,13 @@ def test_parts_add_up_and_start_anew() -> None:
     parts = timer.take()
     assert 0.03 <= parts["teacher"] < 0.5 and 0 <= parts["student"] < parts["teacher"]
     assert timer.take() == {}
+    with timer.part("wait"):
+        time.sleep(0.01)
+    later = timer.take()
+    assert timer.share("wait") == pytest.approx(later["wait"] / (later["wait"] + sum(parts.values())))
+    scalars = rates(parts | later, 4, 2.0, 8)
+    assert scalars["time/wait"] == later["wait"] / 4 and scalars["time/wait_share"] == later["wait"] / 2.0
+    assert scalars["train/fields_per_second"] == 16 and rates(parts, 4, 2.0, 8, "teacher")["time/wait_share"] > 0
 
 
 def test_a_device_is_waited_for_before_the_clock_stops() -> None:

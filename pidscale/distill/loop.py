@@ -151,7 +151,8 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     board.close()
     for arm in arms:
         seconds = float(teacher.card["metrics"]["train_seconds"]) + rolling + arm.seconds
-        _publish(arm, folder, problem, settings, scales, last[arm.name] | {"train_seconds": seconds})
+        cost = {"train_seconds": seconds, "wait_share": timer.share("teacher")}
+        _publish(arm, folder, problem, settings, scales, last[arm.name] | cost)
     mesh.barrier()
     return last
 
@@ -170,7 +171,9 @@ def _log(
     for name, values in means.items():
         kinds = {k: f"{name}/residual_{k}" if k in TERMS else f"{name}/loss_{k}" for k in values}
         board.scalars({kinds[k]: v for k, v in values.items()}, done)
-    board.scalars(rates(timer.take(), steps, seconds, settings.distill.global_batch) | {"train/lr": lr}, done)
+    board.scalars(
+        rates(timer.take(), steps, seconds, settings.distill.global_batch, "teacher") | {"train/lr": lr}, done
+    )
     board.scalars({"ring/fresh_fraction": ring.made / max(1, ring.used)}, done)
 
 

@@ -131,8 +131,10 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     start, logged, window = time.perf_counter(), time.perf_counter(), torch.zeros(2, device=mesh.device)
 
     for step in range(first, t.steps):
+        with timer.part("wait"):
+            fields = feed.batch(step)
         with timer.part("data"):
-            x = problem.normaliser.encode(feed.batch(step).to(mesh.device))
+            x = problem.normaliser.encode(fields.to(mesh.device))
             params = read_params(shards, problem, feed.ids(step))
             told = condition(problem.pde, params).to(mesh.device)
         loss = teacher.gradients(step, x, told, timer)
@@ -164,7 +166,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
 
     feed.close()
     spent = seconds + time.perf_counter() - start
-    results = evaluate(teacher, board, t.steps) | {"train_seconds": spent}
+    results = evaluate(teacher, board, t.steps) | {"train_seconds": spent, "wait_share": timer.share("wait")}
     board.hparams(to_flat(settings), {f"residual/{k}": results[f"residual_{k}"] for k in ("l2", "dual", "boundary")})
     board.close()
     weights = teacher.ema.whole()

@@ -109,6 +109,7 @@ def _check_same(folder, names):
         assert first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first), name
         assert all(torch.isfinite(w).all() for w in first.values())
         cards = [json.loads((run / name / "card.json").read_text()) for run in (whole, broken)]
+        assert all(0 <= card["metrics"].pop("wait_share") < 1 for card in cards)
         seconds = [card["metrics"].pop("train_seconds") for card in cards]
         assert len({card.pop("sha256") for card in cards}) == 2  # they cover the seconds too
         assert cards[0] == cards[1] and all(s > 0 for s in seconds)

@@ -1,11 +1,14 @@
 """The samples of a step depend on seed and step only: not on the number of workers, nor on a restart."""
 
+import itertools
 import threading
 import time
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from pidscale.config import UserError
 from pidscale.records.feed import Feed, order
@@ -14,8 +17,8 @@ from pidscale.records.read import ShardSet
 BATCH, STEPS = 5, 9  # 45 samples of 13: steps that span epochs
 
 
-def feed(made, rank=0, world=1, **settings):
-    return Feed(ShardSet(made.root, "train"), 3, BATCH, rank, world, **settings)
+def feed(made, rank=0, world=1, **own):
+    return Feed(ShardSet(made.root, "train"), 3, BATCH, rank, world, **own)
 
 
 def sequence(made, world, start=0):
@@ -54,6 +57,34 @@ def test_restart_at_any_step_continues_the_same_sequence(made):
     for start in range(STEPS):
         for expected, found in zip(whole[start:], sequence(made, 2, start), strict=True):
             assert torch.equal(expected, found)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    worlds=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    stops=st.lists(st.integers(0, STEPS), min_size=2, max_size=2),
+    threads=st.lists(st.integers(0, 3), min_size=3, max_size=3),
+    prefetch=st.integers(1, 4),
+    block=st.sampled_from([1, 2, 16]),
+)
+@example(worlds=[4, 2, 3], stops=[3, 6], threads=[0, 3, 1], prefetch=2, block=16)
+def test_stopped_and_resumed_anyhow_the_sequence_is_the_same(made, worlds, stops, threads, prefetch, block):
+    """A run that is stopped at any steps and goes on in another world, with other threads, sees the same samples."""
+    counts, bounds = [5, 5, 3], [0, *sorted(stops), STEPS]
+    expected = np.concatenate([order(3, epoch, counts, block) for epoch in range(4)])[: BATCH * STEPS]
+    seen = []
+    for part, (start, stop) in enumerate(itertools.pairwise(bounds)):
+        world = worlds[part % len(worlds)]
+        own = {"start_step": start, "threads": threads[part], "prefetch": prefetch, "block": block}
+        feeds = [feed(made, rank, world, **own) for rank in range(world)]
+        for step in range(start, stop):
+            ids = np.concatenate([one.ids(step) for one in feeds])
+            fields = torch.cat([one.batch(step) for one in feeds]).numpy()
+            np.testing.assert_array_equal(fields, np.stack([made.draw(n) for n in ids]))
+            seen += ids.tolist()
+        for one in feeds:
+            one.close()
+    np.testing.assert_array_equal(seen, expected)
 
 
 def test_ids_run_through_the_epochs(made):
@@ -125,9 +156,9 @@ def test_waiting_is_counted(made, monkeypatch):
     one.close()
 
 
-@pytest.mark.parametrize(("settings", "key"), [({"prefetch": 0}, "data.prefetch"), ({"block": 0}, "data.block")])
-def test_wrong_settings_are_named(made, settings, key):
+@pytest.mark.parametrize(("wrong", "key"), [({"prefetch": 0}, "data.prefetch"), ({"block": 0}, "data.block")])
+def test_wrong_settings_are_named(made, wrong, key):
     with pytest.raises(UserError, match=key):
-        feed(made, **settings).batch(0)
+        feed(made, **wrong).batch(0)
     with pytest.raises(UserError, match=r"data\.global_batch"):
         Feed(ShardSet(made.root, "train"), 0, 0, 0, 1)

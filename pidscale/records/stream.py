@@ -1,0 +1,88 @@
+"""One pass over a set through the stock `webdataset` library, for pipelines of one's own: tars read from end to end.
+
+The stock library ends a cut tar without a word and splits work by shards, so that ranks run out at different times. Here
+each rank takes every world-th shard, and what comes is counted and checked. Training uses read.py and feed.py, which give
+every rank the same number of samples and any row alone. Knows bytes; must not know equations, ranks or torch.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pidscale.config import UserError
+from pidscale.records.check import check_sizes, load_manifest, read_index
+from pidscale.records.layout import ShardEntry
+from pidscale.records.store import Store, open_store
+from pidscale.records.write import checksums
+
+_PIECE = 2**20  # bytes that are asked of the store at a time
+
+
+class _Bytes(io.RawIOBase):
+    """A file of a store, read forwards."""
+
+    def __init__(self, store: Store, entry: ShardEntry) -> None:
+        self.store, self.entry, self.at = store, entry, 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As many bytes as there are left."""
+        view = memoryview(buffer).cast("B")
+        count = min(len(view), self.entry.bytes - self.at)
+        self.store.fill(self.entry.name, self.at, view[:count])
+        self.at += count
+        return count
+
+
+def stream(
+    root: str | Store, split: str, rank: int = 0, world: int = 1, verify: bool = True
+) -> Iterator[tuple[str, np.ndarray, dict[str, Any]]]:
+    """Key, fields float32 [C, Y, X] in physical units, and meta of every sample of this rank's shards, in their order.
+
+    root: a folder, an address or a store. verify: check every sample's checksums. UserError names the shard that ends early,
+    holds other samples than its index, or is damaged.
+    """
+    store = open_store(root)
+    manifest = load_manifest(store)
+    if split not in manifest.splits:
+        has = ", ".join(sorted(manifest.splits))
+        raise UserError(f"{store.where('manifest.json')}: no split '{split}'; the set has {has}")
+    entries = manifest.splits[split].shards[rank::world]
+    check_sizes(store, entries)
+    for entry in entries:
+        yield from _shard(store, entry, verify)
+
+
+def _shard(store: Store, entry: ShardEntry, verify: bool) -> Iterator[tuple[str, np.ndarray, dict[str, Any]]]:
+    import webdataset
+
+    where, listed = store.where(entry.name), read_index(store, entry)
+    file = io.BufferedReader(_Bytes(store, entry), _PIECE)
+    files = webdataset.tariterators.tar_file_expander(iter([{"url": where, "stream": file}]))
+    samples = webdataset.tariterators.group_by_keys(files)
+    count = 0
+    try:
+        for count, sample in enumerate(samples, start=1):
+            key, fields = sample["__key__"], np.load(io.BytesIO(sample["fields.npy"]), allow_pickle=False)
+            if (
+                count > len(listed)
+                or key != listed[count - 1]["key"]
+                or list(fields.shape) != listed[count - 1]["shape"]
+            ):
+                raise ValueError(f"sample {key} is not the one of its index")
+            if verify and checksums(fields) != listed[count - 1]["checksums"]:
+                raise ValueError(f"sample {key} fails its checksums")
+            yield key, fields, listed[count - 1]["meta"]
+    except (ValueError, KeyError, OSError, tarfile.TarError) as error:
+        said = f"sample {count} has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:160]
+        raise UserError(f"{where}: {said}; restore the file") from None
+    if count != len(listed):
+        raise UserError(f"{where}: ends after {count} of {len(listed)} samples; restore the file")

@@ -1,0 +1,63 @@
+"""The stock library's way through a set gives the same samples, and its silence about damage is broken."""
+
+import numpy as np
+import pytest
+
+from pidscale.config import UserError
+from pidscale.records.store import Folder
+from pidscale.records.stream import stream
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_ranks_together_see_every_sample_once(made, world):
+    seen = {}
+    for rank in range(world):
+        for key, fields, meta in stream(made.root, "train", rank, world):
+            assert int(key) not in seen and meta["seed"] == int(key)
+            seen[int(key)] = fields
+    assert sorted(seen) == list(range(13))
+    for number, fields in seen.items():
+        np.testing.assert_array_equal(fields, made.draw(number))
+    assert [key for key, _, _ in stream(made.root, "test")] == [f"{n:08d}" for n in range(1000, 1004)]
+    with pytest.raises(UserError, match="no split 'valid'"):
+        next(stream(made.root, "valid"))
+
+
+class Shortened(Folder):
+    """A store whose tar reads as zeros from a place on: to a tar reader, its end."""
+
+    def __init__(self, root, name, end):
+        super().__init__(root)
+        self.name, self.end = name, end
+
+    def fill(self, name, offset, view):
+        super().fill(name, offset, view)
+        if name == self.name and offset + len(view) > self.end:
+            view[max(0, self.end - offset) :] = bytes(len(view) - max(0, self.end - offset))
+
+
+@pytest.mark.parametrize("members", [0, 1, 2, 3])
+def test_a_tar_that_ends_early_is_named(made, members):
+    member = 512 + -(-(2 * 40 * 24 * 4 + 128) // 512) * 512
+    end = (members // 2) * (member + 1024) + (members % 2) * member
+    with pytest.raises(UserError, match=r"train-00001\.tar: (ends after|sample \d+ )"):
+        list(stream(Shortened(made.root, "train-00001.tar", end), "train"))
+
+
+def test_a_flipped_byte_is_named_unless_nobody_asks(made):
+    path = made.root / "train-00000.tar"
+    data = bytearray(path.read_bytes())
+    data[5000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"train-00000\.tar: sample 00000000 fails its checksums"):
+        list(stream(made.root, "train"))
+    assert len(list(stream(made.root, "train", verify=False))) == 13
+
+
+def test_damage_to_a_header_is_named(made):
+    path = made.root / "train-00000.tar"
+    data = bytearray(path.read_bytes())
+    data[:512] = b"x" * 512
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"train-00000\.tar"):
+        list(stream(made.root, "train"))
