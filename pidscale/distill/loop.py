@@ -24,8 +24,8 @@ from pidscale.engine.consolidate import card, publish
 from pidscale.engine.pictures import picture_row
 from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import learning_rate, micro_plan
+from pidscale.engine.skip import settled
 from pidscale.generate.problem import Problem, open_problem
-from pidscale.generate.skip import settled
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.metrics import residual_rms
 from pidscale.models.precondition import conditioned

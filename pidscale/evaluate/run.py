@@ -16,11 +16,11 @@ from torch import Tensor
 from pidscale import metrics
 from pidscale.config import Settings, UserError
 from pidscale.engine.phases import run_folder, versions
+from pidscale.engine.skip import settled
 from pidscale.evaluate import methods
 from pidscale.evaluate.methods import Made
 from pidscale.evaluate.report import write_report
 from pidscale.generate.problem import Problem, open_problem
-from pidscale.generate.skip import settled
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import Samples, shown_channels, solution_mask
 from pidscale.records.layout import write_atomic

@@ -27,9 +27,9 @@ from pidscale.engine.pictures import picture_row
 from pidscale.engine.plan import model_description
 from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import MicroPlan, learning_rate, micro_plan
+from pidscale.engine.skip import settled
 from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.generate.problem import Problem, open_problem, read_params
-from pidscale.generate.skip import settled
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser, conditioned

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pidscale.config import UserError
+from pidscale.engine.skip import LIST, settled
 from pidscale.generate.problem import open_problem
-from pidscale.generate.skip import LIST, settled
 from pidscale.parallel.mesh import Mesh
 from pidscale.records.feed import Feed
 from tests import small
