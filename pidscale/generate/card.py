@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pidscale.config import UserError
+from pidscale.generate.recheck import is_number
 from pidscale.pde import PDES, build_pde
 from pidscale.records.layout import Manifest
 
@@ -31,8 +32,7 @@ def card(manifest: Manifest, where: str) -> list[str]:
         seeds = f"seeds {split.seeds[0]} to {split.seeds[1] - 1}"
         lines.append(f"  split      {name}: {split.samples} samples in {_shards(count)}, {size} bytes, {seeds}")
     for name, floors in sorted(manifest.truth_residual.items(), reverse=True):
-        each = [f"{norm} {floors[norm]:.2g}{_most(floors, norm)}" for norm in sorted(floors) if f"max_{norm}" in floors]
-        lines.append(f"  residual   {name}: {', '.join(each)}")
+        lines.append(f"  residual   {name}: {_floors(floors)}")
     return [*lines, f"  data_hash  {manifest.data_hash}", f"  made       {_origin(manifest.request)}"]
 
 
@@ -40,8 +40,12 @@ def _shards(count: int) -> str:
     return f"{count} shard{'s' * (count != 1)}"
 
 
-def _most(floors: Mapping[str, float], norm: str) -> str:
-    return f" (at most {floors[f'max_{norm}']:.2g})"
+def _floors(floors: object) -> str:
+    """The rms and the largest residual in each norm; a damaged manifest may hold anything here."""
+    if not isinstance(floors, dict) or not all(map(is_number, floors.values())):
+        return f"{floors!r}, expected a number for each norm"
+    norms = [norm for norm in sorted(floors) if f"max_{norm}" in floors]
+    return ", ".join(f"{norm} {floors[norm]:.2g} (at most {floors[f'max_{norm}']:.2g})" for norm in norms)
 
 
 def _origin(request: Mapping[str, Any]) -> str:

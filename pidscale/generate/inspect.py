@@ -19,11 +19,12 @@ from pidscale.generate.recheck import Recheck
 from pidscale.ops.grid import Grid
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde
-from pidscale.records.audit import ShardAudit, apart, audit_shard, listing, manifest_findings, strays
+from pidscale.records.audit import ShardAudit, apart, audit_shard
 from pidscale.records.check import load_manifest
 from pidscale.records.layout import ChannelInfo, Manifest, index_name, read_json
 from pidscale.records.repair import planned_shards
 from pidscale.records.store import Folder, Store, open_store
+from pidscale.records.survey import listing, manifest_findings, strays
 from pidscale.records.write import finished_shard, merge_stats
 
 _SAME = 1e-6  # relative difference of the normaliser from that of the data

@@ -62,7 +62,8 @@ class Recheck:
                 f"{manifest}: {unread} samples of split '{split}' not read, for their shards are not true"
             )
         elif len(stored) == len(shards):
-            floors = self.manifest.truth_residual.get(split, {})
+            floors: Any = self.manifest.truth_residual.get(split)
+            floors = floors if isinstance(floors, dict) else {}
             self.findings += [f"{manifest}: {said}; {_AGAIN}" for said in _floor_findings(split, stored, floors)]
 
     def _sample(
@@ -83,7 +84,7 @@ class Recheck:
             found.append(f"{where}: seed {seed!r}, manifest.json says {low} to {high - 1}; make the set again")
         elif (other := self._seeds.setdefault(seed, f"{split} sample {n}")) != f"{split} sample {n}":
             found.append(f"{where}: seed {seed} is that of {other} too; make the set again")
-        if not isinstance(residual, dict) or not all(_is_number(value) for value in residual.values()):
+        if not isinstance(residual, dict) or not all(is_number(value) for value in residual.values()):
             found.append(f"{where}: its residual is {residual!r}, expected a number for each norm; make the set again")
         else:
             stored.append(residual)
@@ -124,11 +125,12 @@ def _floor_findings(split: str, stored: Sequence[dict[str, Any]], floors: dict[s
         values = np.array([one.get(norm, math.nan) for one in stored])
         true |= {norm: float(np.sqrt(np.mean(values**2))), f"max_{norm}": float(values.max())}
     return [
-        f"truth_residual of '{split}': {key} is {floors.get(key, math.nan):.6g}, that of its samples {value:.6g}"
+        f"truth_residual of '{split}': {key} is {floors.get(key)!r}, that of its samples {value:.6g}"
         for key, value in true.items()
-        if not (_is_number(floors.get(key)) and abs(floors[key] - value) <= _SAME_FLOOR * value)
+        if not (is_number(floors.get(key)) and abs(floors[key] - value) <= _SAME_FLOOR * value)
     ]
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value of a JSON file is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

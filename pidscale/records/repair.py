@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +31,6 @@ from pidscale.records.layout import (
 from pidscale.records.lock import held
 from pidscale.records.store import Folder, is_address
 from pidscale.records.write import Sample, index_bytes, index_tar, members, stream
-
-_UNREADABLE = (ValueError, KeyError, TypeError, EOFError, tarfile.TarError)
 
 Progress = Callable[[int, int], None]
 
@@ -182,7 +179,9 @@ def _made(path: Path, sha256: str) -> tuple[bytes, str]:
         listed = index_tar(path)
         stats = stream(cast(Any, again), path, _samples(path))
         return index_bytes(path.name, path.stat().st_size, sha256, stats, listed), again.digest.hexdigest()
-    except _UNREADABLE as error:
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # damaged headers end numpy and tarfile in many ways
         said = " ".join(str(error).split())
         raise UserError(f"{path}: not a whole shard ({said}); delete it and make the set again") from None
 

@@ -16,6 +16,7 @@ from pidscale.records import write
 from pidscale.records.check import load_manifest
 from pidscale.records.layout import Manifest, canonical, file_sha256, index_name, sample_key, write_atomic
 from pidscale.records.read import ShardSet
+from pidscale.records.repair import repair_indices
 from pidscale.records.write import write_shard
 from tests.generate import foreign
 from tests.generate.foreign import converted
@@ -107,6 +108,21 @@ def test_a_flipped_byte_is_named_with_its_sample_and_rows(copy):
     named(found, copy / TAR, "sample 00000021", "temperature_01", "row block 0")
 
 
+def test_a_damaged_npy_header_is_named(copy):
+    """Numpy's own parser ends with errors of its tokeniser there."""
+    at = json.loads((copy / INDEX).read_text())["samples"][1]["fields"]["array"] - 20
+    data = bytearray((copy / TAR).read_bytes())
+    data[at] = ord("(")
+    (copy / TAR).write_bytes(data)
+    found = findings(copy)
+    named(found, TAR, "00000017.fields.npy", "cannot be read")
+    named(found, TAR, "SHA-256")
+    (copy / INDEX).unlink()
+    (copy / "manifest.json").unlink()
+    (left,) = repair_indices(copy).left
+    assert TAR in left and "not a whole shard" in left
+
+
 def test_a_truncated_tar_is_named_and_the_rest_is_checked(copy):
     os.truncate(copy / TAR, 4096)
     flip(copy / "test-00000.tar", 4000)
@@ -165,6 +181,15 @@ def test_a_wrong_normaliser_is_named(copy, key):
     put(copy, manifest, normaliser=normaliser)
     (found,) = findings(copy)
     assert all(word in found for word in ("manifest.json", f"normaliser.{key}", "temperature_01")), found
+
+
+@pytest.mark.parametrize("floors", [{}, {"train": 3}, {"train": {"l2": "small"}}])
+def test_wrong_floors_are_named(copy, floors):
+    manifest = put(copy, load_manifest(copy), truth_residual=floors)
+    found = findings(copy)
+    for split in ("train", "test"):
+        named(found, f"truth_residual of '{split}': max_l2 is None")
+    assert not floors or "expected a number for each norm" in "\n".join(card(manifest, "x"))
 
 
 def test_a_wrong_stored_residual_is_named(copy):
