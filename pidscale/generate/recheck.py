@@ -40,6 +40,7 @@ class Recheck:
         self.notes: list[str] = []
         self.samples = 0
         self._seeds: dict[int, str] = {}
+        self._off: list[str] = []
         self._waiting: list[tuple[str, np.ndarray, np.ndarray, dict[str, Any]]] = []
 
     def run(self, split: str, readable: Sequence[bool], progress: Callable[[int, int], None]) -> None:
@@ -57,6 +58,8 @@ class Recheck:
             first += entry.samples
         self._flush()
         manifest = self.store.where("manifest.json")
+        self.findings += capped(self._off, f"{manifest}: residuals of split '{split}'")
+        self._off = []
         if unread := sum(e.samples for e, some in zip(shards.split.shards, readable, strict=True) if not some):
             self.notes.append(
                 f"{manifest}: {unread} samples of split '{split}' not read, for their shards are not true"
@@ -115,7 +118,7 @@ class Recheck:
                 stated = residual.get(norm, math.nan)
                 if not abs(stated - value) <= max(_SAME * value, slack):
                     said = f"residual {norm} is {value:.6g}, its JSON says {stated:.6g}"
-                    self.findings.append(f"{where}: {said}; other fields, parameters or program; make the set again")
+                    self._off.append(f"{where}: {said}; other fields, parameters or program; make the set again")
 
 
 def _floor_findings(split: str, stored: Sequence[dict[str, Any]], floors: dict[str, float]) -> list[str]:

@@ -1,82 +1,25 @@
-"""What is wrong with a set is named, all of it, one line each; a true set has no finding."""
+"""What is wrong with the files of a set is named, all of it, one line each; a true set has no finding."""
 
 import json
 import os
 import shutil
-import sys
-from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from launch.entry import settings_from
 from pidscale.generate.card import card, how_to_finish
 from pidscale.generate.inspect import verify
-from pidscale.records import write
 from pidscale.records.check import load_manifest
-from pidscale.records.layout import Manifest, canonical, file_sha256, index_name, sample_key, write_atomic
-from pidscale.records.read import ShardSet
+from pidscale.records.layout import canonical, write_atomic
 from pidscale.records.repair import repair_indices
-from pidscale.records.write import write_shard
 from tests.generate import foreign
+from tests.generate.damage import INDEX, TAR, findings, flip, named, put, rehash
 from tests.generate.foreign import converted
-
-TAR, INDEX = "train-00001.tar", "train-00001.index.json"  # samples 16 to 31 of 48
 
 
 @pytest.fixture
 def copy(heat_shards, tmp_path):
     return shutil.copytree(heat_shards, tmp_path / "heat")
-
-
-def put(root, manifest, **changes):
-    """Write a manifest with these values, with a data hash that fits."""
-    plain = replace(manifest, **changes).to_json()
-    write_atomic(root / "manifest.json", json.dumps(plain).encode())
-    return Manifest.from_json(json.loads(json.dumps(plain)))
-
-
-def rehash(root):
-    """Make a manifest say what the files are now."""
-    manifest = load_manifest(root)
-    splits = {}
-    for name, split in manifest.splits.items():
-        entries = [
-            replace(
-                e,
-                bytes=(root / e.name).stat().st_size,
-                sha256=file_sha256(root / e.name),
-                index_sha256=file_sha256(root / index_name(e.name)),
-            )
-            for e in split.shards
-        ]
-        splits[name] = replace(split, shards=tuple(entries))
-    put(root, manifest, splits=splits)
-
-
-def rewritten(root, change):
-    """Write train-00001 anew with samples that `change(number, fields, meta)` has changed, hashes and all."""
-    shards = ShardSet(root, "train")
-    samples = [(n, shards.read([n])[0], json.loads(json.dumps(shards.meta(n)))) for n in range(16, 32)]
-    write_shard(root, "train", 1, [(sample_key(n), *change(n, fields, meta)) for n, fields, meta in samples])
-    rehash(root)
-
-
-def findings(root):
-    report = verify(root)
-    assert not [line for line in (*report.findings, *report.notes) if "\n" in line]
-    return report.findings
-
-
-def named(lines, *parts):
-    """Exactly one of the lines names all of these."""
-    assert len([line for line in lines if all(str(part) in line for part in parts)]) == 1, lines
-
-
-def flip(path, at):
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.write_bytes(data)
 
 
 @pytest.mark.parametrize("name", ["small_shards", "heat_shards"])
@@ -158,71 +101,6 @@ def test_a_stray_tar_is_a_note(copy):
     named(report.notes, copy / "train-00003.tar", "no entry of manifest.json lists it")
 
 
-def test_values_that_are_not_finite_are_named_though_all_checksums_agree(copy, monkeypatch):
-    monkeypatch.setattr(write, "_check_sample", lambda *given: None)
-    of = write.Stats.of
-    monkeypatch.setattr(write.Stats, "of", staticmethod(lambda fields: of(np.nan_to_num(fields))))
-
-    def change(n, fields, meta):
-        fields[2, 3, 4] = np.nan if n == 19 else fields[2, 3, 4]
-        return fields, meta
-
-    rewritten(copy, change)
-    monkeypatch.undo()
-    (found,) = findings(copy)
-    assert all(word in found for word in (TAR, "sample 00000019", "temperature_02", "not finite")), found
-
-
-@pytest.mark.parametrize("key", ["mean", "std"])
-def test_a_wrong_normaliser_is_named(copy, key):
-    manifest = load_manifest(copy)
-    normaliser = json.loads(json.dumps(manifest.normaliser))
-    normaliser[key][1] += 2e-5
-    put(copy, manifest, normaliser=normaliser)
-    (found,) = findings(copy)
-    assert all(word in found for word in ("manifest.json", f"normaliser.{key}", "temperature_01")), found
-
-
-@pytest.mark.parametrize("floors", [{}, {"train": 3}, {"train": {"l2": "small"}}])
-def test_wrong_floors_are_named(copy, floors):
-    manifest = put(copy, load_manifest(copy), truth_residual=floors)
-    found = findings(copy)
-    for split in ("train", "test"):
-        named(found, f"truth_residual of '{split}': max_l2 is None")
-    assert not floors or "expected a number for each norm" in "\n".join(card(manifest, "x"))
-
-
-def test_a_wrong_stored_residual_is_named(copy):
-    def change(n, fields, meta):
-        if n == 20:
-            meta["residual"]["l2"] *= 10
-        return fields, meta
-
-    rewritten(copy, change)
-    found = findings(copy)
-    named(found, TAR, "sample 20: residual l2")
-    named(found, "manifest.json", "truth_residual of 'train': l2")
-
-
-def test_fields_that_are_not_those_of_the_residual_are_named(copy):
-    """Hashes, checksums and statistics all agree; only the equation tells."""
-
-    def change(n, fields, meta):
-        if n == 20:
-            fields[3] *= 1.001
-        return fields, meta
-
-    rewritten(copy, change)
-    manifest = load_manifest(copy)
-    stats = [json.loads((copy / f"train-0000{i}.index.json").read_text())["stats"] for i in range(3)]
-    whole = write.merge_stats([write.Stats(s["count"], s["mean"], s["m2"]) for s in stats])
-    put(copy, manifest, normaliser={"mean": list(whole.mean), "std": list(whole.std)})
-    found = findings(copy)
-    assert len(found) == 2
-    named(found, TAR, "sample 20: residual dual")
-    named(found, TAR, "sample 20: residual l2")
-
-
 def test_a_request_that_disagrees_is_named(copy):
     request = json.loads((copy / "request.json").read_text())
     write_atomic(copy / "request.json", canonical(request | {"seed": 4}))
@@ -240,18 +118,6 @@ def test_a_link_that_leaves_is_named(copy, tmp_path, name):
     (copy / name).symlink_to(tmp_path / name)
     (found,) = findings(copy)
     assert str(copy / name) in found and "leaves the set's folder" in found
-
-
-def test_overlapping_and_repeated_seeds_are_named(copy):
-    manifest = load_manifest(copy)
-    splits = manifest.splits | {"test": replace(manifest.splits["test"], seeds=(40, 56))}
-    put(copy, manifest, splits=splits)
-    found = findings(copy)
-    named(found, "overlap", "'train'", "'test'")
-    assert len([line for line in found if "test-00000.tar: sample" in line and "says 40 to 55" in line]) == 16
-    put(copy, manifest)
-    rewritten(copy, lambda n, fields, meta: (fields, meta | {"seed": 3} if n == 30 else meta))
-    named(findings(copy), TAR, "sample 30", "seed 3 is that of train sample 3")
 
 
 def test_an_index_that_the_manifest_lists_but_its_tar_does_not_bear_out_is_named(copy):
@@ -285,17 +151,6 @@ def test_an_edited_manifest_is_named_and_the_shards_are_counted(copy):
     report = verify(copy)
     named(report.findings, "data_hash")
     named(report.notes, "4 of 4 shards are whole", "make_shards.py")
-
-
-def test_an_equation_that_is_not_here_is_a_note(copy, monkeypatch):
-    manifest = load_manifest(copy)
-    (copy / "request.json").unlink()
-    put(copy, manifest, equation="nowhere:Mine", request={})
-    report = verify(copy)
-    assert report.findings == [] and report.samples == 64
-    named(report.notes, "residuals not checked", "No module named 'nowhere'")
-    named(report.notes, "request.json", "missing")
-    assert "nowhere" not in sys.modules
 
 
 def test_an_unfinished_set_says_how_far_it_is_and_how_to_finish_it(copy):
