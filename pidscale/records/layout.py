@@ -183,7 +183,11 @@ class Manifest:
         values["splits"] = {k: Split.from_json(s, f"{where}, split '{k}'") for k, s in values["splits"].items()}
         manifest = Manifest(**values)
         _check_grid_and_normaliser(manifest, where)
-        if manifest.data_hash != stated:
+        try:
+            found = manifest.data_hash
+        except ValueError:
+            raise _wrong(where, "params", "without numbers that are not finite") from None
+        if found != stated:
             raise UserError(f"{where}: data_hash does not match its contents; it was edited: restore it")
         return manifest
 

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -54,8 +54,8 @@ class Stats:
 
     @staticmethod
     def of(fields: np.ndarray) -> Stats:
-        """Statistics of one sample [C, Y, X], in float64."""
-        flat = fields.reshape(len(fields), -1).astype(np.float64)
+        """Statistics of one sample [C, Y, X], in float64; to the last bit the same however its memory is laid out."""
+        flat = np.ascontiguousarray(fields, dtype=np.float64).reshape(len(fields), -1)
         mean = flat.mean(axis=1)
         m2 = ((flat - mean[:, None]) ** 2).sum(axis=1)
         return Stats(flat.shape[1], tuple(mean.tolist()), tuple(m2.tolist()))
@@ -94,8 +94,11 @@ def _check_sample(path: Path, sample: Sample, before: str, shape: tuple[int, ...
         )
 
 
-def _stream(file: IO[bytes], path: Path, samples: Iterable[Sample]) -> Stats:
-    """Write all samples and the end of the tar; one sample in memory at a time."""
+def stream(file: IO[bytes], path: Path, samples: Iterable[Sample]) -> Stats:
+    """Write all samples and the end of the tar, one sample in memory at a time; their statistics.
+
+    path: for messages. UserError names a wrong key, type or shape, or a value that is not finite.
+    """
     stats: list[Stats] = []
     before, shape = "", None
     for sample in samples:
@@ -120,7 +123,7 @@ def checksums(fields: np.ndarray) -> list[list[str]]:
     return [[xxhash.xxh3_64_hexdigest(channel[y : y + ROW_BLOCK].data) for y in starts] for channel in data]
 
 
-def _members(path: Path) -> Iterator[tuple[str, tarfile.TarInfo, bytes]]:
+def members(path: Path) -> Iterator[tuple[str, tarfile.TarInfo, bytes]]:
     """Members of a tar in order: name, header, data."""
     with tarfile.open(path, "r:") as tar:
         for info in tar:
@@ -132,7 +135,7 @@ def _members(path: Path) -> Iterator[tuple[str, tarfile.TarInfo, bytes]]:
 def index_tar(path: Path) -> list[dict[str, Any]]:
     """Return the index of a tar, read from the tar itself: one entry per sample (shards/README.md)."""
     samples: list[dict[str, Any]] = []
-    for name, info, data in _members(path):
+    for name, info, data in members(path):
         key, _, kind = name.partition(".")
         place = {"offset": info.offset_data, "bytes": info.size}
         if kind == "fields.npy":
@@ -159,7 +162,7 @@ def write_shard(root: str | Path, split: str, number: int, samples: Iterable[Sam
     temporary = root / f".{path.name}.{os.getpid()}.tmp"
     try:
         with open(temporary, "wb") as file:
-            stats = _stream(file, path, samples)
+            stats = stream(file, path, samples)
             file.flush()
             os.fsync(file.fileno())
         listed = index_tar(temporary)
@@ -170,9 +173,14 @@ def write_shard(root: str | Path, split: str, number: int, samples: Iterable[Sam
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(root)
-    head = {"version": VERSION, "shard": path.name, "bytes": size, "sha256": sha256, "stats": asdict(stats)}
-    write_atomic(root / index_name(path.name), canonical({**head, "samples": listed}) + b"\n")
+    write_atomic(root / index_name(path.name), index_bytes(path.name, size, sha256, stats, listed))
     return _entry(root, path.name, size, len(listed), sha256), stats
+
+
+def index_bytes(name: str, size: int, sha256: str, stats: Stats, listed: Sequence[Mapping[str, Any]]) -> bytes:
+    """The content of an index file: of a tar's name, bytes, SHA-256 and statistics, and what `index_tar` lists of it."""
+    head = {"version": VERSION, "shard": name, "bytes": size, "sha256": sha256, "stats": asdict(stats)}
+    return canonical({**head, "samples": list(listed)}) + b"\n"
 
 
 def _entry(root: Path, name: str, size: int, samples: int, sha256: str) -> ShardEntry:

@@ -61,6 +61,7 @@ def test_manifest_that_is_not_json_is_named(made):
         (lambda m: m["grid"].update(shape=[40]), ["'shape'"]),
         (lambda m: m["normaliser"].update(std=[0.0, 1.0]), ["'std'", "above 0"]),
         (lambda m: m["normaliser"].update(mean=[float("nan"), 1.0]), ["'mean'"]),
+        (lambda m: m["params"].update(nu=float("inf")), ["'params'", "not finite"]),
         (lambda m: m["splits"]["train"].update(samples=99), ["split 'train'", "'samples'", "13"]),
         (lambda m: m["splits"]["train"]["shards"][1].update(name="../../etc/passwd"), ["shard 1", "'name'"]),
         (lambda m: m["normaliser"].update(mean=[0.0, 0.0]), ["data_hash"]),

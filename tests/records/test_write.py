@@ -56,6 +56,12 @@ def test_statistics_merge_to_those_of_the_whole(made):
     np.testing.assert_allclose(made.manifest.normaliser["std"], whole.std(axis=(0, 2, 3)), rtol=1e-12)
 
 
+def test_statistics_do_not_depend_on_the_layout_of_memory(made):
+    fields = made.draw(3)
+    channels_last = np.ascontiguousarray(fields.transpose(1, 2, 0)).transpose(2, 0, 1)
+    assert Stats.of(channels_last) == Stats.of(fields)
+
+
 def test_statistics_survive_a_large_offset():
     fields = [np.random.default_rng(n).normal(1e5, 1.0, (1, 16, 16)) for n in range(8)]
     merged = merge_stats(

@@ -1,0 +1,141 @@
+"""Look after a shard set, in a folder or at an address such as s3://bucket/set (shards/README.md)
+
+  python launch/shards.py verify PATH                  check every file, sample and statistic, and residuals of some samples
+  python launch/shards.py show PATH [--out FILE.png]   print its card, and draw a few samples (default: last part of PATH.png)
+  python launch/shards.py repair-index PATH            write indices that are missing or untrue anew from their tars
+
+Ends with status 0 if nothing is wrong, 2 otherwise; each finding is one line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from pidscale.config import UserError
+from pidscale.generate.card import card
+from pidscale.generate.inspect import verify
+from pidscale.generate.report import Lines
+from pidscale.meter import ProgressLine
+from pidscale.records.check import load_manifest
+from pidscale.records.layout import Manifest, write_atomic
+from pidscale.records.repair import repair_indices
+from pidscale.records.store import Store, is_address, open_store
+
+_SHOWN = 4  # samples of a picture
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists what can be asked")
+
+
+def _asked(words: list[str]) -> argparse.Namespace:
+    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{verify,show,repair-index}")
+    for name in ("verify", "show", "repair-index"):
+        command = commands.add_parser(name, allow_abbrev=False, description=f"{name}: see launch/shards.py --help")
+        command.add_argument("path", metavar="PATH", help="folder or address of a shard set")
+        if name == "show":
+            command.add_argument("--out", metavar="FILE.png", type=Path, help="where the picture is written")
+    return parser.parse_args(words)
+
+
+def _verify(path: str) -> bool:
+    """Check a set; whether nothing is wrong."""
+    report = verify(path, Lines())
+    for note in report.notes:
+        print(f"note: {note}")
+    _tell(report.findings)
+    print(report.summary)
+    return not report.findings
+
+
+def _repair(path: str) -> bool:
+    """Write indices; whether all are true now."""
+    line: list[ProgressLine] = []
+
+    def progress(done: int, total: int) -> None:
+        line[:] = line or [ProgressLine("indices", total)]
+        line[0].show(done)
+
+    done = repair_indices(path, progress)
+    for one in line:
+        one.close()
+    for name in done.written:
+        print(f"written anew: {Path(path) / name}")
+    _tell(done.left)
+    print(f"{path}: {done.true} indices were true, {len(done.written)} written anew, {len(done.left)} left")
+    return not done.left
+
+
+def _show(path: str, out: Path | None) -> None:
+    """Print the card of a set and write a picture of a few samples. UserError for what cannot be read or written."""
+    target = out or Path(
+        f"{path.rstrip('/').rsplit('/', 1)[-1] if is_address(path) else Path(path).resolve().name}.png"
+    )
+    if target.suffix != ".png":
+        raise UserError(f"--out={out}: expected a name that ends in .png")
+    store = open_store(path)
+    manifest = load_manifest(store)
+    print("\n".join(card(manifest, path.rstrip("/"))))
+    picture = _picture(store, manifest)
+    try:
+        write_atomic(target, picture)
+    except OSError as error:
+        raise UserError(f"{target}: {error.strerror}; name a file that can be written with --out") from None
+    print(f"  picture    {target}")
+
+
+def _picture(store: Store, manifest: Manifest) -> bytes:
+    """The first samples of the train split as a PNG."""
+    import torch
+
+    from pidscale.engine.pictures import field_figure
+    from pidscale.ops.grid import Grid
+    from pidscale.pde import build_pde
+    from pidscale.pde.base import Samples
+    from pidscale.records.read import ShardSet
+
+    pde, grid = build_pde(manifest.equation, dict(manifest.params)), Grid.from_description(manifest.grid)
+    shards = ShardSet(store, "train")
+    ids = range(min(_SHOWN, len(shards)))
+    samples = Samples(torch.from_numpy(shards.read(ids)), torch.from_numpy(shards.params(ids, pde.varying)))
+    data = io.BytesIO()
+    field_figure(pde, grid, {"train": samples}, len(ids)).savefig(data, format="png", dpi=120)
+    return data.getvalue()
+
+
+def _tell(findings: list[str]) -> None:
+    sys.stdout.flush()  # what was said before stands before
+    for finding in findings:
+        print(f"error: {finding}", file=sys.stderr)
+
+
+def _do(words: list[str]) -> bool:
+    asked = _asked(words)
+    if asked.command == "show":
+        _show(asked.path, asked.out)
+        return True
+    return {"verify": _verify, "repair-index": _repair}[asked.command](asked.path)
+
+
+def main(words: list[str]) -> int:
+    """Do what is asked; the exit status."""
+    try:
+        return 0 if _do(words) else 2
+    except UserError as error:
+        _tell([str(error)])
+    except OSError as error:
+        _tell([f"{error.filename or 'shards'}: {error.strerror or error}; check the file and its permissions"])
+    return 2
+
+
+if __name__ == "__main__":
+    sys.path.append(str(Path.cwd()))  # where a user's own equation may be
+    raise SystemExit(main(sys.argv[1:]))
