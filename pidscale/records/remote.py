@@ -27,7 +27,7 @@ class Remote:
 
         self.address, self.patience = address.rstrip("/"), patience
         try:
-            self._files, self._base = fsspec.core.url_to_fs(self.address)
+            self._files, self._base = fsspec.core.url_to_fs(self.address, **_own_options(self.address))
         except (ImportError, ValueError) as error:
             said = " ".join(str(error).split())[:160]
             raise UserError(
@@ -35,6 +35,8 @@ class Remote:
                 "the fsspec library of theirs"
             ) from None
         self._base = str(self._base).rstrip("/")
+        if hasattr(self._files, "retries"):
+            self._files.retries = 1
 
     def where(self, name: str) -> str:
         """The file's address."""
@@ -88,3 +90,10 @@ class Remote:
                     ) from None
                 time.sleep(pause * random.uniform(0.5, 1.0))  # ranks that failed together do not come back together
                 pause = min(2 * pause, _LONGEST_WAIT)
+
+
+def _own_options(address: str) -> dict[str, Any]:
+    """The repeating is done here, by the user's patience: the library below should not do it too."""
+    if address.split("://")[0] not in ("s3", "s3a"):
+        return {}
+    return {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 1}}}
