@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pidscale.config import UserError
-from pidscale.records.layout import Manifest, ShardEntry, canonical, index_name, parsed
+from pidscale.records.layout import VERSION, Manifest, ShardEntry, canonical, index_name, parsed
 from pidscale.records.store import Store, open_store, sha256_of
 
 _AGAIN = "restore it, or delete manifest.json and make the set again (true shards are kept)"
@@ -48,16 +48,20 @@ def check_sizes(store: Store, entries: Iterable[ShardEntry]) -> None:
 
 
 def read_index(store: Store, entry: ShardEntry) -> list[Any]:
-    """Return the samples listed in the index of a shard, after checking its SHA-256 and its count against the manifest."""
+    """Return what the index of a shard lists, after checking its SHA-256, shard and count against the manifest."""
     where = store.where(index_name(entry.name))
     try:
         data = store.read(index_name(entry.name))
     except FileNotFoundError:
         raise UserError(f"{where}: missing, but manifest.json lists it; {_AGAIN}") from None
+    except OSError as error:
+        raise UserError(f"{where}: {error.strerror or type(error).__name__}; {_AGAIN}") from None
     if hashlib.sha256(data).hexdigest() != entry.index_sha256:
         raise UserError(f"{where}: SHA-256 differs from manifest.json, so it was changed; {_REPAIR}")
     listed = parsed(data, where)
-    samples = listed.get("samples") if isinstance(listed, dict) else None
+    if not isinstance(listed, dict) or (listed.get("version"), listed.get("shard")) != (VERSION, entry.name):
+        raise UserError(f"{where}: not an index of version {VERSION} of {entry.name}; {_AGAIN}")
+    samples = listed.get("samples")
     count = len(samples) if isinstance(samples, list) else 0
     if count != entry.samples:
         raise UserError(f"{where}: lists {count} samples, manifest.json says {entry.samples}; {_AGAIN}")

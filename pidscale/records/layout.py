@@ -14,6 +14,8 @@ import json
 import math
 import os
 import re
+import reprlib
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,18 @@ VERSION = 1
 ROW_BLOCK = 16  # rows of one channel under one checksum; the last block of a field may be shorter
 DTYPE = "float32"  # little-endian
 ROLES = ("input", "solution")
-_SHARD_NAME = re.compile(r"[a-z0-9_]+-\d{5}\.tar")
+_SPLIT_NAME = re.compile(r"[a-z0-9_]{1,64}")
+_SHARD_NAME = re.compile(r"[a-z0-9_]+-[0-9]{5}\.tar")
+_MOST_SAMPLES = 10**8  # of a split: keys have 8 digits
+_LARGEST_FIELDS = 2**33  # bytes of a sample's fields: what the header of a USTAR member can say
+_LARGEST_FILE = 2**63
+_spelled = reprlib.Repr()
+_spelled.maxstring = _spelled.maxother = _spelled.maxlong = 80
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: in one short line, whatever it is."""
+    return _spelled.repr(value)
 
 
 def canonical(value: object) -> bytes:
@@ -62,9 +75,11 @@ def _checked(where: str, data: object, **kinds: type) -> dict[str, Any]:
             raise UserError(f"{where}: key '{key}' is missing; restore the file or make the set again")
     for key, value in data.items():
         if key not in kinds:
-            raise UserError(f"{where}: unknown key '{key}'; expected only {', '.join(sorted(kinds))}")
-        if not isinstance(value, kinds[key]):
+            raise UserError(f"{where}: unknown key {shown(key)}; expected only {', '.join(sorted(kinds))}")
+        if not isinstance(value, kinds[key]) or isinstance(value, bool):
             raise UserError(f"{where}: key '{key}' must be {kinds[key].__name__}, found {type(value).__name__}")
+        if isinstance(value, str) and not value.isprintable():  # they come to stand in messages of one line
+            raise _wrong(where, key, f"printable characters only (found {shown(value)})")
     return data
 
 
@@ -72,9 +87,15 @@ def _wrong(where: str, key: str, expected: str) -> UserError:
     return UserError(f"{where}: key '{key}' must be {expected}; restore the file or make the set again")
 
 
+def is_number(value: object, kind: type | tuple[type, ...] = (int, float)) -> bool:
+    """Whether a value out of JSON is a number, not true or false, that a float can hold (integers can be far beyond)."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return isinstance(value, kind) and abs(value) <= sys.float_info.max
+
+
 def _numbers(values: list[Any], count: int, kind: type | tuple[type, ...]) -> bool:
-    right = all(isinstance(v, kind) and not isinstance(v, bool) for v in values)
-    return right and len(values) == count and all(map(math.isfinite, values))
+    return len(values) == count and all(is_number(v, kind) for v in values)
 
 
 @dataclass(frozen=True)
@@ -90,7 +111,7 @@ class ChannelInfo:
         """Build from parsed JSON; UserError if it is not one."""
         channel = ChannelInfo(**_checked(where, data, name=str, unit=str, role=str))
         if channel.role not in ROLES:
-            raise _wrong(where, "role", f"one of {', '.join(ROLES)} (found '{channel.role}')")
+            raise _wrong(where, "role", f"one of {', '.join(ROLES)} (found {shown(channel.role)})")
         return channel
 
 
@@ -109,7 +130,11 @@ class ShardEntry:
         """Build from parsed JSON; UserError if it is not one, or if its name is not a plain shard name."""
         entry = ShardEntry(**_checked(where, data, name=str, bytes=int, samples=int, sha256=str, index_sha256=str))
         if not _SHARD_NAME.fullmatch(entry.name):
-            raise _wrong(where, "name", f"a shard name such as train-00000.tar (found '{entry.name}')")
+            raise _wrong(where, "name", f"a shard name such as train-00000.tar (found {shown(entry.name)})")
+        if not 0 < entry.samples <= _MOST_SAMPLES:
+            raise _wrong(where, "samples", f"from 1 to {_MOST_SAMPLES} (found {shown(entry.samples)})")
+        if not 0 < entry.bytes < _LARGEST_FILE:
+            raise _wrong(where, "bytes", f"the size of a file (found {shown(entry.bytes)})")
         return entry
 
 
@@ -122,14 +147,18 @@ class Split:
     shards: tuple[ShardEntry, ...]
 
     @staticmethod
-    def from_json(data: object, where: str) -> Split:
-        """Build from parsed JSON; UserError if it is not one, or if the shards do not add up to its samples."""
+    def from_json(data: object, name: str, where: str) -> Split:
+        """Build from parsed JSON; UserError if it is not one, if its shards are not named in turn or do not add up."""
         values = _checked(where, data, seeds=list, samples=int, shards=list)
         if not _numbers(values["seeds"], 2, int):
             raise _wrong(where, "seeds", "two integers [lo, hi)")
         shards = tuple(ShardEntry.from_json(s, f"{where}, shard {i}") for i, s in enumerate(values["shards"]))
-        if sum(s.samples for s in shards) != values["samples"]:
-            raise _wrong(where, "samples", f"the sum over its shards, {sum(s.samples for s in shards)}")
+        for i, shard in enumerate(shards):  # so none is listed twice, or by two splits
+            if shard.name != shard_name(name, i):
+                raise _wrong(f"{where}, shard {i}", "name", f"{shard_name(name, i)} (found {shard.name})")
+        total = sum(s.samples for s in shards)
+        if total != values["samples"] or total > _MOST_SAMPLES:
+            raise _wrong(where, "samples", f"the sum over its shards, {total}, and at most {_MOST_SAMPLES}")
         return Split((values["seeds"][0], values["seeds"][1]), values["samples"], shards)
 
 
@@ -173,43 +202,70 @@ class Manifest:
     def from_json(data: object, where: str = "manifest.json") -> Manifest:
         """Build from parsed JSON; UserError names the file, the key and what was expected."""
         if isinstance(data, dict) and data.get("version", VERSION) != VERSION:
-            raise _wrong(where, "version", f"{VERSION}, the only one this program reads (found {data['version']!r})")
+            found = shown(data["version"])
+            raise _wrong(where, "version", f"{VERSION}, the only one this program reads (found {found})")
         kinds: dict[str, type] = {"version": int, "equation": str, "channels": list, "grid": dict, "params": dict}
         kinds |= {"normaliser": dict, "dtype": str, "splits": dict, "truth_residual": dict, "request": dict}
         values = dict(_checked(where, data, data_hash=str, **kinds))
         stated = values.pop("data_hash")
         channels = enumerate(values["channels"])
         values["channels"] = tuple(ChannelInfo.from_json(c, f"{where}, channel {i}") for i, c in channels)
-        values["splits"] = {k: Split.from_json(s, f"{where}, split '{k}'") for k, s in values["splits"].items()}
+        for name in values["splits"]:
+            if not _SPLIT_NAME.fullmatch(name):
+                raise _wrong(where, "splits", f"an object whose keys are names such as train (found {shown(name)})")
+        values["splits"] = {k: Split.from_json(s, k, f"{where}, split '{k}'") for k, s in values["splits"].items()}
         manifest = Manifest(**values)
         _check_grid_and_normaliser(manifest, where)
+        _check_room(manifest, where)
         try:
-            found = manifest.data_hash
-        except ValueError:
-            raise _wrong(where, "params", "without numbers that are not finite") from None
-        if found != stated:
+            own = manifest.data_hash
+        except RecursionError:
+            raise UserError(f"{where}: nested too deeply; restore the file or make the set again") from None
+        if own != stated:
             raise UserError(f"{where}: data_hash does not match its contents; it was edited: restore it")
         return manifest
 
 
 def _check_grid_and_normaliser(manifest: Manifest, where: str) -> None:
     grid = _checked(f"{where}, grid", manifest.grid, kind=str, shape=list, extent=list, boundary=str)
-    if not _numbers(grid["shape"], 2, int):
-        raise _wrong(f"{where}, grid", "shape", "two integers [Y, X]")
+    if not _numbers(grid["shape"], 2, int) or min(grid["shape"]) < 1:
+        raise _wrong(f"{where}, grid", "shape", "two integers [Y, X], each at least 1")
     if not _numbers(grid["extent"], 2, (int, float)):
         raise _wrong(f"{where}, grid", "extent", "two numbers [Ly, Lx]")
+    if not manifest.channels:
+        raise _wrong(where, "channels", "a list of at least one channel")
     _checked(f"{where}, normaliser", manifest.normaliser, mean=list, std=list)
     for key, values in manifest.normaliser.items():
         if not _numbers(values, len(manifest.channels), (int, float)) or (key == "std" and min(values) <= 0):
             raise _wrong(f"{where}, normaliser", key, f"{len(manifest.channels)} finite numbers (std: above 0)")
     if manifest.dtype != DTYPE:
-        raise _wrong(where, "dtype", f"'{DTYPE}' (found '{manifest.dtype}')")
+        raise _wrong(where, "dtype", f"'{DTYPE}' (found {shown(manifest.dtype)})")
+
+
+def _check_room(manifest: Manifest, where: str) -> None:
+    """Fields have to fit their tars: the sizes of files, which are looked at, so bound what is ever allocated."""
+    size = 4 * math.prod(manifest.shape)
+    if size >= _LARGEST_FIELDS:
+        fits = f"such that a sample fits a member of a tar (found {shown(manifest.shape)})"
+        raise _wrong(f"{where}, grid", "shape", fits)
+    for name, split in manifest.splits.items():
+        for i, entry in enumerate(split.shards):
+            if entry.samples * size > entry.bytes:
+                least = f"at least {entry.samples * size}, for {entry.samples} samples of shape {manifest.shape}"
+                raise _wrong(f"{where}, split '{name}', shard {i}", "bytes", f"{least} (found {entry.bytes})")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{shown(text)} is not a finite number")
+    return value
 
 
 def parsed(data: bytes, where: str) -> Any:
-    """Return parsed JSON; UserError if it is none."""
+    """Return parsed JSON; UserError if it is none, or holds numbers that are not finite."""
     try:
-        return json.loads(data)
+        return json.loads(data, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error}); restore the file or make the set again") from None
 

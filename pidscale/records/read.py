@@ -20,7 +20,7 @@ import xxhash
 
 from pidscale.config import UserError
 from pidscale.records.check import check_sizes, load_manifest, read_index
-from pidscale.records.layout import ROW_BLOCK, Split, index_name
+from pidscale.records.layout import ROW_BLOCK, Split, index_name, is_number, sample_key, shown
 from pidscale.records.store import Store, open_store
 
 _INDICES = 64  # shards whose index is kept in memory
@@ -60,15 +60,17 @@ class ShardSet:
         self.split: Split = self.manifest.splits[split]
         self.bytes_read = 0
         self._verify = verify
-        self._ends = np.cumsum([entry.samples for entry in self.split.shards])
-        self._kept = np.setdiff1d(np.arange(self.split.samples), np.asarray(without, dtype=np.int64))
-        bounds = np.searchsorted(self._kept, self._ends)
-        self.counts = [int(n) for n in np.diff(bounds, prepend=0)]
+        if whole:
+            check_sizes(self.store, self.split.shards)
+        self.counts = [entry.samples for entry in self.split.shards]
+        self._ends = np.cumsum(self.counts, dtype=np.int64)
+        self._kept: Sequence[int] | np.ndarray = range(self.split.samples)
+        if len(without):
+            self._kept = np.setdiff1d(np.arange(self.split.samples), np.asarray(without, dtype=np.int64))
+            self.counts = [int(n) for n in np.diff(np.searchsorted(self._kept, self._ends), prepend=0)]
         self._shards: OrderedDict[int, _Shard] = OrderedDict()
         self._finite: dict[tuple[int, int, int], bytearray] = {}
         self._lock = threading.Lock()
-        if whole:
-            check_sizes(self.store, self.split.shards)
 
     @property
     def where(self) -> str:
@@ -89,29 +91,21 @@ class ShardSet:
             return self._shards[number]
 
     def _load(self, number: int) -> _Shard:
-        entry = self.split.shards[number]
+        entry, first = self.split.shards[number], int(self._ends[number])
         where, listed = self.store.where(index_name(entry.name)), read_index(self.store, entry)
-        size = 4 * math.prod(self.manifest.shape)
-        blocks = [-(-self.manifest.shape[1] // ROW_BLOCK)] * self.manifest.shape[0]
-        try:
-            for sample in listed:
-                if tuple(sample["shape"]) != self.manifest.shape:
-                    raise ValueError(f"has shape {sample['shape']}, manifest.json says {self.manifest.shape}")
-                if not 0 < int(sample["fields"]["array"]) <= entry.bytes - size:
-                    raise ValueError("lies outside its tar")
-                if [len(channel) for channel in sample["checksums"]] != blocks:
-                    raise ValueError(f"has not {blocks} checksums")
-            return _Shard(
-                entry.name,
-                [str(s["key"]) for s in listed],
-                [int(s["fields"]["array"]) for s in listed],
-                [[[int(block, 16) for block in channel] for channel in s["checksums"]] for s in listed],
-                [dict(s["meta"]) for s in listed],
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            key = sample.get("key") if isinstance(sample, dict) else sample
-            said = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise UserError(f"{where}: sample {key}: {said}; make the set again") from None
+        shard, room = _Shard(entry.name, [], [], [], []), entry.bytes - 4 * math.prod(self.manifest.shape)
+        for n, sample in enumerate(listed, start=first - entry.samples):
+            key = sample_key(n)
+            try:
+                offset, checks, meta = _checked(sample, key, self.manifest.shape, room)
+            except (KeyError, TypeError, ValueError) as error:
+                said = f"no {error}" if isinstance(error, KeyError) else str(error)
+                raise UserError(f"{where}: sample {key}: {said}; make the set again") from None
+            shard.keys.append(key)
+            shard.offsets.append(offset)
+            shard.checks.append(checks)
+            shard.metas.append(meta)
+        return shard
 
     def stored(self, sample: int) -> int:
         """The number under which the set stores a sample."""
@@ -141,11 +135,11 @@ class ShardSet:
             held = self.meta(sample).get("params", {})
             for p, name in enumerate(wanted):
                 value = held.get(name)
-                if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                if not is_number(value):
                     shard = self.split.shards[self._place(int(sample))[0]].name
                     raise UserError(
                         f"{self.store.where(shard)}: sample {sample} has no number for its parameter {name!r} (found "
-                        f"{value!r}), which this equation needs in every sample; make the set again"
+                        f"{shown(value)}), which this equation needs in every sample; make the set again"
                     )
                 line[p] = value
         return found
@@ -241,6 +235,26 @@ class ShardSet:
     def close(self) -> None:
         """Close the files that are kept open; reading opens them again."""
         self.store.close()
+
+
+def _checked(
+    sample: dict[str, Any], key: str, shape: tuple[int, int, int], room: int
+) -> tuple[int, list[list[int]], dict[str, Any]]:
+    """What an index says of a sample: array offset, at most `room`, checksums [C, blocks], meta. Raises what it is not."""
+    if sample["key"] != key:
+        raise ValueError(f"stands there as {shown(sample['key'])}")
+    if sample["shape"] != list(shape):
+        raise ValueError(f"has shape {shown(sample['shape'])}, manifest.json says {shape}")
+    offset, meta = sample["fields"]["array"], sample["meta"]
+    if type(offset) is not int or not 0 < offset <= room:
+        raise ValueError("lies outside its tar")
+    checks = [[int(block, 16) for block in channel] for channel in sample["checksums"]]
+    blocks = [-(-shape[1] // ROW_BLOCK)] * shape[0]
+    if [len(channel) for channel in checks] != blocks:
+        raise ValueError(f"has not {shown(blocks)} checksums")
+    if not isinstance(meta, dict) or not isinstance(meta.get("params", {}), dict):
+        raise ValueError("has a meta or params that are no JSON object")
+    return offset, checks, meta
 
 
 def _span(rows: slice | None, height: int) -> tuple[int, int]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from pidscale.config import UserError
 
 _OPEN_FILES = 32  # files that a folder keeps open
+_LARGEST_READ = 2**30  # bytes of a file that is read whole: a manifest or an index
 _PIECE = 2**23  # bytes that are hashed at a time
 
 
@@ -27,7 +31,7 @@ class Store(Protocol):
         ...
 
     def read(self, name: str) -> bytes:
-        """A whole file. Raises FileNotFoundError."""
+        """A whole file. Raises FileNotFoundError, OSError for what is no plain file."""
         ...
 
     def fill(self, name: str, offset: int, view: memoryview) -> None:
@@ -40,10 +44,14 @@ class Store(Protocol):
 
 
 class _Open:
-    """A file that is open for as long as anybody holds this."""
+    """A plain file that is open for as long as anybody holds this."""
 
     def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # not to wait for whoever might write into a named pipe
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        os.set_blocking(self.descriptor, True)
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
@@ -73,19 +81,25 @@ class Folder:
             for entry in entries:
                 if entry.is_symlink():
                     self._check_link(entry.name)
-                if entry.is_file():
-                    found[entry.name] = entry.stat().st_size
+                with suppress(OSError):  # what cannot be followed or has just gone is not there
+                    if entry.is_file():
+                        found[entry.name] = entry.stat().st_size
         return found
 
     def _check_link(self, name: str) -> None:
         path = self.root / name
-        if path.is_symlink() and not path.resolve().is_relative_to(self.root.resolve()):
+        # realpath, as it goes on where links lead round in a circle
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root)):
             raise UserError(f"{path}: a link that leaves the set's folder; put the file itself there")
 
     def read(self, name: str) -> bytes:
         """A whole file."""
         self._check_link(name)
-        return (self.root / name).read_bytes()
+        file = _Open(self.root / name)
+        if os.fstat(file.descriptor).st_size > _LARGEST_READ:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), self.where(name))
+        with open(file.descriptor, "rb", closefd=False) as whole:
+            return whole.read()
 
     def fill(self, name: str, offset: int, view: memoryview) -> None:
         """One pread, unless it is very large or interrupted."""

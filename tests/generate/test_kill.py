@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from pidscale.generate.make import make_shard_set
@@ -46,7 +47,8 @@ def test_killed_at_twenty_moments_the_set_is_the_same(tmp_path):
         maker = processes.Process(target=make, args=(root,))
         maker.start()
         time.sleep(seconds * draw.uniform(0.02, 0.98))
-        os.kill(maker.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may have ended
+            os.kill(maker.pid, signal.SIGKILL)
         maker.join()
         broken += not (root / "manifest.json").exists()
         again = processes.Process(target=make, args=(root,))

@@ -17,17 +17,17 @@ def draw(number: int) -> np.ndarray:
     return np.random.default_rng(number).normal(2.0, 3.0, (2, HEIGHT, WIDTH)).astype(np.float32)
 
 
-def samples(first: int, last: int):
-    """Samples first to last - 1 as write_shard takes them."""
-    for n in range(first, last):
-        yield sample_key(n), draw(n), {"seed": n, "params": {"nu": n / 8}, "residual": {"l2": 1e-6}}
+def samples(first: int, last: int, base: int = 0):
+    """Samples first to last - 1 of a split, whose fields are those of base + first on, as write_shard takes them."""
+    for n in range(base + first, base + last):
+        yield sample_key(n - base), draw(n), {"seed": n, "params": {"nu": n / 8}, "residual": {"l2": 1e-6}}
 
 
 def make_set(root: Path) -> Manifest:
     """Write train (5 + 5 + 3 samples) and test (4 samples; their fields are those of 1000 on)."""
     root.mkdir(parents=True, exist_ok=True)
     train = [write_shard(root, "train", i, samples(5 * i, min(5 * i + 5, 13))) for i in range(3)]
-    test = [write_shard(root, "test", 0, samples(1000, 1004))]
+    test = [write_shard(root, "test", 0, samples(0, 4, base=1000))]
     stats = merge_stats([s for _, s in train])
     manifest = Manifest(
         version=VERSION,

@@ -34,6 +34,22 @@ def test_a_link_that_appears_later_is_refused_too(made, tmp_path):
         shards.read([7])
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "train-00001.tar", "train-00001.index.json"])
+@pytest.mark.parametrize("kind", ["pipe", "circle", "folder"])
+@pytest.mark.parametrize("late", [False, True])
+def test_what_is_no_plain_file_is_refused_and_not_waited_for(made, name, kind, late):
+    shards = ShardSet(made.root, "train")
+    path = made.root / name
+    path.unlink()
+    {"pipe": lambda: os.mkfifo(path), "circle": lambda: path.symlink_to(name), "folder": path.mkdir}[kind]()
+    if late and name != "manifest.json":  # which an open set does not read again
+        with pytest.raises(UserError, match=rf"{path}: .*(not a plain file|Too many levels)"):
+            shards.read([7])
+    else:
+        with pytest.raises(UserError, match=rf"{path}: (missing|not a plain file|Too many levels)"):
+            ShardSet(made.root, "train")
+
+
 def test_other_addresses_are_read_by_their_library(made):
     """file:// stands for any of them: the same code asks fsspec for byte ranges."""
     shards = ShardSet(f"file://{made.root}/", "train")
