@@ -4,10 +4,10 @@ python -m benchmarks.loader [--json benchmarks/results/loader.json] [--repeats 5
 
 The same numbers, [2, 1024, 1024] (8 MiB) and [1, 128, 128] (64 KiB), lie in a shard set, in npy files and in an HDF5 file,
 in the page cache. Each contestant (benchmarks/contestants.py) is a process on one core with one thread of torch; only a
-DataLoader with workers may use all cores. They take turns: one epoch each, `--repeats` times; an epoch before that warms
-them and proves that all deliver the same numbers. Ours delivers batches [B, C, Y, X] in a shuffled order, a DataLoader
-collated ones in the order of the files, webdataset single decoded arrays, not collated and in order: that favours it. Its
-best setting is chosen by measurement, for each size.
+DataLoader with workers may use all cores. They take turns, one epoch each in random order, `--repeats` times; an epoch
+before that warms them and proves that all deliver the same numbers. Ours delivers batches [B, C, Y, X] in a shuffled order,
+a DataLoader collated ones in the order of the files, webdataset single decoded arrays, not collated and in order: that
+favours it. Its best setting is chosen by measurement, for each size.
 
 Ours reads with preadv into the batch itself, 1 MiB at a time. Milliseconds per 8 MiB on 2 shared cores of an AMD EPYC, over
 several runs: preadv 0.75 to 1.35 into memory aligned to 64 bytes, as torch's is, 1.0 to 1.9 into numpy's, aligned to 16; a
@@ -166,9 +166,9 @@ def measure(case: Case, repeats: int) -> list[dict[str, Any]]:
         sums = {one.name: one.ask("sum") for one in running}
         if len(set(sums.values())) > 1 or sums[CHECKED][0] != case.samples:
             raise SystemExit(f"error: {case.name}: contestants delivered different numbers: {sums}")
-        for _ in range(repeats):
-            for one in running:
-                one.seconds.append(one.ask("time"))
+        for turn in range(repeats):  # in another order each time: who comes after whom must not decide
+            for i in np.random.default_rng([SEED, turn]).permutation(len(running)):
+                running[i].seconds.append(running[i].ask("time"))
     finally:
         for one in running:
             one.end()
