@@ -1,7 +1,8 @@
 """Read samples of a shard set: only the wanted rows, each block of rows checked against its checksum.
 
-One read per channel and sample, straight into the caller's array where the rows are whole blocks: a rank that holds a
-quarter of the rows reads a quarter of the bytes. Knows bytes; must not know equations, ranks or torch.
+One read per channel and sample, or per sample where all rows are wanted, straight into the caller's array where the rows
+are whole blocks: a rank that holds a quarter of the rows reads a quarter of the bytes. Knows bytes; must not know
+equations, ranks or torch.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,20 @@ import xxhash
 from pidscale.config import UserError
 from pidscale.records.check import check_sizes, load_manifest, read_index
 from pidscale.records.layout import ROW_BLOCK, Split, index_name, is_number, sample_key, shown
+from pidscale.records.plan import Block, Plan
 from pidscale.records.store import Store, open_store
 
 _INDICES = 64  # shards whose index is kept in memory
-_PIECE = 2**20  # bytes read at a time: what is hashed next is still in the processor's cache
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """One shard's index in memory: its name, n keys, n array offsets, checksums [n, C, blocks], n metas."""
+    """One shard's index in memory: its name, n keys, n array offsets, checksums [n, C * blocks], n metas."""
 
     name: str
     keys: list[str]
     offsets: list[int]
-    checks: list[list[list[int]]]
+    checks: list[list[int]]
     metas: list[dict[str, Any]]
 
 
@@ -64,11 +64,14 @@ class ShardSet:
             check_sizes(self.store, self.split.shards)
         self.counts = [entry.samples for entry in self.split.shards]
         self._ends = np.cumsum(self.counts, dtype=np.int64)
-        self._kept: Sequence[int] | np.ndarray = range(self.split.samples)
+        self._kept: np.ndarray | None = None  # stored numbers, where some are left out
         if len(without):
             self._kept = np.setdiff1d(np.arange(self.split.samples), np.asarray(without, dtype=np.int64))
             self.counts = [int(n) for n in np.diff(np.searchsorted(self._kept, self._ends), prepend=0)]
+        self._begins = np.insert(self._ends[:-1], 0, 0)
+        self._blocks = -(-self.manifest.shape[1] // ROW_BLOCK)
         self._shards: OrderedDict[int, _Shard] = OrderedDict()
+        self._plans: dict[tuple[int, int], Plan] = {}
         self._finite: dict[tuple[int, int, int], bytearray] = {}
         self._lock = threading.Lock()
 
@@ -78,7 +81,7 @@ class ShardSet:
         return self.store.where("manifest.json")
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return self.split.samples if self._kept is None else len(self._kept)
 
     def _shard(self, number: int) -> _Shard:
         """The index of a shard, checked when it is loaded; the least recently used one is dropped."""
@@ -111,13 +114,20 @@ class ShardSet:
         """The number under which the set stores a sample."""
         if not 0 <= sample < len(self):
             raise IndexError(f"sample {sample} of {len(self)} in {self.where}")
-        return int(self._kept[sample])
+        return sample if self._kept is None else int(self._kept[sample])
+
+    def _places(self, samples: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
+        """Shard and position in it of each sample."""
+        wanted = np.asarray(samples, dtype=np.int64)
+        for sample in wanted[(wanted < 0) | (wanted >= len(self))]:
+            self.stored(int(sample))  # says which is none of the set
+        stored = wanted if self._kept is None else self._kept[wanted]
+        numbers = np.searchsorted(self._ends, stored, side="right")
+        return list(zip(numbers.tolist(), (stored - self._begins[numbers]).tolist(), strict=True))
 
     def _place(self, sample: int) -> tuple[int, int]:
         """Shard and position in it of a sample."""
-        stored = self.stored(sample)
-        number = int(np.searchsorted(self._ends, stored, side="right"))
-        return number, stored - int(self._ends[number]) + self.split.shards[number].samples
+        return self._places([sample])[0]
 
     def meta(self, sample: int) -> dict[str, Any]:
         """Return "seed", "params" and "residual" of a sample."""
@@ -158,9 +168,18 @@ class ShardSet:
         elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
             raise ValueError(f"out is {out.dtype} {out.shape}; it must be contiguous float32 {shape}")
         first, last = _span(rows, self.manifest.shape[1])
-        asked = sum(self._read_one(int(sample), first, last, target) for target, sample in zip(out, ids, strict=True))
+        plan = self._plans.get((first, last))
+        if plan is None:
+            plan = self._plans[first, last] = Plan.of(self.manifest.shape, first, last, self._verify)
+        used: dict[int, tuple[_Shard, bytearray]] = {}
+        for target, (number, position) in zip(out, self._places(ids), strict=True):
+            if number not in used:
+                flags = bytearray(self.split.shards[number].samples)
+                used[number] = self._shard(number), self._finite.setdefault((number, first, last), flags)
+            shard, finite = used[number]
+            self._read_one(shard, position, plan, target, finite)
         with self._lock:
-            self.bytes_read += asked
+            self.bytes_read += plan.bytes * len(out)
         return out
 
     def shape_of(self, count: int, rows: slice | None = None) -> tuple[int, int, int, int]:
@@ -179,58 +198,52 @@ class ShardSet:
                 found[sample] = str(error)
         return found
 
-    def _read_one(self, sample: int, first: int, last: int, target: np.ndarray) -> int:
-        """Fill [C, y, X] with rows [first, last); the bytes that were read."""
-        number, position = self._place(sample)
-        shard = self._shard(number)
-        _, height, width = self.manifest.shape
-        low, high = first, last
-        if self._verify:  # whole blocks, as the checksums have them
-            low, high = first - first % ROW_BLOCK, min(height, -(-last // ROW_BLOCK) * ROW_BLOCK)
-        flags = self._finite.get((number, first, last))
-        if flags is None:
-            flags = self._finite.setdefault((number, first, last), bytearray(self.split.shards[number].samples))
-        for c, wanted in enumerate(target):
-            whole = wanted if (low, high) == (first, last) else np.empty((high - low, width), dtype=np.float32)
-            offset = shard.offsets[position] + 4 * width * (c * height + low)
-            with self._named(shard, position, c):
-                self._fill(shard, position, c, whole, offset, low)
-                if whole is not wanted:
-                    wanted[...] = whole[first - low : last - low]
-                if not flags[position] and not _all_finite(wanted):
-                    raise ValueError("holds values that are not finite; make the set again")
-        flags[position] = 1  # once is enough: the same bytes come again, as their checksums say
-        return 4 * width * (high - low) * len(target)
-
-    @contextmanager
-    def _named(self, shard: _Shard, position: int, channel: int) -> Iterator[None]:
-        """Turn a finding about bytes into one line that names file, sample and channel."""
-        try:
-            yield
-        except (ValueError, OSError) as error:
-            name = self.manifest.channels[channel].name
-            where = f"{self.store.where(shard.name)}: sample {shard.keys[position]}, channel {channel} ({name})"
-            raise UserError(f"{where}: {error}") from None
-
-    def _fill(self, shard: _Shard, position: int, channel: int, whole: np.ndarray, offset: int, low: int) -> None:
-        """Read rows from `low` on, a piece at a time, and check each block of a piece while it is warm."""
-        if not whole.size:
+    def _read_one(self, shard: _Shard, position: int, plan: Plan, target: np.ndarray, finite: bytearray) -> None:
+        """Fill [C, y, X] as planned. finite: a flag per sample of the shard, set once its values have been looked at."""
+        if not target.size:
             return
-        view, block = whole.data.cast("B"), 4 * whole.shape[1] * ROW_BLOCK
-        checks, at = shard.checks[position][channel], low // ROW_BLOCK
-        step = max(1, _PIECE // block) * block
-        for start in range(0, len(view), step):
-            piece = view[start : start + step]
-            self.store.fill(shard.name, offset + start, piece)
-            if not self._verify:
-                continue
-            for begin in range(0, len(piece), block):
-                if xxhash.xxh3_64_intdigest(piece[begin : begin + block]) != checks[at]:
-                    last = min((at + 1) * ROW_BLOCK, self.manifest.shape[1]) - 1
-                    raise ValueError(
-                        f"row block {at} (rows {at * ROW_BLOCK} to {last}) fails its checksum; restore the file"
-                    )
-                at += 1
+        if plan.held == target.shape:
+            self._fill(shard, position, plan, target.data.cast("B"))
+        else:
+            held = np.empty(plan.held, dtype=np.float32)
+            self._fill(shard, position, plan, held.data.cast("B"))
+            target[...] = held[:, plan.skip : plan.skip + target.shape[1]]
+        if not finite[position]:
+            for c, channel in enumerate(target):
+                if not _all_finite(channel):
+                    raise self._bad(shard, position, c, "holds values that are not finite; make the set again")
+            finite[position] = 1  # once is enough: the same bytes come again, as their checksums say
+
+    def _fill(self, shard: _Shard, position: int, plan: Plan, view: memoryview) -> None:
+        """Read a piece at a time, and check each block of a piece while it is warm."""
+        offset, fill, digest = shard.offsets[position], self.store.fill, xxhash.xxh3_64_intdigest
+        checks = shard.checks[position]
+        for start, stop, at, blocks in plan.pieces:
+            try:
+                fill(shard.name, offset + at, view[start:stop])
+            except (ValueError, OSError):
+                self._fill_blocks(shard, position, offset + at - start, blocks, view)
+            if self._verify:
+                for begin, end, number in blocks:
+                    if digest(view[begin:end]) != checks[number]:
+                        c, block = divmod(number, self._blocks)
+                        first, last = block * ROW_BLOCK, min((block + 1) * ROW_BLOCK, self.manifest.shape[1]) - 1
+                        said = f"row block {block} (rows {first} to {last}) fails its checksum; restore the file"
+                        raise self._bad(shard, position, c, said)
+
+    def _fill_blocks(self, shard: _Shard, position: int, base: int, blocks: list[Block], view: memoryview) -> None:
+        """Read a piece that failed once more, block by block: the one that fails again says which channel it is."""
+        for begin, end, number in blocks:
+            try:
+                self.store.fill(shard.name, base + begin, view[begin:end])
+            except (ValueError, OSError) as error:
+                raise self._bad(shard, position, number // self._blocks, str(error)) from None
+
+    def _bad(self, shard: _Shard, position: int, channel: int, said: str) -> UserError:
+        """A finding about bytes in one line that names file, sample and channel."""
+        name = self.manifest.channels[channel].name
+        where = f"{self.store.where(shard.name)}: sample {shard.keys[position]}, channel {channel} ({name})"
+        return UserError(f"{where}: {said}")
 
     def close(self) -> None:
         """Close the files that are kept open; reading opens them again."""
@@ -239,8 +252,8 @@ class ShardSet:
 
 def _checked(
     sample: dict[str, Any], key: str, shape: tuple[int, int, int], room: int
-) -> tuple[int, list[list[int]], dict[str, Any]]:
-    """What an index says of a sample: array offset, at most `room`, checksums [C, blocks], meta. Raises what it is not."""
+) -> tuple[int, list[int], dict[str, Any]]:
+    """What an index says of a sample: array offset, at most `room`, checksums [C * blocks], meta. Raises what it is not."""
     if sample["key"] != key:
         raise ValueError(f"stands there as {shown(sample['key'])}")
     if sample["shape"] != list(shape):
@@ -248,9 +261,9 @@ def _checked(
     offset, meta = sample["fields"]["array"], sample["meta"]
     if type(offset) is not int or not 0 < offset <= room:
         raise ValueError("lies outside its tar")
-    checks = [[int(block, 16) for block in channel] for channel in sample["checksums"]]
     blocks = [-(-shape[1] // ROW_BLOCK)] * shape[0]
-    if [len(channel) for channel in checks] != blocks:
+    checks = [int(block, 16) for channel in sample["checksums"] for block in channel]
+    if [len(channel) for channel in sample["checksums"]] != blocks:
         raise ValueError(f"has not {shown(blocks)} checksums")
     if not isinstance(meta, dict) or not isinstance(meta.get("params", {}), dict):
         raise ValueError("has a meta or params that are no JSON object")

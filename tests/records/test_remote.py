@@ -45,8 +45,8 @@ def test_rows_cost_their_share_of_the_bytes(made, address, server):
         before = server.line.carried
         there.read([1, 2, 3, 4], rows)
         costs.append(server.line.carried - before)
-    body = 4 * 2 * 40 * 24 * 4
-    assert body < costs[0] < 1.6 * body and costs[0] - costs[1] == pytest.approx(0.75 * body, rel=0.02)
+    body, head = 4 * 2 * 40 * 24 * 4, 1000  # a whole sample is one request, some rows are one for each channel
+    assert body < costs[0] < body + 4 * head and body / 4 < costs[1] < body / 4 + 8 * head
 
 
 def test_a_store_that_comes_back_is_waited_for(address, server):
