@@ -20,7 +20,7 @@ from numpy.lib import format as npy
 from pidscale.config import UserError
 from pidscale.records.check import read_index
 from pidscale.records.layout import VERSION, ShardEntry, index_name, parsed, sample_key
-from pidscale.records.store import Store
+from pidscale.records.store import Forward, Store
 from pidscale.records.write import Stats, merge_stats
 
 MOST = 16  # findings of one kind that are told one by one
@@ -44,21 +44,18 @@ def capped(found: Sequence[str], where: str) -> list[str]:
     return [*found[:MOST], f"{where}: and {more} more findings of this kind; {_AGAIN}"] if more > 0 else list(found)
 
 
-class _Stream(io.RawIOBase):
-    """A file of a store from its beginning to its end, hashed as it is read."""
+class _Hashed(Forward):
+    """Hashed as it is read."""
 
     def __init__(self, store: Store, name: str, size: int) -> None:
-        self.store, self.name, self.size, self.at, self.digest = store, name, size, 0, hashlib.sha256()
-
-    def readable(self) -> bool:
-        return True
+        super().__init__(store, name, size)
+        self.digest = hashlib.sha256()
 
     def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")[: self.size - self.at]
-        self.store.fill(self.name, self.at, view)
-        self.digest.update(view)
-        self.at += len(view)
-        return len(view)
+        """As many bytes as fit and are left."""
+        count = super().readinto(buffer)
+        self.digest.update(memoryview(buffer).cast("B")[:count])
+        return count
 
 
 def audit_shard(
@@ -94,7 +91,7 @@ def audit_shard(
         said = f"{tar}: {sizes[entry.name]} bytes, manifest.json says {entry.bytes} bytes: {how}; {_AGAIN}"
         return ShardAudit([*found, said], False, None)
     walk = _Walk(tar, head["samples"] if head else None, shape, first)
-    sha256 = walk.through(_Stream(store, entry.name, entry.bytes))
+    sha256 = walk.through(_Hashed(store, entry.name, entry.bytes))
     found += capped(walk.found, tar)
     if walk.members != 2 * entry.samples:
         found.append(
@@ -119,7 +116,7 @@ class _Walk:
         self.members = 0
         self.stats: Stats | None = None
 
-    def through(self, raw: _Stream) -> str:
+    def through(self, raw: _Hashed) -> str:
         """Walk to the end; the SHA-256 of all bytes, in hex."""
         reader = io.BufferedReader(raw, _PIECE)
         try:

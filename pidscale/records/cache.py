@@ -17,7 +17,6 @@ from pidscale.records.check import load_manifest
 from pidscale.records.layout import Manifest, index_name
 from pidscale.records.store import Folder, Store
 
-_PIECE = 2**24  # bytes of one request
 _ATTEMPTS = 3  # times that an object whose hash is wrong is fetched
 
 
@@ -27,6 +26,8 @@ class Cache:
     folder: shared by every process that names it; sets lie in it by their data hash. limit: bytes that shards in it may take
     together; those used least recently are deleted first. A file that is open stays readable when it is deleted.
     """
+
+    piece = Folder.piece
 
     def __init__(self, remote: Store, folder: str | Path, limit: int) -> None:
         self.remote, self.limit, self.folder = remote, limit, Path(folder)
@@ -117,8 +118,8 @@ class Cache:
         if size is None:
             yield memoryview(self.remote.read(name))
             return
-        for offset in range(0, size, _PIECE):
-            piece = memoryview(bytearray(min(_PIECE, size - offset)))
+        for offset in range(0, size, self.remote.piece):
+            piece = memoryview(bytearray(min(self.remote.piece, size - offset)))
             self.remote.fill(name, offset, piece)
             yield piece
 

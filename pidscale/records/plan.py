@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from pidscale.records.layout import ROW_BLOCK
 
-_PIECE = 2**20  # bytes read at a time: what is hashed next is still in the processor's cache
 Block = tuple[int, int, int]  # start and stop in the buffer, number among the sample's checksums [C * blocks]
 
 
@@ -26,8 +25,8 @@ class Plan:
     bytes: int
 
     @staticmethod
-    def of(shape: tuple[int, int, int], first: int, last: int, verify: bool) -> Plan:
-        """The plan for rows [first, last) of samples of this shape."""
+    def of(shape: tuple[int, int, int], first: int, last: int, verify: bool, most: int) -> Plan:
+        """The plan for rows [first, last) of samples of this shape. most: bytes of a piece."""
         channels, height, width = shape
         low, high = first, last
         if verify and first < last:
@@ -40,7 +39,7 @@ class Plan:
             top, bottom = max(low, block * ROW_BLOCK), min(high, (block + 1) * ROW_BLOCK)
             stop, at = start + 4 * width * (bottom - top), 4 * width * (c * height + top)
             begin, _, origin, held = pieces[-1] if pieces else (0, 0, -1, [])
-            if at - origin == start - begin and stop - begin <= _PIECE:  # goes on where the piece ends
+            if at - origin == start - begin and stop - begin <= most:  # goes on where the piece ends
                 held.append((start, stop, c * blocks + block))
                 pieces[-1] = (begin, stop, origin, held)
             else:

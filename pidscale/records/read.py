@@ -170,7 +170,7 @@ class ShardSet:
         first, last = _span(rows, self.manifest.shape[1])
         plan = self._plans.get((first, last))
         if plan is None:
-            plan = self._plans[first, last] = Plan.of(self.manifest.shape, first, last, self._verify)
+            plan = self._plans[first, last] = Plan.of(self.manifest.shape, first, last, self._verify, self.store.piece)
         used: dict[int, tuple[_Shard, bytearray]] = {}
         for target, (number, position) in zip(out, self._places(ids), strict=True):
             if number not in used:

@@ -21,6 +21,8 @@ _REFUSED = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalErro
 class Remote:
     """A set in an object store. Every request is repeated for `patience` seconds, with growing pauses, before it fails."""
 
+    piece = 2**24  # a request costs as much time as megabytes do
+
     def __init__(self, address: str, patience: float = 300.0) -> None:
         """UserError for a kind of address that nothing here can read."""
         import fsspec

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import stat
 import threading
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pidscale.config import UserError
 
 _OPEN_FILES = 32  # files that a folder keeps open
 _LARGEST_READ = 2**30  # bytes of a file that is read whole: a manifest or an index
-_PIECE = 2**23  # bytes that are hashed at a time
 
 
 class Store(Protocol):
-    """The files of one set by name. Safe to share between threads."""
+    """The files of one set by name. Safe to share between threads. piece: bytes that are best asked for at once."""
+
+    piece: int
 
     def where(self, name: str) -> str:
         """The full name of a file, for messages."""
@@ -60,6 +62,8 @@ class _Open:
 
 class Folder:
     """A set in a folder of this machine."""
+
+    piece = 2**20  # what is hashed next is still in the processor's cache
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -144,11 +148,29 @@ def open_store(path: str | Path | Store, patience: float = 300.0) -> Store:
     return Remote(str(path), patience)
 
 
+class Forward(io.RawIOBase):
+    """A file of a store from its beginning to its end, for what reads files."""
+
+    def __init__(self, store: Store, name: str, size: int) -> None:
+        self.store, self.name, self.size, self.at = store, name, size, 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As many bytes as fit and are left."""
+        view = memoryview(buffer).cast("B")[: self.size - self.at]
+        self.store.fill(self.name, self.at, view)
+        self.at += len(view)
+        return len(view)
+
+
 def sha256_of(store: Store, name: str, size: int) -> str:
     """SHA-256 of a file of this size, in hex, a piece at a time."""
-    digest, buffer = hashlib.sha256(), bytearray(min(_PIECE, size))
-    for offset in range(0, size, _PIECE):
-        view = memoryview(buffer)[: min(_PIECE, size - offset)]
+    digest, buffer = hashlib.sha256(), bytearray(min(store.piece, size))
+    for offset in range(0, size, store.piece):
+        view = memoryview(buffer)[: min(store.piece, size - offset)]
         store.fill(name, offset, view)
         digest.update(view)
     return digest.hexdigest()

@@ -17,29 +17,8 @@ import numpy as np
 from pidscale.config import UserError
 from pidscale.records.check import check_sizes, load_manifest, read_index
 from pidscale.records.layout import ShardEntry
-from pidscale.records.store import Store, open_store
+from pidscale.records.store import Forward, Store, open_store
 from pidscale.records.write import checksums
-
-_PIECE = 2**20  # bytes that are asked of the store at a time
-
-
-class _Bytes(io.RawIOBase):
-    """A file of a store, read forwards."""
-
-    def __init__(self, store: Store, entry: ShardEntry) -> None:
-        self.store, self.entry, self.at = store, entry, 0
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """As many bytes as there are left."""
-        view = memoryview(buffer).cast("B")
-        count = min(len(view), self.entry.bytes - self.at)
-        self.store.fill(self.entry.name, self.at, view[:count])
-        self.at += count
-        return count
 
 
 def stream(
@@ -65,7 +44,7 @@ def _shard(store: Store, entry: ShardEntry, verify: bool) -> Iterator[tuple[str,
     import webdataset
 
     where, listed = store.where(entry.name), read_index(store, entry)
-    file = io.BufferedReader(_Bytes(store, entry), _PIECE)
+    file = io.BufferedReader(Forward(store, entry.name, entry.bytes), store.piece)
     files = webdataset.tariterators.tar_file_expander(iter([{"url": where, "stream": file}]))
     samples = webdataset.tariterators.group_by_keys(files)
     count = 0

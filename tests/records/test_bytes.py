@@ -60,7 +60,7 @@ def test_channels_that_lie_together_are_read_at_once(tall, monkeypatch, rows, re
 
 
 def test_pieces_are_small_and_of_whole_blocks():
-    plan = Plan.of((2, 1000, 2048), 16, 1000, verify=True)
+    plan = Plan.of((2, 1000, 2048), 16, 1000, verify=True, most=2**20)
     assert plan.bytes == 2 * 984 * 2048 * 4 and max(stop - start for start, stop, _, _ in plan.pieces) <= 2**20
     blocks = [block for *_, held in plan.pieces for block in held]
     assert [number for *_, number in blocks] == [*range(1, 63), *range(64, 126)]
