@@ -1,6 +1,6 @@
 """Fields a second from one core: our reader, the stock webdataset library and torch's DataLoader; and bytes read per rank.
 
-python -m benchmarks.loader [--json benchmarks/results/loader.json] [--repeats 5] [--gib 1]
+python -m benchmarks.loader [--json benchmarks/results/loader.json] [--page docs/loader.md] [--repeats 5] [--gib 1]
 
 The same numbers, [2, 1024, 1024] (8 MiB) and [1, 128, 128] (64 KiB), lie in a shard set, in npy files and in an HDF5 file,
 in the page cache. Each contestant (benchmarks/contestants.py) is a process on one core with one thread of torch; only a
@@ -40,6 +40,7 @@ import xxhash
 
 from benchmarks.contestants import CHECKED, CONTESTANTS, DECODE, SEED, UNCHECKED, Case, Epoch
 from benchmarks.demo import processor
+from benchmarks.loader_page import best, page
 from pidscale.engine.phases import versions
 from pidscale.parallel.mesh import share
 from pidscale.records.layout import VERSION, ChannelInfo, Manifest, Split, sample_key
@@ -190,11 +191,6 @@ def measure(case: Case, repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-def best(rows: list[dict[str, Any]], start: str) -> dict[str, Any]:
-    """The fastest row of the contestants whose name begins so."""
-    return max((r for r in rows if r["contestant"].startswith(start)), key=lambda r: r["fields_per_second"])
-
-
 def ratios(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Of one case: ours to the others, by medians; low and high over the repeats, in which they took turns."""
     by_name = {row["contestant"]: row for row in rows}
@@ -267,6 +263,7 @@ def main() -> None:
     """Make the data, measure, print, write JSON, delete the data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/loader.json"))
+    parser.add_argument("--page", type=Path, default=Path("docs/loader.md"))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--gib", type=float, default=1.0)
     arguments = parser.parse_args()
@@ -286,6 +283,7 @@ def main() -> None:
     report(result)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    arguments.page.write_text(page(result))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from benchmarks import loader_page
 from benchmarks.pages import page
 from benchmarks.residuals import WRONG
 from pidscale.pde import PDES
@@ -22,6 +23,14 @@ def test_a_page_is_what_its_command_writes(name: str) -> None:
     assert (PAGES / f"{name}.md").read_text() == page(name, ROWS[name])
     assert (PAGES / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert f"({name}.md)" in (PAGES / "README.md").read_text()
+
+
+def test_the_page_of_the_loader_is_what_its_command_writes() -> None:
+    result = json.loads((ROOT / "benchmarks/results/loader.json").read_text())
+    assert (ROOT / "docs/loader.md").read_text() == loader_page.page(result)
+    for ratios in result["ratios"].values():
+        for one in ratios.values():
+            assert one["goal"] is None or one["ratio"] >= one["goal"]
 
 
 def test_the_measured_floors_and_orders_pass() -> None:

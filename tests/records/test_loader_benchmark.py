@@ -11,7 +11,11 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_contestants_deliver_the_same_numbers(tmp_path):
     command = [sys.executable, "-m", "benchmarks.loader", "--gib", "0.01", "--repeats", "1"]
     done = subprocess.run(
-        [*command, "--json", str(tmp_path / "loader.json")], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [*command, "--json", str(tmp_path / "loader.json"), "--page", str(tmp_path / "loader.md")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "loader.json").read_text())
