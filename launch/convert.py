@@ -18,6 +18,11 @@ def main(words: list[str]) -> None:
     """Convert, and say what the set is worth."""
     ours, theirs = split_words(words)
     asked = asked_from(ours)
+    named = {word.split("=")[0] for word in theirs}
+    if "pde" not in named:
+        raise UserError("pde=: missing; say which equation the file is of: pde=darcy, or another of docs/equations")
+    if "pde.points" in named:
+        raise UserError("pde.points: the file has its own grid; leave it away")
     settings = settings_from(theirs, phases=())
     converted = convert(asked, settings.pde.name, settings.pde.params, progress=Lines())
     worth = judge(asked.out, converted.manifest, converted.pde, converted.grid)

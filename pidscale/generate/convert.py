@@ -60,7 +60,7 @@ def convert(asked: Asked, equation: str, given: Mapping[str, Any], progress: Pro
     reading = _trimmed(map_channels(draft, source, asked), draft, asked)
     found = find_parameters(draft, given, source, reading.count, asked)
     with_times(draft, source, reading.times, given, found.fixed)
-    pde, notes = finished_equation(draft, found)
+    pde, notes = finished_equation(draft, found, given, source)
     grid = points.grid_of(pde, reading.shape, asked.grid, str(path))
     ends = {"y": reading.ends[0], "x": reading.ends[1]}
     findings = points.check_places(grid, source.places, ends) + points.check_stated(grid, source.boundary)
@@ -78,7 +78,15 @@ def convert(asked: Asked, equation: str, given: Mapping[str, Any], progress: Pro
     request = _plain({**request, "params": pde.params_dict(), "samples": samples})
     manifest = _written(root, request, pde, grid, reading, found, numbers, progress)
     warned = tuple(warnings) + tuple(findings + errors if asked.force else ())
-    return Converted(manifest, pde, grid, reading, (*source.notes, *notes), warned, len(copies))
+    notes = (*source.notes, *notes, *_left_out(reading, found))
+    return Converted(manifest, pde, grid, reading, notes, warned, len(copies))
+
+
+def _left_out(reading: Reading, found: Parameters) -> list[str]:
+    """A note of the arrays that nothing was taken from."""
+    taken = {pick.array.name for pick in reading.picks} | {word.partition(":")[0] for word in found.used.values()}
+    names = [name for name in reading.source.arrays if name not in taken]
+    return [f"not taken: {', '.join(names)}; channels.NAME=ARRAY takes another array"] if names else []
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:

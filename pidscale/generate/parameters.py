@@ -219,9 +219,19 @@ def _set_duration(
         )
 
 
-def finished_equation(pde: Pde, parameters: Parameters) -> tuple[Pde, tuple[str, ...]]:
-    """The equation with its parameters, and a note of those that neither file nor settings gave."""
-    built = build_pde(pde.name, parameters.fixed)
+def finished_equation(
+    pde: Pde, parameters: Parameters, given: Mapping[str, Any], source: Source
+) -> tuple[Pde, tuple[str, ...]]:
+    """The equation with its parameters, and a note of those that neither file nor settings gave.
+
+    UserError where the file's own numbers are none that the equation takes.
+    """
+    try:
+        built = build_pde(pde.name, parameters.fixed)
+    except UserError as error:
+        if parameters.fixed.keys() == given.keys():
+            raise
+        raise UserError(f"{source.path}: its own numbers are none for {pde.name} ({error}); mend the file") from None
     own, laws = built.params_dict(), _laws(pde) - {"duration"}
     silent = [f"{name}={own[name]}" for name in own if name not in parameters.fixed and name not in laws]
     if not silent:

@@ -239,8 +239,15 @@ def test_the_script_reports_and_ends_with_2_for_a_mistake(source, tmp_path):
     for part in (mapped, counts, train, "these data", "null solution", "solved here"):
         assert part in done.stdout
     assert load_manifest(tmp_path / "set").splits["train"].samples == 15
-    wrong = script("out=other", "pde=navier")
-    assert wrong.returncode == 2 and wrong.stderr.startswith("error: ") and wrong.stderr.count("\n") == 1
+    for words, said in (
+        (["pde=navier"], "pde"),
+        ([], "pde=: missing; say which equation"),
+        (["pde=darcy", "pde.points=32"], "pde.points: the file has its own grid"),
+    ):
+        wrong = script("out=other", *words)
+        assert wrong.returncode == 2 and wrong.stderr.startswith("error: ") and wrong.stderr.count("\n") == 1
+        assert said in wrong.stderr
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_commands_of_the_guide_are_understood():

@@ -213,5 +213,7 @@ def test_parameters_of_each_sample(tmp_path):
     has(line, "sample 3 has diffusivity=0.02", "set pde.params.diffusivity_high=0.02")
     has(refused(alphas, "heat", parameters={"diffusivity": "u:0"}), "parameters.diffusivity=u:0", "alpha")
     has(refused(npz(tmp_path, u=fields, alpha=np.array([0.001, np.inf, 1, 1])), "heat"), "sample 1, 'diffusivity'")
+    below = npz(tmp_path, u=fields, alpha=np.array([0.001, -0.002, 0.003, 0.004]))
+    has(refused(below, "heat"), "a.npz: its own numbers are none for heat", "-0.002", "mend the file")
     stokes = npz(tmp_path, u=fields[:, 0], nu=0.01, t=np.linspace(0, 2, 8))
     has(refused(stokes, "stokes"), "times span 2, stokes takes 1")

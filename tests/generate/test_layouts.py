@@ -214,8 +214,10 @@ def test_parameters_of_each_sample_reach_the_residual(tmp_path):
     assert done.pde.params.diffusivity_low == float(str(alpha.min())) < done.pde.params.diffusivity_high
     assert [meta["params"]["diffusivity"] for meta in stored(tmp_path / "set")[1]] == [float(str(a)) for a in alpha]
     assert ShardSet(tmp_path / "set", "train").params([0], done.pde.varying).shape == (1, 1)
-    once = foreign.plain(tmp_path / "b.npz", u=foreign.truths(Heat.from_params(FLAT), grid, 4), alpha=0.002)
+    fields = foreign.truths(Heat.from_params(FLAT), grid, 4)
+    once = foreign.plain(tmp_path / "b.npz", u=fields, alpha=0.002, other=fields[:, 0])
     one = converted(once, tmp_path / "one", "heat")
+    assert "not taken: other; channels.NAME=ARRAY takes another array" in one.notes and not done.notes
     assert one.manifest.truth_residual["train"]["l2"] < 1e-3 and one.pde.params.diffusivity_high == 0.002
 
 
