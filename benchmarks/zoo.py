@@ -109,9 +109,20 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _why(one: dict[str, Any]) -> str:
+    """What the rest of an equation's row says of a distance that was not kept."""
+    allowed, twin = max(1.25 * one["teacher_swd_excess"], 0.025), one["twin_swd_excess"]
+    if twin > allowed:
+        said = f"{twin:.3g} in the twin, which has no residual: one call in place of many costs it, not physics"
+    else:
+        said = f"{twin:.3g} in the twin: the residual's weight costs it"
+    return f"{one['pde']}: an SWD excess of {one['student_swd_excess']:.3g} where {allowed:.3g} is allowed, and {said}."
+
+
 def page(result: dict[str, Any]) -> str:
     """docs/zoo.md."""
     rows, meta = result["rows"], result["meta"]
+    lost = "\n".join(_why(one) for one in rows if not one["keeps_distance"])
     missing = ", ".join(sorted(PDES.keys() - {one["pde"] for one in rows}))
     return f"""# The zoo
 
@@ -125,6 +136,8 @@ each), {rows[0]["n_samples"]} samples from the same noise against truths that no
 the larger of 1.25 times the teacher's and 0.025. Residuals are relative to the scale of each equation: compare along a row
 and not down a column. Settings: benchmarks/zoo.py; these are runs of minutes. Where the first weights cost distance, others
 were chosen after a run or two on these same seeds.
+
+{lost}
 
 {meta["machine"]}, one seed each. Source: benchmarks/results/zoo.json, whose rows say commit, seeds and seconds.
 """
