@@ -70,6 +70,8 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
         raise UserError(
             f"run.name={name[:120]!r}: expected up to 100 characters without '/' that do not start with '.'"
         )
+    if s.data.cache is not None and not s.data.cache.strip():
+        raise UserError("data.cache='': expected a folder, or leave the key away")
     for key, folder in (("run.folder", s.run.folder), ("data.path", s.data.path)):
         if not folder.strip():
             raise UserError(f"{key}={folder!r}: expected a folder; write out the default, or leave the key away")

@@ -15,7 +15,7 @@ import torch
 from pidscale.config import UserError
 from pidscale.generate.problem import Problem
 from pidscale.parallel.mesh import Mesh
-from pidscale.records.layout import read_json, write_atomic
+from pidscale.records.layout import write_atomic
 
 LIST = "bad-samples.json"
 _TOLD = 3  # samples named on the terminal; the file has all
@@ -37,7 +37,7 @@ def settled(problem: Problem, folder: Path, mesh: Mesh, say: Callable[[str], Non
     path = folder / LIST
     known = mesh.share(_known(path, problem) if mesh.first else None)
     if problem.data.on_bad_sample == "refuse":
-        if known:
+        if known is not None and any(known.values()):
             raise UserError(f"{path}: this run leaves out bad samples; go on with data.on_bad_sample=skip")
         return problem
     if known is None:
@@ -55,10 +55,17 @@ def _known(path: Path, problem: Problem) -> dict[str, dict[str, str]] | None:
     """The list of an earlier attempt: reasons by stored number, by split."""
     if not path.exists():
         return None
-    held = read_json(path)
-    if not isinstance(held, dict) or held.get("data_hash") != problem.manifest.data_hash:
+    try:
+        held = json.loads(path.read_bytes())
+        known = {split: {str(int(n)): str(why) for n, why in found.items()} for split, found in held["bad"].items()}
+        for split, found in known.items():
+            count = problem.manifest.splits[split].samples
+            if len(found) >= count or not all(0 <= int(n) < count for n in found):
+                raise ValueError(split)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: not a list of bad samples; delete it to have the set looked through again") from None
+    if held.get("data_hash") != problem.manifest.data_hash:
         raise UserError(f"{path}: a list for another set; change run.name, or delete it to have the set looked through")
-    known: dict[str, dict[str, str]] = held["bad"]
     return known
 
 

@@ -90,6 +90,12 @@ def audit_shard(
         how = "truncated" if sizes[entry.name] < entry.bytes else "replaced"
         said = f"{tar}: {sizes[entry.name]} bytes, manifest.json says {entry.bytes} bytes: {how}; {_AGAIN}"
         return ShardAudit([*found, said], False, None)
+    try:
+        store.fill(entry.name, 0, memoryview(bytearray(1)))
+    except PermissionError:
+        return ShardAudit([*found, f"{tar}: this run may not read it; change its permissions"], False, None)
+    except (OSError, ValueError):
+        pass  # the walk says what it is
     walk = _Walk(tar, head["samples"] if head else None, shape, first)
     sha256 = walk.through(_Hashed(store, entry.name, entry.bytes))
     found += capped(walk.found, tar)

@@ -8,15 +8,18 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pidscale.config import UserError
 from pidscale.records.check import load_manifest
-from pidscale.records.layout import Manifest, index_name
-from pidscale.records.store import Folder, Store
+from pidscale.records.layout import Manifest, file_sha256, index_name
+from pidscale.records.store import Folder, Store, Unreachable
 
+MARK = ".pidscale-cache"  # stands in each folder of a set that a cache made: nothing else is ever deleted
+_OURS = re.compile(r"[a-z0-9_]+-\d{5}\.(tar|index\.json)")
 _ATTEMPTS = 3  # times that an object whose hash is wrong is fetched
 
 
@@ -24,7 +27,8 @@ class Cache:
     """A remote store with its shards in a folder.
 
     folder: shared by every process that names it; sets lie in it by their data hash. limit: bytes that shards in it may take
-    together; those used least recently are deleted first. A file that is open stays readable when it is deleted.
+    together; those used least recently are deleted first. A file that is open stays readable when it is deleted. Only
+    shards and indices are counted and deleted, in folders that bear the mark of a cache.
     """
 
     piece = Folder.piece
@@ -36,8 +40,9 @@ class Cache:
         self._own = self.folder / manifest.data_hash[:24]
         try:
             self._own.mkdir(parents=True, exist_ok=True)
+            (self._own / MARK).touch()
         except OSError as error:
-            raise UserError(f"data.cache={folder}: {error.strerror}; name a folder that this run may write") from None
+            raise Unreachable(f"data.cache={folder}: {error.strerror}; name a folder that this run may write") from None
         self._local = Folder(self._own)
 
     def where(self, name: str) -> str:
@@ -55,7 +60,9 @@ class Cache:
         while True:
             self._fetch(name)
             with suppress(FileNotFoundError):  # deleted by another process since
-                return self._local.read(name)
+                data = self._local.read(name)
+                if hashlib.sha256(data).hexdigest() == self._wanted[name][1] or not self.renew(name):
+                    return data
 
     def fill(self, name: str, offset: int, view: memoryview) -> None:
         """Bytes of a file that is here, or is brought here first."""
@@ -64,6 +71,17 @@ class Cache:
                 return self._local.fill(name, offset, view)
             except FileNotFoundError:
                 self._fetch(name)
+
+    def renew(self, name: str) -> bool:
+        """Delete a copy here whose SHA-256 is not that of the manifest; whether it was so."""
+        path = self._own / name
+        with self._alone(self._own / f".{name}.lock"):
+            with suppress(FileNotFoundError):
+                if file_sha256(path) == self._wanted[name][1]:
+                    return False
+            path.unlink(missing_ok=True)
+        self._local.close()
+        return True
 
     def close(self) -> None:
         """Close local files."""
@@ -78,10 +96,12 @@ class Cache:
                 os.utime(path)  # used now
                 return
             if size is not None and size > self.limit:
-                raise UserError(
+                raise Unreachable(
                     f"data.cache_gib: {name} alone has {size / 2**30:.3g} GiB, more than the whole cache may; raise it"
                 )
             temporary = self._own / f".{name}.{os.getpid()}.tmp"
+            for left in self._own.glob(f".{name}.*.tmp"):  # of a process that was killed: only we hold the lock
+                left.unlink(missing_ok=True)
             try:
                 for _ in range(_ATTEMPTS):
                     if self._copied(name, size, temporary) == sha256:
@@ -97,7 +117,10 @@ class Cache:
             except FileNotFoundError as error:
                 raise UserError(f"{self.where(name)}: missing, but manifest.json lists it; restore it") from error
             except OSError as error:
-                raise UserError(f"data.cache={self.folder}: {error.strerror}; free space or lower cache_gib") from error
+                raise Unreachable(
+                    f"data.cache={self.folder}: {error.strerror}; it must be a folder that this run may write, with room for "
+                    "data.cache_gib"
+                ) from error
             finally:
                 temporary.unlink(missing_ok=True)
 
@@ -126,11 +149,12 @@ class Cache:
     def _make_room(self, size: int) -> None:
         """Delete the shards used least recently until `size` more bytes fit."""
         found = []
-        for path in self.folder.glob("*/*"):
-            with suppress(FileNotFoundError):
-                if not path.name.startswith("."):
-                    stat = path.stat()
-                    found.append((stat.st_mtime_ns, stat.st_size, path))
+        for mark in self.folder.glob(f"*/{MARK}"):
+            for path in mark.parent.iterdir():
+                with suppress(FileNotFoundError):
+                    if _OURS.fullmatch(path.name):
+                        stat = path.stat()
+                        found.append((stat.st_mtime_ns, stat.st_size, path))
         taken = sum(one[1] for one in found)
         for _, freed, path in sorted(found):
             if taken + size <= self.limit:
@@ -141,7 +165,12 @@ class Cache:
     @contextmanager
     def _alone(self, lock: Path) -> Iterator[None]:
         """Wait until no other thread or process holds this lock; the system frees it when its holder ends."""
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise Unreachable(
+                f"data.cache={self.folder}: {error.strerror}; name a folder that this run may write"
+            ) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

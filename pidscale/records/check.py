@@ -12,7 +12,7 @@ from typing import Any
 
 from pidscale.config import UserError
 from pidscale.records.layout import VERSION, Manifest, ShardEntry, canonical, index_name, parsed
-from pidscale.records.store import Store, open_store, sha256_of
+from pidscale.records.store import Store, Unreachable, open_store, sha256_of
 
 _AGAIN = "restore it, or delete manifest.json and make the set again (true shards are kept)"
 _REPAIR = "restore it, or write it anew from the tar: launch/shards.py repair-index"
@@ -28,7 +28,7 @@ def load_manifest(root: str | Path | Store) -> Manifest:
         store.sizes()  # whose message is better where the folder itself is not there
         found = "missing" if isinstance(error, FileNotFoundError) else str(error.strerror)
         raise UserError(
-            f"{where}: {found}, so the set is unfinished or not a set; finish it with launch/make_shards.py"
+            f"{where}: {found}, so the set is unfinished or not a set; finish it with launch/make_shards.py in a folder"
         ) from None
     return Manifest.from_json(parsed(data, where), where)
 
@@ -37,9 +37,9 @@ def check_sizes(store: Store, entries: Iterable[ShardEntry]) -> None:
     """Check that shards and their indices are there, tars of their size; one listing. UserError names the file."""
     sizes = store.sizes()
     for entry in entries:
-        for name in (entry.name, index_name(entry.name)):
+        for name, remedy in ((entry.name, _AGAIN), (index_name(entry.name), _REPAIR)):
             if name not in sizes:
-                raise UserError(f"{store.where(name)}: missing, but manifest.json lists it; {_AGAIN}")
+                raise UserError(f"{store.where(name)}: missing, but manifest.json lists it; {remedy}")
         if sizes[entry.name] != entry.bytes:
             raise UserError(
                 f"{store.where(entry.name)}: {sizes[entry.name]} bytes, manifest.json says {entry.bytes} bytes: truncated or "
@@ -53,7 +53,9 @@ def read_index(store: Store, entry: ShardEntry) -> list[Any]:
     try:
         data = store.read(index_name(entry.name))
     except FileNotFoundError:
-        raise UserError(f"{where}: missing, but manifest.json lists it; {_AGAIN}") from None
+        raise UserError(f"{where}: missing, but manifest.json lists it; {_REPAIR}") from None
+    except PermissionError:
+        raise Unreachable(f"{where}: this run may not read it; change its permissions") from None
     except OSError as error:
         raise UserError(f"{where}: {error.strerror or type(error).__name__}; {_AGAIN}") from None
     if hashlib.sha256(data).hexdigest() != entry.index_sha256:

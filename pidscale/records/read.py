@@ -22,7 +22,7 @@ from pidscale.config import UserError
 from pidscale.records.check import check_sizes, load_manifest, read_index
 from pidscale.records.layout import ROW_BLOCK, Split, index_name, is_number, sample_key, shown
 from pidscale.records.plan import Block, Plan
-from pidscale.records.store import Store, open_store
+from pidscale.records.store import Store, Unreachable, open_store
 
 _INDICES = 64  # shards whose index is kept in memory
 
@@ -100,7 +100,7 @@ class ShardSet:
         for n, sample in enumerate(listed, start=first - entry.samples):
             key = sample_key(n)
             try:
-                offset, checks, meta = _checked(sample, key, self.manifest.shape, room)
+                offset, checks, meta = checked_sample(sample, key, self.manifest.shape, room)
             except (KeyError, TypeError, ValueError) as error:
                 said = f"no {error}" if isinstance(error, KeyError) else str(error)
                 raise UserError(f"{where}: sample {key}: {said}; make the set again") from None
@@ -177,7 +177,14 @@ class ShardSet:
                 flags = bytearray(self.split.shards[number].samples)
                 used[number] = self._shard(number), self._finite.setdefault((number, first, last), flags)
             shard, finite = used[number]
-            self._read_one(shard, position, plan, target, finite)
+            try:
+                self._read_one(shard, position, plan, target, finite)
+            except Unreachable:
+                raise
+            except UserError:
+                if not self.store.renew(shard.name):
+                    raise
+                self._read_one(shard, position, plan, target, finite)
         with self._lock:
             self.bytes_read += plan.bytes * len(out)
         return out
@@ -189,11 +196,13 @@ class ShardSet:
         return count, channels, last - first, width
 
     def faults(self, ids: Iterable[int]) -> dict[int, str]:
-        """Samples that cannot be read, or hold what they should not, and why."""
+        """Samples that are damaged, or hold what they should not, and why. Raises Unreachable where it is not their fault."""
         found: dict[int, str] = {}
         for sample in ids:
             try:
                 self.read([sample])
+            except Unreachable:
+                raise
             except UserError as error:
                 found[sample] = str(error)
         return found
@@ -236,6 +245,12 @@ class ShardSet:
         for begin, end, number in blocks:
             try:
                 self.store.fill(shard.name, base + begin, view[begin:end])
+            except PermissionError:
+                where = self.store.where(shard.name)
+                raise Unreachable(f"{where}: this run may not read it; change its permissions") from None
+            except FileNotFoundError:
+                said = "the file is missing, but manifest.json lists it; restore it"
+                raise self._bad(shard, position, number // self._blocks, said) from None
             except (ValueError, OSError) as error:
                 raise self._bad(shard, position, number // self._blocks, str(error)) from None
 
@@ -250,7 +265,7 @@ class ShardSet:
         self.store.close()
 
 
-def _checked(
+def checked_sample(
     sample: dict[str, Any], key: str, shape: tuple[int, int, int], room: int
 ) -> tuple[int, list[int], dict[str, Any]]:
     """What an index says of a sample: array offset, at most `room`, checksums [C * blocks], meta. Raises what it is not."""

@@ -5,17 +5,20 @@ Credentials come from the environment alone, in the way that the library of each
 
 from __future__ import annotations
 
+import errno
 import random
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pidscale.config import UserError
+from pidscale.records.store import Unreachable
 
 T = TypeVar("T")
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0  # seconds between two attempts
+_TOLD = 2.0  # seconds of silence after which a user is told
 _FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, UserError)  # asking again changes nothing
-_REFUSED = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError")
 
 
 class Remote:
@@ -70,9 +73,14 @@ class Remote:
     def close(self) -> None:
         """Nothing is held open."""
 
+    def renew(self, name: str) -> bool:
+        """False: there is no copy."""
+        return False
+
     def _patient(self, name: str, call: Callable[[], T]) -> T:
         """The result of a request. UserError if the store refuses, or stays away for longer than our patience."""
-        began, pause = time.monotonic(), _FIRST_WAIT
+        began, pause, told = time.monotonic(), _FIRST_WAIT, False
+        where = self.where(name) if name else self.address
         while True:
             try:
                 return call()
@@ -80,18 +88,37 @@ class Remote:
                 raise
             except Exception as error:  # each store's library has its own kinds
                 said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
-                where = self.where(name) if name else self.address
-                if isinstance(error, PermissionError) or type(error).__name__ in _REFUSED:
-                    raise UserError(
-                        f"{where}: the store refuses ({said}); credentials are taken from the environment, check them"
+                if isinstance(error, OSError) and error.errno == errno.EINVAL:
+                    raise ValueError("the object ends inside this sample; restore it") from None
+                if _refused(error):
+                    raise Unreachable(
+                        f"{where}: the store refuses ({said}); address and credentials are taken as the environment has "
+                        "them, check them"
                     ) from None
-                if time.monotonic() - began + pause > self.patience:
-                    raise UserError(
-                        f"{where}: the store is away ({said}), for {time.monotonic() - began:.0f} s now; check network and "
-                        "endpoint and start again, or raise data.patience"
+                waited = time.monotonic() - began
+                if waited + pause > self.patience:
+                    raise Unreachable(
+                        f"{where}: the store is away ({said}), and data.patience={self.patience:g} s are over; check network "
+                        "and endpoint and start again, or raise it"
                     ) from None
+                if waited > _TOLD and not told:
+                    told = True
+                    print(
+                        f"{where}: no answer ({said}); asked again for {self.patience:g} s", file=sys.stderr, flush=True
+                    )
                 time.sleep(pause * random.uniform(0.5, 1.0))  # ranks that failed together do not come back together
                 pause = min(2 * pause, _LONGEST_WAIT)
+
+
+def _refused(error: Exception) -> bool:
+    """Whether asking again cannot help: no permission, wrong names or settings, an answer that says no."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    status = getattr(error, "status", None)  # of HTTP
+    if isinstance(status, int):
+        return 400 <= status < 500 and status not in (408, 425, 429)
+    if "BotoCoreError" in kinds:  # all that the AWS library says but of its connections
+        return not kinds & {"HTTPClientError", "ConnectionError"}
+    return isinstance(error, (PermissionError, ValueError, TypeError))
 
 
 def _own_options(address: str) -> dict[str, Any]:

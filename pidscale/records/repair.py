@@ -33,6 +33,7 @@ from pidscale.records.store import Folder, is_address
 from pidscale.records.write import Sample, index_bytes, index_tar, members, stream
 
 Progress = Callable[[int, int], None]
+_MOST_SHARDS = 10**6
 
 
 @dataclass
@@ -210,9 +211,15 @@ def planned_shards(request: Any, where: str) -> dict[str, tuple[int, int]]:
     """First sample and number of samples of each shard that a request asks for, by name. UserError if it asks for none."""
     try:
         size, plan = int(request["samples_per_shard"]), {}
-        for split, count in request["samples"].items():
-            for number, first in enumerate(range(0, int(count), size)):
-                plan[shard_name(split, number)] = (first, min(size, int(count) - first))
+        counts = {split: int(count) for split, count in request["samples"].items()}
+        shards = sum(-(-count // size) for count in counts.values())
+        if size < 1 or shards > _MOST_SHARDS or any(n < 1 or not split.isidentifier() for split, n in counts.items()):
+            raise ValueError(f"{shards} shards")
+        for split, count in counts.items():
+            for number, first in enumerate(range(0, count, size)):
+                plan[shard_name(split, number)] = (first, min(size, count - first))
+    except ZeroDivisionError:
+        raise UserError(f"{where}: samples_per_shard is 0; restore the file") from None
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(f"{where}: no request of a shard set (samples, samples_per_shard); restore the file") from None
     return plan

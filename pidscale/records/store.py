@@ -19,6 +19,10 @@ _OPEN_FILES = 32  # files that a folder keeps open
 _LARGEST_READ = 2**30  # bytes of a file that is read whole: a manifest or an index
 
 
+class Unreachable(UserError):
+    """What is wrong with the way to a set (network, credentials, permissions, cache) and not with the set."""
+
+
 class Store(Protocol):
     """The files of one set by name. Safe to share between threads. piece: bytes that are best asked for at once."""
 
@@ -38,6 +42,10 @@ class Store(Protocol):
 
     def fill(self, name: str, offset: int, view: memoryview) -> None:
         """Bytes of a file from `offset` on into a buffer. Raises FileNotFoundError, ValueError where the file ends early."""
+        ...
+
+    def renew(self, name: str) -> bool:
+        """Throw away a copy of a file that is not as the original; whether there was one, so that it is worth a new try."""
         ...
 
     def close(self) -> None:
@@ -77,8 +85,9 @@ class Folder:
     def sizes(self) -> dict[str, int]:
         """Bytes by name. UserError for a folder that is not there, or a link that leaves it."""
         if not self.root.is_dir():
+            what = "not a folder" if self.root.exists() else "no such folder"
             raise UserError(
-                f"{self.root}: no such folder; data.path must name a shard set: make one with launch/make_shards.py"
+                f"{self.root}: {what}; name the folder of a shard set (data.path), or make one: launch/make_shards.py"
             )
         found: dict[str, int] = {}
         with os.scandir(self.root) as entries:
@@ -125,6 +134,10 @@ class Folder:
                 while len(self._files) > _OPEN_FILES:
                     self._files.popitem(last=False)
             return self._files[name]
+
+    def renew(self, name: str) -> bool:
+        """False: there is no other."""
+        return False
 
     def close(self) -> None:
         """Close the files that are kept open."""

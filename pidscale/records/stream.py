@@ -8,6 +8,7 @@ every rank the same number of samples and any row alone. Knows bytes; must not k
 from __future__ import annotations
 
 import io
+import math
 import tarfile
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,8 @@ import numpy as np
 
 from pidscale.config import UserError
 from pidscale.records.check import check_sizes, load_manifest, read_index
-from pidscale.records.layout import ShardEntry
+from pidscale.records.layout import Manifest, ShardEntry, sample_key
+from pidscale.records.read import checked_sample
 from pidscale.records.store import Forward, Store, open_store
 from pidscale.records.write import checksums
 
@@ -34,33 +36,38 @@ def stream(
     if split not in manifest.splits:
         has = ", ".join(sorted(manifest.splits))
         raise UserError(f"{store.where('manifest.json')}: no split '{split}'; the set has {has}")
-    entries = manifest.splits[split].shards[rank::world]
-    check_sizes(store, entries)
-    for entry in entries:
-        yield from _shard(store, entry, verify)
+    check_sizes(store, manifest.splits[split].shards[rank::world])
+    first = 0
+    for number, entry in enumerate(manifest.splits[split].shards):
+        if number % world == rank:
+            yield from _shard(store, manifest, entry, first, verify)
+        first += entry.samples
 
 
-def _shard(store: Store, entry: ShardEntry, verify: bool) -> Iterator[tuple[str, np.ndarray, dict[str, Any]]]:
+def _shard(
+    store: Store, manifest: Manifest, entry: ShardEntry, first: int, verify: bool
+) -> Iterator[tuple[str, np.ndarray, dict[str, Any]]]:
     import webdataset
 
     where, listed = store.where(entry.name), read_index(store, entry)
+    room, count = entry.bytes - 4 * math.prod(manifest.shape), 0
     file = io.BufferedReader(Forward(store, entry.name, entry.bytes), store.piece)
     files = webdataset.tariterators.tar_file_expander(iter([{"url": where, "stream": file}]))
-    samples = webdataset.tariterators.group_by_keys(files)
-    count = 0
     try:
-        for count, sample in enumerate(samples, start=1):
-            key, fields = sample["__key__"], np.load(io.BytesIO(sample["fields.npy"]), allow_pickle=False)
-            if (
-                count > len(listed)
-                or key != listed[count - 1]["key"]
-                or list(fields.shape) != listed[count - 1]["shape"]
-            ):
+        for count, sample in enumerate(webdataset.tariterators.group_by_keys(files), start=1):
+            key = sample["__key__"]
+            if count > len(listed) or key != sample_key(first + count - 1):
                 raise ValueError(f"sample {key} is not the one of its index")
-            if verify and checksums(fields) != listed[count - 1]["checksums"]:
+            _, checks, meta = checked_sample(listed[count - 1], key, manifest.shape, room)
+            fields = np.load(io.BytesIO(sample["fields.npy"]), allow_pickle=False)
+            if fields.dtype != np.dtype("<f4") or fields.shape != manifest.shape or not fields.flags.c_contiguous:
+                raise ValueError(f"sample {key} is {fields.dtype} {fields.shape}, expected float32 {manifest.shape}")
+            if verify and [int(block, 16) for channel in checksums(fields) for block in channel] != checks:
                 raise ValueError(f"sample {key} fails its checksums")
-            yield key, fields, listed[count - 1]["meta"]
-    except (ValueError, KeyError, OSError, tarfile.TarError) as error:
+            if not np.isfinite(fields).all():
+                raise ValueError(f"sample {key} holds values that are not finite")
+            yield key, fields, meta
+    except (ValueError, TypeError, KeyError, OSError, tarfile.TarError) as error:
         said = f"sample {count} has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:160]
         raise UserError(f"{where}: {said}; restore the file") from None
     if count != len(listed):

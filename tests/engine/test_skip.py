@@ -82,6 +82,24 @@ def test_the_list_is_kept_with_the_run(damaged, tmp_path):
         settled(opened(damaged, tmp_path, on_bad_sample="skip"), folder, Mesh(), said.append)
 
 
+def test_a_list_of_none_does_not_bind_and_a_list_that_is_none_is_named(small_shards, tmp_path):
+    folder = tmp_path / "run"
+    settled(opened(small_shards, tmp_path, on_bad_sample="skip"), folder, Mesh(), print)
+    assert settled(opened(small_shards, tmp_path), folder, Mesh(), print).without == {}  # nothing was left out
+    own = json.loads((folder / LIST).read_text())
+    for bad in (
+        None,
+        5,
+        {"train": ["x"]},
+        {"train": {"999": ""}},
+        {"train": {str(n): "" for n in range(48)}},
+        {"other": {}},
+    ):
+        (folder / LIST).write_text(json.dumps(own | {"bad": bad}))
+        with pytest.raises(UserError, match=rf"{LIST}: not a list of bad samples; delete it"):
+            settled(opened(small_shards, tmp_path, on_bad_sample="skip"), folder, Mesh(), print)
+
+
 def test_lost_and_cut_files_cost_their_samples_only(small_shards, tmp_path):
     shards = tmp_path / "set"
     shutil.copytree(small_shards, shards)

@@ -2,17 +2,20 @@
 
 import itertools
 import multiprocessing
+import os
 import threading
 import time
 
+import fsspec
 import numpy as np
 import pytest
 
 from pidscale.config import UserError
 from pidscale.records.cache import Cache
+from pidscale.records.check import load_manifest
 from pidscale.records.feed import Feed
 from pidscale.records.read import ShardSet
-from pidscale.records.store import open_store
+from pidscale.records.store import Unreachable, open_store
 from tests import s3
 
 NUMBERS = itertools.count()
@@ -151,6 +154,76 @@ def test_processes_share_a_cache_and_fetch_each_shard_once(made, address, server
         tight = int(1.5 * (made.root / "train-00000.tar").stat().st_size)
         sums += pool.starmap(_read_all, [(address, tmp_path / "tight", tight)] * 3)
     assert sums == [pytest.approx(sum(made.draw(n).astype(np.float64).sum() for n in range(13)), rel=1e-9)] * 6
+
+
+def test_the_cache_deletes_nothing_but_what_it_fetched(made, address, tmp_path):
+    """Its folder may hold anything else; and no other folder's shards are its own."""
+    folder, shard = tmp_path / "work", (made.root / "train-00000.tar").stat().st_size
+    for name in ("thesis/results.csv", "dset/train-00000.tar", "a.txt", "proj/sub/x"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(bytes(10 * shard))
+        os.utime(folder / name, (0, 0))
+    shards = ShardSet(cached(address, folder, int(1.2 * shard)), "train")
+    for n in (0, 5, 12, 1, 7):
+        np.testing.assert_array_equal(shards.read([n])[0], made.draw(n))
+    for name in ("thesis/results.csv", "dset/train-00000.tar", "a.txt", "proj/sub/x"):
+        assert (folder / name).stat().st_size == 10 * shard
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+@pytest.mark.parametrize("name", ["train-00001.tar", "train-00001.index.json"])
+def test_a_damaged_file_in_the_cache_is_fetched_again(made, address, tmp_path, damage, name):
+    ShardSet(cached(address, tmp_path / "cache"), "train").read(range(13))
+    (held,) = (tmp_path / "cache").rglob(name)
+    data = bytearray(held.read_bytes())
+    for at in range(100, len(data), 300):
+        data[at] ^= 1
+    held.write_bytes({"flip": bytes(data), "cut": bytes(data[:50]), "empty": b""}[damage])
+    shards = ShardSet(cached(address, tmp_path / "cache"), "train")
+    np.testing.assert_array_equal(shards.read(range(13)), np.stack([made.draw(n) for n in range(13)]))
+    assert held.read_bytes() == (made.root / name).read_bytes()
+
+
+def test_what_is_left_of_a_killed_process_is_removed(address, tmp_path):
+    first = cached(address, tmp_path / "cache")
+    (left,) = (p.parent / ".train-00000.tar.99999.tmp" for p in (tmp_path / "cache").glob("*/.pidscale-cache"))
+    left.write_bytes(bytes(100))
+    ShardSet(first, "train").read([0])
+    assert not left.exists()
+
+
+def test_what_is_no_sample_s_fault_is_not_counted_as_damage(address, server, tmp_path):
+    """A store that is away, or a cache that is too small, ends the search for bad samples at once."""
+    small = ShardSet(cached(address, tmp_path / "small", 1000), "train")
+    with pytest.raises(Unreachable, match=r"data\.cache_gib"):
+        small.faults(range(13))
+    shards = ShardSet(open_store(address, patience=1.0), "train")
+    shards.read([0])
+    server.line.cut()
+    began = time.monotonic()
+    with pytest.raises(Unreachable, match="the store is away"):
+        shards.faults(range(13))
+    assert time.monotonic() - began < 15
+
+
+def test_mistakes_that_waiting_cannot_mend_are_named_at_once(address, server, monkeypatch):
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"the store refuses .*Invalid bucket name"):
+        load_manifest(open_store("s3://Bad_Bucket!/set", patience=100.0))
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    with pytest.raises(UserError, match=r"the store refuses .*nobody"):
+        load_manifest(open_store(address, patience=100.0))
+    assert time.monotonic() - began < 30
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def test_an_object_that_was_cut_while_the_set_is_open_is_named_at_once(made, address, server):
+    shards, key = ShardSet(open_store(address, patience=100.0), "train"), address.removeprefix("s3://fields/")
+    shards.read([5])
+    server.put(f"{key}/train-00001.tar", (made.root / "train-00001.tar").read_bytes()[:600])
+    with pytest.raises(UserError, match=r"sample 00000009, channel 0 .*ends inside this sample"):
+        shards.read([9])
 
 
 def test_a_cache_that_cannot_be_written_is_named(address, tmp_path):

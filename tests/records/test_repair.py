@@ -8,7 +8,7 @@ import pytest
 from pidscale.config import UserError
 from pidscale.records.layout import canonical
 from pidscale.records.lock import held
-from pidscale.records.repair import repair_indices
+from pidscale.records.repair import planned_shards, repair_indices
 from pidscale.records.write import finished_shard
 
 INDEX = "train-00001.index.json"
@@ -155,3 +155,19 @@ def test_what_is_no_set_is_refused_in_one_line(made, tmp_path):
     with held(made.root) as alone, pytest.raises(UserError, match="another run"):
         assert alone
         repair_indices(made.root)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"samples": {"train": 10**12}, "samples_per_shard": 1},
+        {"samples": {"train": -5}, "samples_per_shard": 1},
+        {"samples": {"../x": 5}, "samples_per_shard": 1},
+        {"samples": {"train": 5}, "samples_per_shard": 0},
+        {"samples": {"train": 5}},
+        [],
+    ],
+)
+def test_requests_of_no_set_are_named_at_once(request_):
+    with pytest.raises(UserError, match=r"request\.json: .*restore the file"):
+        planned_shards(request_, "request.json")

@@ -1,9 +1,14 @@
 """The stock library's way through a set gives the same samples, and its silence about damage is broken."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pidscale.config import UserError
+from pidscale.records import write
+from pidscale.records.layout import Split
 from pidscale.records.store import Folder
 from pidscale.records.stream import stream
 
@@ -52,6 +57,37 @@ def test_a_flipped_byte_is_named_unless_nobody_asks(made):
     with pytest.raises(UserError, match=r"train-00000\.tar: sample 00000000 fails its checksums"):
         list(stream(made.root, "train"))
     assert len(list(stream(made.root, "train", verify=False))) == 13
+
+
+def edited(made, change):
+    """A train set of one shard whose fields a writer without checks has made, with true hashes."""
+    root = made.root.parent / "edited"
+    root.mkdir()
+    fields, plain = [change(made.draw(n)) for n in range(3)], write.npy.write_array
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(write, "_check_sample", lambda *given: None)
+        patched.setattr(write.npy, "write_array", lambda file, array, **own: plain(file, fields[int(array[0, 0, 0])]))
+        marked = ((f"{n:08d}", np.full((2, 40, 24), n, np.float32), {"seed": n, "params": {}}) for n in range(3))
+        entry, _ = write.write_shard(root, "train", 0, marked)
+    split = Split((0, 3), 3, (entry,))
+    manifest = replace(made.manifest, splits={"train": split})
+    (root / "manifest.json").write_text(json.dumps(manifest.to_json()))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: np.where(x == x[0, 3, 3], np.float32("nan"), x), "not finite"),
+        (lambda x: np.ascontiguousarray(x.transpose(0, 2, 1)), "shape"),
+        (lambda x: x.astype("<f8"), "float64"),
+        (lambda x: x.astype(">f4"), ">f4"),
+        (lambda x: np.asfortranarray(x), "expected float32"),
+    ],
+)
+def test_numbers_that_a_set_may_not_hold_are_named(made, change, said):
+    with pytest.raises(UserError, match=rf"train-00000.*{said}"):
+        list(stream(edited(made, change), "train"))
 
 
 def test_damage_to_a_header_is_named(made):
