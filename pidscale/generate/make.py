@@ -24,6 +24,7 @@ from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde, residual_squares
 from pidscale.records.check import check_set, check_wanted, load_manifest
 from pidscale.records.layout import VERSION, Manifest, canonical, sample_key
+from pidscale.records.store import is_address
 from pidscale.records.write import Sample, publish_manifest
 
 _CHUNK_BYTES = 2**25  # fields whose residual is taken together
@@ -65,6 +66,8 @@ def make_shard_set(
     this process. progress(done, total) is called with samples after each shard. A finished set of the same request is
     returned without work. UserError for a wrong number, a folder of another request, or a sample that fails.
     """
+    if is_address(root):
+        raise UserError(f"data.path={root}: a set is made in a folder; make it there and copy the folder up")
     root = Path(root).absolute()
     _check_numbers(pde, samples, samples_per_shard, in_flight)
     request = _request(pde, samples, grid, seed, samples_per_shard)

@@ -176,6 +176,7 @@ def test_settings(tmp_path, darcy):
         (["out=b"], "source=: missing"),
         (["source=a"], "out=: missing"),
         (["source=", "out=b"], "source="),
+        (["source=a", "out=s3://b/set"], "out=s3://b/set: a set is made in a folder"),
         (["source=a", "out=b", "tset=1"], "did you mean test?"),
         (["source=a", "out=b", "test=many"], "test=many: expected a number"),
         (["source=a", "out=b", "seed=1.5"], "seed=1.5: expected a whole number"),
