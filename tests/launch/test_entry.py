@@ -134,3 +134,12 @@ def test_a_folder_that_cannot_be_is_one_line(tmp_path, monkeypatch, capsys):
         run(main)
     said = capsys.readouterr().err
     assert ended.value.code == 2 and said.count("\n") == 1 and str(tmp_path / "file" / "run") in said
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "pde").glob("*.yaml")), ids=lambda path: path.stem)
+def test_files_of_equations_give_no_parameter_its_own_default(path: Path) -> None:
+    """What stands there counts as given by the user, and a file of data must agree with what is given."""
+    given = yaml.safe_load(path.read_text())
+    if path.stem != "own":
+        usual = build_pde(given["name"]).params_dict()
+        assert not [key for key, value in given["params"].items() if value == usual[key] and key != "variant"]
