@@ -70,6 +70,11 @@ class Asked:
                 raise UserError(f"scale.{name}={factor}: expected a finite number, not 0")
 
 
+def is_count(text: str) -> bool:
+    """Whether a text is a whole number, 0 or more, in plain digits."""
+    return text.isascii() and text.isdecimal()
+
+
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Words about the conversion, and words about the equation (pde=..., pde.params....), which others read."""
     pde = [word for word in words if word.split("=")[0] == "pde" or word.startswith("pde.")]
