@@ -58,6 +58,11 @@ def help_text(config: str) -> str:
     return "\n".join([*lines, "", *(f"  {key}={json.dumps(value)}" for key, value in values.items())])
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, without the line breaks that names in files may have."""
+    return " ".join(part.strip() for part in str(error).splitlines() if part.strip())
+
+
 def run(main: Callable[[Settings], None], config: str = "config", phases: Sequence[str] = PHASES) -> None:
     """Run a script that ends with these phases. A user's mistake ends it with one line and exit status 2."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -68,7 +73,7 @@ def run(main: Callable[[Settings], None], config: str = "config", phases: Sequen
             return
         main(settings_from(sys.argv[1:], config, phases))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
         if error.filename is None:
