@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+import warnings
 
 import h5py
 import numpy as np
@@ -70,10 +71,12 @@ def test_pickles_are_refused_and_never_loaded(tmp_path, name):
     has(refused(path), name, "pickled objects", "never loaded", "npz")
 
 
-@pytest.mark.filterwarnings("error")
 def test_a_pickle_without_a_container_is_refused_without_a_warning(tmp_path):
     (tmp_path / "a.pt").write_bytes(pickle.dumps({"x": [1.0, 2.0]}, protocol=4))
-    has(refused(tmp_path / "a.pt"), "a.pt")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        has(refused(tmp_path / "a.pt"), "a.pt")
+    assert not said
 
 
 def test_another_layout_than_named(tmp_path, darcy):
