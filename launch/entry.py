@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from pidscale.config import PHASES, Settings, UserError, from_plain, to_flat
 from pidscale.limits import check
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+PATHS = ("data.path", "data.cache", "distill.teacher", "run.folder", "run.name")  # any text a folder may be called
 
 
 def groups() -> dict[str, list[str]]:
@@ -37,7 +39,7 @@ def settings_from(arguments: Sequence[str], config: str = "config", phases: Sequ
             advice = f"did you mean {close[0]!r}?" if close else f"groups: {', '.join(groups())};"
             raise UserError(f"{argument}: unknown group {key!r}; {advice} a single value is section.key=value")
     # a dotted key is added as it stands, so that an unknown one is named by our own check
-    overrides = [a if a[0] in "+~" or "." not in a.split("=")[0] else f"++{a}" for a in arguments]
+    overrides = [a if a[0] in "+~" or "." not in a.split("=")[0] else f"++{a}" for a in map(quoted, arguments)]
     try:
         with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
             plain = OmegaConf.to_container(compose(config, overrides), resolve=True, throw_on_missing=True)
@@ -48,6 +50,16 @@ def settings_from(arguments: Sequence[str], config: str = "config", phases: Sequ
     settings = from_plain(Settings, plain)  # type: ignore[arg-type]
     check(settings, phases)
     return settings
+
+
+def quoted(argument: str) -> str:
+    """An argument whose value, if it is a path, is quoted: Hydra takes few characters in plain words."""
+    key, _, value = argument.partition("=")
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if key.lstrip("+") not in PATHS or is_quoted or value.lower() == "null":
+        return argument
+    escaped = re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)  # Hydra's own rule
+    return f"{key}='{escaped}'"
 
 
 def help_text(config: str) -> str:

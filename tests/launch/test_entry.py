@@ -143,3 +143,22 @@ def test_files_of_equations_give_no_parameter_its_own_default(path: Path) -> Non
     if path.stem != "own":
         usual = build_pde(given["name"]).params_dict()
         assert not [key for key, value in given["params"].items() if value == usual[key] and key != "variant"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["été (1), a=b", "{x}[y]", "it's", "back\\", "a\\'b", "a: b", "7", "true", "1e5", "--x", "日本", 'say "hi"', "a#b"],
+)
+def test_a_folder_may_have_any_name(name: str) -> None:
+    words = ["data.path", "data.cache", "distill.teacher", "run.folder"]
+    made = settings_from([f"{key}=/d/{name}" for key in words] + [f"run.name={name}"])
+    found = [made.data.path, made.data.cache, made.distill.teacher, made.run.folder]
+    assert found == [f"/d/{name}"] * 4 and made.run.name == name
+    relative = settings_from([f"++data.path={name}", f"++run.folder={name}"])
+    assert relative.data.path == relative.run.folder == name
+
+
+def test_what_is_quoted_or_null_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOMEWHERE", "/far/away")
+    made = settings_from(["data.path='a b'", 'run.name="c d"', "data.cache=null", "run.folder=${oc.env:SOMEWHERE}/é"])
+    assert (made.data.path, made.run.name, made.data.cache, made.run.folder) == ("a b", "c d", None, "/far/away/é")
