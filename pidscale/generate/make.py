@@ -67,8 +67,7 @@ def make_shard_set(
     this process. progress(done, total) is called with samples after each shard. A finished set of the same request is
     returned without work. UserError for a wrong number, a folder of another request, or a sample that fails.
     """
-    if is_address(root):
-        raise UserError(f"data.path={root}: a set is made in a folder; make it there and copy the folder up")
+    check_target(root)
     root = Path(root).absolute()
     _check_numbers(pde, samples, samples_per_shard, in_flight)
     request = _request(pde, samples, grid, seed, samples_per_shard)
@@ -86,6 +85,12 @@ def make_shard_set(
         manifest = manifest_of(pde, grid, request, list(made), "check pde.params")
         publish_manifest(root, manifest)
         return manifest
+
+
+def check_target(root: str | Path) -> None:
+    """Raise UserError where a set is to be made at an address. A script asks before it starts a cluster."""
+    if is_address(root):
+        raise UserError(f"data.path={root}: a set is made in a folder; make it there and copy the folder up")
 
 
 def _check_numbers(pde: Pde, samples: Mapping[str, int], samples_per_shard: int, in_flight: int | None) -> None:

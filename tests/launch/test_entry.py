@@ -113,13 +113,21 @@ def test_a_script_asks_of_its_own_phases_only() -> None:
         settings_from(["cluster=gpu8"], phases=("distill",))
 
 
-def test_a_script_ends_with_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    script = CONFIGS.parent / "launch" / "train_teacher.py"
-    result = subprocess.run(
-        [sys.executable, str(script), "teacher.stepz=3"], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
-    assert result.returncode == 2
-    assert result.stderr == "error: teacher.stepz: unknown setting; did you mean 'steps'?\n" and result.stdout == ""
+@pytest.mark.parametrize(
+    ("script", "argument", "said"),
+    [
+        ("train_teacher", "teacher.stepz=3", "teacher.stepz: unknown setting; did you mean 'steps'?"),
+        (
+            "make_shards",
+            "data.path=s3://b/c",
+            "data.path=s3://b/c: a set is made in a folder; make it there and copy the folder up",
+        ),
+    ],
+)
+def test_a_script_ends_with_one_line_and_leaves_nothing(tmp_path: Path, script: str, argument: str, said: str) -> None:
+    command = [sys.executable, str(CONFIGS.parent / "launch" / f"{script}.py"), argument]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2 and result.stderr == f"error: {said}\n" and result.stdout == ""
     assert list(tmp_path.iterdir()) == []
 
 
