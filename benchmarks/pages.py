@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from pidscale.pde import PDES, build_pde
 from pidscale.pde.base import Pde, shown_channels, truths
+from pidscale.pde.evolution import Evolution
 
 SAMPLES = 3
 SCORES = {
@@ -99,6 +100,20 @@ def page(name: str, row: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def contents() -> str:
+    """The page that leads to the others, as markdown: what each equation says, what varies in it, and its fields."""
+    lines = ["| equation | what it says | differs from sample to sample | fields |", "|---|---|---|---|"]
+    for name in sorted(PDES):
+        pde = build_pde(name)
+        said = inspect.getdoc(importlib.import_module(type(pde).__module__)).split("\n")[0]  # type: ignore[union-attr]
+        varying = ", ".join(f"`{one}`" for one in pde.varying) or "-"
+        frames = f"; {pde.frames} frames" if isinstance(pde, Evolution) else ""
+        names = pde.species if isinstance(pde, Evolution) else [channel.name for channel in pde.channels]
+        fields = ", ".join(f"`{one}`" for one in names) + frames
+        lines.append(f"| [{name}]({name}.md) | {said} | {varying} | {fields} |")
+    return "\n".join(["# Equations", "", "Written by `python -m benchmarks.pages`.", "", *lines]) + "\n"
+
+
 def main() -> None:
     """Write every page and picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -113,8 +128,7 @@ def main() -> None:
         figure.set_dpi(55)
         canvas = FigureCanvasAgg(figure)
         canvas.print_png(str(arguments.out / f"{name}.png"), metadata={"Software": None})
-    links = "\n".join(f"- [{name}]({name}.md)" for name in sorted(PDES))
-    (arguments.out / "README.md").write_text(f"# Equations\n\nWritten by `python -m benchmarks.pages`.\n\n{links}\n")
+    (arguments.out / "README.md").write_text(contents())
 
 
 if __name__ == "__main__":

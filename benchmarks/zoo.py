@@ -128,7 +128,8 @@ def page(result: dict[str, Any]) -> str:
 
 A teacher of some minutes, its student without physics and its student, for every equation, on 32 points a side, by
 `python -m benchmarks.zoo`. Each cell: teacher ({rows[0]["teacher_nfe"]} calls) / lambda = 0 student / student (one call
-each), {rows[0]["n_samples"]} samples from the same noise against truths that no training saw.
+each), {rows[0]["n_samples"]} samples from the same noise against truths that no training saw. Lower is better in every
+column of numbers.
 
 {table(rows)}
 {f"{chr(10)}Not run yet: {missing}.{chr(10)}" if missing else ""}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from entry import settings_from
+from entry import one_line, settings_from
 
 from pidscale.config import UserError
 from pidscale.generate.asked import Asked, asked_from, split_words
@@ -37,8 +37,8 @@ if __name__ == "__main__":
         else:
             main(sys.argv[1:])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
     except (MemoryError, OSError) as error:
-        print(f"error: {error}; see source and out, or give a file that fits into memory", file=sys.stderr)
+        print(f"error: {one_line(error)}; see source and out, or give a file that fits into memory", file=sys.stderr)
         raise SystemExit(2) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from pidscale.config import PHASES, Settings, UserError, from_plain, to_flat
 from pidscale.limits import check
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+PATHS = ("data.path", "data.cache", "distill.teacher", "run.folder", "run.name")  # any text a folder may be called
 
 
 def groups() -> dict[str, list[str]]:
@@ -37,7 +39,7 @@ def settings_from(arguments: Sequence[str], config: str = "config", phases: Sequ
             advice = f"did you mean {close[0]!r}?" if close else f"groups: {', '.join(groups())};"
             raise UserError(f"{argument}: unknown group {key!r}; {advice} a single value is section.key=value")
     # a dotted key is added as it stands, so that an unknown one is named by our own check
-    overrides = [a if a[0] in "+~" or "." not in a.split("=")[0] else f"++{a}" for a in arguments]
+    overrides = [a if a[0] in "+~" or "." not in a.split("=")[0] else f"++{a}" for a in map(quoted, arguments)]
     try:
         with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
             plain = OmegaConf.to_container(compose(config, overrides), resolve=True, throw_on_missing=True)
@@ -50,12 +52,27 @@ def settings_from(arguments: Sequence[str], config: str = "config", phases: Sequ
     return settings
 
 
+def quoted(argument: str) -> str:
+    """An argument whose value, if it is a path, is quoted: Hydra takes few characters in plain words."""
+    key, _, value = argument.partition("=")
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if key.lstrip("+") not in PATHS or is_quoted or value.lower() == "null":
+        return argument
+    escaped = re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)  # Hydra's own rule
+    return f"{key}='{escaped}'"
+
+
 def help_text(config: str) -> str:
     """What can be set: the groups with their choices, and every value as it stands."""
     lines = ["Arguments: group=choice takes a file of configs/, section.key=value sets one value.", ""]
     lines += [f"  {group}={{{','.join(choices)}}}" for group, choices in groups().items()]
     values = to_flat(settings_from([], config))
     return "\n".join([*lines, "", *(f"  {key}={json.dumps(value)}" for key, value in values.items())])
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, without the line breaks that names in files may have."""
+    return " ".join(part.strip() for part in str(error).splitlines() if part.strip())
 
 
 def run(main: Callable[[Settings], None], config: str = "config", phases: Sequence[str] = PHASES) -> None:
@@ -68,7 +85,7 @@ def run(main: Callable[[Settings], None], config: str = "config", phases: Sequen
             return
         main(settings_from(sys.argv[1:], config, phases))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
         if error.filename is None:

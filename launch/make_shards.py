@@ -6,7 +6,7 @@ from entry import run
 
 from pidscale.cluster import connect
 from pidscale.config import Settings, UserError
-from pidscale.generate.make import make_shard_set
+from pidscale.generate.make import check_target, make_shard_set
 from pidscale.meter import ProgressLine
 from pidscale.pde import build_pde
 
@@ -16,6 +16,7 @@ def main(settings: Settings) -> None:
     data, pde, points = settings.data, build_pde(settings.pde.name, settings.pde.params), settings.pde.points
     if points is None:
         raise UserError("pde.points=null: only a set that is there has a grid; say how many points a side to make")
+    check_target(data.path)
     connect()
     line = ProgressLine("shards", data.train + data.test)
     manifest = make_shard_set(

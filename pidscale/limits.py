@@ -55,6 +55,8 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
         value = operator.attrgetter(name)(s)
         if not 0 <= value < math.inf:
             raise UserError(f"{name}={value}: expected 0 or more, finite")
+    if s.data.prefetch > 64:
+        raise UserError(f"data.prefetch={s.data.prefetch}: expected 1 to 64; each is a whole batch in memory")
     if not 0 <= s.distill.physics_from < 1:
         raise UserError(
             f"distill.physics_from={s.distill.physics_from}: expected a share of the steps, 0 or more and below 1"
@@ -86,7 +88,7 @@ _POSITIVE = {
     "cluster": ["workers", "cpus_per_worker", "timeout"],
 }
 _NOT_NEGATIVE = [f"distill.{key}" for key in ("weights.l2", "weights.dual", "weights.boundary", "power", "huber")]
-_NOT_NEGATIVE += ["data.threads", "data.patience", "cluster.max_failures"]
+_NOT_NEGATIVE += ["data.threads", "data.patience", "data.seed", "cluster.max_failures"]
 
 
 def _check_rows(s: Settings) -> None:

@@ -98,6 +98,8 @@ def test_whole_numbers_serve_where_fractions_are_wanted() -> None:
         ("run", "resume", "maybe"),
         ("pde", "points", 0),
         ("pde", "points", 3),
+        ("data", "seed", -1),
+        ("data", "prefetch", 65),
         ("distill", "weights.dual", -0.1),
         ("distill", "weights.l2", float("nan")),
     ],

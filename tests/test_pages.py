@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from benchmarks import loader_page
-from benchmarks.pages import page
+from benchmarks import loader_page, zoo
+from benchmarks.pages import contents, page
 from benchmarks.residuals import WRONG
 from pidscale.pde import PDES
 from tests.scripts import ROOT
@@ -23,6 +23,15 @@ def test_a_page_is_what_its_command_writes(name: str) -> None:
     assert (PAGES / f"{name}.md").read_text() == page(name, ROWS[name])
     assert (PAGES / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert f"({name}.md)" in (PAGES / "README.md").read_text()
+
+
+def test_the_list_of_equations_is_what_its_command_writes() -> None:
+    assert (PAGES / "README.md").read_text() == contents()
+
+
+def test_the_page_of_the_zoo_is_what_its_command_writes() -> None:
+    result = json.loads((ROOT / "benchmarks/results/zoo.json").read_text())
+    assert (ROOT / "docs/zoo.md").read_text() == zoo.page(result)
 
 
 def test_the_page_of_the_loader_is_what_its_command_writes() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pidscale.config import UserError
 from pidscale.ops.grid import KINDS
+from pidscale.records.store import is_address
 
 _TRUTH = {"true": True, "false": False}
 _NAMED = ("channels", "axes", "scale", "parameters")  # asked for as NAMED.key=value
@@ -48,6 +49,8 @@ class Asked:
         for key in ("source", "out"):
             if not getattr(self, key).strip():
                 raise UserError(f"{key}=: expected a {'file' if key == 'source' else 'folder'}")
+        if is_address(self.out):
+            raise UserError(f"out={self.out}: a set is made in a folder; make it there and copy the folder up")
         if self.grid is not None and self.grid not in KINDS:
             raise UserError(f"grid={self.grid}: expected one of {', '.join(KINDS)}")
         if self.duplicates not in ("drop", "refuse"):
@@ -65,6 +68,11 @@ class Asked:
         for name, factor in self.scale.items():
             if not math.isfinite(factor) or factor == 0:
                 raise UserError(f"scale.{name}={factor}: expected a finite number, not 0")
+
+
+def is_count(text: str) -> bool:
+    """Whether a text is a whole number, 0 or more, in plain digits."""
+    return text.isascii() and text.isdecimal()
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -23,8 +23,20 @@ NORMS = ("l2", "dual", "boundary")
 _NULL_VALUES = 2**23  # values that null solutions are measured on
 _SOLVED, _SOLVED_VALUES = 32, 2**20  # most samples, and most values, that are solved here
 TOLD = 3.0  # a truth tells itself from nothing if its residual is this many times smaller
-HARDLY = 0.05  # a residual below which no grid is called too coarse
+HARDLY = 0.01  # share of a null solution's residual below which a set is never doubted, and no sample of it
+ODD = 10.0  # a sample is told of whose residual is this many times the median
+ALIKE = 0.5  # what a factor may leave of the difference to our own solution, and still be a matter of scaling
 SCALED = 1.25  # a factor to our own solution that a coarse grid alone may leave
+
+
+@dataclass(frozen=True)
+class Odd:
+    """Samples far above the others: how many of how many, the largest l2 and which sample of the file has it."""
+
+    count: int
+    of: int
+    largest: float
+    source: int
 
 
 @dataclass(frozen=True)
@@ -32,13 +44,14 @@ class Worth:
     """Residuals by norm: of the data, of a null solution with their inputs, of samples solved here (None if none can be).
 
     against: of a steady equation, the factor that brings the solutions of the data nearest to those solved here from the
-    same inputs, and the relative difference that is left.
+    same inputs, and the relative difference that is left. odd: samples that stand out, of all splits.
     """
 
     data: Mapping[str, float]
     trivial: Mapping[str, float]
     own: Mapping[str, float] | None
     against: tuple[float, float] | None
+    odd: Odd | None = None
 
     def warnings(self, pde: Pde, scale: float = 1.0) -> list[str]:
         """What a user must know before training on the residual, in plain words. scale: of the solution, already applied."""
@@ -47,9 +60,13 @@ class Worth:
         if self.against is not None and not 1 / SCALED < self.against[0] < SCALED:
             factor, left = self.against
             channel = next(c.name for c in pde.channels if c.role == "solution")
+            found = (
+                f"{channel} has an unknown scaling: solved here from the same inputs it is {factor:.3g} times as large"
+            )
             said.append(
-                f"{channel} has an unknown scaling: solved here from the same inputs it is {factor:.3g} times as large "
-                f"(and differs by {left:.0%} even then); set scale.{channel}={factor * scale:.3g}"
+                f"{found} (and differs by {left:.0%} even then); set scale.{channel}={factor * scale:.3g}"
+                if left <= ALIKE
+                else f"{found} and differs by {left:.0%} even then: no factor alone mends that"
             )
         if data * TOLD > trivial:
             said.append(
@@ -57,10 +74,15 @@ class Worth:
                 "residual loss would teach nothing true. Sub-sampled fields, other parameters or another scaling do this: "
                 "take the full grid, or train without the residual"
             )
-        elif data > HARDLY and self.own is not None and data > TOLD * self.own["l2"]:
+        elif self.own is not None and data > HARDLY * trivial and data > TOLD * self.own["l2"]:
             said.append(
                 f"l2 is {data:.2g}, where the scheme reaches {self.own['l2']:.2g} on this grid: coarse times or places, or "
                 "parameters that are not quite those of the data"
+            )
+        if self.odd is not None:
+            said.append(
+                f"{self.odd.count} of {self.odd.of} samples have an l2 more than {ODD:g} times the median, the largest "
+                f"{self.odd.largest:.2g} in sample {self.odd.source} of the file: look at them, and leave out what is wrong"
             )
         return said
 
@@ -92,8 +114,19 @@ def judge(root: str | Path, manifest: Manifest, pde: Pde, grid: Grid) -> Worth:
         reached = _rms(truth_residuals(pde, grid, own.fields.float().numpy(), own.params.numpy()))
         against = _against(pde, grid, fields[:count])
     except (ValueError, IndexError, ZeroDivisionError):  # solvers may need other numbers of points than residuals
-        return Worth({n: floor[n] for n in NORMS}, null, None, None)
-    return Worth({n: floor[n] for n in NORMS}, null, reached, against)
+        return Worth({n: floor[n] for n in NORMS}, null, None, None, _odd(root, manifest, HARDLY * null["l2"]))
+    odd = _odd(root, manifest, max(HARDLY * null["l2"], TOLD * reached["l2"]))
+    return Worth({n: floor[n] for n in NORMS}, null, reached, against, odd)
+
+
+def _odd(root: str | Path, manifest: Manifest, least: float) -> Odd | None:
+    """The samples that stand out, by the residual that the set keeps of each. least: what a coarse grid may leave."""
+    sets = [ShardSet(root, split) for split in sorted(manifest.splits)]
+    metas = [shards.meta(i) for shards in sets for i in range(len(shards))]
+    l2 = np.array([meta["residual"]["l2"] for meta in metas])
+    count = int((l2 > max(ODD * float(np.median(l2)), least)).sum())
+    worst = int(np.argmax(l2))
+    return Odd(count, len(l2), float(l2[worst]), int(metas[worst].get("source", worst))) if count else None
 
 
 def _rms(norms: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -20,10 +20,12 @@ import torch
 from pidscale.config import UserError
 from pidscale.generate.claim import check_request, claimed
 from pidscale.generate.publish import FIRST_COUNTER, Made, make_or_take, manifest_of
+from pidscale.generate.trial import blamed, check_own
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde, residual_squares
 from pidscale.records.check import check_set, check_wanted, load_manifest
 from pidscale.records.layout import VERSION, Manifest, canonical, sample_key
+from pidscale.records.store import is_address
 from pidscale.records.write import Sample, publish_manifest
 
 _CHUNK_BYTES = 2**25  # fields whose residual is taken together
@@ -65,6 +67,7 @@ def make_shard_set(
     this process. progress(done, total) is called with samples after each shard. A finished set of the same request is
     returned without work. UserError for a wrong number, a folder of another request, or a sample that fails.
     """
+    check_target(root)
     root = Path(root).absolute()
     _check_numbers(pde, samples, samples_per_shard, in_flight)
     request = _request(pde, samples, grid, seed, samples_per_shard)
@@ -75,12 +78,19 @@ def make_shard_set(
         check_set(manifest, root)
         return manifest
     twice = 2 * _cluster_cpus() if parallel else 1
+    check_own(pde, grid, seed, FIRST_COUNTER["train"])
     with claimed(root, request):
         jobs = _plan(pde, grid, str(root), seed, samples, samples_per_shard)
         made = _reported(_in_ray(jobs, in_flight or twice) if parallel else map(make_shard, jobs), jobs, progress)
         manifest = manifest_of(pde, grid, request, list(made), "check pde.params")
         publish_manifest(root, manifest)
         return manifest
+
+
+def check_target(root: str | Path) -> None:
+    """Raise UserError where a set is to be made at an address. A script asks before it starts a cluster."""
+    if is_address(root):
+        raise UserError(f"data.path={root}: a set is made in a folder; make it there and copy the folder up")
 
 
 def _check_numbers(pde: Pde, samples: Mapping[str, int], samples_per_shard: int, in_flight: int | None) -> None:
@@ -130,8 +140,10 @@ def _samples(job: _Job) -> Iterator[Sample]:
     for first in range(job.first, job.last, chunk):
         numbers = range(first, min(first + chunk, job.last))
         drawn = [_draw(job, job.base + n) for n in numbers]
-        varying = np.array([[params[name] for name in job.pde.varying] for _, params in drawn])
-        norms = truth_residuals(job.pde, job.grid, np.stack([fields for fields, _ in drawn]), varying)
+        with blamed(job.pde, "sample"):
+            varying = np.array([[params[name] for name in job.pde.varying] for _, params in drawn])
+        with blamed(job.pde, f"residual of samples {job.base + numbers[0]} to {job.base + numbers[-1]}"):
+            norms = truth_residuals(job.pde, job.grid, np.stack([fields for fields, _ in drawn]), varying)
         if not all(np.isfinite(values).all() for values in norms.values()):
             raise UserError(f"{job.pde.name}: the residual of the truths is beyond float32; check pde.params")
         for i, (n, (fields, params)) in enumerate(zip(numbers, drawn, strict=True)):
@@ -140,10 +152,11 @@ def _samples(job: _Job) -> Iterator[Sample]:
 
 
 def _draw(job: _Job, counter: int) -> tuple[np.ndarray, dict[str, Any]]:
-    solved, params = job.pde.sample(job.seed, counter, job.grid)
     expected = (len(job.pde.channels), *job.grid.shape)
-    with np.errstate(over="ignore"):
-        fields = np.ascontiguousarray(solved, dtype=np.float32)
+    with blamed(job.pde, f"sample {counter}"):
+        solved, params = job.pde.sample(job.seed, counter, job.grid)
+        with np.errstate(over="ignore"):
+            fields = np.ascontiguousarray(solved, dtype=np.float32)
     if fields.shape != expected or not np.isfinite(fields).all():
         wrong = f"shape {fields.shape}, not {expected}"
         found = "values that are not finite in float32" if fields.shape == expected else wrong

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pidscale.config import UserError
-from pidscale.generate.asked import Asked
+from pidscale.generate.asked import Asked, is_count
 from pidscale.generate.layouts.source import Array, Source
 from pidscale.pde.base import Pde
 from pidscale.pde.evolution import Evolution
@@ -212,7 +212,7 @@ class _Search:
         source = self.source
         if slot in self.asked.channels:
             name, _, component = self.asked.channels[slot].partition(":")
-            if name not in source.arrays or not (component.isdigit() or not component):
+            if name not in source.arrays or not (is_count(component) or not component):
                 raise UserError(
                     f"channels.{slot}={self.asked.channels[slot]}: expected ARRAY or ARRAY:NUMBER; {source.path} has "
                     f"{self.has}"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pidscale.config import UserError
-from pidscale.generate.asked import Asked
+from pidscale.generate.asked import Asked, is_count
 from pidscale.generate.layouts.source import Source
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde
@@ -95,7 +95,7 @@ def _numbers(source: Source, name: str, word: str) -> np.ndarray:
     if not column and array in source.scalars:
         return source.scalars[array]
     table = source.arrays.get(array)
-    if column.isdigit() and table is not None and len(table.shape) == 2 and int(column) < table.shape[1]:
+    if is_count(column) and table is not None and len(table.shape) == 2 and int(column) < table.shape[1]:
         return source.read(table, (slice(None), slice(int(column), int(column) + 1)))[:, 0]
     has = ", ".join(source.scalars) or "none"
     raise UserError(
@@ -190,8 +190,23 @@ def with_times(pde: Pde, source: Source, times: range, given: Mapping[str, Any],
                 f"{len(times)}, or take others by start= and every="
             )
         fixed["frames"] = len(times)
-    if source.times is not None and (isinstance(pde, Evolution) or pde.grid(8).kind == "strip"):
+    part = times.start != 0 or times.step != 1
+    if source.times is None and part and "duration" not in given and (isinstance(pde, Evolution) or _is_strip(pde)):
+        remedy = (
+            "set pde.params.duration"
+            if "duration" in pde.params_dict()
+            else f"write its times into the file: {pde.name} takes a span of {pde.grid(8).extent[0]:g}"
+        )
+        raise UserError(
+            f"{source.path}: has no times, so what span start={times.start} every={times.step} leave is not known; {remedy}"
+        )
+    if source.times is not None and (isinstance(pde, Evolution) or _is_strip(pde)):
         _set_duration(pde, source, source.times, times, given, fixed)
+
+
+def _is_strip(pde: Pde) -> bool:
+    """Whether rows are times."""
+    return pde.grid(8).kind == "strip"
 
 
 def _set_duration(

@@ -86,7 +86,7 @@ def grid_of(pde: Pde, shape: tuple[int, int], kind: str | None, where: str) -> G
 
 
 def check_places(grid: Grid, places: Mapping[str, np.ndarray], trimmed: Mapping[str, int]) -> list[str]:
-    """Findings about coordinates: uneven, of another length, or at other points than the grid's kind has."""
+    """Findings about coordinates: falling, uneven, of another length, or at other points than the grid's kind has."""
     found = []
     lengths = {"x": grid.extent[1]} if grid.kind == "strip" else {"y": grid.extent[0], "x": grid.extent[1]}
     ends = grid.kind == "node" or (grid.kind == "strip" and grid.boundary == "dirichlet")
@@ -97,6 +97,9 @@ def check_places(grid: Grid, places: Mapping[str, np.ndarray], trimmed: Mapping[
         line = line[: len(line) - trimmed.get(axis, 0)]
         steps = np.diff(line)
         step = float(steps.mean())
+        if (steps < 0).all():
+            found.append(f"its {axis} coordinate falls; reverse that axis first")
+            continue
         if not (abs(steps - step) <= 1e-3 * abs(step)).all():
             found.append(
                 f"its {axis} coordinate is uneven ({steps.min():.3g} to {steps.max():.3g}); only even points can be used"

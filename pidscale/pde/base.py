@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -200,21 +201,50 @@ def shuffled(pde: Pde, grid: Grid, fields_BCYX: Tensor) -> Tensor:
 def residual_squares(pde: Pde, grid: Grid, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Tensor]:
     """Squared relative residuals per sample, each [B]: `l2`, `dual` (interior) and `boundary`.
 
-    A value of 1 is the equation's own scale. Works outside autocast, in float32 or better. Raises UserError where an equation
-    with varying parameters is given none.
+    A value of 1 is the equation's own scale. Works outside autocast. Raises UserError for fields that are no float32 or
+    float64 [B, C, Y, X] of this equation and grid, a grid of another kind, and varying parameters that are not given.
     """
+    _check_fields(pde, grid, fields_BCYX)
     with float32_island(fields_BCYX.device):
-        fields = fields_BCYX if fields_BCYX.dtype == torch.float64 else fields_BCYX.float()
         window = Window(grid)
-        terms = pde.residual(window, fields, params_BP)
+        terms = pde.residual(window, fields_BCYX, params_BP)
         squares = {"dual": pde.dual_square(terms["interior"], grid)}
         for name, label in (("interior", "l2"), ("boundary", "boundary")):
             if name in terms:
                 total, count = window.square_sum(terms[name].values)
                 squares[label] = total / (count * terms[name].scale ** 2)
             else:  # the operators hold the boundary: nothing can break it
-                squares[label] = fields.new_zeros(len(fields))
+                squares[label] = fields_BCYX.new_zeros(len(fields_BCYX))
     return squares
+
+
+@lru_cache(maxsize=64)
+def _takes(pde: Pde) -> tuple[int, str, str]:
+    """Channels, and kind and boundary of the grid, that the residual of an equation takes."""
+    grid = pde.grid(8)
+    return len(pde.channels), grid.kind, grid.boundary
+
+
+def _check_fields(pde: Pde, grid: Grid, fields: Tensor) -> None:
+    """Raise UserError for fields or a grid that a residual would take without a word and measure wrongly."""
+    channels, kind, boundary = _takes(pde)
+    if (grid.kind, grid.boundary) != (kind, boundary):
+        raise UserError(
+            f"{pde.name}: its residual is measured on {kind} points with {boundary} edges, not on {grid.kind} points with "
+            f"{grid.boundary} edges; take a grid from pde.grid(points)"
+        )
+    is_tensor = isinstance(fields, Tensor)
+    if (
+        not is_tensor
+        or fields.dtype not in (torch.float32, torch.float64)
+        or fields.shape[1:] != (channels, *grid.shape)
+        or not len(fields)
+    ):
+        found = f"{fields.dtype} {list(fields.shape)}" if is_tensor else type(fields).__name__
+        wanted = ", ".join(map(str, ("B", channels, *grid.shape)))
+        raise UserError(
+            f"{pde.name}: its residual takes physical fields [{wanted}], B >= 1, as a float32 or float64 tensor, not {found}"
+        )
 
 
 def check_params(name: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,6 +119,8 @@ def test_coordinates_that_contradict(tmp_path, darcy, wave):
     has(refused(long, "wave"), "its x coordinate spans 6.283", "lives on 1", "rescale")
     uneven = npz(tmp_path, u=wave, x=np.linspace(0, 1, 8) ** 2)
     has(refused(uneven, "wave"), "x coordinate is uneven")
+    falling = npz(tmp_path, u=wave, x=1 - np.arange(8) / 8)
+    has(refused(falling, "wave"), "its x coordinate falls; reverse that axis first", "force=true")
     short = npz(tmp_path, u=wave, x=np.arange(5) / 5)
     has(refused(short, "wave"), "8 points along x, its coordinate 5", "axes.u")
     walls = foreign.well(tmp_path / "w.h5", {"displacement": wave}, 0.3, edges="WALL")
@@ -133,6 +135,24 @@ def test_times_that_contradict(tmp_path, wave):
     )
     has(refused(npz(tmp_path, u=wave, t=times), "wave", {"frames": 11}), "4 times", "pde.params.frames=4")
     has(refused(npz(tmp_path, u=wave, t=times[:3]), "wave"), "3 values in its time coordinate")
+
+
+def test_a_part_of_times_that_are_not_known(tmp_path, wave, burgers):
+    """The equation's own duration is that of the whole file at best."""
+    path = npz(tmp_path, u=np.repeat(wave, 2, axis=1))
+    for asked in ({"every": 2}, {"start": 1}):
+        has(refused(path, "wave", **asked), "a.npz: has no times", "set pde.params.duration")
+    assert converted(path, tmp_path / "out", "wave", {"duration": 0.3}, every=2, test=1).pde.duration == 0.3
+    rows = npz(tmp_path, u=burgers)
+    has(refused(rows, "burgers", start=1), "has no times", "start=1 every=1", "set pde.params.duration")
+    rows = npz(tmp_path, u=burgers, viscosity=0.05)
+    has(refused(rows, "stokes", start=1), "has no times", "write its times into the file")
+
+
+def test_digits_that_are_no_numbers(tmp_path, darcy):
+    path = npz(tmp_path, a=darcy[:, 0], u=darcy[:, 1], table=np.ones((5, 3)))
+    has(refused(path, channels={"permeability": "a:²"}), "channels.permeability=a:²", "ARRAY:NUMBER")
+    has(refused(path, parameters={"source": "table:²"}), "parameters.source=table:²", "ARRAY:i")
 
 
 def test_parameters_that_contradict(tmp_path, burgers, darcy):
@@ -176,6 +196,7 @@ def test_settings(tmp_path, darcy):
         (["out=b"], "source=: missing"),
         (["source=a"], "out=: missing"),
         (["source=", "out=b"], "source="),
+        (["source=a", "out=s3://b/set"], "out=s3://b/set: a set is made in a folder"),
         (["source=a", "out=b", "tset=1"], "did you mean test?"),
         (["source=a", "out=b", "test=many"], "test=many: expected a number"),
         (["source=a", "out=b", "seed=1.5"], "seed=1.5: expected a whole number"),

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+import warnings
 
 import h5py
 import numpy as np
@@ -70,6 +71,14 @@ def test_pickles_are_refused_and_never_loaded(tmp_path, name):
     has(refused(path), name, "pickled objects", "never loaded", "npz")
 
 
+def test_a_pickle_without_a_container_is_refused_without_a_warning(tmp_path):
+    (tmp_path / "a.pt").write_bytes(pickle.dumps({"x": [1.0, 2.0]}, protocol=4))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        has(refused(tmp_path / "a.pt"), "a.pt")
+    assert not said
+
+
 def test_another_layout_than_named(tmp_path, darcy):
     path = npz(tmp_path, a=darcy[:, 0], u=darcy[:, 1])
     has(refused(path, layout="mat73"), "layout=mat73, but the file is npz", "set layout=npz")
@@ -110,6 +119,16 @@ def test_tensors_that_numpy_does_not_know_are_one_line_or_read(tmp_path, odd):
     }[odd]()
     torch.save({"a": plain, "u": other}, tmp_path / "a.pt")
     assert "a.pt" in refused(tmp_path / "a.pt")
+
+
+def test_a_name_with_a_line_break_leaves_one_line(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["one\ntwo"] = np.ones((4, 9, 9))
+        file["three"] = np.ones((4, 9, 9))
+    script = [sys.executable, str(ROOT / "launch" / "convert.py"), f"out={tmp_path / 'set'}", "pde=darcy"]
+    found = subprocess.run([*script, f"source={tmp_path / 'a.h5'}"], capture_output=True, text=True, timeout=120)
+    assert found.returncode == 2 and found.stderr.startswith("error: ") and found.stderr.count("\n") == 1, found.stderr
+    assert "one two" in found.stderr
 
 
 def test_a_header_that_asks_for_all_memory_is_one_line(tmp_path):

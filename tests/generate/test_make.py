@@ -233,6 +233,13 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
         run(tmp_path / "file")
 
 
+def test_an_address_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"data\.path=s3://b/set: a set is made in a folder; make it there and copy"):
+        run("s3://b/set")
+    assert not list(tmp_path.iterdir())
+
+
 def test_request_is_plain_and_complete(finished):
     request = json.loads((finished / "request.json").read_text())
     assert request == load_manifest(finished).request

@@ -113,13 +113,21 @@ def test_a_script_asks_of_its_own_phases_only() -> None:
         settings_from(["cluster=gpu8"], phases=("distill",))
 
 
-def test_a_script_ends_with_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    script = CONFIGS.parent / "launch" / "train_teacher.py"
-    result = subprocess.run(
-        [sys.executable, str(script), "teacher.stepz=3"], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
-    assert result.returncode == 2
-    assert result.stderr == "error: teacher.stepz: unknown setting; did you mean 'steps'?\n" and result.stdout == ""
+@pytest.mark.parametrize(
+    ("script", "argument", "said"),
+    [
+        ("train_teacher", "teacher.stepz=3", "teacher.stepz: unknown setting; did you mean 'steps'?"),
+        (
+            "make_shards",
+            "data.path=s3://b/c",
+            "data.path=s3://b/c: a set is made in a folder; make it there and copy the folder up",
+        ),
+    ],
+)
+def test_a_script_ends_with_one_line_and_leaves_nothing(tmp_path: Path, script: str, argument: str, said: str) -> None:
+    command = [sys.executable, str(CONFIGS.parent / "launch" / f"{script}.py"), argument]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2 and result.stderr == f"error: {said}\n" and result.stdout == ""
     assert list(tmp_path.iterdir()) == []
 
 
@@ -134,3 +142,31 @@ def test_a_folder_that_cannot_be_is_one_line(tmp_path, monkeypatch, capsys):
         run(main)
     said = capsys.readouterr().err
     assert ended.value.code == 2 and said.count("\n") == 1 and str(tmp_path / "file" / "run") in said
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "pde").glob("*.yaml")), ids=lambda path: path.stem)
+def test_files_of_equations_give_no_parameter_its_own_default(path: Path) -> None:
+    """What stands there counts as given by the user, and a file of data must agree with what is given."""
+    given = yaml.safe_load(path.read_text())
+    if path.stem != "own":
+        usual = build_pde(given["name"]).params_dict()
+        assert not [key for key, value in given["params"].items() if value == usual[key] and key != "variant"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["été (1), a=b", "{x}[y]", "it's", "back\\", "a\\'b", "a: b", "7", "true", "1e5", "--x", "日本", 'say "hi"', "a#b"],
+)
+def test_a_folder_may_have_any_name(name: str) -> None:
+    words = ["data.path", "data.cache", "distill.teacher", "run.folder"]
+    made = settings_from([f"{key}=/d/{name}" for key in words] + [f"run.name={name}"])
+    found = [made.data.path, made.data.cache, made.distill.teacher, made.run.folder]
+    assert found == [f"/d/{name}"] * 4 and made.run.name == name
+    relative = settings_from([f"++data.path={name}", f"++run.folder={name}"])
+    assert relative.data.path == relative.run.folder == name
+
+
+def test_what_is_quoted_or_null_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOMEWHERE", "/far/away")
+    made = settings_from(["data.path='a b'", 'run.name="c d"', "data.cache=null", "run.folder=${oc.env:SOMEWHERE}/é"])
+    assert (made.data.path, made.run.name, made.data.cache, made.run.folder) == ("a b", "c d", None, "/far/away/é")

@@ -104,6 +104,13 @@ def test_the_dual_norm_is_that_of_the_assembled_operator(dual, pad, shape) -> No
     torch.testing.assert_close(dual(field, spacing), expected)
 
 
+@pytest.mark.parametrize("dual", [dual_square_periodic, dual_square_zero_flux])
+def test_a_mean_has_no_dual_norm_where_nothing_holds_it(dual) -> None:
+    field, spacing = torch.randn(2, 6, 9, dtype=torch.float64), (1 / 6, 1 / 9)
+    torch.testing.assert_close(dual(field + 7.0, spacing), dual(field, spacing))
+    assert (dual_square_dirichlet(torch.ones(1, 6, 9), spacing) > 0).all()
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (9, 7), (8, 9)])
 def test_waves_move_between_grids(shape) -> None:
     """A trigonometric field is the same function on a finer grid, and comes back."""

@@ -101,7 +101,8 @@ def test_autocast_and_half_precision_do_not_reach_the_residual() -> None:
         inside = residual_squares(pde, grid, noisy)
     for name, values in residual_squares(pde, grid, noisy).items():
         assert torch.equal(inside[name], values) and values.dtype == torch.float32
-    assert residual_squares(pde, grid, noisy.bfloat16())["dual"].dtype == torch.float32
+    with pytest.raises(UserError, match=r"float32 or float64 tensor, not torch\.bfloat16"):
+        residual_squares(pde, grid, noisy.bfloat16())
 
 
 def test_smoothing_buys_the_l2_residual_and_not_the_solution() -> None:

@@ -200,3 +200,28 @@ def test_a_parameter_may_be_the_same_for_all() -> None:
     assert condition(pde, draw_params(pde, 0, "s", range(3))).abs().max() == 0
     with pytest.raises(UserError, match=r"diffusivity_low=0\.002, diffusivity_high=0\.001"):
         build_pde("heat", {"diffusivity_low": 2e-3, "diffusivity_high": 1e-3})
+
+
+@pytest.mark.parametrize("name", ["darcy", "heat", "burgers"])
+def test_fields_and_grids_that_are_not_the_equations_are_refused(name: str) -> None:
+    pde, grid, fields, params = some(name, 8, 2)
+    assert len(residual_squares(pde, grid, fields, params)["l2"]) == 2
+    lacking, turned = fields[:, 1:], fields[:, :, 1:]
+    for wrong in (
+        fields.half(),
+        fields.bfloat16(),
+        fields.int(),
+        fields[0],
+        fields[:0],
+        lacking,
+        turned,
+        fields.numpy(),
+    ):
+        with pytest.raises(UserError, match=rf"{name}: its residual takes physical fields .* not ") as raised:
+            residual_squares(pde, grid, wrong, params)
+        assert "\n" not in str(raised.value)
+    other = Grid(grid.shape, kind="cell", boundary="zero_flux")
+    with pytest.raises(
+        UserError, match=rf"{name}: its residual is measured on {grid.kind} points .* not on cell points"
+    ):
+        residual_squares(pde, other, fields, params)

@@ -5,6 +5,7 @@ npy and `.pt` are mapped and read in parts; npz comes whole into memory. Must no
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,8 @@ _NUMPY = (torch.float16, torch.float32, torch.float64)  # floating point that nu
 
 def open_torch(path: Path) -> Source:
     """Tensors of a dict, or one tensor. UserError for a file that needs code to be loaded."""
-    with readable(path, "pt"):
+    with readable(path, "pt"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is wrong with a file is one line of ours
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError as error:

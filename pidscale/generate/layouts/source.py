@@ -76,7 +76,7 @@ def readable(path: Path, layout: str) -> Iterator[None]:
             raise pickled(path) from None
         raise UserError(
             f"{path}: cannot be read as {layout} ({said}): it is truncated, damaged "
-            "or of another layout: fetch it again, or set layout="
+            "or of another layout: fetch it again, or name its layout by layout="
         ) from None
 
 
