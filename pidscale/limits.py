@@ -27,10 +27,10 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise UserError(f"{name}={value!r}: expected one of {', '.join(map(str, allowed))}")
-    for section, keys in _POSITIVE.items():
-        for key in keys:
-            if not 0 < getattr(getattr(s, section), key) < math.inf:
-                raise UserError(f"{section}.{key}={getattr(getattr(s, section), key)}: expected more than 0, finite")
+    for name in _POSITIVE:
+        value = operator.attrgetter(name)(s)
+        if not 0 < value < math.inf:
+            raise UserError(f"{name}={value}: expected more than 0, finite")
     if s.pde.points is not None and not 4 <= s.pde.points <= 2**14:
         raise UserError(f"pde.points={s.pde.points}: expected 4 to {2**14}")
     for section in PHASES:
@@ -80,13 +80,14 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
 
 
 _LOOP = ["steps", "micro_batch", "lr", "ema", "log_every", "checkpoint_every", "keep"]
-_POSITIVE = {
+_POSITIVE_KEYS = {
     "data": ["train", "test", "samples_per_shard", "prefetch", "cache_gib"],
     "teacher": [*_LOOP, "evaluate_every", "evaluate_samples", "evaluate_steps"],
     "distill": [*_LOOP, "solver_steps", "ring", "reuse", "chunk", "scale_samples", "scale_steps"],
     "evaluate": ["samples", "batch"],
     "cluster": ["workers", "cpus_per_worker", "timeout"],
 }
+_POSITIVE = [f"{section}.{key}" for section, keys in _POSITIVE_KEYS.items() for key in keys]
 _NOT_NEGATIVE = [f"distill.{key}" for key in ("weights.l2", "weights.dual", "weights.boundary", "power", "huber")]
 _NOT_NEGATIVE += ["data.threads", "data.patience", "data.seed", "cluster.max_failures"]
 

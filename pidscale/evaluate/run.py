@@ -47,13 +47,13 @@ class Reference:
 def reference(settings: Settings, problem: Problem) -> Reference:
     """Read the held-out truths and measure the floors. Raises UserError where the test split is too small."""
     n = settings.evaluate.samples
-    pool, training = problem.samples("test", 2 * n), problem.samples("train", 4096)
+    pool = problem.samples("test", 2 * n)
     if len(pool.fields) < 2 * n:
         raise UserError(
             f"evaluate.samples={n} needs {2 * n} held-out truths (two halves for the floor), {settings.data.path} has "
             f"{len(pool.fields)}; lower evaluate.samples, or make the set with data.test={2 * n}"
         )
-    encode, truth = problem.normaliser.encode, pool.first(n)
+    training, truth, encode = problem.samples("train", 4096), pool.first(n), problem.normaliser.encode
     return Reference(
         problem,
         truth,

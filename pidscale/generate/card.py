@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pidscale.config import UserError
-from pidscale.generate.recheck import is_number
 from pidscale.pde import PDES, build_pde
-from pidscale.records.layout import Manifest
+from pidscale.records.layout import Manifest, is_number
 
 
 def card(manifest: Manifest, where: str) -> list[str]:

@@ -24,7 +24,7 @@ from pidscale.records.check import load_manifest
 from pidscale.records.layout import ChannelInfo, Manifest, index_name, read_json
 from pidscale.records.repair import planned_shards
 from pidscale.records.store import Folder, Store, open_store
-from pidscale.records.survey import listing, manifest_findings, strays
+from pidscale.records.survey import manifest_findings, strays
 from pidscale.records.write import finished_shard, merge_stats
 
 _SAME = 1e-6  # relative difference of the normaliser from that of the data
@@ -78,7 +78,8 @@ class _Verify:
 
     def run(self) -> None:
         """All checks in order: files before samples, samples before what is computed from them."""
-        sizes, links = listing(self.store)
+        store = self.store
+        sizes, links = store.look() if isinstance(store, Folder) else (store.sizes(), {})
         self.report.findings += links.values()
         if "manifest.json" in links:
             self.report.notes.append(f"{self.report.where}: nothing else was checked, for want of a manifest")

@@ -16,7 +16,7 @@ from pidscale.config import DataSettings, PdeSettings, UserError
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.ops.grid import Grid
 from pidscale.pde import build_pde
-from pidscale.pde.base import Pde, Samples
+from pidscale.pde.base import SLACK, Pde, Samples
 from pidscale.records.cache import Cache
 from pidscale.records.check import check_wanted, load_manifest
 from pidscale.records.layout import Manifest
@@ -43,21 +43,21 @@ class Problem:
     def shards(self, split: str, whole: bool = True) -> ShardSet:
         """A split, open to be read. whole: refuse a set of which a shard is missing or cut."""
         left_out = self.without.get(split, ())
-        return ShardSet(store_of(self.data), split, self.data.verify, left_out, whole and not left_out)
+        return ShardSet(self._store, split, self.data.verify, left_out, whole and not left_out, self.manifest)
+
+    @property
+    def _store(self) -> Store:
+        """Where the set lies."""
+        data, store = self.data, open_store(self.data.path, self.data.patience)
+        if data.cache is None or not is_address(data.path):
+            return store
+        return Cache(store, self.manifest, data.cache, int(data.cache_gib * 2**30))
 
     def samples(self, split: str, most: int) -> Samples:
         """The first samples of a split, at most so many, in physical units."""
         shards = self.shards(split)
         ids = range(min(most, len(shards)))
         return Samples(torch.from_numpy(shards.read(ids)), read_params(shards, self, ids))
-
-
-def store_of(data: DataSettings) -> Store:
-    """Where the set of these settings lies."""
-    store = open_store(data.path, data.patience)
-    if data.cache is None or not is_address(data.path):
-        return store
-    return Cache(store, data.cache, int(data.cache_gib * 2**30))
 
 
 def open_problem(pde_settings: PdeSettings, data: DataSettings) -> Problem:
@@ -84,7 +84,7 @@ def read_params(shards: ShardSet, problem: Problem, ids: Sequence[int] | np.ndar
     """The varying parameters of samples, float64 [B, P]. Raises UserError for a missing one, or one outside its range."""
     params = shards.params(ids, problem.pde.varying)
     for column, (name, (low, high)) in zip(params.T, problem.pde.varying.items(), strict=True):
-        slack = 1e-6 * max(abs(low), abs(high))
+        slack = SLACK * max(abs(low), abs(high))
         outside = (column < low - slack) | (column > high + slack)
         if outside.any():
             first = int(np.argmax(outside))

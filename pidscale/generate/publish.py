@@ -71,7 +71,7 @@ def manifest_of(pde: Pde, grid: Grid, request: dict[str, Any], made: Sequence[Ma
         normaliser={"mean": list(stats.mean), "std": list(stats.std)},
         dtype=DTYPE,
         splits={split: _split(split, parts) for split, parts in by_split.items()},
-        truth_residual={split: _floor(parts) for split, parts in by_split.items()},
+        truth_residual={split: floor_of(_residuals(parts)) for split, parts in by_split.items()},
         request=request,
     )
 
@@ -93,10 +93,15 @@ def _split(split: str, parts: list[Made]) -> Split:
     return Split((base, base + count), count, tuple(one.entry for one in parts))
 
 
-def _floor(parts: list[Made]) -> dict[str, float]:
+def _residuals(parts: list[Made]) -> dict[str, list[float]]:
+    """Those of all shards, by norm."""
+    return {name: [value for one in parts for value in one.residuals[name]] for name in parts[0].residuals}
+
+
+def floor_of(residuals: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Per norm, the rms over all samples and, under "max_" + norm, the largest."""
     floor: dict[str, float] = {}
-    for name in parts[0].residuals:
-        values = np.array([v for one in parts for v in one.residuals[name]])
+    for name, each in residuals.items():
+        values = np.array(each)
         floor |= {name: float(np.sqrt(np.mean(values**2))), f"max_{name}": float(values.max())}
     return floor

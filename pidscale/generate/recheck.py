@@ -13,10 +13,11 @@ import numpy as np
 
 from pidscale.config import UserError
 from pidscale.generate.make import truth_residuals
+from pidscale.generate.publish import floor_of
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde
 from pidscale.records.audit import capped
-from pidscale.records.layout import Manifest
+from pidscale.records.layout import Manifest, is_number
 from pidscale.records.read import ShardSet
 from pidscale.records.store import Folder, Store
 
@@ -123,17 +124,10 @@ class Recheck:
 
 def _floor_findings(split: str, stored: Sequence[dict[str, Any]], floors: dict[str, float]) -> list[str]:
     """What the floors of a manifest say that its samples do not: rms and, under max_, the largest of each norm."""
-    true: dict[str, float] = {}
-    for norm in stored[0] if stored else ():
-        values = np.array([one.get(norm, math.nan) for one in stored])
-        true |= {norm: float(np.sqrt(np.mean(values**2))), f"max_{norm}": float(values.max())}
+    norms = stored[0] if stored else ()
+    true = floor_of({norm: [one.get(norm, math.nan) for one in stored] for norm in norms})
     return [
         f"truth_residual of '{split}': {key} is {floors.get(key)!r}, that of its samples {value:.6g}"
         for key, value in true.items()
         if not (is_number(floors.get(key)) and abs(floors[key] - value) <= _SAME_FLOOR * value)
     ]
-
-
-def is_number(value: object) -> bool:
-    """Whether a value of a JSON file is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -21,6 +21,8 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.precision import float32_island
 from pidscale.ops.window import Window
 
+SLACK = 1e-6  # share of a range that a parameter may lie outside it: float32 numbers of its ends do
+
 
 @dataclass(frozen=True)
 class Channel:
@@ -219,15 +221,15 @@ def residual_squares(pde: Pde, grid: Grid, fields_BCYX: Tensor, params_BP: Tenso
 
 
 @lru_cache(maxsize=64)
-def _takes(pde: Pde) -> tuple[int, str, str]:
-    """Channels, and kind and boundary of the grid, that the residual of an equation takes."""
-    grid = pde.grid(8)
+def _takes(pde: Pde, points: int) -> tuple[int, str, str]:
+    """Channels, and kind and boundary of the grid of so many points, that the residual of an equation takes."""
+    grid = pde.grid(points)
     return len(pde.channels), grid.kind, grid.boundary
 
 
 def _check_fields(pde: Pde, grid: Grid, fields: Tensor) -> None:
     """Raise UserError for fields or a grid that a residual would take without a word and measure wrongly."""
-    channels, kind, boundary = _takes(pde)
+    channels, kind, boundary = _takes(pde, max(grid.shape))
     if (grid.kind, grid.boundary) != (kind, boundary):
         raise UserError(
             f"{pde.name}: its residual is measured on {kind} points with {boundary} edges, not on {grid.kind} points with "

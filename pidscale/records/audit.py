@@ -68,7 +68,7 @@ def audit_shard(
 ) -> ShardAudit:
     """Hold a shard against its entry, and its tar, as the stock tarfile reads it, against its index.
 
-    sizes, links: of `survey.listing`. shape: (C, Y, X) of every sample. first: the number of its first sample in the split.
+    sizes, links: of `Folder.look`. shape: (C, Y, X) of every sample. first: the number of its first sample in the split.
     UserError where a remote store does not answer.
     """
     found: list[str] = []

@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pidscale.config import UserError
-from pidscale.records.check import load_manifest
 from pidscale.records.layout import Manifest, file_sha256, index_name
 from pidscale.records.store import Folder, Store, Unreachable
 
@@ -26,16 +25,15 @@ _ATTEMPTS = 3  # times that an object whose hash is wrong is fetched
 class Cache:
     """A remote store with its shards in a folder.
 
-    folder: shared by every process that names it; sets lie in it by their data hash. limit: bytes that shards in it may take
-    together; those used least recently are deleted first. A file that is open stays readable when it is deleted. Only
-    shards and indices are counted and deleted, in folders that bear the mark of a cache.
+    manifest: of the remote set. folder: shared by every process that names it; sets lie in it by their data hash. limit:
+    bytes that shards in it may take together; those used least recently are deleted first. A file that is open stays
+    readable when it is deleted. Only shards and indices are counted and deleted, in folders that bear the mark of a cache.
     """
 
     piece = Folder.piece
 
-    def __init__(self, remote: Store, folder: str | Path, limit: int) -> None:
+    def __init__(self, remote: Store, manifest: Manifest, folder: str | Path, limit: int) -> None:
         self.remote, self.limit, self.folder = remote, limit, Path(folder)
-        manifest = load_manifest(remote)
         self._wanted = _hashes(manifest)
         self._own = self.folder / manifest.data_hash[:24]
         try:
@@ -60,9 +58,7 @@ class Cache:
         while True:
             self._fetch(name)
             with suppress(FileNotFoundError):  # deleted by another process since
-                data = self._local.read(name)
-                if hashlib.sha256(data).hexdigest() == self._wanted[name][1] or not self.renew(name):
-                    return data
+                return self._local.read(name)
 
     def fill(self, name: str, offset: int, view: memoryview) -> None:
         """Bytes of a file that is here, or is brought here first."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pidscale.config import UserError
-from pidscale.records.layout import VERSION, Manifest, ShardEntry, canonical, index_name, parsed
+from pidscale.records.layout import ROW_BLOCK, VERSION, Manifest, ShardEntry, canonical, index_name, parsed, shown
 from pidscale.records.store import Store, Unreachable, open_store, sha256_of
 
 _AGAIN = "restore it, or delete manifest.json and make the set again (true shards are kept)"
@@ -49,9 +49,12 @@ def check_sizes(store: Store, entries: Iterable[ShardEntry]) -> None:
 
 def read_index(store: Store, entry: ShardEntry) -> list[Any]:
     """Return what the index of a shard lists, after checking its SHA-256, shard and count against the manifest."""
-    where = store.where(index_name(entry.name))
+    name = index_name(entry.name)
+    where = store.where(name)
     try:
-        data = store.read(index_name(entry.name))
+        data = store.read(name)
+        if hashlib.sha256(data).hexdigest() != entry.index_sha256 and store.renew(name):
+            data = store.read(name)
     except FileNotFoundError:
         raise UserError(f"{where}: missing, but manifest.json lists it; {_REPAIR}") from None
     except PermissionError:
@@ -103,9 +106,28 @@ def check_wanted(
 def check_set(manifest: Manifest, root: str | Path | Store, contents: bool = False) -> None:
     """Check a set against its files: sizes and indices; with contents also every byte. UserError names the file."""
     store = open_store(root)
-    entries = [entry for split in manifest.splits.values() for entry in split.shards]
-    check_sizes(store, entries)
-    for entry in entries:
+    check_sizes(store, manifest.entries)
+    for entry in manifest.entries:
         read_index(store, entry)
         if contents:
             check_contents(store, entry)
+
+
+def checked_sample(
+    sample: dict[str, Any], key: str, shape: tuple[int, int, int], room: int
+) -> tuple[int, list[int], dict[str, Any]]:
+    """What an index says of a sample: array offset, at most `room`, checksums [C * blocks], meta. Raises what it is not."""
+    if sample["key"] != key:
+        raise ValueError(f"stands there as {shown(sample['key'])}")
+    if sample["shape"] != list(shape):
+        raise ValueError(f"has shape {shown(sample['shape'])}, manifest.json says {shape}")
+    offset, meta = sample["fields"]["array"], sample["meta"]
+    if type(offset) is not int or not 0 < offset <= room:
+        raise ValueError("lies outside its tar")
+    blocks = [-(-shape[1] // ROW_BLOCK)] * shape[0]
+    checks = [int(block, 16) for channel in sample["checksums"] for block in channel]
+    if [len(channel) for channel in sample["checksums"]] != blocks:
+        raise ValueError(f"has not {shown(blocks)} checksums")
+    if not isinstance(meta, dict) or not isinstance(meta.get("params", {}), dict):
+        raise ValueError("has a meta or params that are no JSON object")
+    return offset, checks, meta

@@ -189,6 +189,11 @@ class Manifest:
         return len(self.channels), height, width
 
     @property
+    def entries(self) -> list[ShardEntry]:
+        """The shards of all splits."""
+        return [entry for split in self.splits.values() for entry in split.shards]
+
+    @property
     def data_hash(self) -> str:
         """SHA-256 over all that training sees: equation, channels, grid, parameters, normaliser, shard hashes."""
         seen = {k: v for k, v in asdict(self).items() if k not in ("truth_residual", "request")}
@@ -202,8 +207,7 @@ class Manifest:
     def from_json(data: object, where: str = "manifest.json") -> Manifest:
         """Build from parsed JSON; UserError names the file, the key and what was expected."""
         if isinstance(data, dict) and data.get("version", VERSION) != VERSION:
-            found = shown(data["version"])
-            raise _wrong(where, "version", f"{VERSION}, the only one this program reads (found {found})")
+            raise _wrong(where, "version", f"{VERSION}, the only one known here (found {shown(data['version'])})")
         kinds: dict[str, type] = {"version": int, "equation": str, "channels": list, "grid": dict, "params": dict}
         kinds |= {"normaliser": dict, "dtype": str, "splits": dict, "truth_residual": dict, "request": dict}
         values = dict(_checked(where, data, data_hash=str, **kinds))

@@ -19,8 +19,8 @@ import numpy as np
 import xxhash
 
 from pidscale.config import UserError
-from pidscale.records.check import check_sizes, load_manifest, read_index
-from pidscale.records.layout import ROW_BLOCK, Split, index_name, is_number, sample_key, shown
+from pidscale.records.check import check_sizes, checked_sample, load_manifest, read_index
+from pidscale.records.layout import ROW_BLOCK, Manifest, Split, index_name, is_number, sample_key, shown
 from pidscale.records.plan import Block, Plan
 from pidscale.records.store import Store, Unreachable, open_store
 
@@ -45,15 +45,22 @@ class ShardSet:
     """
 
     def __init__(
-        self, root: str | Path | Store, split: str, verify: bool = True, without: Sequence[int] = (), whole: bool = True
+        self,
+        root: str | Path | Store,
+        split: str,
+        verify: bool = True,
+        without: Sequence[int] = (),
+        whole: bool = True,
+        manifest: Manifest | None = None,
     ) -> None:
         """Open a set. root: its folder, its address, or its store. verify: check each block of rows that is read.
 
         without: stored numbers of samples that are left out; those that follow move up. whole: refuse a set of which a
-        shard is missing or cut, else its samples are found bad when they are read. UserError names what is wrong.
+        shard is missing or cut, else its samples are found bad when they are read. manifest: if it is loaded already.
+        UserError names what is wrong.
         """
         self.store = open_store(root)
-        self.manifest = load_manifest(self.store)
+        self.manifest = manifest or load_manifest(self.store)
         if split not in self.manifest.splits:
             has = ", ".join(sorted(self.manifest.splits))
             raise UserError(f"{self.where}: no split '{split}'; the set has {has}")
@@ -263,26 +270,6 @@ class ShardSet:
     def close(self) -> None:
         """Close the files that are kept open; reading opens them again."""
         self.store.close()
-
-
-def checked_sample(
-    sample: dict[str, Any], key: str, shape: tuple[int, int, int], room: int
-) -> tuple[int, list[int], dict[str, Any]]:
-    """What an index says of a sample: array offset, at most `room`, checksums [C * blocks], meta. Raises what it is not."""
-    if sample["key"] != key:
-        raise ValueError(f"stands there as {shown(sample['key'])}")
-    if sample["shape"] != list(shape):
-        raise ValueError(f"has shape {shown(sample['shape'])}, manifest.json says {shape}")
-    offset, meta = sample["fields"]["array"], sample["meta"]
-    if type(offset) is not int or not 0 < offset <= room:
-        raise ValueError("lies outside its tar")
-    blocks = [-(-shape[1] // ROW_BLOCK)] * shape[0]
-    checks = [int(block, 16) for channel in sample["checksums"] for block in channel]
-    if [len(channel) for channel in sample["checksums"]] != blocks:
-        raise ValueError(f"has not {shown(blocks)} checksums")
-    if not isinstance(meta, dict) or not isinstance(meta.get("params", {}), dict):
-        raise ValueError("has a meta or params that are no JSON object")
-    return offset, checks, meta
 
 
 def _span(rows: slice | None, height: int) -> tuple[int, int]:

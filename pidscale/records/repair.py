@@ -19,7 +19,6 @@ from numpy.lib import format as npy
 from pidscale.config import UserError
 from pidscale.records.check import check_contents, load_manifest
 from pidscale.records.layout import (
-    Manifest,
     ShardEntry,
     file_sha256,
     index_name,
@@ -75,7 +74,7 @@ def repair_indices(root: str | Path, progress: Progress | None = None) -> Repair
         jobs: list[tuple[str, ShardEntry | None]]
         if (folder / "manifest.json").exists():
             planned = {}
-            jobs = [(entry.name, entry) for entry in _entries(load_manifest(folder))]
+            jobs = [(entry.name, entry) for entry in load_manifest(folder).entries]
         else:
             planned = _planned(folder)
             jobs = [(path.name, None) for path in sorted(folder.glob("*.tar"))]
@@ -95,10 +94,6 @@ def repair_indices(root: str | Path, progress: Progress | None = None) -> Repair
             if progress is not None:
                 progress(number, len(jobs))
     return done
-
-
-def _entries(manifest: Manifest) -> list[ShardEntry]:
-    return [entry for split in manifest.splits.values() for entry in split.shards]
 
 
 def _listed(folder: Path, entry: ShardEntry) -> bool:
@@ -135,8 +130,7 @@ def _unlisted(folder: Path, name: str, planned: dict[str, tuple[int, int]]) -> b
     again = "the maker makes this shard again"
     if name not in planned:
         raise UserError(f"{tar}: not a shard that request.json asks for; move it out of the folder")
-    store.fill(name, 0, memoryview(b""))  # refuses a link that leaves the folder
-    store.close()
+    store.check_link(name)
     sha256, found = file_sha256(tar), _bytes(store, path.name)
     stated = _stated(found)
     if stated is not None and stated != sha256:

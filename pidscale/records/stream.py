@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from pidscale.config import UserError
-from pidscale.records.check import check_sizes, load_manifest, read_index
+from pidscale.records.check import check_sizes, checked_sample, load_manifest, read_index
 from pidscale.records.layout import Manifest, ShardEntry, sample_key
-from pidscale.records.read import checked_sample
 from pidscale.records.store import Forward, Store, open_store
 from pidscale.records.write import checksums
 

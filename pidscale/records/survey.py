@@ -1,4 +1,4 @@
-"""What lies in a set's folder, and what its manifest contradicts: every finding, not only the first.
+"""What a manifest contradicts, and what lies beside its set: every finding, not only the first.
 
 Must not know equations, ranks or torch.
 """
@@ -12,37 +12,15 @@ from itertools import combinations
 from typing import Any
 
 from pidscale.config import UserError
-from pidscale.records.layout import Manifest, ShardEntry, index_name, parsed
-from pidscale.records.store import Folder, Store
+from pidscale.records.layout import Manifest, index_name, parsed
+from pidscale.records.store import Store
 
 _AGAIN = "restore it, or make the set again"
 
 
-def listing(store: Store) -> tuple[dict[str, int], dict[str, str]]:
-    """Bytes of every file of a set by name, and what is wrong with links that leave its folder, by name.
-
-    UserError where there is no such folder, or the store does not answer.
-    """
-    if not isinstance(store, Folder) or not store.root.is_dir():
-        return store.sizes(), {}
-    sizes: dict[str, int] = {}
-    links: dict[str, str] = {}
-    for path in sorted(store.root.iterdir()):
-        try:
-            if path.is_symlink():
-                store.fill(path.name, 0, memoryview(b""))  # reads nothing, refuses a link that leaves
-            if path.is_file():
-                sizes[path.name] = path.stat().st_size
-        except UserError as error:
-            links[path.name] = str(error)
-        except (OSError, RuntimeError):  # a link that leads nowhere or in a circle: as good as missing
-            continue
-    return sizes, links
-
-
 def strays(manifest: Manifest, store: Store, sizes: Mapping[str, int]) -> list[str]:
     """A line for each tar, index or left-over that no entry of the manifest lists: nothing reads it."""
-    known = {name for entry in _entries(manifest) for name in (entry.name, index_name(entry.name))}
+    known = {name for entry in manifest.entries for name in (entry.name, index_name(entry.name))}
     loose = [name for name in sizes if name.endswith((".tar", ".index.json", ".tmp")) and name not in known]
     return [f"{store.where(name)}: no entry of manifest.json lists it, so nothing reads it" for name in sorted(loose)]
 
@@ -67,7 +45,7 @@ def manifest_findings(manifest: Manifest, store: Store, sizes: Mapping[str, int]
     for name, split in manifest.splits.items():
         if split.seeds[1] - split.seeds[0] != split.samples:
             found.append(f"{where}: split '{name}' has {split.samples} samples and seeds {list(split.seeds)}; {_AGAIN}")
-    for name, count in Counter(entry.name for entry in _entries(manifest)).items():
+    for name, count in Counter(entry.name for entry in manifest.entries).items():
         if count > 1:
             found.append(f"{where}: lists {name} {count} times; restore the file")
     return found
@@ -93,7 +71,3 @@ def _request_findings(asked: Mapping[str, Any], store: Store) -> list[str]:
 def _same(one: object, other: object) -> bool:
     """Whether two values are spelled alike in JSON, NaN included, which only a damaged file holds."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-
-
-def _entries(manifest: Manifest) -> list[ShardEntry]:
-    return [entry for split in manifest.splits.values() for entry in split.shards]

@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from pidscale.config import UserError
-from pidscale.pde.base import Pde
-
-SLACK = 1e-6  # share of a range that a value may lie outside it: float32 numbers of its ends do
+from pidscale.pde.base import SLACK, Pde
 
 
 def whole(name: str, value: Any, least: int) -> int:

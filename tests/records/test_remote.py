@@ -102,7 +102,8 @@ def test_buckets_and_sets_that_are_not_there_are_named(server):
 
 
 def cached(address, folder, limit=10**9):
-    return Cache(open_store(address, 10.0), folder, limit)
+    remote = open_store(address, 10.0)
+    return Cache(remote, load_manifest(remote), folder, limit)
 
 
 def test_a_cached_set_is_fetched_once(made, address, server, tmp_path):
