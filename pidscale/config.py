@@ -55,12 +55,16 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The network: kind and size choose a preset, `change` replaces values of it, precision is fp32 or bf16."""
+    """The network: kind and size choose a preset, `change` replaces values of it, precision is fp32 or bf16.
+
+    recompute: keep less for the backward pass and compute it once more (activation checkpointing); about a third more time.
+    """
 
     kind: str = "unet"
     size: str = "tiny"
     change: dict[str, Any] = field(default_factory=dict)
     precision: str = "fp32"
+    recompute: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,9 @@ class ClusterSettings:
     workers: int = 2
     cpus_per_worker: int = 1
     use_gpu: bool = False
+    space: int = (
+        1  # workers that share each field, by rows; they stand side by side, so on one host where it holds them
+    )
     zero_stage: int = 1
     max_failures: int = 0
     timeout: int = 1800

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pidscale.ops.precision import float32_or_better
+
 
 @dataclass(frozen=True)
 class Normaliser:
@@ -35,6 +37,6 @@ class Normaliser:
 
     def decode(self, x_BCYX: Tensor) -> Tensor:
         """Units of the model to physical units, float32 or better."""
-        x = x_BCYX if x_BCYX.dtype == torch.float64 else x_BCYX.float()
+        x = float32_or_better(x_BCYX)
         mean, scale = self._columns(x)
         return x * scale + mean

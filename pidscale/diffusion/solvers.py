@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pidscale.config import SOLVERS
+from pidscale.ops.precision import float32_or_better
 
 DenoiserCall = Callable[[Tensor, Tensor], Tensor]
 
@@ -24,13 +25,13 @@ def solve(
     solver: str = "heun",
     visited: list[Tensor] | None = None,
 ) -> Tensor:
-    """Integrate from sigma_max * eps to a clean field, float32 [B, C, Y, X].
+    """Integrate from sigma_max * eps to a clean field [B, C, Y, X], float32, or float64 where the noise is.
 
     levels: float64 [K + 1] from sigma_max to 0. solver: `euler` or `dpm2m` (K calls), or `heun` (2 K - 1 calls).
     visited: a list that receives the states on the way, the first one included. Raises ValueError for another solver.
     """
     calls(solver, 1)  # refuses an unknown solver
-    x = eps_BCYX.float() * float(levels[0])
+    x = float32_or_better(eps_BCYX) * float(levels[0])
     batch = x.shape[0]
     before: tuple[Tensor, float] | None = None  # the last denoised field and its step in ln(sigma)
     for step in range(len(levels) - 1):
@@ -63,5 +64,5 @@ def calls(solver: str, steps: int) -> int:
 
 def one_step(denoiser: DenoiserCall, eps_BCYX: Tensor, sigma_max: float) -> Tensor:
     """The student's sample d(eps) = D(sigma_max eps, sigma_max), one call."""
-    x = eps_BCYX.float() * sigma_max
-    return denoiser(x, torch.full((x.shape[0],), sigma_max, device=x.device))
+    x = float32_or_better(eps_BCYX) * sigma_max
+    return denoiser(x, x.new_full((x.shape[0],), sigma_max))

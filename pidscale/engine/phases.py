@@ -23,6 +23,7 @@ from pidscale.records.lock import held
 
 # settings that may change between the attempts of a phase, because they do not change what it computes
 _FREE = {
+    "model": {"recompute"},
     "teacher": {"log_every", "checkpoint_every", "keep", "evaluate_every", "evaluate_samples", "evaluate_steps"},
     "distill": {"log_every", "checkpoint_every", "keep", "teacher"},
 }

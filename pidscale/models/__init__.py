@@ -45,8 +45,11 @@ def _check_change(key: str, value: Any, preset: Any) -> None:
             )
 
 
-def build_denoiser(description: Mapping[str, Any], sigma_data: float = 0.5, precision: str = "fp32") -> Denoiser:
+def build_denoiser(
+    description: Mapping[str, Any], sigma_data: float = 0.5, precision: str = "fp32", recompute: bool = False
+) -> Denoiser:
     """Build the preconditioned network of a description made by `architecture`."""
     settings = dict(description)
-    network = NETWORKS[settings.pop("kind")](**settings)
+    network: Any = NETWORKS[settings.pop("kind")](**settings)
+    network.recompute = recompute
     return Denoiser(network, sigma_data, precision)

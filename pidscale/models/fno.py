@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pidscale.models.layers import NoiseEmbedding, norm_groups
-from pidscale.ops.precision import float32_island
+from pidscale.models.layers import NoiseEmbedding, norm_groups, run
+from pidscale.ops.precision import float32_island, float32_or_better
 
 FNO_PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"width": 24, "modes": 8, "layers": 4, "embedding": 64, "padding": 0.25},
@@ -37,16 +37,41 @@ class SpectralConv(nn.Module):
     def forward(self, x_BCYX: Tensor) -> Tensor:
         """[B, inputs, Y, X] -> float32 [B, outputs, Y, X]."""
         with float32_island(x_BCYX.device):
-            x = x_BCYX.float()
+            x = float32_or_better(x_BCYX)
             height, width = x.shape[-2:]
             rows, columns = min(self.modes, height // 2), min(self.modes, width // 2 + 1)
-            weight = torch.view_as_complex(self.weight.float().contiguous())[:, :, :, :rows, :columns]
+            weight = torch.view_as_complex(float32_or_better(self.weight).contiguous())[:, :, :, :rows, :columns]
             spectrum = torch.fft.rfft2(x, norm="ortho")
             low = torch.einsum("bcyx,cdyx->bdyx", spectrum[:, :, :rows, :columns], weight[0])
             high = torch.einsum("bcyx,cdyx->bdyx", spectrum[:, :, -rows:, :columns], weight[1])
             middle = low.new_zeros(low.shape[0], low.shape[1], height - 2 * rows, columns)
             kept = functional.pad(torch.cat([low, middle, high], dim=2), (0, width // 2 + 1 - columns))
             return torch.fft.irfft2(kept, s=(height, width), norm="ortho")
+
+
+class Extend(nn.Module):
+    """Add zeros below and to the right, a share `padding` of each side: fields that are not periodic need room to wrap."""
+
+    def __init__(self, padding: float) -> None:
+        super().__init__()
+        self.padding = padding
+
+    def margin(self, points: int) -> int:
+        """Points that are added to a side of so many."""
+        return 2 * round(points * self.padding / 2)
+
+    def forward(self, x_BCYX: Tensor) -> Tensor:
+        """[B, C, Y, X] -> [B, C, Y + margin, X + margin]."""
+        height, width = x_BCYX.shape[-2:]
+        return functional.pad(x_BCYX, (0, self.margin(width), 0, self.margin(height)))
+
+
+class Crop(nn.Module):
+    """Take away what `Extend` added."""
+
+    def forward(self, x_BCYX: Tensor, height: int, width: int) -> Tensor:
+        """The first rows and columns, [B, C, height, width]."""
+        return x_BCYX[:, :, :height, :width]
 
 
 class FnoLayer(nn.Module):
@@ -71,7 +96,7 @@ class FnoLayer(nn.Module):
 
 
 class Fno(nn.Module):
-    """Raw network F(x, c_noise) on [B, C, Y, X], any Y and X."""
+    """Raw network F(x, c_noise) on [B, C, Y, X], any Y and X. `recompute`: as that of a UNet, layer by layer."""
 
     def __init__(
         self,
@@ -84,8 +109,8 @@ class Fno(nn.Module):
         conditions: int = 0,
     ) -> None:
         super().__init__()
-        self.multiple = 1
-        self.padding = padding
+        self.multiple, self.recompute = 1, False
+        self.extend, self.crop = Extend(padding), Crop()
         self.embed = NoiseEmbedding(32, embedding, conditions)
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.layers = nn.ModuleList(FnoLayer(width, modes, embedding) for _ in range(layers))
@@ -95,13 +120,10 @@ class Fno(nn.Module):
 
     def forward(self, x_BCYX: Tensor, c_noise_B: Tensor, condition_BP: Tensor | None = None) -> Tensor:
         """[B, C, Y, X], [B] and [B, conditions] -> float32 [B, C, Y, X]."""
-        height, width = x_BCYX.shape[-2:]
-        below, right = (2 * round(size * self.padding / 2) for size in (height, width))
         e_BE = self.embed(c_noise_B, condition_BP)
-        padded = functional.pad(x_BCYX, (0, right, 0, below))
-        h = self.first(padded.contiguous(memory_format=torch.channels_last))
+        h = self.first(self.extend(x_BCYX).contiguous(memory_format=torch.channels_last))
         for layer in self.layers:
-            h = layer(h, e_BE)
+            h = run(layer, self.recompute, h, e_BE)
         with float32_island(h.device):
-            h = h[:, :, :height, :width].float()
+            h = float32_or_better(self.crop(h, *x_BCYX.shape[-2:]))
             return self.last(functional.silu(self.norm(h)))

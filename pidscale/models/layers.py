@@ -10,11 +10,23 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from pidscale.ops.precision import float32_or_better
 
 
 def norm_groups(channels: int) -> int:
     """Groups of a group norm: 8 channels a group where that divides, at most 32 groups."""
     return min(32, max(1, channels // 8))
+
+
+def run(block: nn.Module, recompute: bool, *inputs: Tensor) -> Tensor:
+    """The output of a block. recompute: keep its inputs alone, and compute what its backward pass needs once more then."""
+    if recompute and torch.is_grad_enabled():
+        again: Tensor = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return again
+    output: Tensor = block(*inputs)
+    return output
 
 
 class NoiseEmbedding(nn.Module):
@@ -33,7 +45,7 @@ class NoiseEmbedding(nn.Module):
 
     def forward(self, c_noise_B: Tensor, condition_BP: Tensor | None = None) -> Tensor:
         """Embed noise levels and parameters [B, conditions]. Raises ValueError where the latter are missing."""
-        angles = c_noise_B[:, None].float() * self.get_buffer("frequencies")[None, :]
+        angles = float32_or_better(c_noise_B)[:, None] * self.get_buffer("frequencies")[None, :]
         features = torch.cat([angles.cos(), angles.sin()], dim=1)
         hidden = self.first(features)
         if self.condition is not None:

@@ -25,12 +25,18 @@ class Denoiser(nn.Module):
         self.sigma_data = sigma_data
         self.precision = precision
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in: float64 where its weights are, else float32."""
+        kinds = {p.dtype for p in self.network.parameters()}
+        return torch.float64 if torch.float64 in kinds else torch.float32
+
     def forward(self, x_BCYX: Tensor, sigma_B: Tensor, condition_BP: Tensor | None = None) -> Tensor:
-        """x [B, C, Y, X] with noise of standard deviation sigma [B], parameters [B, P] -> float32 [B, C, Y, X]."""
+        """x [B, C, Y, X] with noise of standard deviation sigma [B], parameters [B, P] -> [B, C, Y, X] in `dtype`."""
         device = x_BCYX.device.type
         with float32_island(x_BCYX.device):
-            x = x_BCYX.float()
-            sigma = sigma_B.float().reshape(-1, 1, 1, 1).expand(x.shape[0], 1, 1, 1)
+            x = x_BCYX.to(self.dtype)
+            sigma = sigma_B.to(x.dtype).reshape(-1, 1, 1, 1).expand(x.shape[0], 1, 1, 1)
             total = sigma.square() + self.sigma_data**2
             c_skip = self.sigma_data**2 / total
             c_out = sigma * self.sigma_data * total.rsqrt()
@@ -39,7 +45,7 @@ class Denoiser(nn.Module):
         with torch.autocast(device_type=device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             raw = self.network(c_in * x, c_noise, condition_BP)
         with float32_island(x_BCYX.device):
-            return c_skip * x + c_out * raw.float()
+            return c_skip * x + c_out * raw.to(x.dtype)
 
 
 def conditioned(denoiser: Callable[..., Tensor], condition_BP: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

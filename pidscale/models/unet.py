@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pidscale.models.layers import Attention, Down, NoiseEmbedding, ResidualBlock, Up, norm_groups
-from pidscale.ops.precision import float32_island
+from pidscale.models.layers import Attention, Down, NoiseEmbedding, ResidualBlock, Up, norm_groups, run
+from pidscale.ops.precision import float32_island, float32_or_better
 
 # about 0.4 M, 5 M, 38 M, 340 M and 1.2 B parameters with two channels
 UNET_PRESETS: dict[str, dict[str, Any]] = {
@@ -66,7 +66,8 @@ def _stages(level: nn.Module) -> Iterable[nn.Module]:
 class UNet(nn.Module):
     """Raw network F(x, c_noise) on [B, C, Y, X]; Y and X divide by `multiple`.
 
-    patch: points a side that are folded into channels before the first convolution and unfolded after the last.
+    patch: points a side that are folded into channels before the first convolution and unfolded after the last. `recompute`:
+    keep the inputs of its stages alone for the backward pass (activation checkpointing); set it once the network is built.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class UNet(nn.Module):
         widths = [width * m for m in multipliers]
         levels = len(widths)
         self.multiple = patch * 2 ** (levels - 1)
-        self.patch = patch
+        self.patch, self.recompute = patch, False
         folded = channels * patch**2
         self.embed = NoiseEmbedding(32, embedding, conditions)
         self.first = nn.Conv2d(folded, widths[0], 3, padding=1)
@@ -111,17 +112,17 @@ class UNet(nn.Module):
         kept: list[Tensor] = []
         for level, stages in enumerate(self.encoder):
             for stage in _stages(stages):
-                h = stage(h, e_BE)
+                h = run(stage, self.recompute, h, e_BE)
             kept.append(h)
             if level < len(self.down):
                 h = self.down[level](h)
-        h = self.middle(h, e_BE)
+        h = run(self.middle, self.recompute, h, e_BE)
         for level in reversed(range(len(self.decoder))):
             h = torch.cat([h, kept[level]], dim=1)
             for stage in _stages(self.decoder[level]):
-                h = stage(h, e_BE)
+                h = run(stage, self.recompute, h, e_BE)
             if level > 0:
                 h = self.up[level - 1](h)
         with float32_island(h.device):
-            out = self.last(functional.silu(self.norm(h.float())))
+            out = self.last(functional.silu(self.norm(float32_or_better(h))))
             return functional.pixel_shuffle(out, self.patch) if self.patch > 1 else out

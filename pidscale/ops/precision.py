@@ -6,6 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
+
+
+def float32_or_better(values: Tensor) -> Tensor:
+    """float64 as it is, anything else as float32."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 @contextmanager

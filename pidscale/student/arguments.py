@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pidscale.config import UserError
+from pidscale.ops.precision import float32_or_better
 from pidscale.pde.base import SLACK, Pde
 
 
@@ -43,7 +44,7 @@ def real(name: str, values: Any) -> Tensor:
         raise UserError(
             f"{name}: not an array of real numbers (dtype {values.dtype}, {values.layout}, {values.device})"
         )
-    return values if values.dtype == torch.float64 else values.float()
+    return float32_or_better(values)
 
 
 def device_of(device: str | torch.device) -> torch.device:
