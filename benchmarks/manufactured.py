@@ -190,7 +190,7 @@ def observed_order(name: str) -> tuple[float, float] | None:
     for size in case.sizes:
         pde, grid, fields, exact = case.make(size)
         term = pde.residual(Window(grid), fields, draw_params(pde, 0, pde.name, range(1)))["interior"]
-        wrong = Term(term.values - exact, term.scale)
-        errors.append([float(wrong.values.square().mean().sqrt()), float(pde.dual_square(wrong, grid).sqrt())])
+        wrong = Term(term.values - exact, term.scale, term.points)
+        errors.append([float(wrong.values.square().mean().sqrt()), float(pde.dual_square(wrong, Window(grid)).sqrt())])
     l2, dual = np.log2(np.array(errors[0]) / np.array(errors[-1])) / (len(case.sizes) - 1)
     return float(l2), float(dual)

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
-from torch.nn import functional
 
 from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.stencil import laplacian
+from pidscale.ops.window import Window
 from pidscale.pde.base import check_params, check_ranges, check_span
 from pidscale.pde.evolution import FRAMES, RANGES, Evolution
 from pidscale.pde.random_fields import cosine_cells
@@ -43,6 +43,7 @@ class FisherParams:
 class Fisher(Evolution):
     """u_t = D lap u + r u (1 - u), no flux."""
 
+    splits: ClassVar[bool] = True
     params: FisherParams = FisherParams()
 
     @classmethod
@@ -87,10 +88,9 @@ class Fisher(Evolution):
         diffusion = np.array([self.params.diffusion])
         return react_and_diffuse(initial, diffusion, lambda u: growth * u * (1 - u), times, grid.extent)
 
-    def interval_residual(self, frames_BFSYX: Tensor, grid: Grid, params_BP: Tensor) -> Tensor:
+    def interval_residual(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
         """The residual of every interval, [B, F - 1, 1, Y, X]: the law, by the 5-point form."""
         u = frames_BFSYX
-        ghosts = functional.pad(u.flatten(0, 1), (1, 1, 1, 1), mode="replicate").flatten(0, 1)
-        spread = laplacian(ghosts, grid.spacing).reshape(u.shape)
+        spread = window.stencil(u.flatten(0, 2), 1, lambda v: laplacian(v, window.grid.spacing)).reshape(u.shape)
         growth = params_BP[:, :, None, None, None]
         return one_step_residual(u, self.params.diffusion * spread + growth * u * (1 - u), self.interval)

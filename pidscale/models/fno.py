@@ -7,7 +7,7 @@ Shapes: x_BCYX fields or features, spectra are [B, C, ky, kx] complex.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +97,8 @@ class FnoLayer(nn.Module):
 
 class Fno(nn.Module):
     """Raw network F(x, c_noise) on [B, C, Y, X], any Y and X. `recompute`: as that of a UNet, layer by layer."""
+
+    after_crop: ClassVar[tuple[str, ...]] = ("norm", "last")  # layers that see the field without its margin
 
     def __init__(
         self,

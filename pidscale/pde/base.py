@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -35,10 +35,19 @@ class Channel:
 
 @dataclass(frozen=True)
 class Term:
-    """One term of a residual: values [B, ...] and its scale, which the data set fixes and no generated sample can move."""
+    """One term of a residual: values [B, ...], of the rows at hand, and its scale, which no generated sample can move.
+
+    points: values of a sample in the whole field; those at hand are all of them if None.
+    """
 
     values: Tensor
     scale: float
+    points: int | None = None
+
+    def share(self) -> Tensor:
+        """The mean square of a sample [B] relative to the squared scale, as far as its values are at hand."""
+        points = self.values[0].numel() if self.points is None else self.points
+        return self.values.square().flatten(1).sum(dim=1) / (points * self.scale**2)
 
 
 class Samples(NamedTuple):
@@ -87,6 +96,11 @@ class Pde(Protocol):
         ...
 
     @property
+    def splits(self) -> bool:
+        """Whether its residual is right for a window that holds some rows of a field, and has the others by asking."""
+        ...
+
+    @property
     def varying(self) -> Mapping[str, tuple[float, float]]:
         """Parameters that vary from sample to sample, by name, and the range each is drawn from; mostly none."""
         ...
@@ -108,8 +122,8 @@ class Pde(Protocol):
         """The residual's terms by name: `interior`, and `boundary` where there is one. Differentiable; float32 or better."""
         ...
 
-    def dual_square(self, term: Term, grid: Grid) -> Tensor:
-        """Squared dual norm [B] of the interior term relative to that of the equation's own scale."""
+    def dual_square(self, term: Term, window: Window) -> Tensor:
+        """Squared dual norm [B] of the interior term relative to that of the equation's own scale; this holder's share."""
         ...
 
     def trivial(self, fields_BCYX: Tensor) -> Tensor:
@@ -126,7 +140,12 @@ class Pde(Protocol):
 
 
 class Equation:
-    """What most equations answer alike: no parameters that vary, solution channels without any input, no phases."""
+    """What most equations answer alike: no parameters that vary, solution channels without any input, no phases.
+
+    splits: an equation says so itself, once its residual takes whatever lies beyond its rows from the window.
+    """
+
+    splits: ClassVar[bool] = False
 
     @property
     def varying(self) -> Mapping[str, tuple[float, float]]:
@@ -206,18 +225,23 @@ def residual_squares(pde: Pde, grid: Grid, fields_BCYX: Tensor, params_BP: Tenso
     A value of 1 is the equation's own scale. Works outside autocast. Raises UserError for fields that are no float32 or
     float64 [B, C, Y, X] of this equation and grid, a grid of another kind, and varying parameters that are not given.
     """
-    _check_fields(pde, grid, fields_BCYX)
-    with float32_island(fields_BCYX.device):
-        window = Window(grid)
-        terms = pde.residual(window, fields_BCYX, params_BP)
-        squares = {"dual": pde.dual_square(terms["interior"], grid)}
+    return residual_shares(pde, Window(grid), fields_BCYX, params_BP)
+
+
+def residual_shares(
+    pde: Pde, window: Window, fields_BCyX: Tensor, params_BP: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The same of the rows at hand, as far as this holder goes: the shares of all holders add up to the squares."""
+    _check_fields(pde, window, fields_BCyX)
+    with float32_island(fields_BCyX.device):
+        terms = pde.residual(window, fields_BCyX, params_BP)
+        shares = {"dual": pde.dual_square(terms["interior"], window)}
         for name, label in (("interior", "l2"), ("boundary", "boundary")):
             if name in terms:
-                total, count = window.square_sum(terms[name].values)
-                squares[label] = total / (count * terms[name].scale ** 2)
+                shares[label] = terms[name].share()
             else:  # the operators hold the boundary: nothing can break it
-                squares[label] = fields_BCYX.new_zeros(len(fields_BCYX))
-    return squares
+                shares[label] = fields_BCyX.new_zeros(len(fields_BCyX))
+    return shares
 
 
 @lru_cache(maxsize=64)
@@ -227,8 +251,12 @@ def _takes(pde: Pde, points: int) -> tuple[int, str, str]:
     return len(pde.channels), grid.kind, grid.boundary
 
 
-def _check_fields(pde: Pde, grid: Grid, fields: Tensor) -> None:
+def _check_fields(pde: Pde, window: Window, fields: Tensor) -> None:
     """Raise UserError for fields or a grid that a residual would take without a word and measure wrongly."""
+    grid, rows = window.grid, window.rows
+    if window.holders > 1 and not pde.splits:
+        raise UserError(f"{pde.name}: its residual takes whole fields only; set cluster.space=1")
+    expected = (rows.stop - rows.start, grid.shape[1])
     channels, kind, boundary = _takes(pde, max(grid.shape))
     if (grid.kind, grid.boundary) != (kind, boundary):
         raise UserError(
@@ -239,11 +267,11 @@ def _check_fields(pde: Pde, grid: Grid, fields: Tensor) -> None:
     if (
         not is_tensor
         or fields.dtype not in (torch.float32, torch.float64)
-        or fields.shape[1:] != (channels, *grid.shape)
+        or fields.shape[1:] != (channels, *expected)
         or not len(fields)
     ):
         found = f"{fields.dtype} {list(fields.shape)}" if is_tensor else type(fields).__name__
-        wanted = ", ".join(map(str, ("B", channels, *grid.shape)))
+        wanted = ", ".join(map(str, ("B", channels, *expected)))
         raise UserError(
             f"{pde.name}: its residual takes physical fields [{wanted}], B >= 1, as a float32 or float64 tensor, not {found}"
         )

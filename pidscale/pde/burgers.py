@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,10 +27,10 @@ from torch import Tensor
 
 from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
-from pidscale.ops.spectral import resample, wave_numbers
+from pidscale.ops.spectral import dual_square_periodic_line, line_wave_numbers, resample
 from pidscale.ops.window import Window
 from pidscale.pde.base import Channel, Equation, Term, check_params, check_ranges
-from pidscale.pde.evolution import RANGES, TYPICAL_POINTS, TYPICAL_SAMPLES, descend, dual_square_of
+from pidscale.pde.evolution import RANGES, TYPICAL_POINTS, TYPICAL_SAMPLES, descend
 from pidscale.pde.random_fields import periodic_line
 
 FINE = 256  # least points that the generator resolves waves on
@@ -52,6 +52,7 @@ class BurgersParams:
 class Burgers(Equation):
     """u_t + u u_x = nu u_xx, rows are times, periodic along each."""
 
+    splits: ClassVar[bool] = True
     params: BurgersParams = BurgersParams()
     name: str = "burgers"
     channels: tuple[Channel, ...] = (Channel("velocity", "1", "solution"),)
@@ -103,24 +104,30 @@ class Burgers(Equation):
         rows = np.concatenate([state[None], rows[1:]])
         return rows[None], int((np.abs(state) > LARGEST).sum())
 
-    def interval_residual(self, u_BTX: Tensor, grid: Grid) -> Tensor:
-        """The residual between rows, [B, T - 1, X]."""
+    def interval_residual(self, u_BTX: Tensor, window: Window) -> Tensor:
+        """The residual between rows, [B, T - 1, X]; that after a row belongs to its holder."""
+        rows, rates = window.line_up(u_BTX, 1, 2, lambda rows: self._rate(rows, window.grid))
+        return one_step_residual(rows, rates, window.grid.spacing[0], window.first, window.last)
+
+    def _rate(self, u_BTX: Tensor, grid: Grid) -> Tensor:
+        """nu u_xx - (u^2)_x / 2 of each row."""
         points = grid.shape[1]
         fine = 3 * points // 2
-        _, k = wave_numbers((1, points), (1.0, grid.extent[1]), u_BTX)
+        k = line_wave_numbers(points, grid.extent[1], u_BTX)
         waves = torch.fft.rfft(u_BTX, norm="forward")
-        wide = torch.fft.irfft(resample(waves[:, :, None], (1, points), (1, fine)), n=fine, norm="forward")
-        squares = resample(torch.fft.rfft(wide.square(), norm="forward"), (1, fine), (1, points))[:, :, 0]
-        rate = torch.fft.irfft(-self.params.viscosity * k**2 * waves - 0.5j * k * squares, n=points, norm="forward")
-        return one_step_residual(u_BTX, rate, grid.spacing[0])
+        wide = torch.fft.irfft(resample(waves, points, fine, -1, real=True), n=fine, norm="forward")
+        squares = resample(torch.fft.rfft(wide.square(), norm="forward"), fine, points, -1, real=True)
+        return torch.fft.irfft(-self.params.viscosity * k**2 * waves - 0.5j * k * squares, n=points, norm="forward")
 
     def residual(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Term]:
         """The residual between rows [B, T - 1, X]."""
-        return {"interior": Term(self.interval_residual(fields_BCYX[:, 0], window.grid), self.residual_scale)}
+        times, points = window.grid.shape
+        values = self.interval_residual(fields_BCYX[:, 0], window)
+        return {"interior": Term(values, self.residual_scale, (times - 1) * points)}
 
-    def dual_square(self, term: Term, grid: Grid) -> Tensor:
+    def dual_square(self, term: Term, window: Window) -> Tensor:
         """Squared dual norm [B] along x, mean over intervals, relative to that of a velocity that stands still."""
-        return dual_square_of(term.values, grid) / _standing_scales(self)[1] ** 2
+        return _dual_square(term.values, window.grid) / _standing_scales(self)[1] ** 2
 
     def trivial(self, fields_BCYX: Tensor) -> Tensor:
         """The initial state at all times."""
@@ -130,7 +137,8 @@ class Burgers(Equation):
         """Steps of steepest descent of the squared residual over the rows after the first."""
         free = torch.ones_like(fields_BCYX)
         free[:, :, 0] = 0
-        return descend(lambda x: self.interval_residual(x[:, 0], grid), fields_BCYX, free, sweeps)
+        window = Window(grid)
+        return descend(lambda x: self.interval_residual(x[:, 0], window), fields_BCYX, free, sweeps)
 
     def unknown(self, grid: Grid) -> Tensor:
         """All rows but the first, which is the initial state."""
@@ -144,10 +152,15 @@ def _fine(points: int) -> int:
     return points * -(-FINE // points)
 
 
+def _dual_square(values_BTX: Tensor, grid: Grid) -> Tensor:
+    lines = dual_square_periodic_line(values_BTX.flatten(0, 1), grid.spacing[1])
+    return lines.reshape(len(values_BTX), -1).sum(dim=1) / (grid.shape[0] - 1)
+
+
 @lru_cache(maxsize=64)
 def _standing_scales(pde: Burgers) -> tuple[float, float]:
     grid = pde.grid(2 * TYPICAL_POINTS)
     points = grid.shape[1]
     states = np.stack([pde.initial(0, 2**50 + i, points) for i in range(TYPICAL_SAMPLES)])
-    values = pde.interval_residual(torch.from_numpy(states)[:, None].repeat(1, points, 1), grid)
-    return float(values.square().mean().sqrt()), float(dual_square_of(values, grid).mean().sqrt())
+    values = pde.interval_residual(torch.from_numpy(states)[:, None].repeat(1, points, 1), Window(grid))
+    return float(values.square().mean().sqrt()), float(_dual_square(values, grid).mean().sqrt())

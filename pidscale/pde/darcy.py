@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,10 +28,11 @@ from torch import Tensor
 
 from pidscale.config import UserError
 from pidscale.ops.grid import Grid
-from pidscale.ops.spectral import dual_square_dirichlet
+from pidscale.ops.spectral import dual_square_dirichlet, dual_square_of_one
 from pidscale.ops.stencil import flux_divergence
 from pidscale.ops.window import Window
 from pidscale.pde.base import Channel, Equation, Term, check_params, check_ranges
+from pidscale.pde.dirichlet import nodal_terms
 from pidscale.pde.random_fields import LAW, cosine_field
 
 UNIT_PRESSURE = 0.041  # RMS of u for a = f = 1: over the typical a, the scale of the boundary term
@@ -55,6 +56,7 @@ class DarcyParams:
 class Darcy(Equation):
     """-div(a grad u) = f on nodes, u = 0 on the edge."""
 
+    splits: ClassVar[bool] = True
     params: DarcyParams = DarcyParams()
     name: str = "darcy"
     channels: tuple[Channel, ...] = (
@@ -127,17 +129,15 @@ class Darcy(Equation):
 
     def residual(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Term]:
         """div(a grad u) + f at interior nodes [B, Y - 2, X - 2], and u on the edge [B, 2 (Y + X) - 4]."""
-        fields = window.attach(fields_BCYX, 1)
-        interior = flux_divergence(fields[:, 0], fields[:, 1], window.grid.spacing) + self.params.source
-        return {
-            "interior": Term(interior, self.residual_scale),
-            "boundary": Term(window.edges(fields_BCYX[:, 1]), self.pressure_scale),
-        }
 
-    def dual_square(self, term: Term, grid: Grid) -> Tensor:
+        def form(fields: Tensor) -> Tensor:
+            return flux_divergence(fields[:, 0], fields[:, 1], window.grid.spacing) + self.params.source
+
+        return nodal_terms(window, fields_BCYX, form, self.residual_scale, self.pressure_scale)
+
+    def dual_square(self, term: Term, window: Window) -> Tensor:
         """Squared dual norm [B] of the interior residual relative to that of the source."""
-        own = torch.full_like(term.values[:1], term.scale)
-        return dual_square_dirichlet(term.values, grid.spacing) / dual_square_dirichlet(own, grid.spacing)
+        return dual_square_dirichlet(term.values, window) / (dual_square_of_one(window.grid) * term.scale**2)
 
     def trivial(self, fields_BCYX: Tensor) -> Tensor:
         """The same permeability with zero pressure."""

@@ -1,4 +1,4 @@
-"""What Poisson and Helmholtz share: lap u + c u = f on nodes of the unit square, u = 0 on its edge.
+"""What Poisson and Helmholtz share: lap u + c u = f on nodes of the unit square, u = 0 on its edge. Darcy takes its terms.
 
 The source is a Gaussian field of root mean square 1, so the residual's scale is 1. Knows no files, no models and no ranks.
 Shapes: fields_BCYX, channel 0 the source, channel 1 the solution.
@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_dirichlet
 from pidscale.ops.stencil import laplacian
-from pidscale.ops.window import Window
+from pidscale.ops.window import Form, Window
 from pidscale.pde.base import Channel, Equation, Term
 from pidscale.pde.random_fields import cosine_field, cosine_rms
 
@@ -45,15 +45,26 @@ def typical_solution(shift: float, alpha: float, tau: float) -> float:
 @lru_cache(maxsize=64)
 def typical_dual_square(alpha: float, tau: float) -> float:
     """Squared dual norm of the source, mean over the same set."""
-    step = 1.0 / (TYPICAL_POINTS - 1)
     sources = torch.from_numpy(_typical_sources(alpha, tau))[:, 1:-1, 1:-1]
-    return float(dual_square_dirichlet(sources, (step, step)).mean())
+    return float(dual_square_dirichlet(sources, Window(Grid((TYPICAL_POINTS, TYPICAL_POINTS)))).mean())
+
+
+def nodal_terms(window: Window, fields_BCyX: Tensor, form: Form, scale: float, edge_scale: float) -> dict[str, Term]:
+    """A local form of the fields at interior nodes, and channel 1, the solution, on the edge."""
+    height, width = window.grid.shape
+    interior = window.stencil(fields_BCyX, 1, form)
+    edge = window.edges(fields_BCyX[:, 1])
+    return {
+        "interior": Term(interior, scale, (height - 2) * (width - 2)),
+        "boundary": Term(edge, edge_scale, 2 * (height + width) - 4),
+    }
 
 
 @dataclass(frozen=True)
 class ShiftedPoisson(Equation):
     """lap u + shift u = f. alpha, tau: the law of f, covariance (-lap + tau^2)^-alpha scaled to root mean square 1."""
 
+    splits: ClassVar[bool] = True
     name: str
     shift: float
     alpha: float
@@ -94,17 +105,16 @@ class ShiftedPoisson(Equation):
 
     def residual(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Term]:
         """lap u + shift u - f at interior nodes [B, Y - 2, X - 2], and u on the edge [B, 2 (Y + X) - 4]."""
-        fields = window.attach(fields_BCYX, 1)
-        interior = laplacian(fields[:, 1], window.grid.spacing)
-        interior = interior + (self.shift * fields[:, 1] - fields[:, 0])[:, 1:-1, 1:-1]
-        return {
-            "interior": Term(interior, self.residual_scale),
-            "boundary": Term(window.edges(fields_BCYX[:, 1]), self.solution_scale),
-        }
 
-    def dual_square(self, term: Term, grid: Grid) -> Tensor:
+        def form(fields: Tensor) -> Tensor:
+            own = (self.shift * fields[:, 1] - fields[:, 0])[:, 1:-1, 1:-1]
+            return laplacian(fields[:, 1], window.grid.spacing) + own
+
+        return nodal_terms(window, fields_BCYX, form, self.residual_scale, self.solution_scale)
+
+    def dual_square(self, term: Term, window: Window) -> Tensor:
         """Squared dual norm [B] of the interior residual relative to that of a typical source."""
-        return dual_square_dirichlet(term.values, grid.spacing) / typical_dual_square(self.alpha, self.tau)
+        return dual_square_dirichlet(term.values, window) / typical_dual_square(self.alpha, self.tau)
 
     def trivial(self, fields_BCYX: Tensor) -> Tensor:
         """The same source with a zero solution."""

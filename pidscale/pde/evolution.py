@@ -74,7 +74,7 @@ class Evolution(Equation, ABC):
         """The frames that follow from an initial state [S, Y, X], itself first: float64 [F, S, Y, X]."""
 
     @abstractmethod
-    def interval_residual(self, frames_BFSYX: Tensor, grid: Grid, params_BP: Tensor) -> Tensor:
+    def interval_residual(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
         """The residual of every interval, [B, F - 1, S, Y, X]; interval n is what frame n + 1 obeys."""
 
     def sample(self, seed: int, counter: int, grid: Grid) -> tuple[np.ndarray, dict[str, Any]]:
@@ -101,12 +101,13 @@ class Evolution(Equation, ABC):
     def residual(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Term]:
         """The residual of every interval [B, F - 1, S, Y, X]; the boundary is in the operators and has no term."""
         params = given_params(self, fields_BCYX, params_BP)
-        values = self.interval_residual(self._frames(fields_BCYX), window.grid, params)
-        return {"interior": Term(values, self.residual_scale)}
+        values = self.interval_residual(self._frames(fields_BCYX), window, params)
+        points = (self.frames - 1) * len(self.species) * math.prod(window.grid.shape)
+        return {"interior": Term(values, self.residual_scale, points)}
 
-    def dual_square(self, term: Term, grid: Grid) -> Tensor:
+    def dual_square(self, term: Term, window: Window) -> Tensor:
         """Squared dual norm [B] in space, mean over intervals and species, relative to that of a state that stands still."""
-        return dual_square_of(term.values, grid) / standing_scales(self)[1] ** 2
+        return dual_square_of(term.values, window) / standing_scales(self)[1] ** 2
 
     def trivial(self, fields_BCYX: Tensor) -> Tensor:
         """The initial state at all times."""
@@ -120,7 +121,8 @@ class Evolution(Equation, ABC):
         free = torch.ones_like(fields_BCYX)
         free[:, : len(self.species)] = 0
         params = given_params(self, fields_BCYX, params_BP)
-        return descend(lambda x: self.interval_residual(self._frames(x), grid, params), fields_BCYX, free, sweeps)
+        window = Window(grid)
+        return descend(lambda x: self.interval_residual(self._frames(x), window, params), fields_BCYX, free, sweeps)
 
 
 @dataclass(frozen=True)
@@ -156,11 +158,10 @@ def descend(residual: Callable[[Tensor], Tensor], fields: Tensor, free: Tensor, 
     return fields
 
 
-def dual_square_of(values: Tensor, grid: Grid) -> Tensor:
-    """Squared dual norm in space of [B, ..., Y, X], mean over what lies between, [B]; of a strip, that of its rows."""
-    fields = values[..., None, :] if grid.kind == "strip" else values
-    dual = dual_square_zero_flux if grid.kind == "cell" else dual_square_periodic
-    return dual(fields.flatten(0, -3), grid.spacing).reshape(len(values), -1).mean(dim=1)
+def dual_square_of(values: Tensor, window: Window) -> Tensor:
+    """Squared dual norm in space of [B, ..., Y, X], mean over what lies between, [B]."""
+    dual = dual_square_zero_flux if window.grid.kind == "cell" else dual_square_periodic
+    return dual(values.flatten(0, -3), window).reshape(len(values), -1).mean(dim=1)
 
 
 @lru_cache(maxsize=64)
@@ -168,6 +169,6 @@ def standing_scales(pde: Evolution) -> tuple[float, float]:
     """RMS and dual RMS of the residual of states that stand still, over a fixed set of initial states and parameters."""
     grid, counters = pde.grid(TYPICAL_POINTS), range(2**50, 2**50 + TYPICAL_SAMPLES)
     states = np.stack([pde.initial(0, counter, grid) for counter in counters])
-    frames = torch.from_numpy(states)[:, None].repeat(1, pde.frames, 1, 1, 1)
-    values = pde.interval_residual(frames, grid, draw_params(pde, 0, pde.name, counters))
-    return float(values.square().mean().sqrt()), float(dual_square_of(values, grid).mean().sqrt())
+    frames, window = torch.from_numpy(states)[:, None].repeat(1, pde.frames, 1, 1, 1), Window(grid)
+    values = pde.interval_residual(frames, window, draw_params(pde, 0, pde.name, counters))
+    return float(values.square().mean().sqrt()), float(dual_square_of(values, window).mean().sqrt())

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,7 +28,8 @@ from torch import Tensor
 
 from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
-from pidscale.ops.spectral import resample, wave_numbers
+from pidscale.ops.spectral import directed, field_of, resample, wave_numbers, waves
+from pidscale.ops.window import Window
 from pidscale.pde.base import check_params, check_ranges
 from pidscale.pde.evolution import FRAMES, RANGES, PeriodicEvolution
 from pidscale.pde.random_fields import periodic_field
@@ -50,6 +51,7 @@ class NavierStokesParams:
 class NavierStokes(PeriodicEvolution):
     """w_t + u . grad w = nu lap w + f, periodic."""
 
+    splits: ClassVar[bool] = True
     params: NavierStokesParams = NavierStokesParams()
 
     @classmethod
@@ -84,26 +86,27 @@ class NavierStokes(PeriodicEvolution):
         times = np.arange(self.frames) * self.interval
         return vortices(initial[0], self.params.viscosity, force, times)[:, None]
 
-    def interval_residual(self, frames_BFSYX: Tensor, grid: Grid, params_BP: Tensor) -> Tensor:
+    def interval_residual(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
         """The residual of every interval, [B, F - 1, 1, Y, X]."""
-        return one_step_residual(frames_BFSYX, self._rate(frames_BFSYX, grid), self.interval)
+        return one_step_residual(frames_BFSYX, self._rate(frames_BFSYX, window), self.interval)
 
-    def _rate(self, w: Tensor, grid: Grid) -> Tensor:
-        """f + nu lap w - u . grad w at every frame."""
-        shape = grid.shape
-        fine = (3 * shape[0] // 2, 3 * shape[1] // 2)
-        ky, kx = wave_numbers(shape, grid.extent, w)
+    def _rate(self, w: Tensor, window: Window) -> Tensor:
+        """f + nu lap w - u . grad w at every frame. The product is taken in space: waves go there and back for it."""
+        grid, height = window.grid, window.grid.shape[0]
+        finer = window.over(replace(grid, shape=(3 * height // 2, 3 * grid.shape[1] // 2)))
+        points, columns = finer.grid.shape[0], grid.shape[1] // 2 + 1
+        (ky, kx), spectrum = wave_numbers(window, w), waves(window, w)
         square = ky**2 + kx**2
-        waves = torch.fft.rfft2(w, norm="forward")
-        psi = waves / square.masked_fill(square == 0, math.inf)
+        psi = spectrum / square.masked_fill(square == 0, math.inf)
+        _, towards = directed(window, w)
+        known = (kx == towards).to(w.dtype)  # all waves along x but the highest one, which has no sign
         # each as a field on the finer grid: u_x = psi_y, u_y = -psi_x, and the slopes of w
-        parts = torch.stack([1j * ky * psi, -1j * kx * psi, 1j * kx * waves, 1j * ky * waves])
-        u_x, u_y, w_x, w_y = torch.fft.irfft2(resample(parts, shape, fine), s=fine, norm="forward")
-        carried = resample(torch.fft.rfft2(u_x * w_x + u_y * w_y, norm="forward"), fine, shape)
-        slow = torch.fft.irfft2(-self.params.viscosity * square * waves - carried, s=shape, norm="forward")
-        return slow + self._force(grid, w)
+        parts = torch.stack([1j * ky * psi, -1j * kx * psi, 1j * kx * spectrum, 1j * ky * spectrum]) * known
+        u_x, u_y, w_x, w_y = field_of(finer, resample(parts, height, points, -2, real=False), columns)
+        carried = resample(waves(finer, u_x * w_x + u_y * w_y, columns), points, height, -2, real=False) * known
+        return field_of(window, -self.params.viscosity * square * spectrum - carried) + self._force(window, w)
 
-    def _force(self, grid: Grid, like: Tensor) -> Tensor:
-        y, x = (torch.arange(n, dtype=torch.float64) / n for n in grid.shape)
-        phase = 2 * math.pi * (x[None, :] + y[:, None])
+    def _force(self, window: Window, like: Tensor) -> Tensor:
+        y, x = (torch.arange(n, dtype=torch.float64) / n for n in window.grid.shape)
+        phase = 2 * math.pi * (x[None, :] + y[window.rows, None])
         return (self.params.force * (phase.sin() + phase.cos())).to(like)

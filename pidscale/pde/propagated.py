@@ -10,14 +10,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pidscale.ops.grid import Grid
-from pidscale.ops.spectral import wave_numbers
+from pidscale.ops.spectral import directed, field_of, wave_numbers, waves
+from pidscale.ops.window import Window
 from pidscale.pde.base import check_params, check_ranges, check_span
 from pidscale.pde.evolution import FRAMES, RANGES, PeriodicEvolution
 from pidscale.pde.random_fields import periodic_field
@@ -54,6 +55,7 @@ class PropagatedParams:
 class Propagated(PeriodicEvolution):
     """One species; its initial state has root mean square 1."""
 
+    splits: ClassVar[bool] = True
     params: PropagatedParams = PropagatedParams()
 
     def params_dict(self) -> dict[str, Any]:
@@ -77,27 +79,19 @@ class Propagated(PeriodicEvolution):
         times = np.arange(self.frames) * self.interval
         return carried(initial[0], (b_y, b_x), diffusivity, times, grid.extent)[:, None]
 
-    def interval_residual(self, frames_BFSYX: Tensor, grid: Grid, params_BP: Tensor) -> Tensor:
+    def interval_residual(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
         """The residual of every interval, [B, F - 1, 1, Y, X]."""
         u, dt = frames_BFSYX, self.interval
-        ky, kx = wave_numbers(grid.shape, grid.extent, u)
+        ky, kx = wave_numbers(window, u)
+        towards_y, towards_x = directed(window, u)
         b_y, b_x, diffusivity = (
             torch.as_tensor(part, dtype=u.dtype, device=u.device).reshape(-1, 1, 1)
             for part in self.velocity_and_diffusivity(params_BP.unbind(dim=1))
         )
-        turn = dt * (b_y * _signed(ky, grid.shape[0], 0) + b_x * _signed(kx, grid.shape[1], 1))
+        turn = dt * (b_y * towards_y + b_x * towards_x)
         fade = -dt * diffusivity * (ky**2 + kx**2)
         # exp(L dt) - 1 without cancellation
         real = torch.expm1(fade) * turn.cos() - 2 * (turn / 2).sin().square()
         growth = torch.complex(real, -fade.exp() * turn.sin())[:, None, None]
-        change = torch.fft.irfft2(growth * torch.fft.rfft2(u[:, :-1]), s=grid.shape)
+        change = field_of(window, growth * waves(window, u[:, :-1]))
         return ((u[:, 1:] - u[:, :-1]) - change) / dt
-
-
-def _signed(k: Tensor, points: int, dim: int) -> Tensor:
-    """Wave numbers without the highest one of an even grid, which has no direction."""
-    if points % 2:
-        return k
-    kept = torch.ones_like(k)
-    kept.select(dim, points // 2).zero_()
-    return k * kept

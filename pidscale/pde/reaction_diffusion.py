@@ -19,16 +19,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.stencil import laplacian
+from pidscale.ops.window import Window
 from pidscale.pde.base import check_params, check_ranges
 from pidscale.pde.evolution import FRAMES, RANGES, Evolution
 from pidscale.pde.random_fields import cosine_cells
@@ -52,6 +52,7 @@ class ReactionDiffusionParams:
 class ReactionDiffusion(Evolution):
     """FitzHugh-Nagumo, no flux."""
 
+    splits: ClassVar[bool] = True
     params: ReactionDiffusionParams = ReactionDiffusionParams()
 
     @classmethod
@@ -100,12 +101,11 @@ class ReactionDiffusion(Evolution):
 
         return react_and_diffuse(initial, np.array([p.diffusion_u, p.diffusion_v]), reaction, times, grid.extent)
 
-    def interval_residual(self, frames_BFSYX: Tensor, grid: Grid, params_BP: Tensor) -> Tensor:
+    def interval_residual(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
         """The residual of every interval, [B, F - 1, 2, Y, X]."""
         p, s = self.params, frames_BFSYX
         u, v = s[:, :, 0], s[:, :, 1]
-        ghosts = functional.pad(s.flatten(0, 1), (1, 1, 1, 1), mode="replicate").flatten(0, 1)
-        spread = laplacian(ghosts, grid.spacing).reshape(s.shape)
+        spread = window.stencil(s.flatten(0, 2), 1, lambda u: laplacian(u, window.grid.spacing)).reshape(s.shape)
         reaction = torch.stack([u - u**3 - p.source - v, u - v], dim=2)
         speeds = torch.tensor([p.diffusion_u, p.diffusion_v], dtype=s.dtype, device=s.device)
         return one_step_residual(s, speeds[:, None, None] * spread + reaction, self.interval)

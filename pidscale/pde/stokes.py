@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -58,6 +58,7 @@ class StokesParams:
 class Stokes(Equation):
     """u_t = nu u_yy, rows are times, between a swinging wall and the fluid far from it."""
 
+    splits: ClassVar[bool] = True
     params: StokesParams = StokesParams()
     name: str = "stokes"
     channels: tuple[Channel, ...] = (Channel("velocity", "1", "solution"),)
@@ -115,21 +116,22 @@ class Stokes(Equation):
         times = np.linspace(0.0, grid.extent[0], grid.shape[0])
         return diffuse(np.asarray(fields[0], dtype=np.float64), viscosity, times, grid.extent[1])[None], 0
 
-    def interval_residual(self, u_BTY: Tensor, grid: Grid, params_BP: Tensor) -> Tensor:
-        """The residual between rows at inner points, [B, T - 1, Y - 2]."""
-        dt, dy = grid.spacing
-        centre = u_BTY[..., 1:-1]
-        second = (u_BTY[..., 2:] - centre) - (centre - u_BTY[..., :-2])
-        return one_step_residual(centre + second / 12, params_BP[:, :, None] * second / dy**2, dt)
+    def interval_residual(self, u_BTY: Tensor, window: Window, params_BP: Tensor) -> Tensor:
+        """The residual between rows at inner points, [B, T - 1, Y - 2]; that after a row belongs to its holder."""
+        dt, dy = window.grid.spacing
+        rows, seconds = window.line_up(u_BTY, 1, 2, _second_difference)
+        rates = params_BP[:, :, None] * seconds / dy**2
+        return one_step_residual(rows[..., 1:-1] + seconds / 12, rates, dt, window.first, window.last)
 
     def residual(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Term]:
         """The residual between rows [B, T - 1, Y - 2]."""
         params = given_params(self, fields_BCYX, params_BP)
-        return {"interior": Term(self.interval_residual(fields_BCYX[:, 0], window.grid, params), self.residual_scale)}
+        values, (times, points) = self.interval_residual(fields_BCYX[:, 0], window, params), window.grid.shape
+        return {"interior": Term(values, self.residual_scale, (times - 1) * (points - 2))}
 
-    def dual_square(self, term: Term, grid: Grid) -> Tensor:
+    def dual_square(self, term: Term, window: Window) -> Tensor:
         """Squared dual norm [B] along y, mean over intervals, relative to that of a velocity that stands still."""
-        return _dual_square(term.values, grid) / _standing_scales(self)[1] ** 2
+        return _dual_square(term.values, window.grid) / _standing_scales(self)[1] ** 2
 
     def trivial(self, fields_BCYX: Tensor) -> Tensor:
         """The initial state at all times, at the ends of the line too: with those of the truth it would have jumps there."""
@@ -139,17 +141,23 @@ class Stokes(Equation):
         """Steps of steepest descent of the squared residual over what is solution."""
         params = given_params(self, fields_BCYX, params_BP)
         free = self.unknown(grid).to(fields_BCYX).expand_as(fields_BCYX)
-        return descend(lambda x: self.interval_residual(x[:, 0], grid, params), fields_BCYX, free, sweeps)
+        window = Window(grid)
+        return descend(lambda x: self.interval_residual(x[:, 0], window, params), fields_BCYX, free, sweeps)
+
+
+def _second_difference(u_BTY: Tensor) -> Tensor:
+    centre = u_BTY[..., 1:-1]
+    return (u_BTY[..., 2:] - centre) - (centre - u_BTY[..., :-2])
 
 
 def _dual_square(values_BTY: Tensor, grid: Grid) -> Tensor:
     lines = dual_square_dirichlet_line(values_BTY.flatten(0, 1), grid.spacing[1])
-    return lines.reshape(len(values_BTY), -1).mean(dim=1)
+    return lines.reshape(len(values_BTY), -1).sum(dim=1) / (grid.shape[0] - 1)
 
 
 @lru_cache(maxsize=64)
 def _standing_scales(pde: Stokes) -> tuple[float, float]:
     grid, counters = pde.grid(2 * TYPICAL_POINTS), range(2**50, 2**50 + TYPICAL_SAMPLES)
     states = torch.from_numpy(np.stack([pde.sample(0, counter, grid)[0] for counter in counters]))
-    values = pde.interval_residual(pde.trivial(states)[:, 0], grid, draw_params(pde, 0, pde.name, counters))
+    values = pde.interval_residual(pde.trivial(states)[:, 0], Window(grid), draw_params(pde, 0, pde.name, counters))
     return float(values.square().mean().sqrt()), float(_dual_square(values, grid).mean().sqrt())

@@ -20,14 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pidscale.ops.grid import Grid
-from pidscale.ops.spectral import wave_numbers
+from pidscale.ops.spectral import field_of, wave_numbers, waves
+from pidscale.ops.window import Window
 from pidscale.pde.base import check_params, check_ranges
 from pidscale.pde.evolution import FRAMES, RANGES, PeriodicEvolution
 from pidscale.pde.random_fields import periodic_field
@@ -48,6 +49,7 @@ class WaveParams:
 class Wave(PeriodicEvolution):
     """u_tt = c^2 lap u, periodic, from rest."""
 
+    splits: ClassVar[bool] = True
     params: WaveParams = WaveParams()
 
     @classmethod
@@ -74,12 +76,12 @@ class Wave(PeriodicEvolution):
             :, None
         ]
 
-    def interval_residual(self, frames_BFSYX: Tensor, grid: Grid, params_BP: Tensor) -> Tensor:
+    def interval_residual(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
         """The first step, then three frames at a time, [B, F - 1, 1, Y, X]."""
         u, dt = frames_BFSYX, self.interval
-        ky, kx = wave_numbers(grid.shape, grid.extent, u)
+        ky, kx = wave_numbers(window, u)
         turn = 1 - torch.cos(self.params.speed * dt * (ky**2 + kx**2).sqrt())
-        turned = torch.fft.irfft2(turn * torch.fft.rfft2(u[:, :-1]), s=grid.shape)  # u - cos(c |k| dt) u
+        turned = field_of(window, turn * waves(window, u[:, :-1]))  # u - cos(c |k| dt) u
         first = 2 * ((u[:, 1:2] - u[:, :1]) + turned[:, :1])
         later = ((u[:, 2:] - u[:, 1:-1]) - (u[:, 1:-1] - u[:, :-2])) + 2 * turned[:, 1:]
         return torch.cat([first, later], dim=1) / dt**2

@@ -43,13 +43,23 @@ def test_impossible_grids_are_refused(shape: tuple[int, int], kind: str, boundar
         Grid(shape, (1.0, 1.0), kind, boundary)
 
 
-def test_a_window_wraps_where_the_grid_is_periodic_and_only_there() -> None:
-    field = torch.arange(20.0).reshape(1, 1, 4, 5)
-    wrapped = Window(Grid((4, 5), kind="periodic", boundary="periodic")).attach(field, 2)
-    rows, columns = torch.arange(-2, 6) % 4, torch.arange(-2, 7) % 5
-    assert torch.equal(wrapped[0, 0], field[0, 0][rows][:, columns])
+def test_a_stencil_sees_what_lies_beyond_an_end() -> None:
+    """Periodic grids wrap, cells repeat their edge, and nodes and times have nothing there."""
+    field, seen = torch.arange(20.0).reshape(1, 1, 4, 5), []
+
+    def form(wide: torch.Tensor) -> torch.Tensor:
+        seen.append(wide)
+        return wide[..., 2:-2, 2:-2]
+
+    rows, columns = torch.arange(-2, 6), torch.arange(-2, 7)
+    wrapped = Window(Grid((4, 5), kind="periodic", boundary="periodic")).stencil(field, 2, form)
+    assert torch.equal(wrapped, field) and torch.equal(seen.pop()[0, 0], field[0, 0][rows % 4][:, columns % 5])
+    repeated = Window(Grid((4, 5), kind="cell", boundary="zero_flux")).stencil(field, 2, form)
+    assert torch.equal(repeated, field)
+    assert torch.equal(seen.pop()[0, 0], field[0, 0][rows.clamp(0, 3)][:, columns.clamp(0, 4)])
     for grid in (Grid((4, 5)), Grid((4, 5), kind="strip"), Grid((4, 5), kind="strip", boundary="periodic")):
-        assert torch.equal(Window(grid).attach(field, 2), field)  # the last time has no next one
+        Window(grid).stencil(field, 1, form)
+        assert torch.equal(seen.pop(), field)
 
 
 def test_every_edge_point_is_counted_once() -> None:
@@ -59,10 +69,3 @@ def test_every_edge_point_is_counted_once() -> None:
     on_edge[1:-1, 1:-1] = False
     for sample in (0, 1):
         assert edges[sample].sort().values.tolist() == field[sample][on_edge].tolist()
-
-
-def test_a_square_sum_comes_with_its_count() -> None:
-    field = torch.randn(3, 4, 5, dtype=torch.float64)
-    total, count = Window(Grid((4, 5))).square_sum(field)
-    assert count == 20
-    torch.testing.assert_close(total, torch.stack([(one**2).sum() for one in field]))

@@ -6,16 +6,26 @@ import numpy as np
 import pytest
 import torch
 
+from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import (
     dual_square_dirichlet,
     dual_square_dirichlet_line,
+    dual_square_of_one,
     dual_square_periodic,
+    dual_square_periodic_line,
     dual_square_zero_flux,
+    field_of,
     resample,
-    sine_transform,
     wave_numbers,
+    waves,
 )
 from pidscale.ops.stencil import laplacian
+from pidscale.ops.window import Window
+
+
+def nodes(height: int, width: int, spacing: tuple[float, float]) -> Window:
+    """The window of a grid with so many interior nodes."""
+    return Window(Grid((height + 2, width + 2), ((height + 1) * spacing[0], (width + 1) * spacing[1])))
 
 
 def dense_laplacian(height: int, width: int, spacing: tuple[float, float]) -> np.ndarray:
@@ -33,7 +43,7 @@ def test_dual_norm_is_the_inverse_laplacian() -> None:
     inverse = np.linalg.inv(dense_laplacian(height, width, spacing))
     flat = residual.reshape(3, -1)
     expected = np.einsum("bi,ij,bj->b", flat, inverse, flat) / (height * width)
-    got = dual_square_dirichlet(torch.from_numpy(residual), spacing)
+    got = dual_square_dirichlet(torch.from_numpy(residual), nodes(height, width, spacing))
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-12)
 
 
@@ -57,20 +67,10 @@ def test_the_dual_norm_of_a_line_has_right_gradients() -> None:
     assert torch.autograd.gradcheck(lambda x: dual_square_dirichlet_line(x, 0.2), (field,))
 
 
-def test_the_sine_transform_is_orthonormal_and_its_own_inverse() -> None:
-    field = torch.randn(2, 6, 9, dtype=torch.float64)
-    there = sine_transform(field)
-    torch.testing.assert_close(sine_transform(there), field)
-    torch.testing.assert_close(there.square().sum(dim=(1, 2)), field.square().sum(dim=(1, 2)))
-    assert (there - field).abs().max() > 0.1
-
-
-def test_a_sine_wave_is_one_mode() -> None:
-    y, x = torch.arange(1, 7, dtype=torch.float64)[:, None], torch.arange(1, 10, dtype=torch.float64)[None, :]
-    wave = torch.sin(torch.pi * 2 * y / 7) * torch.sin(torch.pi * 5 * x / 10)
-    modes = sine_transform(wave[None])[0].abs()
-    assert modes.argmax() == 1 * 9 + 4
-    assert modes.flatten().sort().values[-2] < 1e-12
+def test_the_dual_norm_of_one_is_that_of_a_field_of_ones() -> None:
+    window = nodes(6, 9, (0.2, 0.1))
+    ones = dual_square_dirichlet(torch.ones(1, 6, 9, dtype=torch.float64), window)
+    np.testing.assert_allclose(dual_square_of_one(window.grid), float(ones), rtol=1e-12)
 
 
 def test_the_dual_norm_weighs_fine_grain_less() -> None:
@@ -78,21 +78,28 @@ def test_the_dual_norm_weighs_fine_grain_less() -> None:
     n = 31
     x = torch.arange(1, n + 1, dtype=torch.float64) / (n + 1)
     squares = [
-        dual_square_dirichlet((torch.sin(k * torch.pi * x)[:, None] * torch.sin(k * torch.pi * x))[None], (1 / 32,) * 2)
+        dual_square_dirichlet(
+            (torch.sin(k * torch.pi * x)[:, None] * torch.sin(k * torch.pi * x))[None], nodes(31, 31, (1 / 32,) * 2)
+        )
         for k in (1, 8)
     ]
     mu = [2 * (2 * 32 * np.sin(np.pi * k / 64)) ** 2 for k in (1, 8)]
     np.testing.assert_allclose(float(squares[0] / squares[1]), mu[1] / mu[0], rtol=1e-10)
 
 
-PERIODIC, ZERO_FLUX = (dual_square_periodic, "circular"), (dual_square_zero_flux, "replicate")
+PERIODIC, ZERO_FLUX = (dual_square_periodic, "circular", "periodic"), (dual_square_zero_flux, "replicate", "cell")
+
+
+def grid_of(kind: str, shape: tuple[int, int], spacing: tuple[float, float]) -> Grid:
+    boundary = {"periodic": "periodic", "cell": "zero_flux"}[kind]
+    return Grid(shape, (shape[0] * spacing[0], shape[1] * spacing[1]), kind, boundary)
 
 
 @pytest.mark.parametrize(
-    ("dual", "pad", "shape"),
-    [(*PERIODIC, (6, 8)), (*PERIODIC, (7, 9)), (*PERIODIC, (1, 8)), (*ZERO_FLUX, (6, 8)), (*ZERO_FLUX, (7, 9))],
+    ("dual", "pad", "kind", "shape"),
+    [(*PERIODIC, (6, 8)), (*PERIODIC, (7, 9)), (*ZERO_FLUX, (6, 8)), (*ZERO_FLUX, (7, 9))],
 )
-def test_the_dual_norm_is_that_of_the_assembled_operator(dual, pad, shape) -> None:
+def test_the_dual_norm_is_that_of_the_assembled_operator(dual, pad, kind, shape) -> None:
     """R . (-lap_h)^+ R over the number of points, with the 5-point operator applied to every unit field."""
     spacing, n = (0.3, 0.5), shape[0] * shape[1]
     units = torch.eye(n, dtype=torch.float64).reshape(n, 1, *shape)
@@ -101,14 +108,24 @@ def test_the_dual_norm_is_that_of_the_assembled_operator(dual, pad, shape) -> No
     field = torch.randn(3, *shape, dtype=torch.float64)
     flat = field.flatten(1)
     expected = torch.einsum("bi,ij,bj->b", flat, torch.linalg.pinv(operator, rtol=1e-10), flat) / n
-    torch.testing.assert_close(dual(field, spacing), expected)
+    torch.testing.assert_close(dual(field, Window(grid_of(kind, shape, spacing))), expected)
 
 
-@pytest.mark.parametrize("dual", [dual_square_periodic, dual_square_zero_flux])
-def test_a_mean_has_no_dual_norm_where_nothing_holds_it(dual) -> None:
+@pytest.mark.parametrize("points", [8, 9])
+def test_the_dual_norm_of_a_periodic_line_is_that_of_the_assembled_operator(points) -> None:
+    spacing, units = 0.3, torch.eye(points, dtype=torch.float64)
+    operator = (2 * units - units.roll(1, 0) - units.roll(-1, 0)) / spacing**2
+    field = torch.randn(3, points, dtype=torch.float64)
+    expected = torch.einsum("bi,ij,bj->b", field, torch.linalg.pinv(operator, rtol=1e-10), field) / points
+    torch.testing.assert_close(dual_square_periodic_line(field, spacing), expected)
+
+
+@pytest.mark.parametrize(("dual", "kind"), [(dual_square_periodic, "periodic"), (dual_square_zero_flux, "cell")])
+def test_a_mean_has_no_dual_norm_where_nothing_holds_it(dual, kind) -> None:
     field, spacing = torch.randn(2, 6, 9, dtype=torch.float64), (1 / 6, 1 / 9)
-    torch.testing.assert_close(dual(field + 7.0, spacing), dual(field, spacing))
-    assert (dual_square_dirichlet(torch.ones(1, 6, 9), spacing) > 0).all()
+    window = Window(grid_of(kind, (6, 9), spacing))
+    torch.testing.assert_close(dual(field + 7.0, window), dual(field, window))
+    assert (dual_square_dirichlet(torch.ones(1, 6, 9), nodes(6, 9, spacing)) > 0).all()
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (9, 7), (8, 9)])
@@ -119,18 +136,28 @@ def test_waves_move_between_grids(shape) -> None:
         y, x = torch.arange(height).double()[:, None] / height, torch.arange(width).double()[None, :] / width
         return (2 * torch.pi * (3 * x - 2 * y)).cos() + (2 * torch.pi * 3 * y).sin() + 0.5
 
+    def moved(one: tuple[int, int], other: tuple[int, int]) -> torch.Tensor:
+        spectrum = resample(torch.fft.rfft2(field(*one), norm="forward"), one[0], other[0], -2, real=False)
+        return torch.fft.irfft2(resample(spectrum, one[1], other[1], -1, real=True), s=other, norm="forward")
+
     fine = (15, 16)
-    there = resample(torch.fft.rfft2(field(*shape), norm="forward"), shape, fine)
-    torch.testing.assert_close(torch.fft.irfft2(there, s=fine, norm="forward"), field(*fine))
-    back = resample(torch.fft.rfft2(field(*fine), norm="forward"), fine, shape)
-    torch.testing.assert_close(torch.fft.irfft2(back, s=shape, norm="forward"), field(*shape))
+    torch.testing.assert_close(moved(shape, fine), field(*fine))
+    torch.testing.assert_close(moved(fine, shape), field(*shape))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (9, 7)])
+def test_waves_are_the_transform_and_come_back(shape) -> None:
+    window, field = Window(grid_of("periodic", shape, (0.1, 0.1))), torch.randn(2, 3, *shape, dtype=torch.float64)
+    spectrum = waves(window, field)
+    torch.testing.assert_close(spectrum, torch.fft.rfft2(field, norm="forward"))
+    torch.testing.assert_close(field_of(window, spectrum), field)
 
 
 def test_wave_numbers_differentiate() -> None:
     y, x = torch.arange(8).double()[:, None] / 8, torch.arange(12).double()[None, :] / 6
     field = torch.sin(2 * torch.pi * y) * torch.cos(torch.pi * 2 * x)
-    ky, kx = wave_numbers((8, 12), (1.0, 2.0), field)
-    spectrum = torch.fft.rfft2(field)
-    slopes = [torch.fft.irfft2(1j * k * spectrum, s=(8, 12)) for k in (ky, kx)]
+    window = Window(Grid((8, 12), (1.0, 2.0), "periodic", "periodic"))
+    ky, kx = wave_numbers(window, field)
+    slopes = [field_of(window, 1j * k * waves(window, field)) for k in (ky, kx)]
     torch.testing.assert_close(slopes[0], 2 * torch.pi * torch.cos(2 * torch.pi * y) * torch.cos(2 * torch.pi * x))
     torch.testing.assert_close(slopes[1], -2 * torch.pi * torch.sin(2 * torch.pi * y) * torch.sin(2 * torch.pi * x))

@@ -1,0 +1,136 @@
+"""Rows of neighbouring ranks: one packed message for each border, and the exact adjoint. Knows no physics and no models.
+
+Shapes: tiles are [..., y, X]; whatever stands before the rows (samples, channels, frames) travels in one message.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pidscale.parallel.mesh import Space
+
+
+class Flight:
+    """Rows under way to and from both neighbours.
+
+    to_above, to_below: what this rank sends; above, below: rows that come from there. Where the field has an end, and does
+    not wrap around it, nothing is sent and no rows come.
+    """
+
+    def __init__(
+        self, to_above: Tensor, to_below: Tensor, above: int, below: int, wraps: bool, space: Space, kind: str = "halo"
+    ) -> None:
+        self.space = space
+        has_above = wraps or space.rank > 0
+        has_below = wraps or space.rank < space.size - 1
+        lead, width = to_above.shape[:-2], to_above.shape[-1]
+        self.above = to_above.new_empty(*lead, above if has_above else 0, width)
+        self.below = to_above.new_empty(*lead, below if has_below else 0, width)
+        # Of two ranks in a ring each is above and below the other: messages between them keep their order, so what was sent
+        # up first is taken as coming from below first.
+        sends = [(space.above, to_above, has_above), (space.below, to_below, has_below)]
+        receives = [(space.below, self.below, has_below), (space.above, self.above, has_above)]
+        sent = [(peer, rows.contiguous()) for peer, rows, there in sends if there and rows.numel()]
+        works = [dist.P2POp(dist.isend, rows, peer, space.group) for peer, rows in sent]
+        works += [dist.P2POp(dist.irecv, t, peer, space.group) for peer, t, there in receives if there and t.numel()]
+        self._kept = sent  # until they have left
+        self._works = dist.batch_isend_irecv(works) if works else []
+        space.traffic.sent(kind, len(sent), sum(rows.numel() * rows.element_size() for _, rows in sent))
+
+    def land(self) -> tuple[Tensor, Tensor]:
+        """Wait, and return the rows from above and from below."""
+        with self.space.traffic.waiting():
+            for work in self._works:
+                work.wait()
+        self._works, self._kept = [], []
+        return self.above, self.below
+
+
+def depart(tile: Tensor, above: int, below: int, wraps: bool, space: Space) -> Flight:
+    """Send the borders that neighbours of this rank need in order to see `above` and `below` more rows of their own."""
+    rows, tile = tile.shape[-2], tile.detach()
+    if max(above, below) > rows:
+        raise ValueError(f"a tile of {rows} rows cannot give its neighbours {max(above, below)}: lower cluster.space")
+    return Flight(tile[..., :below, :], tile[..., rows - above :, :], above, below, wraps, space)
+
+
+def _fold(grad_above: Tensor, grad_below: Tensor, above: int, below: int, wraps: bool, space: Space) -> Flight:
+    """Send gradients of received rows back to their owners; what lands belongs to this rank's last and first rows."""
+    return Flight(grad_above, grad_below, below, above, wraps, space, "halo gradient")
+
+
+class _Land(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, tile: Tensor, flight: Flight, above: int, below: int, wraps: bool, space: Space
+    ) -> tuple[Tensor, Tensor]:
+        ctx.shape, ctx.border = tile.shape, (above, below, wraps, space)
+        return flight.land()
+
+    @staticmethod
+    def backward(ctx: Any, grad_above: Tensor, grad_below: Tensor) -> tuple[Tensor | None, ...]:
+        above, below, wraps, space = ctx.border
+        first, last = _fold(grad_above, grad_below, above, below, wraps, space).land()
+        grad = grad_above.new_zeros(ctx.shape)
+        grad[..., : first.shape[-2], :] += first
+        grad[..., ctx.shape[-2] - last.shape[-2] :, :] += last
+        return grad, None, None, None, None, None
+
+
+def land(tile: Tensor, flight: Flight, above: int, below: int, wraps: bool, space: Space) -> tuple[Tensor, Tensor]:
+    """The rows from above [..., above, X] and below that `depart` asked for; none beyond an end that does not wrap.
+
+    What is computed between `depart` and `land` runs while they fly. One message for each neighbour, and one back for the
+    gradients.
+    """
+    rows: tuple[Tensor, Tensor] = _Land.apply(tile, flight, above, below, wraps, space)
+    return rows
+
+
+def _layout(tile: Tensor) -> torch.memory_format:
+    if tile.ndim == 4 and tile.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+class _Attach(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tile: Tensor, above: int, below: int, wraps: bool, space: Space) -> Tensor:
+        ctx.border = above, below, wraps, space
+        layout = _layout(
+            tile
+        )  # neighbours' rows come packed; joined as they are, a channels-last tile would lose its order
+        top, bottom = (
+            rows.contiguous(memory_format=layout) for rows in depart(tile, above, below, wraps, space).land()
+        )
+        ctx.rows = top.shape[-2], tile.shape[-2]
+        return torch.cat([top, tile, bottom], dim=-2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        above, below, wraps, space = ctx.border
+        start, rows = ctx.rows
+        flight = _fold(grad[..., :start, :], grad[..., start + rows :, :], above, below, wraps, space)
+        own = grad[..., start : start + rows, :].clone(memory_format=torch.preserve_format)
+        first, last = flight.land()
+        own[..., : first.shape[-2], :] += first
+        own[..., rows - last.shape[-2] :, :] += last
+        return own, None, None, None, None
+
+
+def attach(tile: Tensor, above: int, below: int, wraps: bool, space: Space) -> Tensor:
+    """The tile with rows of its neighbours, [..., above + y + below, X]; fewer at an end that does not wrap.
+
+    Keeps nothing for the backward pass. One message for each neighbour, and one back for the gradients.
+    """
+    if space.size == 1:
+        if not wraps:
+            return tile
+        rows = tile.shape[-2]
+        return torch.cat([tile[..., rows - above :, :], tile, tile[..., :below, :]], dim=-2)
+    wide: Tensor = _Attach.apply(tile, above, below, wraps, space)
+    return wide

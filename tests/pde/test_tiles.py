@@ -1,0 +1,110 @@
+"""Every residual on tiles of rows is that of the whole field: values, gradients, and what travels.
+
+The whole is computed in one process by the window of one process; tiles by real ranks over gloo.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pidscale.config import UserError
+from pidscale.engine.window import TileWindow
+from pidscale.parallel.mesh import Mesh, Space
+from pidscale.parallel.split import Cut
+from pidscale.pde import PDES, build_pde
+from pidscale.pde.base import draw_params, residual_shares, residual_squares
+from pidscale.pde.heat import Heat
+from tests.twins import spawn
+
+FRAMES = {"heat", "wave", "advection_diffusion", "navier_stokes", "reaction_diffusion"}
+POINTS = (16, 17)  # even and odd
+UNEVEN = {2: (0, 5, 16), 4: (0, 3, 6, 12, 16)}
+TRANSPOSES = {"heat": 2, "wave": 2, "advection_diffusion": 2, "navier_stokes": 4}  # there and back, all frames together
+
+
+def made(name, points, dtype):
+    """An equation, its grid, three rough fields and their parameters: everything a residual may stumble over."""
+    pde = build_pde(name, {"frames": 5} if name in FRAMES else {})
+    fields = torch.randn(3, len(pde.channels), points, points, dtype=torch.float64, generator=torch.manual_seed(7))
+    return pde, pde.grid(points), (1.0 + 0.3 * fields).to(dtype), draw_params(pde, 0, "x", range(3)).to(dtype)
+
+
+def loss_of(squares):
+    """A loss that weighs the terms and samples of a residual unlike each other."""
+    weight = torch.tensor([1.0, 0.5, 2.0])
+    return sum((k + 1) * (weight.to(v) * v).sum() for k, (_, v) in enumerate(sorted(squares.items())))
+
+
+def whole(name, points, dtype):
+    pde, grid, fields, params = made(name, points, dtype)
+    x = fields.requires_grad_()
+    squares = residual_squares(pde, grid, x, params)
+    loss_of(squares).backward()
+    return {k: v.detach() for k, v in squares.items()}, x.grad
+
+
+def tiled(rank, world, names, dtype):
+    """Shares, gradients of this rank's rows, and traffic, for every equation, size and cut."""
+    mesh = Mesh.over(rank, world, torch.device("cpu"), world)
+    found = {}
+    for name in names:
+        for points in POINTS:
+            cuts = [Cut.even(points, world)]
+            if points == 16:
+                cuts.append(Cut(UNEVEN[world]))
+            for cut in cuts:
+                pde, grid, fields, params = made(name, points, dtype)
+                window = TileWindow(grid, cut, mesh.space)
+                x = window.crop(fields).clone().requires_grad_()
+                mesh.space.traffic.clear()
+                shares = residual_shares(pde, window, x, params)
+                there = dict(mesh.space.traffic.messages), dict(mesh.space.traffic.bytes)
+                loss_of(shares).backward()
+                both = dict(mesh.space.traffic.messages)
+                found[name, points, cut.ends] = {k: v.detach() for k, v in shares.items()}, x.grad, there, both
+    return found
+
+
+def near(found, wanted, tolerance):
+    error, size = (found - wanted).norm(), wanted.norm()
+    assert error <= tolerance * size, f"{float(error / size):.2e} of the norm"
+
+
+@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_residuals_on_tiles_are_those_of_whole_fields(world, dtype, tolerance):
+    names = [name for name in PDES if name != "own"]
+    assert len(names) == 10
+    ranks = spawn(tiled, world, names, dtype)
+    for name, points, ends in ranks[0]:
+        parts = [rank[name, points, ends] for rank in ranks]
+        squares, gradient = whole(name, points, dtype)
+        for norm, square in squares.items():
+            near(sum(shares[norm] for shares, *_ in parts), square, tolerance)
+        near(torch.cat([grad for _, grad, *_ in parts], dim=-2), gradient, tolerance)
+        for rank, (_, _, (messages, _), both) in enumerate(parts):
+            check_messages(name, rank, world, messages, both)
+
+
+def check_messages(name, rank, world, messages, both):
+    """One message to each neighbour, or one transpose there and one back; the dual norm of a field takes one more."""
+    neighbours = 2 if 0 < rank < world - 1 else 1
+    if name in TRANSPOSES:
+        assert messages == {"transpose": TRANSPOSES[name] + 1}
+        assert both == {"transpose": 2 * (TRANSPOSES[name] + 1)}
+    elif name in ("burgers", "stokes"):
+        assert messages == {"halo": neighbours} and both == {"halo": neighbours, "halo gradient": neighbours}
+    else:
+        assert messages == {"halo": neighbours, "transpose": 1}
+        assert both == {"halo": neighbours, "halo gradient": neighbours, "transpose": 2}
+
+
+def test_an_equation_that_does_not_say_so_is_not_split():
+    class Whole(Heat):
+        splits = False
+
+    pde = Whole.from_params({"frames": 5})
+    window = TileWindow(pde.grid(16), Cut.even(16, 2), Space(0, 2))
+    with pytest.raises(UserError, match=r"heat: its residual takes whole fields only; set cluster\.space=1"):
+        residual_shares(pde, window, torch.zeros(1, 5, 8, 16), torch.zeros(1, 1))
