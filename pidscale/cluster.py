@@ -130,7 +130,8 @@ def worker(parcel: dict[str, Any]) -> None:
     settings, folder = from_plain(Settings, parcel["settings"]), Path(parcel["folder"])
     context = ray.train.get_context()
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # backward passes too
-    mesh = Mesh(context.get_world_rank(), context.get_world_size(), get_device())
+    c = settings.cluster
+    mesh = Mesh.over(context.get_world_rank(), context.get_world_size(), get_device(), c.space, c.timeout)
     bulletin = parcel["bulletin"]
 
     def progress(done: int, total: int, note: str) -> None:

@@ -33,11 +33,17 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
             raise UserError(f"{name}={value}: expected more than 0, finite")
     if s.pde.points is not None and not 4 <= s.pde.points <= 2**14:
         raise UserError(f"pde.points={s.pde.points}: expected 4 to {2**14}")
+    if s.cluster.workers % s.cluster.space:
+        raise UserError(
+            f"cluster.space={s.cluster.space} does not divide cluster.workers={s.cluster.workers}: workers share fields in "
+            "groups of that size"
+        )
+    groups = s.cluster.workers // s.cluster.space
     for section in PHASES:
-        if section in phases and getattr(s, section).global_batch < s.cluster.workers:
+        if section in phases and getattr(s, section).global_batch < groups:
             raise UserError(
-                f"{section}.global_batch={getattr(s, section).global_batch} is smaller than "
-                f"cluster.workers={s.cluster.workers}: give every worker at least one sample, or use fewer workers"
+                f"{section}.global_batch={getattr(s, section).global_batch} is smaller than the {groups} groups of "
+                f"{_groups(s)}: give each at least one sample, or use fewer workers"
             )
         if not 0 <= getattr(s, section).clip < math.inf or getattr(s, section).warmup < 0:
             values = f"{section}.clip={getattr(s, section).clip}, {section}.warmup={getattr(s, section).warmup}"
@@ -46,10 +52,10 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
         value = getattr(s.teacher, key)
         if value is not None and not (math.isfinite(value) and (value > 0 or key == "p_mean")):
             raise UserError(f"teacher.{key}={value}: expected a finite number" + ", more than 0" * (key != "p_mean"))
-    if "teacher" in phases and s.teacher.evaluate_samples < s.cluster.workers:
+    if "teacher" in phases and s.teacher.evaluate_samples < groups:
         raise UserError(
-            f"teacher.evaluate_samples={s.teacher.evaluate_samples} is smaller than cluster.workers={s.cluster.workers}: "
-            "every worker measures at least one sample"
+            f"teacher.evaluate_samples={s.teacher.evaluate_samples} is smaller than the {groups} groups of {_groups(s)}: "
+            "each measures at least one sample"
         )
     for name in _NOT_NEGATIVE:
         value = operator.attrgetter(name)(s)
@@ -85,20 +91,28 @@ _POSITIVE_KEYS = {
     "teacher": [*_LOOP, "evaluate_every", "evaluate_samples", "evaluate_steps"],
     "distill": [*_LOOP, "solver_steps", "ring", "reuse", "chunk", "scale_samples", "scale_steps"],
     "evaluate": ["samples", "batch"],
-    "cluster": ["workers", "cpus_per_worker", "timeout"],
+    "cluster": ["workers", "space", "cpus_per_worker", "timeout"],
 }
 _POSITIVE = [f"{section}.{key}" for section, keys in _POSITIVE_KEYS.items() for key in keys]
 _NOT_NEGATIVE = [f"distill.{key}" for key in ("weights.l2", "weights.dual", "weights.boundary", "power", "huber")]
 _NOT_NEGATIVE += ["data.threads", "data.patience", "data.seed", "cluster.max_failures"]
 
 
+def _groups(s: Settings) -> str:
+    """How messages call the groups that share the samples of a batch."""
+    return f"cluster.workers={s.cluster.workers}" + (
+        f" / cluster.space={s.cluster.space}" if s.cluster.space > 1 else ""
+    )
+
+
 def _check_rows(s: Settings) -> None:
-    share, d = s.distill.global_batch // s.cluster.workers, s.distill
-    if d.global_batch % s.cluster.workers or share % d.chunk:
+    d, groups = s.distill, s.cluster.workers // s.cluster.space
+    share = d.global_batch // groups
+    if d.global_batch % groups or share % d.chunk:
         raise UserError(
-            f"distill.chunk={d.chunk} must divide the {d.global_batch} / {s.cluster.workers} samples of each worker "
-            "(distill.global_batch / cluster.workers), so that endpoints are made in the same chunks everywhere"
-            + (f": set distill.chunk={math.gcd(d.chunk, share)}" if d.global_batch % s.cluster.workers == 0 else "")
+            f"distill.chunk={d.chunk} must divide the {d.global_batch} / {groups} samples of each group of {_groups(s)} "
+            "(distill.global_batch), so that endpoints are made in the same chunks everywhere"
+            + (f": set distill.chunk={math.gcd(d.chunk, share)}" if d.global_batch % groups == 0 else "")
         )
     if d.scale_samples % d.global_batch:
         raise UserError(

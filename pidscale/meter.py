@@ -68,9 +68,9 @@ class Board:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, step)
 
-    def image(self, name: str, picture_YX3: np.ndarray, step: int) -> None:
-        """Write one picture, uint8 [Y, X, 3]."""
-        if self.writer is not None:
+    def image(self, name: str, picture_YX3: np.ndarray | None, step: int) -> None:
+        """Write one picture, uint8 [Y, X, 3]; nothing where this rank has none."""
+        if self.writer is not None and picture_YX3 is not None:
             self.writer.add_image(name, picture_YX3, step, dataformats="HWC")
 
     def text(self, name: str, text: str) -> None:

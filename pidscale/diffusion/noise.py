@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -72,12 +73,20 @@ def edm_for(
     )
 
 
-def strongest_mode(fields_BCYX: Tensor, iterations: int = 30) -> float:
-    """Standard deviation of the strongest orthonormal mode of a batch of normalised fields, by power iteration."""
-    flat = fields_BCYX.flatten(1).double()
+def _whole(part: Tensor) -> Tensor:
+    return part
+
+
+def strongest_mode(fields_BCyX: Tensor, iterations: int = 30, total: Callable[[Tensor], Tensor] = _whole) -> float:
+    """Standard deviation of the strongest orthonormal mode of a batch of normalised fields, by power iteration.
+
+    total: adds up what holders of other rows have, where these are some rows of the fields.
+    """
+    flat = fields_BCyX.flatten(1).double()
     flat = flat - flat.mean(dim=0)
-    vector = flat[0] / flat[0].norm()
-    for _ in range(iterations):
-        vector = flat.T @ (flat @ vector)
-        vector = vector / vector.norm()
-    return float((flat @ vector).square().mean().sqrt())
+    vector = flat[0]
+    for _ in range(iterations + 1):
+        vector = vector / total(vector.square().sum()).sqrt()
+        along = total(flat @ vector)
+        vector = flat.T @ along
+    return float(along.square().mean().sqrt())

@@ -19,10 +19,12 @@ from pidscale.distill.objectives import TERMS, Physics, piddm
 from pidscale.distill.rollout import Endpoints
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import MicroPlan
+from pidscale.engine.spread import spread
 from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser, conditioned
+from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import condition
 from pidscale.pde.constraints import constrain
@@ -37,6 +39,7 @@ class Arm:
     settings: Settings
     teacher: Generator
     physics: Physics | None
+    window: Window
     plan: MicroPlan
     mesh: Mesh
     zero: Zero
@@ -51,7 +54,7 @@ class Arm:
         if not names:
             return x_BCYX
         units = teacher.normaliser
-        return units.encode(constrain(teacher.pde, teacher.grid, names, units.decode(x_BCYX)))
+        return units.encode(constrain(teacher.pde, self.window, names, units.decode(x_BCYX)))
 
     def gradients(self, eps_BCYX: Tensor, endpoints: Endpoints, timer: StepTimer) -> None:
         """All micro-steps of a global batch from this rank's noise and endpoints; parts of the loss are added up."""
@@ -62,7 +65,7 @@ class Arm:
                 x = self.output(x)
             with timer.part("residual"):
                 target, params = endpoints.fields_BCYX[index], endpoints.params_BP[index]
-                loss, parts = piddm(x, target, self.physics, d.huber, d.power, params)
+                loss, parts = piddm(x, target, self.physics, d.huber, d.power, params, self.window)
             with timer.part("student"):
                 self.zero.backward((weight * loss).sum() / d.global_batch)
             for name, values in {"loss": loss, **parts}.items():
@@ -78,10 +81,10 @@ class Arm:
         return {k: v**0.5 if k in TERMS else v for k, v in means.items()}
 
     def averaged(self) -> Denoiser:
-        """A plain copy of the network with the averaged weights, on this rank's device."""
+        """A copy of the network with the averaged weights, for the rows of this rank, on its device."""
         plain = plain_copy(self.teacher, self.settings)
         plain.load_state_dict(self.ema.whole())
-        return plain.to(self.mesh.device).eval()
+        return spread(plain, self.window).to(self.mesh.device).eval()
 
     def save(self, folder: Path, average: dict[str, Tensor]) -> None:
         """Write this rank's files of a checkpoint."""
@@ -102,7 +105,7 @@ def fork(arm: Arm, name: str, folder: Path) -> Arm:
     """
     arm.zero.save(folder, "fork")
     arm.mesh.barrier()
-    twin = build_arm(name, arm.settings, arm.teacher, None, arm.plan, arm.mesh)
+    twin = build_arm(name, arm.settings, arm.teacher, None, arm.window, arm.plan, arm.mesh)
     twin.zero.load(folder, "fork")
     for key, piece in twin.ema.pieces.items():
         piece.copy_(arm.ema.pieces[key])
@@ -115,15 +118,23 @@ def fork(arm: Arm, name: str, folder: Path) -> Arm:
 
 def plain_copy(teacher: Generator, settings: Settings) -> Denoiser:
     """A trainable network of the teacher's architecture."""
-    return build_denoiser(teacher.card["architecture"], teacher.noise.sigma_data, settings.model.precision)
+    s = settings.model
+    return build_denoiser(teacher.card["architecture"], teacher.noise.sigma_data, s.precision, s.recompute)
 
 
 def build_arm(
-    name: str, settings: Settings, teacher: Generator, physics: Physics | None, plan: MicroPlan, mesh: Mesh
+    name: str,
+    settings: Settings,
+    teacher: Generator,
+    physics: Physics | None,
+    window: Window,
+    plan: MicroPlan,
+    mesh: Mesh,
 ) -> Arm:
     """A student that starts from the teacher's weights."""
-    model = plain_copy(teacher, settings).to(mesh.device)
+    model = plain_copy(teacher, settings)
     model.load_state_dict(teacher.denoiser.state_dict())
+    model = spread(model, window).to(mesh.device)
     d, stage = settings.distill, settings.cluster.zero_stage
     zero = Zero(model, ZeroSettings(stage, plan.micro, plan.accumulation, d.clip, settings.cluster.deepspeed), mesh)
-    return Arm(name, settings, teacher, physics, plan, mesh, zero, Ema(zero.module, stage, mesh, d.ema))
+    return Arm(name, settings, teacher, physics, window, plan, mesh, zero, Ema(zero.module, stage, mesh, d.ema))

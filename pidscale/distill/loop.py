@@ -25,12 +25,13 @@ from pidscale.engine.pictures import picture_row
 from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import learning_rate, micro_plan
 from pidscale.engine.skip import settled
+from pidscale.engine.spread import spread, window_for
 from pidscale.generate.problem import Problem, open_problem
 from pidscale.meter import Board, StepTimer, rates
-from pidscale.metrics import residual_rms
 from pidscale.models.precondition import conditioned
+from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import Samples, condition, residual_squares
+from pidscale.pde.base import Samples, condition, residual_shares
 from pidscale.pde.constraints import check_constraints
 from pidscale.student.load import Generator, check_fits, load_student
 
@@ -49,7 +50,9 @@ def open_teacher(settings: Settings, folder: Path, problem: Problem, device: tor
     return teacher
 
 
-def measure_scales(settings: Settings, problem: Problem, ring: Ring, rollout: Rollout, mesh: Mesh) -> dict[str, float]:
+def measure_scales(
+    settings: Settings, problem: Problem, ring: Ring, rollout: Rollout, window: Window, mesh: Mesh
+) -> dict[str, float]:
     """s_k^2 by term: mean squared residuals of the teacher's own samples, measured once, split over the ranks.
 
     Where the endpoints to train on are made as the scale wants them, the ring's first rows are measured, and kept.
@@ -62,12 +65,15 @@ def measure_scales(settings: Settings, problem: Problem, ring: Ring, rollout: Ro
         scaling = replace(rollout, solver="heun", steps=d.scale_steps, stream="distill/scale")
         parts = [scaling.endpoints(ring.counters(row, 0)) for row in range(rows)]
     fields = rollout.teacher.normaliser.decode(torch.cat([part.fields_BCYX for part in parts]))
-    squares = residual_squares(problem.pde, problem.grid, fields, torch.cat([part.params_BP for part in parts]))
-    sums = mesh.sum(torch.stack([squares[k].double().sum() for k in TERMS])) / (rows * d.global_batch)
-    truth = problem.samples("train", 64)
-    trivial = residual_rms(problem.pde, problem.grid, problem.pde.trivial(truth.fields), truth.params)
+    shares = residual_shares(problem.pde, window, fields, torch.cat([part.params_BP for part in parts]))
+    sums = mesh.sum(torch.stack([shares[k].double().sum() for k in TERMS])) / (rows * d.global_batch)
+    truth = problem.samples("train", 64, window.rows)
+    null = residual_shares(problem.pde, window, problem.pde.trivial(truth.fields, window), truth.params)
+    nulls = mesh.sum(torch.stack([null[k].double().sum() for k in TERMS])) / (mesh.data * len(truth.fields))
     return frozen_scales(
-        dict(zip(TERMS, sums.tolist(), strict=True)), problem.manifest.truth_residual["train"], trivial
+        dict(zip(TERMS, sums.tolist(), strict=True)),
+        problem.manifest.truth_residual["train"],
+        dict(zip(TERMS, nulls.sqrt().tolist(), strict=True)),
     )
 
 
@@ -82,18 +88,20 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     root, stage = folder / "checkpoints" / "distill", settings.cluster.zero_stage
     found = checkpoint.newest(root, stage, mesh, reporter.say)
     began = time.perf_counter()
-    rollout = Rollout(teacher, d.solver, d.solver_steps, d.chunk, settings.run.seed)
+    window = window_for(teacher.card["architecture"], problem.grid, mesh.space)
+    teacher = replace(teacher, denoiser=spread(teacher.denoiser, window))
+    rollout = Rollout(teacher, d.solver, d.solver_steps, d.chunk, settings.run.seed, rows=window.rows)
     mine = mesh.slice(d.global_batch)
     ring = Ring(d.ring, d.reuse, d.global_batch, mine.start, mine.stop, settings.run.seed, rollout.endpoints)
-    scales = found.state["scales"] if found else measure_scales(settings, problem, ring, rollout, mesh)
+    scales = found.state["scales"] if found else measure_scales(settings, problem, ring, rollout, window, mesh)
     first, rolling = found.step if found else 0, time.perf_counter() - began
     weights = active_weights(d.weights, d.norm)
-    physics = Physics(problem.pde, problem.grid, teacher.normaliser, weights, scales, d.gradient_to)
+    physics = Physics(problem.pde, window, teacher.normaliser, weights, scales, d.gradient_to)
     physics_from = int(d.physics_from * d.steps)
     plan = micro_plan(d.global_batch, d.micro_batch, mesh)
-    arms = [build_arm("student", settings, teacher, physics if first > physics_from else None, plan, mesh)]
+    arms = [build_arm("student", settings, teacher, physics if first > physics_from else None, window, plan, mesh)]
     if d.twin and first > physics_from:
-        arms.append(build_arm(TWIN, settings, teacher, None, plan, mesh))
+        arms.append(build_arm(TWIN, settings, teacher, None, window, plan, mesh))
     if found:
         rolling = float(found.state["endpoint_seconds"])
         for arm in arms:
@@ -190,14 +198,14 @@ def _save(arms: list[Arm], root: Path, step: int, state: dict[str, Any]) -> None
 
 def _picture(arms: list[Arm], rollout: Rollout, board: Board, settings: Settings, problem: Problem, step: int) -> None:
     """Truth, teacher and students from the same noise, and their residuals; drawn by the first rank."""
-    plain = {arm.name: (arm, arm.averaged()) for arm in arms}
-    if not arms[0].mesh.first:
+    plain, window = {arm.name: (arm, arm.averaged()) for arm in arms}, arms[0].window
+    if arms[0].mesh.data_rank > 0:
         return
     endpoints = rollout.endpoints(torch.arange(rollout.chunk) + 2**60)
     eps, params = rollout.eps(endpoints.counters[:4]), endpoints.params_BP[:4]
     decode = rollout.teacher.normaliser.decode
     sets = {
-        "truth": problem.samples("test", 4),
+        "truth": problem.samples("test", 4, window.rows),
         "teacher": Samples(decode(endpoints.fields_BCYX[:4]), params),
     }
     told = condition(problem.pde, params).to(eps.device)
@@ -205,7 +213,7 @@ def _picture(arms: list[Arm], rollout: Rollout, board: Board, settings: Settings
         for name, (arm, denoiser) in plain.items():
             x = one_step(conditioned(denoiser, told), eps, rollout.teacher.noise.sigma_max)
             sets[name] = Samples(decode(arm.output(x)), params)
-    board.image("fields", picture_row(problem.pde, problem.grid, sets), step)
+    board.image("fields", picture_row(problem.pde, window, sets), step)
 
 
 def _publish(

@@ -20,6 +20,7 @@ Knows no ranks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,8 +30,8 @@ from torch import Tensor
 
 from pidscale.config import LambdaSettings
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.ops.grid import Grid
-from pidscale.pde.base import Pde, residual_squares, solution_mask
+from pidscale.ops.window import Window
+from pidscale.pde.base import Pde, residual_shares, solution_mask
 
 TERMS = ("l2", "dual", "boundary")
 
@@ -40,32 +41,34 @@ class Physics:
     """Weights lambda_k and scales s_k^2 of the residual's terms, and which channels they may move."""
 
     pde: Pde
-    grid: Grid
+    window: Window
     normaliser: Normaliser
     weights: dict[str, float]
     scales: dict[str, float]
     gradient_to: str = "all"
 
     def squares(self, x_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Tensor]:
-        """Squared relative residuals [B] by term, of fields in the units of the model."""
+        """Squared relative residuals [B] by term, of fields in the units of the model; the share of the rows at hand."""
         if self.gradient_to != "all":
-            moves = _solution(self.pde, self.grid, x_BCYX.device)
+            moves = _solution(self.pde, self.window, x_BCYX.device)
             inputs = x_BCYX.masked_fill(moves, 0.0)
-            held = inputs.detach() if self.gradient_to == "solution" else of_constant_size(inputs)
+            held = inputs.detach() if self.gradient_to == "solution" else of_constant_size(inputs, self.window)
             x_BCYX = torch.where(moves, x_BCYX, held)
-        return residual_squares(self.pde, self.grid, self.normaliser.decode(x_BCYX), params_BP)
+        return residual_shares(self.pde, self.window, self.normaliser.decode(x_BCYX), params_BP)
 
 
 @lru_cache(maxsize=8)
-def _solution(pde: Pde, grid: Grid, device: torch.device) -> Tensor:
-    return solution_mask(pde, grid).to(device)
+def _solution(pde: Pde, window: Window, device: torch.device) -> Tensor:
+    return window.crop(solution_mask(pde, window.grid)).to(device)
 
 
-def of_constant_size(x_BCYX: Tensor) -> Tensor:
+def of_constant_size(x_BCYX: Tensor, window: Window) -> Tensor:
     """The same fields, but gradients lose their part along each channel of each sample: its root mean square stays."""
     fixed = x_BCYX.detach()
-    along = (x_BCYX * fixed).sum(dim=(2, 3), keepdim=True)
-    size = fixed.square().sum(dim=(2, 3), keepdim=True).clamp_min(torch.finfo(fixed.dtype).tiny)
+    along, size = window.total(
+        torch.stack([(x_BCYX * fixed).sum(dim=(2, 3), keepdim=True), fixed.square().sum(dim=(2, 3), keepdim=True)])
+    )
+    size = size.clamp_min(torch.finfo(fixed.dtype).tiny)
     return x_BCYX - fixed / size * (along - along.detach())
 
 
@@ -85,21 +88,30 @@ def frozen_scales(
     }
 
 
-def mismatch(x_BCYX: Tensor, endpoint_BCYX: Tensor, huber: float = 0.0) -> Tensor:
+def mismatch(x_BCYX: Tensor, endpoint_BCYX: Tensor, huber: float = 0.0, points: int | None = None) -> Tensor:
     """Mean squared difference of each sample, [B]; with a width c > 0 pseudo-Huber, 2 c (sqrt(d^2 + c^2) - c) at each point.
 
     The latter is d^2 far below c and 2 c |d| far above (Charbonnier et al., IEEE Trans. Image Process. 6, 1997).
+    points: values of a whole sample, where these are some rows of it: the result is then their share.
     """
     squares = (x_BCYX - endpoint_BCYX).square()
     if huber > 0:
         squares = 2 * huber * squares / ((squares + huber**2).sqrt() + huber)  # the same without cancellation
-    return squares.flatten(1).mean(dim=1)
+    return squares.flatten(1).sum(dim=1) / (points or x_BCYX[0].numel())
 
 
-def power_mismatch(x_BCYX: Tensor, endpoint_BCYX: Tensor, sigma_data: float = 0.5) -> Tensor:
-    """Squared difference of each sample's mean squares relative to sigma_data^2, mean over channels, [B]."""
-    difference = (x_BCYX.square() - endpoint_BCYX.square()).mean(dim=(2, 3)) / sigma_data**2
-    return difference.square().mean(dim=1)
+def power_mismatch(
+    x_BCYX: Tensor, endpoint_BCYX: Tensor, window: Window | None = None, sigma_data: float = 0.5
+) -> Tensor:
+    """Squared difference of each sample's mean squares relative to sigma_data^2, mean over channels, [B].
+
+    window: where these are some rows of the samples; each of its holders has an equal share of the result.
+    """
+    difference = (x_BCYX.square() - endpoint_BCYX.square()).sum(dim=(2, 3))
+    if window is None:
+        return (difference / (x_BCYX[0, 0].numel() * sigma_data**2)).square().mean(dim=1)
+    mean = window.total(difference) / (math.prod(window.grid.shape) * sigma_data**2)
+    return mean.square().mean(dim=1) / window.holders
 
 
 def piddm(
@@ -109,16 +121,19 @@ def piddm(
     huber: float = 0.0,
     power: float = 0.0,
     params_BP: Tensor | None = None,
+    window: Window | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of each sample [B] and its parts: `match`, `power`, and the squared relative residual of each term.
 
     physics None is the lambda = 0 twin: distillation alone. huber: width of `mismatch`. power: weight of `power_mismatch`.
-    params: of each sample, where the equation has some that vary.
+    params: of each sample, where the equation has some that vary. window: where these are some rows of the samples: all is
+    then a share, and those of all its holders add up.
     """
-    match = mismatch(x_BCYX, endpoint_BCYX, huber)
+    points = x_BCYX.shape[1] * math.prod(window.grid.shape) if window else None
+    match = mismatch(x_BCYX, endpoint_BCYX, huber, points)
     parts, loss = {"match": match}, match
     if power > 0:
-        parts["power"] = power_mismatch(x_BCYX, endpoint_BCYX)
+        parts["power"] = power_mismatch(x_BCYX, endpoint_BCYX, window)
         loss = loss + power * parts["power"]
     if physics is None:
         return loss, parts

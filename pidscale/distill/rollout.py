@@ -36,7 +36,7 @@ class Endpoints:
 
 @dataclass(frozen=True)
 class Rollout:
-    """A frozen teacher with a solver. All ranks call it equally often."""
+    """A frozen teacher with a solver. All ranks call it equally often; one that is spread makes the rows of its rank."""
 
     teacher: Generator
     solver: str
@@ -44,11 +44,12 @@ class Rollout:
     chunk: int
     seed: int
     stream: str = STREAM
+    rows: slice | None = None  # those of this rank, all if None
 
     def eps(self, counters: Tensor) -> Tensor:
-        """The noise [B, C, Y, X] of these counters."""
+        """The noise [B, C, y, X] of these counters."""
         shape = (len(self.teacher.channels), *self.teacher.grid.shape)
-        return seeds.normal(self.seed, self.stream, counters, shape, device=self.teacher.device)
+        return seeds.normal(self.seed, self.stream, counters, shape, self.rows, device=self.teacher.device)
 
     def params(self, counters: Tensor) -> Tensor:
         """The parameters [B, P] that vary from sample to sample, of these counters, on the CPU."""

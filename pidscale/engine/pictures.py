@@ -1,4 +1,4 @@
-"""Pictures of fields, each channel with one colour scale and a colour bar over all rows. Knows no ranks and no files."""
+"""Pictures of fields, each channel with one colour scale and a colour bar over all rows. Knows no files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from pidscale.engine.window import on_first
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde.base import Pde, Samples, shown_channels
 
+MOST_POINTS = 512  # a side of a picture; larger fields are picked from
 
-def residual_map(pde: Pde, grid: Grid, samples: Samples) -> Tensor:
+
+def residual_map(pde: Pde, window: Window, samples: Samples) -> Tensor:
     """The interior residual relative to its scale, [B, y, x]; its root mean square where it has more dims than these."""
-    term = pde.residual(Window(grid), samples.fields, samples.params)["interior"]
+    term = pde.residual(window, samples.fields, samples.params)["interior"]
     values = term.values / term.scale
     return values if values.ndim == 3 else values.flatten(1, -3).square().mean(dim=1).sqrt()
 
@@ -27,8 +30,20 @@ def field_figure(pde: Pde, grid: Grid, sets: Mapping[str, Samples], count: int =
 
     The colour scale of a channel is that of the first set (the truth); residuals share a symmetric scale.
     """
+    return _drawn(pde, {k: _layers(pde, Window(grid), samples, count) for k, samples in sets.items()}, count)
+
+
+def picture_row(pde: Pde, window: Window, sets: Mapping[str, Samples], count: int = 4) -> np.ndarray | None:
+    """The same as uint8 [Y, X, 3], of samples whose rows at hand are given.
+
+    Every holder of the fields calls it; the first one, where the picked points meet, draws, the others get None.
+    """
+    shown = {label: _layers(pde, window, samples, count) for label, samples in sets.items()}
+    return render(_drawn(pde, shown, count)) if window.first else None
+
+
+def _drawn(pde: Pde, shown: Mapping[str, Mapping[str, np.ndarray]], count: int) -> Figure:
     names = [pde.channels[i].name for i in shown_channels(pde)] + ["residual"]
-    shown = {label: _layers(pde, grid, samples.first(count)) for label, samples in sets.items()}
     rows = [(name, label) for name in names for label in shown]
     figure = Figure(figsize=(1.5 * count + 1.6, 1.45 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), count, squeeze=False)
@@ -45,11 +60,15 @@ def field_figure(pde: Pde, grid: Grid, sets: Mapping[str, Samples], count: int =
     return figure
 
 
-def _layers(pde: Pde, grid: Grid, samples: Samples) -> dict[str, np.ndarray]:
-    samples = Samples(samples.fields.float(), samples.params)
-    layers = {c.name: samples.fields[:, i].numpy() for i, c in enumerate(pde.channels)}
+def _layers(pde: Pde, window: Window, samples: Samples, count: int) -> dict[str, np.ndarray]:
+    """What is drawn of each channel and of the residual, [n, y, x], on the first holder."""
+    fields = samples.fields[:count].detach().float()
     with torch.no_grad():
-        return layers | {"residual": residual_map(pde, grid, samples).numpy()}
+        residual = residual_map(pde, window, Samples(fields, samples.params[:count]))
+    layers = {c.name: fields[:, i] for i, c in enumerate(pde.channels)} | {"residual": residual}
+    stride = -(-max(window.grid.shape) // MOST_POINTS)
+    picked = {name: on_first(window, values, stride) for name, values in layers.items()}
+    return {name: values.cpu().numpy() for name, values in picked.items() if values is not None}
 
 
 def _scale(name: str, shown: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[float, float, str]:
@@ -66,8 +85,3 @@ def render(figure: Figure, dpi: int = 80) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def picture_row(pde: Pde, grid: Grid, sets: Mapping[str, Samples]) -> np.ndarray:
-    """`field_figure` as uint8 [Y, X, 3]."""
-    return render(field_figure(pde, grid, sets))

@@ -26,8 +26,8 @@ class MicroPlan:
 
 
 def micro_plan(global_batch: int, most: int, mesh: Mesh) -> MicroPlan:
-    """Cut `global_batch` samples over the ranks into micro-steps of at most `most` samples."""
-    largest = -(-global_batch // mesh.world)
+    """Cut `global_batch` samples over the space groups into micro-steps of at most `most` samples."""
+    largest = -(-global_batch // mesh.data)
     accumulation = -(-largest // most)
     micro = -(-largest // accumulation)
     mine = mesh.slice(global_batch)

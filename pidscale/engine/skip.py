@@ -14,7 +14,7 @@ import torch
 
 from pidscale.config import UserError
 from pidscale.generate.problem import Problem
-from pidscale.parallel.mesh import Mesh
+from pidscale.parallel.mesh import Mesh, share
 from pidscale.records.layout import write_atomic
 
 LIST = "bad-samples.json"
@@ -72,7 +72,7 @@ def _known(path: Path, problem: Problem) -> dict[str, dict[str, str]] | None:
 def _bad(problem: Problem, split: str, mesh: Mesh) -> dict[str, str]:
     """Bad samples of a split, the same on every rank. One all-reduce of 8 bytes a sample."""
     shards = problem.shards(split, whole=False)
-    mine = mesh.slice(len(shards))
+    mine = share(len(shards), mesh.rank, mesh.world)
     flags = torch.zeros(len(shards))
     flags[list(shards.faults(range(mine.start, mine.stop)))] = 1
     numbers = mesh.sum(flags).nonzero().flatten().tolist()

@@ -9,17 +9,21 @@ all-gather of keys and values, a spectral layer one all-reduce of its kept modes
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pidscale.config import UserError
+from pidscale.engine.window import TileWindow
+from pidscale.models import build_denoiser
 from pidscale.models.fno import Crop, Extend, SpectralConv
 from pidscale.models.layers import Attention, Up
+from pidscale.ops.grid import Grid
 from pidscale.ops.precision import float32_island, float32_or_better
+from pidscale.ops.window import Window
 from pidscale.parallel import reduce
 from pidscale.parallel.halo import attach
 from pidscale.parallel.mesh import Space
@@ -161,6 +165,7 @@ class SplitCrop(nn.Module):
         return recut(x_BCyX[:, :, : have.sizes[space.rank], :width], have, cut, space)
 
 
+LEAST_ROWS = {"strip": 3}  # that a residual asks of every tile: times are lined up by fours
 _POINTWISE = (nn.Linear, nn.Identity, nn.SiLU, Up)
 _TWINS: dict[type[nn.Module], Callable[[Any, _Tile], nn.Module]] = {
     nn.Conv2d: SplitConv2d,
@@ -170,13 +175,17 @@ _TWINS: dict[type[nn.Module], Callable[[Any, _Tile], nn.Module]] = {
 }
 
 
-def spread(model: nn.Module, cut: Cut, space: Space) -> nn.Module:
-    """The same model with split twins in place of its layers, for tiles of fields cut like this. One process: as it is.
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def spread(model: Model, window: Window) -> Model:
+    """The same model with split twins in place of its layers, for the tiles of this window. Of whole fields: as it is.
 
     Raises UserError that names a layer with parameters of its own and no twin.
     """
-    if space.size == 1:
+    if not isinstance(window, TileWindow):
         return model
+    cut, space = window.cut, window.space
     outer = inner = _Tile(cut, space)
     margins = [layer.margin(cut.total) for layer in model.modules() if isinstance(layer, Extend)]
     if any(margins):
@@ -188,6 +197,22 @@ def spread(model: nn.Module, cut: Cut, space: Space) -> nn.Module:
         if twin is not None:
             model.set_submodule(name, twin)
     return model
+
+
+def window_for(description: Mapping[str, Any], grid: Grid, space: Space) -> Window:
+    """The rows of this rank, cut where the levels of this network allow. UserError where they are too few to share."""
+    if space.size == 1:
+        return Window(grid)
+    with torch.device("meta"):
+        unit = int(getattr(build_denoiser(description).network, "multiple", 1))
+    rows = grid.shape[0]
+    least = max(unit, LEAST_ROWS.get(grid.kind, 1))
+    if rows % unit or min(Cut.even(rows, space.size, unit).sizes) < least:
+        raise UserError(
+            f"cluster.space={space.size}: {rows} rows in units of {unit} (levels and patches of the network) leave a worker "
+            f"less than {least} rows; at most cluster.space={rows // (unit * -(-least // unit))}"
+        )
+    return TileWindow(grid, Cut.even(rows, space.size, unit), space)
 
 
 def _twin(name: str, layer: nn.Module, outer: _Tile, inner: _Tile) -> nn.Module | None:

@@ -18,7 +18,7 @@ from pidscale.ops.window import Form, Window
 from pidscale.parallel.halo import attach, depart, land
 from pidscale.parallel.mesh import Space
 from pidscale.parallel.reduce import total
-from pidscale.parallel.split import Cut
+from pidscale.parallel.split import Cut, counted, whole
 from pidscale.parallel.transpose import to_columns, to_rows
 
 
@@ -90,13 +90,24 @@ class TileWindow(Window):
         """One all-to-all."""
         return to_rows(field_Yk, self.cut, Cut.even(columns, self.space.size), self.space)
 
+    def top_row(self, field_yX: Tensor) -> Tensor:
+        """One all-reduce."""
+        own = field_yX[..., :1, :]
+        return total(own if self.first else torch.zeros_like(own), self.space)
+
     def total(self, values: Tensor) -> Tensor:
         """One all-reduce."""
         return total(values, self.space)
 
 
-def window_on(grid: Grid, space: Space, unit: int) -> Window:
-    """The window of this rank. unit: rows that stay together, a network's `multiple`."""
-    if space.size == 1:
-        return Window(grid)
-    return TileWindow(grid, Cut.even(grid.shape[0], space.size, unit), space)
+def on_first(window: Window, values_yX: Tensor, stride: int) -> Tensor | None:
+    """Every so manieth row and column of values [..., y, X], picked before they travel; None on all holders but the first.
+
+    Two collectives: how many rows each rank has (some residuals have none on an edge), then the rows.
+    """
+    if not isinstance(window, TileWindow):
+        return values_yX[..., ::stride, ::stride]
+    cut = counted(values_yX.shape[-2], window.space, values_yX.device)
+    start = cut.ends[window.space.rank]
+    picked = values_yX[..., -start % stride :: stride, ::stride]
+    return whole(picked, Cut(tuple(-(-end // stride) for end in cut.ends)), window.space)

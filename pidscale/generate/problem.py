@@ -53,11 +53,11 @@ class Problem:
             return store
         return Cache(store, self.manifest, data.cache, int(data.cache_gib * 2**30))
 
-    def samples(self, split: str, most: int) -> Samples:
-        """The first samples of a split, at most so many, in physical units."""
+    def samples(self, split: str, most: int, rows: slice | None = None) -> Samples:
+        """The first samples of a split, at most so many, in physical units. rows: those that are read, all if None."""
         shards = self.shards(split)
         ids = range(min(most, len(shards)))
-        return Samples(torch.from_numpy(shards.read(ids)), read_params(shards, self, ids))
+        return Samples(torch.from_numpy(shards.read(ids, rows)), read_params(shards, self, ids))
 
 
 def open_problem(pde_settings: PdeSettings, data: DataSettings) -> Problem:

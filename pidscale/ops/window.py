@@ -104,6 +104,10 @@ class Window:
         """[..., Y, k] -> [..., y, K] of so many columns: back."""
         return field_Yk
 
+    def top_row(self, field_yX: Tensor) -> Tensor:
+        """The first row of the whole field, [..., 1, X]."""
+        return field_yX[..., :1, :]
+
     def total(self, values: Tensor) -> Tensor:
         """The sum of shares over all holders, on each of them, with gradients."""
         return values

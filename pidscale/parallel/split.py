@@ -118,6 +118,13 @@ def recut(tile: Tensor, have: Cut, want: Cut, space: Space) -> Tensor:
     return moved
 
 
+def counted(rows: int, space: Space, device: torch.device) -> Cut:
+    """The cut in which every rank holds so many rows as it says. One all-gather of 8 bytes each."""
+    sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(space.size)]
+    dist.all_gather(sizes, torch.tensor([rows], device=device), group=space.group)
+    return Cut((0, *torch.cat(sizes).cumsum(0).tolist()))
+
+
 def whole(tile: Tensor, cut: Cut, space: Space) -> Tensor | None:
     """All rows, on the first rank of the space group, None on others: for pictures and tests, outside the graph."""
     if space.size == 1:

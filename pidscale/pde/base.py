@@ -95,10 +95,9 @@ class Pde(Protocol):
         """One truth: float64 [C, Y, X] in physical units and its own parameters; a function of (seed, counter)."""
         ...
 
-    @property
-    def splits(self) -> bool:
-        """Whether its residual is right for a window that holds some rows of a field, and has the others by asking."""
-        ...
+    splits: ClassVar[
+        bool
+    ]  # whether its residual is right for a window that holds some rows and has the others by asking
 
     @property
     def varying(self) -> Mapping[str, tuple[float, float]]:
@@ -126,8 +125,8 @@ class Pde(Protocol):
         """Squared dual norm [B] of the interior term relative to that of the equation's own scale; this holder's share."""
         ...
 
-    def trivial(self, fields_BCYX: Tensor) -> Tensor:
-        """The same inputs with a null solution: what a residual must tell from the truth."""
+    def trivial(self, fields_BCYX: Tensor, window: Window | None = None) -> Tensor:
+        """The same inputs with a null solution: what a residual must tell from the truth. window: where rows are tiles."""
         ...
 
     def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid, params_BP: Tensor | None = None) -> Tensor:
@@ -264,12 +263,8 @@ def _check_fields(pde: Pde, window: Window, fields: Tensor) -> None:
             f"{grid.boundary} edges; take a grid from pde.grid(points)"
         )
     is_tensor = isinstance(fields, Tensor)
-    if (
-        not is_tensor
-        or fields.dtype not in (torch.float32, torch.float64)
-        or fields.shape[1:] != (channels, *expected)
-        or not len(fields)
-    ):
+    fits = is_tensor and fields.dtype in (torch.float32, torch.float64) and fields.shape[1:] == (channels, *expected)
+    if not fits or not len(fields):
         found = f"{fields.dtype} {list(fields.shape)}" if is_tensor else type(fields).__name__
         wanted = ", ".join(map(str, ("B", channels, *expected)))
         raise UserError(

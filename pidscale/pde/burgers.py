@@ -129,9 +129,10 @@ class Burgers(Equation):
         """Squared dual norm [B] along x, mean over intervals, relative to that of a velocity that stands still."""
         return _dual_square(term.values, window.grid) / _standing_scales(self)[1] ** 2
 
-    def trivial(self, fields_BCYX: Tensor) -> Tensor:
+    def trivial(self, fields_BCYX: Tensor, window: Window | None = None) -> Tensor:
         """The initial state at all times."""
-        return fields_BCYX[:, :, :1].expand_as(fields_BCYX).clone()
+        first = window.top_row(fields_BCYX) if window else fields_BCYX[:, :, :1]
+        return first.expand_as(fields_BCYX).clone()
 
     def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid, params_BP: Tensor | None = None) -> Tensor:
         """Steps of steepest descent of the squared residual over the rows after the first."""

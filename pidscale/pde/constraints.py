@@ -1,40 +1,43 @@
 """Hard constraints: maps that make fields obey a part of their equation exactly. Knows no models, no files and no ranks.
 
+They ask a window for what lies beyond the rows at hand.
+
 Periodicity needs no map: a periodic grid holds no repeated end point. Shapes: fields_BCYX joint physical fields.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from pidscale.config import UserError
-from pidscale.ops.grid import Grid
+from pidscale.ops.window import Window
 from pidscale.pde.base import Pde
 
 
-def _zero_edge(pde: Pde, grid: Grid, fields_BCYX: Tensor) -> Tensor:
+def _zero_edge(pde: Pde, window: Window, fields_BCYX: Tensor) -> Tensor:
     """Solution channels are 0 on all four edges."""
-    inside = torch.zeros(grid.shape, dtype=torch.bool, device=fields_BCYX.device)
-    inside[1:-1, 1:-1] = True
+    inside = torch.zeros(fields_BCYX.shape[-2:], dtype=torch.bool, device=fields_BCYX.device)
+    inside[int(window.first) : len(inside) - int(window.last), 1:-1] = True
     kept = torch.stack([inside | (channel.role != "solution") for channel in pde.channels])
     return torch.where(kept, fields_BCYX, torch.zeros_like(fields_BCYX))
 
 
-def _zero_mean(pde: Pde, grid: Grid, fields_BCYX: Tensor) -> Tensor:
+def _zero_mean(pde: Pde, window: Window, fields_BCYX: Tensor) -> Tensor:
     """Every channel has mean 0."""
-    return fields_BCYX - fields_BCYX.mean(dim=(2, 3), keepdim=True)
+    return fields_BCYX - window.total(fields_BCYX.sum(dim=(2, 3), keepdim=True)) / math.prod(window.grid.shape)
 
 
-CONSTRAINTS: dict[str, Callable[[Pde, Grid, Tensor], Tensor]] = {"zero_edge": _zero_edge, "zero_mean": _zero_mean}
+CONSTRAINTS: dict[str, Callable[[Pde, Window, Tensor], Tensor]] = {"zero_edge": _zero_edge, "zero_mean": _zero_mean}
 
 
-def constrain(pde: Pde, grid: Grid, names: Sequence[str], fields_BCYX: Tensor) -> Tensor:
+def constrain(pde: Pde, window: Window, names: Sequence[str], fields_BCYX: Tensor) -> Tensor:
     """The fields under these constraints, one after the other."""
     for name in names:
-        fields_BCYX = CONSTRAINTS[name](pde, grid, fields_BCYX)
+        fields_BCYX = CONSTRAINTS[name](pde, window, fields_BCYX)
     return fields_BCYX
 
 

@@ -139,7 +139,7 @@ class Darcy(Equation):
         """Squared dual norm [B] of the interior residual relative to that of the source."""
         return dual_square_dirichlet(term.values, window) / (dual_square_of_one(window.grid) * term.scale**2)
 
-    def trivial(self, fields_BCYX: Tensor) -> Tensor:
+    def trivial(self, fields_BCYX: Tensor, window: Window | None = None) -> Tensor:
         """The same permeability with zero pressure."""
         return torch.stack([fields_BCYX[:, 0], torch.zeros_like(fields_BCYX[:, 1])], dim=1)
 

@@ -116,7 +116,7 @@ class ShiftedPoisson(Equation):
         """Squared dual norm [B] of the interior residual relative to that of a typical source."""
         return dual_square_dirichlet(term.values, window) / typical_dual_square(self.alpha, self.tau)
 
-    def trivial(self, fields_BCYX: Tensor) -> Tensor:
+    def trivial(self, fields_BCYX: Tensor, window: Window | None = None) -> Tensor:
         """The same source with a zero solution."""
         return torch.stack([fields_BCYX[:, 0], torch.zeros_like(fields_BCYX[:, 1])], dim=1)
 

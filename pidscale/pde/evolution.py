@@ -109,7 +109,7 @@ class Evolution(Equation, ABC):
         """Squared dual norm [B] in space, mean over intervals and species, relative to that of a state that stands still."""
         return dual_square_of(term.values, window) / standing_scales(self)[1] ** 2
 
-    def trivial(self, fields_BCYX: Tensor) -> Tensor:
+    def trivial(self, fields_BCYX: Tensor, window: Window | None = None) -> Tensor:
         """The initial state at all times."""
         return fields_BCYX[:, : len(self.species)].repeat(1, self.frames, 1, 1)
 

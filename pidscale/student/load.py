@@ -22,6 +22,7 @@ from pidscale.diffusion.solvers import DenoiserCall, one_step, solve
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser, conditioned
 from pidscale.ops.grid import Grid
+from pidscale.ops.window import Window
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde, condition, draw_params, residual_squares
 from pidscale.pde.constraints import check_constraints, constrain
@@ -81,7 +82,7 @@ class Generator:
     def physical(self, eps_BCYX: Tensor, params_BP: Tensor, steps: int | None = None, solver: str = "heun") -> Tensor:
         """`generate` in physical units, under the constraints of the card."""
         fields = self.normaliser.decode(self.generate(eps_BCYX, params_BP, steps, solver))
-        return constrain(self.pde, self.grid, self.constraints, fields)
+        return constrain(self.pde, Window(self.grid), self.constraints, fields)
 
     def sample(
         self,

@@ -6,6 +6,7 @@ Every rank calls `train` with the same settings; the loss of a global batch is t
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,63 +29,70 @@ from pidscale.engine.plan import model_description
 from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import MicroPlan, learning_rate, micro_plan
 from pidscale.engine.skip import settled
+from pidscale.engine.spread import spread, window_for
 from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.generate.problem import Problem, open_problem, read_params
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser, conditioned
+from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import Samples, condition, draw_params, residual_squares
+from pidscale.pde.base import Samples, condition, draw_params, residual_shares
 from pidscale.records.feed import Feed
 from pidscale.records.read import ShardSet
 
-MODE_SAMPLES = 1024  # training fields that the strongest mode is measured on
+MODE_SAMPLES = 1024  # training fields that the strongest mode is measured on,
+MODE_VALUES = 2**25  # fewer of large ones, so that they do not fill the memory,
+LEAST_MODE_SAMPLES = 32  # but never less than these
 
 
 @dataclass
 class Teacher:
-    """A teacher in training: its engine and average, and all that a step needs."""
+    """A teacher in training: its engine and average, and all that a step needs. window: the rows of this rank."""
 
     settings: Settings
     problem: Problem
     noise: EdmNoise
     zero: Zero
     ema: Ema
+    window: Window
     plan: MicroPlan
     mesh: Mesh
 
     def noised(self, step: int, x_BCYX: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise and levels of this rank's samples at a step, by sample counter."""
+        """Noise, of this rank's rows, and levels of its samples at a step, by sample counter."""
         batch, seed = self.settings.teacher.global_batch, self.settings.run.seed
         mine = self.mesh.slice(batch)
         counters = torch.arange(step * batch + mine.start, step * batch + mine.stop)
-        eps = seeds.normal(seed, "teacher/noise", counters, self.problem.shape, device=self.mesh.device)
+        eps = seeds.normal(seed, "teacher/noise", counters, self.problem.shape, self.window.rows, self.mesh.device)
         level = seeds.normal(seed, "teacher/level", counters, (1, 1, 1), device=self.mesh.device).flatten()
         return eps, self.noise.training_level(level)
 
     def gradients(self, step: int, x_BCYX: Tensor, condition_BP: Tensor, timer: StepTimer) -> Tensor:
-        """All micro-steps of a global batch from this rank's clean normalised samples; returns its share of the loss."""
+        """All micro-steps of a global batch from this rank's clean normalised rows; returns its share of the loss."""
         with timer.part("data"):
             eps, sigma = self.noised(step, x_BCYX)
-        total = torch.zeros((), device=self.mesh.device)
+        total, points = torch.zeros((), device=self.mesh.device), math.prod(self.problem.shape)
         with timer.part("teacher"):
             for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
                 denoiser = conditioned(self.zero, condition_BP[index])
-                errors = denoising_errors(denoiser, self.noise, x_BCYX[index], sigma[index], eps[index])
+                errors = denoising_errors(denoiser, self.noise, x_BCYX[index], sigma[index], eps[index], points)
                 share = (weight * errors).sum() / self.settings.teacher.global_batch
                 self.zero.backward(share)
-                total += share.detach()
+                total = total + share.detach()
         return total
 
 
 def build(settings: Settings, problem: Problem, noise: EdmNoise, mesh: Mesh) -> Teacher:
     """A fresh teacher, the same weights on every rank."""
     torch.manual_seed(settings.run.seed)
-    model = build_denoiser(describe(settings, problem), noise.sigma_data, settings.model.precision).to(mesh.device)
+    window, s = rows_of(settings, problem, mesh), settings.model
+    model = build_denoiser(describe(settings, problem), noise.sigma_data, s.precision, s.recompute)
+    model = spread(model, window).to(mesh.device)
     plan = micro_plan(settings.teacher.global_batch, settings.teacher.micro_batch, mesh)
     stage, t = settings.cluster.zero_stage, settings.teacher
     zero = Zero(model, ZeroSettings(stage, plan.micro, plan.accumulation, t.clip, settings.cluster.deepspeed), mesh)
-    return Teacher(settings, problem, noise, zero, Ema(zero.module, stage, mesh, t.ema), plan, mesh)
+    return Teacher(settings, problem, noise, zero, Ema(zero.module, stage, mesh, t.ema), window, plan, mesh)
 
 
 def describe(settings: Settings, problem: Problem) -> dict[str, Any]:
@@ -92,11 +100,17 @@ def describe(settings: Settings, problem: Problem) -> dict[str, Any]:
     return model_description(settings, problem.shape[0], len(problem.pde.varying))
 
 
-def noise_for(settings: Settings, problem: Problem, shards: ShardSet) -> EdmNoise:
+def rows_of(settings: Settings, problem: Problem, mesh: Mesh) -> Window:
+    """The window of this rank's rows."""
+    return window_for(describe(settings, problem), problem.grid, mesh.space)
+
+
+def noise_for(settings: Settings, problem: Problem, shards: ShardSet, window: Window) -> EdmNoise:
     """The noise schedule that this data needs. Raises ValueError for settings that would lose its strongest mode."""
-    fields = torch.from_numpy(shards.read(range(min(MODE_SAMPLES, len(shards)))))
+    most = max(LEAST_MODE_SAMPLES, min(MODE_SAMPLES, MODE_VALUES // math.prod(problem.shape)))
+    fields = torch.from_numpy(shards.read(range(min(most, len(shards))), window.rows))
     t = settings.teacher
-    mode = strongest_mode(problem.normaliser.encode(fields))
+    mode = strongest_mode(problem.normaliser.encode(fields), total=window.total)
     return edm_for(mode, min(problem.grid.shape), t.sigma_max, t.p_mean, t.p_std)
 
 
@@ -107,7 +121,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     """
     problem, t = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say), settings.teacher
     shards = problem.shards("train")
-    teacher = build(settings, problem, noise_for(settings, problem, shards), mesh)
+    teacher = build(settings, problem, noise_for(settings, problem, shards, rows_of(settings, problem, mesh)), mesh)
     root = folder / "checkpoints" / "teacher"
     found = checkpoint.newest(root, settings.cluster.zero_stage, mesh, reporter.say)
     first, seconds = (found.step, float(found.state["train_seconds"])) if found else (0, 0.0)
@@ -118,10 +132,11 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
         shards,
         settings.run.seed,
         t.global_batch,
-        mesh.rank,
-        mesh.world,
+        mesh.data_rank,
+        mesh.data,
         settings.data.prefetch,
         first,
+        teacher.window.rows,
         threads=settings.data.threads,
         pinned=mesh.device.type == "cuda",
     )
@@ -199,11 +214,11 @@ def _save(teacher: Teacher, root: Path, step: int, seconds: float) -> None:
 
 
 def averaged(teacher: Teacher) -> Denoiser:
-    """A plain copy of the network with the averaged weights, on this rank's device."""
+    """A copy of the network with the averaged weights, for the rows of this rank, on its device."""
     s = teacher.settings
     plain = build_denoiser(describe(s, teacher.problem), teacher.noise.sigma_data, s.model.precision)
     plain.load_state_dict(teacher.ema.whole())
-    return plain.to(teacher.mesh.device).eval()
+    return spread(plain, teacher.window).to(teacher.mesh.device).eval()
 
 
 def evaluate(teacher: Teacher, board: Board, step: int) -> dict[str, Any]:
@@ -212,19 +227,19 @@ def evaluate(teacher: Teacher, board: Board, step: int) -> dict[str, Any]:
     denoiser = averaged(teacher)
     mine = mesh.slice(s.teacher.evaluate_samples)
     counters = range(mine.start, mine.stop)
-    eps = seeds.normal(s.run.seed, "teacher/evaluate", counters, problem.shape, device=mesh.device)
+    eps = seeds.normal(s.run.seed, "teacher/evaluate", counters, problem.shape, teacher.window.rows, mesh.device)
     params = draw_params(problem.pde, s.run.seed, "teacher/evaluate", counters)
     told = conditioned(denoiser, condition(problem.pde, params).to(mesh.device))
     with torch.no_grad():
         x = solve(told, eps, teacher.noise.levels(s.teacher.evaluate_steps), "heun")
     physical = Samples(problem.normaliser.decode(x), params)
-    squares = residual_squares(problem.pde, problem.grid, *physical)
+    squares = residual_shares(problem.pde, teacher.window, *physical)
     sums = mesh.sum(torch.stack([squares[k].sum() for k in ("l2", "dual", "boundary")]))
     l2, dual, boundary = (float(v) for v in (sums / s.teacher.evaluate_samples).sqrt())
     floor = problem.manifest.truth_residual["train"]
     board.scalars({"residual/l2": l2, "residual/dual": dual, "residual/boundary": boundary}, step)
     board.scalars({"residual/floor_l2": floor["l2"], "residual/floor_dual": floor["dual"]}, step)
-    if mesh.first:
-        truth = problem.samples("test", 4)
-        board.image("fields", picture_row(problem.pde, problem.grid, {"truth": truth, "teacher": physical}), step)
+    if mesh.data_rank == 0:
+        truth = problem.samples("test", 4, teacher.window.rows)
+        board.image("fields", picture_row(problem.pde, teacher.window, {"truth": truth, "teacher": physical}), step)
     return {"residual_l2": l2, "residual_dual": dual, "residual_boundary": boundary}

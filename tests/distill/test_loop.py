@@ -24,6 +24,7 @@ from pidscale.engine.schedule import micro_plan
 from pidscale.generate.problem import open_problem
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
+from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import residual_squares
 from pidscale.student.load import load_student
@@ -149,7 +150,7 @@ def _arm_settings(shards, folder, stage):
 
 
 def _physics(problem, teacher):
-    return Physics(problem.pde, problem.grid, teacher.normaliser, WEIGHTS, SCALES, "solution")
+    return Physics(problem.pde, Window(problem.grid), teacher.normaliser, WEIGHTS, SCALES, "solution")
 
 
 def _arm_gradients(rank, world, shards, folder):

@@ -8,6 +8,7 @@ import torch
 from pidscale.config import LambdaSettings
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.distill.objectives import TERMS, Physics, active_weights, frozen_scales, mismatch, piddm
+from pidscale.ops.window import Window
 from pidscale.pde.base import residual_squares
 from pidscale.pde.darcy import Darcy
 
@@ -19,7 +20,7 @@ SCALES = {"l2": 4.0, "dual": 0.5, "boundary": 0.01}
 
 
 def physics(gradient_to="all", weights=WEIGHTS):
-    return Physics(PDE, GRID, UNITS, weights, SCALES, gradient_to)
+    return Physics(PDE, Window(GRID), UNITS, weights, SCALES, gradient_to)
 
 
 @pytest.fixture

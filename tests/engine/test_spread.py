@@ -8,14 +8,18 @@ from torch import nn
 
 from pidscale.config import UserError
 from pidscale.engine.spread import spread
+from pidscale.engine.window import TileWindow
 from pidscale.models import build_denoiser
 from pidscale.models.fno import SpectralConv
 from pidscale.models.layers import Attention, Down, ResidualBlock, Up
+from pidscale.ops.grid import Grid
+from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh, Space
 from pidscale.parallel.split import Cut, recut, whole
 from tests.twins import spawn
 
 HEIGHT, WIDTH, CHANNELS, BATCH = 24, 12, 16, 2
+GRID = Grid((HEIGHT, WIDTH))
 CUTS = {2: [(0, 12, 24), (0, 8, 24)], 4: [(0, 4, 12, 16, 24), (0, 4, 8, 12, 24)]}  # multiples of 4: three levels
 
 
@@ -99,7 +103,7 @@ def split(rank, world, names, dtype):
             model, channels, rest = made(name, dtype)
             before = [n for n, _ in model.named_parameters()]
             # a layer alone is held by a list, so that it can be put in the place of another
-            model = spread(nn.ModuleList([model]) if name in LAYERS else model, Cut(ends), mesh.space)
+            model = spread(nn.ModuleList([model]) if name in LAYERS else model, TileWindow(GRID, Cut(ends), mesh.space))
             run = model[0] if name in LAYERS else model
             assert [n for n, _ in run.named_parameters()] == before
             x = drawn(channels, dtype)[..., ends[rank] : ends[rank + 1], :].clone().requires_grad_()
@@ -155,12 +159,12 @@ class Odd(nn.Module):
 )
 def test_a_layer_without_a_twin_is_named(layer, said):
     with pytest.raises(UserError, match=said):
-        spread(nn.Sequential(nn.SiLU(), layer), Cut.even(8, 2), Space(0, 2))
+        spread(nn.Sequential(nn.SiLU(), layer), TileWindow(GRID, Cut.even(24, 2), Space(0, 2)))
 
 
 def test_one_process_keeps_its_model():
     model = build_denoiser(NETWORKS["unet"])
-    assert spread(model, Cut.even(24, 1), Space()) is model
+    assert spread(model, Window(GRID)) is model
     assert type(model.network.first) is nn.Conv2d
     assert ResidualBlock is type(model.network.middle.block)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pidscale.config import UserError
+from pidscale.ops.window import Window
 from pidscale.pde import PDES, build_pde
 from pidscale.pde.base import residual_squares, truths
 from pidscale.pde.constraints import CONSTRAINTS, check_constraints, constrain
@@ -18,11 +19,11 @@ def test_a_truth_obeys_it_already_and_any_field_does_afterwards(name: str, kind:
     pde = build_pde(name)
     grid = pde.grid(16)
     fields, _ = truths(pde, 0, range(2), grid)
-    assert (constrain(pde, grid, [kind], fields) - fields).abs().max() < 1e-12
+    assert (constrain(pde, Window(grid), [kind], fields) - fields).abs().max() < 1e-12
     wild = torch.randn(3, len(pde.channels), *grid.shape)
-    held = constrain(pde, grid, [kind], wild)
+    held = constrain(pde, Window(grid), [kind], wild)
     assert not torch.equal(held, wild)
-    torch.testing.assert_close(constrain(pde, grid, [kind], held), held, atol=1e-6, rtol=0)
+    torch.testing.assert_close(constrain(pde, Window(grid), [kind], held), held, atol=1e-6, rtol=0)
     if kind == "zero_edge":
         assert residual_squares(pde, grid, held)["boundary"].abs().max() == 0
         assert torch.equal(held[:, 0], wild[:, 0]) and torch.equal(held[:, 1, 1:-1, 1:-1], wild[:, 1, 1:-1, 1:-1])
@@ -34,7 +35,7 @@ def test_a_truth_obeys_it_already_and_any_field_does_afterwards(name: str, kind:
 def test_gradients_pass_through(kind: str) -> None:
     pde = build_pde("darcy")
     fields = torch.rand(1, 2, 5, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: constrain(pde, pde.grid(5), [kind], x), (fields,))
+    assert torch.autograd.gradcheck(lambda x: constrain(pde, Window(pde.grid(5)), [kind], x), (fields,))
 
 
 def test_every_constraint_belongs_to_some_equation_and_others_are_refused() -> None:

@@ -16,6 +16,7 @@ from pidscale.diffusion.noise import EdmNoise
 from pidscale.engine.reporting import Reporter
 from pidscale.engine.schedule import micro_plan
 from pidscale.generate.problem import open_problem, read_params
+from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.records.read import ShardSet
 from pidscale.student.load import load_student
@@ -31,7 +32,9 @@ def test_any_number_of_ranks_sees_the_same_noise_and_levels(small_shards, tmp_pa
 
     def noised(mesh, step):
         plan = micro_plan(batch, 2, mesh)
-        teacher = loop.Teacher(settings, problem, EdmNoise(), None, None, plan, mesh)  # what draws needs no engine
+        teacher = loop.Teacher(
+            settings, problem, EdmNoise(), None, None, Window(problem.grid), plan, mesh
+        )  # what draws needs no engine
         return teacher.noised(step, torch.zeros(0))
 
     for step in (0, 1, 10**9):
@@ -49,7 +52,7 @@ def test_a_schedule_that_would_lose_the_strongest_mode_is_refused(small_shards, 
     settings = small.settings(small_shards, tmp_path, teacher={"sigma_max": 1.0})
     problem = open_problem(settings.pde, settings.data)
     with pytest.raises(ValueError, match=r"teacher\.sigma_max=1 keeps"):
-        loop.noise_for(settings, problem, ShardSet(small_shards, "train"))
+        loop.noise_for(settings, problem, ShardSet(small_shards, "train"), Window(problem.grid))
 
 
 def _lives(rank, world, shards, folder):

@@ -1,0 +1,272 @@
+"""Whole steps on meshes (data, space): gradients before clipping are those of one plain process on whole fields.
+
+In float64 without DeepSpeed, where shares of ranks are added up by hand, and in float32 under ZeRO, stages 0 to 3, with
+accumulation, short slices and uneven rows. The weights have none of the zeros of an initialisation, which hide most of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from pidscale.diffusion.noise import EdmNoise
+from pidscale.diffusion.objective import denoising_errors
+from pidscale.diffusion.solvers import one_step, solve
+from pidscale.distill.arms import Arm
+from pidscale.distill.objectives import Physics, piddm
+from pidscale.distill.rollout import Endpoints, Rollout
+from pidscale.engine.ema import Ema
+from pidscale.engine.schedule import micro_plan
+from pidscale.engine.spread import spread, window_for
+from pidscale.engine.zero import Zero, ZeroSettings
+from pidscale.generate.problem import open_problem
+from pidscale.meter import StepTimer
+from pidscale.models import build_denoiser
+from pidscale.models.precondition import conditioned
+from pidscale.ops.window import Window
+from pidscale.parallel.mesh import Mesh
+from pidscale.pde import build_pde
+from pidscale.pde.base import condition, draw_params
+from pidscale.pde.constraints import constrain
+from pidscale.student.load import Generator
+from pidscale.teacher import loop
+from tests import small
+from tests.twins import spawn
+
+BATCH, STEP, POINTS = 7, 3, 18  # 18 rows in units of 2: 8 and 10, or 4, 4, 4 and 6
+CASES = {"unet": "darcy18", "fno": "heat18"}  # with attention and group norms; with conditions and frames
+WEIGHTS = {"l2": 0.3, "dual": 0.2, "boundary": 0.1}
+SCALES = {"l2": 2.0, "dual": 0.5, "boundary": 0.3}
+
+
+class PlainEngine:
+    """What a loop asks of ZeRO, without DeepSpeed: gradients stay where autograd puts them, to be added up by hand."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def __call__(self, *inputs):
+        return self.module(*inputs)
+
+    def backward(self, share):
+        share.backward()
+
+    def gradients(self):
+        gradients = {name: p.grad.clone() for name, p in self.module.named_parameters()}
+        for gradient in gradients.values():
+            dist.all_reduce(gradient)
+        return gradients
+
+
+def case(folder, kind, dtype, stage=0, recompute=False):
+    """Settings, problem, a filled network, and clean fields of a global batch with what varies in them."""
+    shards = folder / CASES[kind]
+    settings = small.settings(
+        shards,
+        folder,
+        kind,
+        pde=small.pde_section(shards) | {"points": POINTS},
+        teacher={"global_batch": BATCH, "micro_batch": 2},
+        distill={
+            "global_batch": BATCH + 1,
+            "micro_batch": 3,
+            "chunk": 1,
+            "scale_samples": BATCH + 1,
+            "power": 0.3,
+            "huber": 0.5,
+            "gradient_to": "shape",
+            "constraints": ["zero_edge" if kind == "unet" else "zero_mean"],
+        },
+        cluster={"zero_stage": stage},
+    )
+    settings = replace(settings, model=replace(settings.model, recompute=recompute))
+    problem = open_problem(settings.pde, settings.data)
+    model = build_denoiser(loop.describe(settings, problem), recompute=recompute)
+    rng = torch.manual_seed(1)
+    for parameter in model.parameters():
+        parameter.data = 0.15 * torch.randn(parameter.shape, dtype=torch.float64, generator=rng).to(dtype)
+    fields = torch.randn(BATCH + 1, *problem.shape, dtype=torch.float64, generator=rng).to(dtype) / 2
+    return settings, problem, model.to(dtype), fields, draw_params(problem.pde, 0, "x", range(BATCH + 1))
+
+
+def generator(settings, problem, model):
+    card = {"architecture": loop.describe(settings, problem), "kind": "teacher"}
+    return Generator(card, model, problem.pde, problem.grid, problem.normaliser, EdmNoise(), torch.device("cpu"))
+
+
+# ---- one plain process
+
+
+def plain_teacher(folder, kind, dtype):
+    settings, problem, model, x, params = case(folder, kind, dtype)
+    plan, window = micro_plan(BATCH, 2, Mesh()), Window(problem.grid)
+    eps, sigma = loop.Teacher(settings, problem, EdmNoise(), None, None, window, plan, Mesh()).noised(STEP, x[:BATCH])
+    told = conditioned(model, condition(problem.pde, params[:BATCH]))
+    loss = denoising_errors(told, EdmNoise(), x[:BATCH], sigma, eps).mean()
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
+
+
+def plain_student(folder, kind, dtype):
+    settings, problem, model, targets, params = case(folder, kind, dtype)
+    d, window = settings.distill, Window(problem.grid)
+    eps = Rollout(generator(settings, problem, model), "heun", 3, 1, 0).eps(torch.arange(BATCH + 1))
+    x = one_step(conditioned(model, condition(problem.pde, params)), eps, 80.0)
+    units = problem.normaliser
+    x = units.encode(constrain(problem.pde, window, d.constraints, units.decode(x)))
+    physics = Physics(problem.pde, window, units, WEIGHTS, SCALES, d.gradient_to)
+    loss = piddm(x, targets, physics, d.huber, d.power, params)[0].mean()
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
+
+
+# ---- ranks
+
+
+def engine_for(model, settings, plan, mesh, zero):
+    if not zero:
+        return PlainEngine(model), None
+    wrapped = Zero(model, ZeroSettings(settings.cluster.zero_stage, plan.micro, plan.accumulation, 0.5, {}), mesh)
+    return wrapped, Ema(wrapped.module, settings.cluster.zero_stage, mesh, 0.1)
+
+
+def split_teacher(folder, kind, dtype, mesh, stage=None, recompute=False):
+    settings, problem, model, x, params = case(folder, kind, dtype, stage or 0, recompute)
+    window, plan = window_for(loop.describe(settings, problem), problem.grid, mesh.space), micro_plan(BATCH, 2, mesh)
+    zero, ema = engine_for(spread(model, window), settings, plan, mesh, stage is not None)
+    teacher = loop.Teacher(settings, problem, EdmNoise(), zero, ema, window, plan, mesh)
+    mine = mesh.slice(BATCH)
+    loss = teacher.gradients(STEP, window.crop(x[mine]), condition(problem.pde, params[mine]), StepTimer())
+    return finished(zero, stage, mesh, loss)
+
+
+def split_student(folder, kind, dtype, mesh, stage=None, recompute=False):
+    settings, problem, model, targets, params = case(folder, kind, dtype, stage or 0, recompute)
+    d = settings.distill
+    teacher = generator(settings, problem, model)
+    window = window_for(teacher.card["architecture"], problem.grid, mesh.space)
+    plan, mine = micro_plan(BATCH + 1, d.micro_batch, mesh), mesh.slice(BATCH + 1)
+    zero, ema = engine_for(spread(model, window), settings, plan, mesh, stage is not None)
+    physics = Physics(problem.pde, window, problem.normaliser, WEIGHTS, SCALES, d.gradient_to)
+    arm = Arm("student", settings, teacher, physics, window, plan, mesh, zero, ema)
+    counters = torch.arange(mine.start, mine.stop)
+    eps = Rollout(teacher, "heun", 3, 1, 0, rows=window.rows).eps(counters)
+    endpoints = Endpoints(counters, params[mine], window.crop(targets[mine]), counters)
+    arm.gradients(eps, endpoints, StepTimer())
+    return finished(zero, stage, mesh, arm.sums["loss"])
+
+
+def finished(zero, stage, mesh, loss):
+    gradients = zero.gradients()
+    if stage is not None:
+        norm, applied = zero.step(1e-3)
+        assert applied
+        zero.close()
+        gradients["norm"] = torch.tensor(norm)
+    return mesh.sum(loss), gradients
+
+
+def double(rank, world, folder, spaces):
+    found = {}
+    for space in spaces:
+        mesh = Mesh.over(rank, world, torch.device("cpu"), space)
+        for kind in CASES:
+            found[space, kind, "teacher"] = split_teacher(folder, kind, torch.float64, mesh)
+            found[space, kind, "student"] = split_student(folder, kind, torch.float64, mesh)
+    return found if rank == 0 else None
+
+
+def under_zero(rank, world, folder, stages):
+    mesh = Mesh.over(rank, world, torch.device("cpu"), 2)
+    found = {}
+    for stage, kind in itertools.product(stages, CASES):
+        for recompute in (False, True) if stage == 3 else (False,):
+            found[stage, kind, "teacher", recompute] = split_teacher(
+                folder, kind, torch.float32, mesh, stage, recompute
+            )
+            found[stage, kind, "student", recompute] = split_student(
+                folder, kind, torch.float32, mesh, stage, recompute
+            )
+    return found if rank == 0 else None
+
+
+PLAIN = {"teacher": plain_teacher, "student": plain_student}
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("split")
+    small.make_set(folder / "darcy18", build_pde("darcy"), POINTS)
+    small.make_set(folder / "heat18", build_pde(**small.HEAT), POINTS)
+    return folder
+
+
+def near(where, found, wanted, tolerance):
+    (loss, gradients), (true_loss, true) = found, wanted
+    assert abs(float(loss) - float(true_loss)) <= 10 * tolerance * abs(float(true_loss)), where
+    size = torch.cat([g.flatten() for g in true.values()]).norm()
+    for name, gradient in true.items():
+        error = float((gradients[name].to(gradient) - gradient).norm() / size)
+        assert error <= tolerance, f"{where} {name}: {error:.2e} of the norm of all gradients"
+    if "norm" in gradients:
+        assert abs(float(gradients["norm"]) - float(size)) <= 1e-4 * float(size), where
+
+
+@pytest.mark.parametrize(("world", "spaces"), [(2, (1, 2)), (3, (3,)), (4, (2, 4))])
+def test_steps_in_double_precision(sets, world, spaces):
+    found = spawn(double, world, sets, spaces)[0]
+    for kind, which in itertools.product(CASES, PLAIN):
+        wanted = PLAIN[which](sets, kind, torch.float64)
+        for space in spaces:
+            near(f"{which} {kind} space {space} of {world}", found[space, kind, which], wanted, 1e-12)
+
+
+@pytest.mark.parametrize("stages", [(0, 1), (2, 3)])
+def test_steps_under_zero_on_two_by_two_ranks(sets, stages):
+    found = spawn(under_zero, 4, sets, stages, timeout=300)[0]
+    for (stage, kind, which, recompute), result in found.items():
+        wanted = PLAIN[which](sets, kind, torch.float32)
+        near(f"{which} {kind} stage {stage} recompute {recompute}", result, wanted, 1e-5)
+
+
+# ---- samplers and noise
+
+SOLVERS = ("euler", "heun", "dpm2m")
+
+
+def sampled(rank, world, folder):
+    mesh, found = Mesh.over(rank, world, torch.device("cpu"), world), {}
+    for kind in CASES:
+        settings, problem, model, _, params = case(folder, kind, torch.float64)
+        window = window_for(loop.describe(settings, problem), problem.grid, mesh.space)
+        teacher = replace(generator(settings, problem, model), denoiser=spread(model, window))
+        eps = Rollout(teacher, "heun", 3, 1, 0, rows=window.rows).eps(torch.arange(3))
+        visited = []
+        with torch.no_grad():
+            samples = {
+                s: solve(teacher.told(params[:3]), eps.double(), EdmNoise().levels(4), s, visited) for s in SOLVERS
+            }
+        found[kind] = eps, samples, visited
+    return found
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_samples_and_trajectories_of_tiles_are_those_of_whole_fields(sets, world):
+    ranks = spawn(sampled, world, sets)
+    for kind in CASES:
+        settings, problem, model, _, params = case(sets, kind, torch.float64)
+        teacher = generator(settings, problem, model)
+        eps, states = Rollout(teacher, "heun", 3, 1, 0).eps(torch.arange(3)), []
+        assert torch.equal(torch.cat([rank[kind][0] for rank in ranks], dim=2), eps)  # bit by bit
+        for solver in SOLVERS:
+            with torch.no_grad():
+                whole = solve(teacher.told(params[:3]), eps.double(), EdmNoise().levels(4), solver, states)
+            found = torch.cat([rank[kind][1][solver] for rank in ranks], dim=2)
+            assert (found - whole).norm() <= 1e-12 * whole.norm(), (kind, solver)
+        for number, state in enumerate(states):
+            found = torch.cat([rank[kind][2][number] for rank in ranks], dim=2)
+            assert (found - state).norm() <= 1e-12 * state.norm(), (kind, number)
