@@ -22,9 +22,11 @@ import torch.distributed as dist
 
 from pidscale.config import ClusterSettings, Settings, UserError, from_plain, to_plain
 from pidscale.distill import loop as distill_loop
+from pidscale.engine.memory import MemoryPlan, device_limit, memory_plan
 from pidscale.engine.phases import begin, claimed, due, finish, run_folder
-from pidscale.engine.plan import check_model, model_description, plan_text
+from pidscale.engine.plan import check_model, in_our_words, model_description, plan_lines, plan_text, warning
 from pidscale.engine.reporting import STOP_FILE, Reporter, Stopped
+from pidscale.engine.spread import check_split
 from pidscale.generate.problem import open_problem
 from pidscale.limits import check
 from pidscale.meter import ProgressLine
@@ -138,8 +140,12 @@ def worker(parcel: dict[str, Any]) -> None:
         if mesh.first:
             bulletin.post.remote(done, total, note)
 
+    phase, warned = parcel["phase"], warning(parcel["plan"], device_limit(mesh.device, context.get_local_world_size()))
+    if mesh.first and warned:
+        bulletin.say.remote(warned)
     try:
-        LOOPS[parcel["phase"]](settings, folder, mesh, Reporter(folder, progress, bulletin.say.remote))
+        with in_our_words(settings, phase):
+            LOOPS[phase](settings, folder, mesh, Reporter(folder, progress, bulletin.say.remote))
     except Stopped as stopped:
         if mesh.first:
             bulletin.say.remote(str(stopped))
@@ -153,7 +159,7 @@ LOOPS: dict[str, Callable[[Settings, Path, Mesh, Reporter], dict[str, Any]]] = {
 }
 
 
-def fit(phase: str, settings: Settings, folder: Path) -> None:
+def fit(phase: str, settings: Settings, folder: Path, plan: MemoryPlan) -> None:
     """Run a phase on the cluster. Raises UserError with the worker's own line where a worker met a user's mistake."""
     from ray.train import ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -161,7 +167,7 @@ def fit(phase: str, settings: Settings, folder: Path) -> None:
 
     c = settings.cluster
     bulletin = ray.remote(num_cpus=0)(_Bulletin).remote()
-    parcel = {"settings": to_plain(settings), "folder": str(folder), "phase": phase, "bulletin": bulletin}
+    parcel = {"settings": to_plain(settings), "folder": str(folder), "phase": phase, "plan": plan, "bulletin": bulletin}
     resources = {"CPU": c.cpus_per_worker} | ({"GPU": 1} if c.use_gpu else {})
     trainer = TorchTrainer(
         worker,
@@ -202,7 +208,7 @@ def _users(error: Exception) -> Exception:
     for failure in getattr(error, "worker_failures", {}).values():
         cause: BaseException | None = failure
         while cause is not None:
-            for known in (UserError, ValueError, torch.OutOfMemoryError):
+            for known in (UserError, ValueError):
                 if isinstance(cause, known):
                     return UserError("; ".join(line.strip() for line in str(cause).splitlines()[:3]))
             cause = getattr(cause, "base_exc", None) or cause.__cause__
@@ -227,24 +233,27 @@ def run_phase(phase: str, settings: Settings) -> Path:
         check_constraints(problem.pde, settings.distill.constraints)
         inputs["distill.teacher (its weights)"] = card["weights"]["sha256"]
     parameters = check_model(settings, description, problem.grid.shape)
+    check_split(description, problem.pde, problem.grid, settings.cluster.space)
     if due(phase, settings, inputs):
         whose = "the teacher's network, " if phase == "distill" else ""
         print(f"{phase}: {whose}{plan_text(description, settings.cluster, parameters)}", flush=True)
+        plan = memory_plan(settings, description, problem.grid.shape, phase, parameters)
+        print(f"{phase}: {plan_lines(plan)}", flush=True)
         with claimed(settings):
             connect()
             check_resources(settings.cluster)
-            _complete(phase, settings, folder, inputs)
+            _complete(phase, settings, folder, inputs, plan)
     else:
         print(f"{phase}: finished already in {folder}")
     return folder
 
 
-def _complete(phase: str, settings: Settings, folder: Path, inputs: dict[str, str]) -> None:
+def _complete(phase: str, settings: Settings, folder: Path, inputs: dict[str, str], plan: MemoryPlan) -> None:
     """Begin a phase, or go on with it, and mark it finished."""
     if not begin(phase, settings, inputs):
         return
     print(f"{phase}: tensorboard --logdir {folder / 'tb'}", flush=True)
-    fit(phase, settings, folder)
+    fit(phase, settings, folder, plan)
     made = folder / ("teacher" if phase == "teacher" else "student")
     if not (made / CARD).exists():
         raise UserError(f"{folder}: {phase} was stopped; the same command goes on from its last checkpoint")

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from pidscale.config import UserError
 from pidscale.engine.window import TileWindow
-from pidscale.models import build_denoiser
+from pidscale.models import build_denoiser, row_unit
 from pidscale.models.fno import Crop, Extend, SpectralConv
 from pidscale.models.layers import Attention, Up
 from pidscale.ops.grid import Grid
@@ -29,6 +29,7 @@ from pidscale.parallel.halo import attach
 from pidscale.parallel.mesh import Space
 from pidscale.parallel.modes import from_modes, kept_modes
 from pidscale.parallel.split import Cut, recut
+from pidscale.pde.base import Pde
 
 
 class _Tile:
@@ -111,9 +112,9 @@ class SplitAttention(nn.Module):
         return x_BCyX + self.out(mixed.transpose(-1, -2).reshape(batch, channels, rows, width))
 
     def _heads(self, x_BCYX: Tensor) -> Tensor:
-        """[B, C, Y, X] -> [B, heads, Y X, C / heads]."""
+        """[B, C, Y, X] -> [B, heads, Y X, C / heads], packed: else torch would keep every product of a query and a key."""
         batch, channels = x_BCYX.shape[:2]
-        return x_BCYX.reshape(batch, self.heads, channels // self.heads, -1).transpose(-1, -2)
+        return x_BCYX.reshape(batch, self.heads, channels // self.heads, -1).transpose(-1, -2).contiguous()
 
 
 class SplitSpectralConv(nn.Module):
@@ -203,9 +204,7 @@ def window_for(description: Mapping[str, Any], grid: Grid, space: Space) -> Wind
     """The rows of this rank, cut where the levels of this network allow. UserError where they are too few to share."""
     if space.size == 1:
         return Window(grid)
-    with torch.device("meta"):
-        unit = int(getattr(build_denoiser(description).network, "multiple", 1))
-    rows = grid.shape[0]
+    unit, rows = row_unit(description), grid.shape[0]
     least = max(unit, LEAST_ROWS.get(grid.kind, 1))
     if rows % unit or min(Cut.even(rows, space.size, unit).sizes) < least:
         raise UserError(
@@ -213,6 +212,19 @@ def window_for(description: Mapping[str, Any], grid: Grid, space: Space) -> Wind
             f"less than {least} rows; at most cluster.space={rows // (unit * -(-least // unit))}"
         )
     return TileWindow(grid, Cut.even(rows, space.size, unit), space)
+
+
+def check_split(description: Mapping[str, Any], pde: Pde, grid: Grid, size: int) -> None:
+    """Raise UserError where a field of this grid, network and equation cannot be shared by `size` ranks. For a driver."""
+    if size > 1:
+        if not pde.splits:
+            raise UserError(
+                f"pde.name={pde.name}: its residual takes whole fields only; set cluster.space=1, or write it for tiles "
+                "(docs/own_equation.md)"
+            )
+        window = window_for(description, grid, Space(0, size))
+        with torch.device("meta"):
+            spread(build_denoiser(description), window)
 
 
 def _twin(name: str, layer: nn.Module, outer: _Tile, inner: _Tile) -> nn.Module | None:

@@ -39,7 +39,10 @@ class Zero:
         deepspeed = _import_deepspeed(mesh)
         optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0)
         clip = settings.clip if settings.stage else 0.0  # stage 0 is clipped in _gate
-        config = deepspeed_dict(settings.stage, settings.micro_batch, settings.accumulation, clip, settings.section)
+        count = sum(p.numel() for p in module.parameters())
+        config = deepspeed_dict(
+            settings.stage, settings.micro_batch, settings.accumulation, clip, settings.section, count
+        )
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
         self.settings = settings
         self.mesh = mesh

@@ -11,6 +11,7 @@ from typing import Any
 
 from pidscale.config import UserError
 
+_BUCKET = 5 * 10**8  # parameters whose gradients DeepSpeed reduces at a time, if nothing else is said
 # keys that would change what a step computes, and what decides them instead
 _OURS = {
     "gradient_clipping": "teacher.clip and distill.clip",
@@ -97,11 +98,20 @@ def _flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def deepspeed_dict(
-    stage: int, micro_batch: int, accumulation: int, clip: float, section: Mapping[str, Any]
+    stage: int,
+    micro_batch: int,
+    accumulation: int,
+    clip: float,
+    section: Mapping[str, Any],
+    parameters: int | None = None,
 ) -> dict[str, Any]:
-    """The dictionary for `deepspeed.initialize`: float32, explicit clipping, ZeRO over the whole world."""
+    """The dictionary for `deepspeed.initialize`: float32, explicit clipping, ZeRO over the whole world.
+
+    parameters: of the model; a bucket for more of them at a time would be memory for nothing.
+    """
     check_passthrough(section)
     own = dict(section)
+    bucket = {} if parameters is None else {"reduce_bucket_size": min(_BUCKET, parameters)}
     zero = dict(own.pop("zero_optimization", {}))
     if "offload_optimizer" in zero:
         own.setdefault("zero_force_ds_cpu_optimizer", False)  # the optimiser stays torch's AdamW
@@ -111,17 +121,6 @@ def deepspeed_dict(
         "gradient_clipping": clip,
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**12,
-        "zero_optimization": {"stage": stage, **zero},
+        "zero_optimization": {"stage": stage, **bucket, **zero},
         **own,
-    }
-
-
-def state_bytes(parameters: int, world: int) -> dict[int, int]:
-    """Bytes of model state on one rank for each ZeRO stage: float32 weights, gradients and two Adam moments."""
-    weight, gradient, moments = 4 * parameters, 4 * parameters, 8 * parameters
-    return {
-        0: weight + gradient + moments,
-        1: weight + gradient + moments // world,
-        2: weight + (gradient + moments) // world,
-        3: (weight + gradient + moments) // world,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from pidscale.models.fno import FNO_PRESETS, Fno
@@ -43,6 +44,12 @@ def _check_change(key: str, value: Any, preset: Any) -> None:
             raise ValueError(
                 f"model.change.{key}={value!r}: expected whole numbers of {least} or more, like {preset!r}"
             )
+
+
+def row_unit(description: Mapping[str, Any]) -> int:
+    """Points a side that stay together: what levels and patches of a network divide its fields by."""
+    with torch.device("meta"):
+        return int(getattr(build_denoiser(description).network, "multiple", 1))
 
 
 def build_denoiser(

@@ -95,7 +95,7 @@ class Attention(nn.Module):
         """[B, C, Y, X] -> the same."""
         batch, channels, height, width = x_BCYX.shape
         qkv = self.qkv(self.norm(x_BCYX)).reshape(batch, 3, self.heads, channels // self.heads, height * width)
-        q, k, v = qkv.transpose(-1, -2).unbind(dim=1)
+        q, k, v = qkv.transpose(-1, -2).contiguous().unbind(dim=1)  # packed: else all products of them might be kept
         mixed = functional.scaled_dot_product_attention(q, k, v)
         return x_BCYX + self.out(mixed.transpose(-1, -2).reshape(batch, channels, height, width))
 

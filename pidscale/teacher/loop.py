@@ -22,6 +22,7 @@ from pidscale.diffusion.noise import EdmNoise, edm_for, strongest_mode
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.diffusion.solvers import solve
 from pidscale.engine import checkpoint
+from pidscale.engine.agree import agree
 from pidscale.engine.consolidate import card, publish
 from pidscale.engine.ema import Ema
 from pidscale.engine.pictures import picture_row
@@ -119,6 +120,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
 
     Returns the final metrics. Raises Stopped after a checkpoint when a stop was asked for.
     """
+    agree(settings, mesh)
     problem, t = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say), settings.teacher
     shards = problem.shards("train")
     teacher = build(settings, problem, noise_for(settings, problem, shards, rows_of(settings, problem, mesh)), mesh)
@@ -229,9 +231,10 @@ def evaluate(teacher: Teacher, board: Board, step: int) -> dict[str, Any]:
     counters = range(mine.start, mine.stop)
     eps = seeds.normal(s.run.seed, "teacher/evaluate", counters, problem.shape, teacher.window.rows, mesh.device)
     params = draw_params(problem.pde, s.run.seed, "teacher/evaluate", counters)
-    told = conditioned(denoiser, condition(problem.pde, params).to(mesh.device))
+    told, levels = condition(problem.pde, params).to(mesh.device), teacher.noise.levels(s.teacher.evaluate_steps)
     with torch.no_grad():
-        x = solve(told, eps, teacher.noise.levels(s.teacher.evaluate_steps), "heun")
+        parts = zip(eps.split(s.teacher.micro_batch), told.split(s.teacher.micro_batch), strict=True)
+        x = torch.cat([solve(conditioned(denoiser, own), part, levels, "heun") for part, own in parts])
     physical = Samples(problem.normaliser.decode(x), params)
     squares = residual_shares(problem.pde, teacher.window, *physical)
     sums = mesh.sum(torch.stack([squares[k].sum() for k in ("l2", "dual", "boundary")]))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pidscale.config import UserError
-from pidscale.engine.zero_config import check_passthrough, deepspeed_dict, state_bytes
+from pidscale.engine.zero_config import check_passthrough, deepspeed_dict
 
 REFUSED: dict[str, tuple[Any, str]] = {  # key, a value, a word of the reason
     "gradient_clipping": (1.0, "teacher.clip"),
@@ -101,9 +101,3 @@ def test_offload_to_disk_needs_a_path() -> None:
 def test_a_section_that_is_none_is_refused() -> None:
     with pytest.raises(UserError, match=r"cluster\.deepspeed\.zero_optimization=2"):
         deepspeed_dict(1, 1, 1, 1.0, {"zero_optimization": 2})
-
-
-def test_state_bytes_are_those_of_adam_in_float32() -> None:
-    """16 bytes a parameter in all: stage 1 splits 8 of them, stage 2 another 4, stage 3 the last 4."""
-    assert state_bytes(1000, 1) == dict.fromkeys(range(4), 16000)
-    assert state_bytes(1000, 4) == {0: 16000, 1: 10000, 2: 7000, 3: 4000}
