@@ -8,14 +8,20 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from pidscale import seeds
+from pidscale.engine.spread import spread, window_for
+from pidscale.parallel.mesh import Mesh
+from pidscale.student.load import load_student
 from tests import small
 from tests.distill.test_rollout import write_teacher
 from tests.scripts import LAUNCH, finish, interrupt, start, tiny
+from tests.twins import spawn
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +147,36 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(whole, place, monke
 # ---- what is refused
 
 
+def _sampled_on_tiles(rank, world, folder):
+    """Samples of a consolidated student by ranks that share each field."""
+    mesh, student = Mesh.over(rank, world, torch.device("cpu"), world), load_student(folder)
+    window = window_for(student.card["architecture"], student.grid, mesh.space)
+    split = replace(student, denoiser=spread(student.denoiser, window))
+    eps = seeds.normal(5, "sample", range(6), (2, *student.grid.shape), window.rows)
+    return split.normaliser.decode(split.generate(eps, torch.zeros(6, 0)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_run_whose_workers_share_each_field(whole, place):
+    """Teacher and student of two workers with half of each field each; the student is that of any other run."""
+    said = ""
+    for script in ("train_teacher", "distill"):
+        log = place / f"shared-{script}.log"
+        said += finish(start(script, tiny(place, "shared", "cluster.space=2"), log), log)[0]
+    assert "memory on each worker" in said and "on 8 x 16 points" in said
+    run = place / "runs" / "shared"
+    for phase, loss in (("teacher", "loss/denoising"), ("distill", "student/loss_loss")):
+        ours, theirs = board(run / "tb" / phase), board(place / "runs" / "whole" / "tb" / phase)
+        assert len(ours.Images("fields")) >= 2
+        for own, other in zip(ours.Scalars(loss)[:5], theirs.Scalars(loss)[:5], strict=True):
+            assert own.step == other.step and own.value == pytest.approx(other.value, rel=1e-3), (phase, own.step)
+    student = load_student(run / "student")
+    alone = student.join(student.sample(6, seed=5))
+    tiles = torch.cat(spawn(_sampled_on_tiles, 2, run / "student"), dim=2)
+    assert (tiles - alone).norm() <= 1e-5 * alone.norm()
+
+
 def contents(folder):
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
@@ -228,6 +264,12 @@ CASES = {
         "train_teacher",
         ["teacher.evaluate_samples=1"],
         ["teacher.evaluate_samples=1", "cluster.workers=2"],
+    ),
+    "space that does not divide": ("train_teacher", ["cluster.space=3"], ["cluster.space=3", "cluster.workers=2"]),
+    "rows too few to share": (
+        "train_teacher",
+        ["cluster.workers=16", "cluster.space=16"],
+        ["cluster.space=16", "16 rows in units of 2", "at most cluster.space=8"],
     ),
 }
 

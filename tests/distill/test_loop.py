@@ -162,7 +162,7 @@ def _arm_gradients(rank, world, shards, folder):
         rollout = Rollout(teacher, "heun", 3, 1, 0)
         endpoints = rollout.endpoints(torch.arange(mine.start, mine.stop))
         for name, terms in {"student": _physics(problem, teacher), "twin": None}.items():
-            arm = build_arm(name, settings, teacher, terms, plan, mesh)
+            arm = build_arm(name, settings, teacher, terms, Window(problem.grid), plan, mesh)
             arm.gradients(rollout.eps(endpoints.counters), endpoints, StepTimer())
             gradients = arm.zero.gradients()
             norm, applied = arm.zero.step(1e-3)

@@ -240,7 +240,7 @@ def test_advice_names_what_would_help() -> None:
         "cluster.space above 2"
     )
     sampling = advice(s, "teacher", steps=False)
-    assert sampling == "try teacher.micro_batch below 4, cluster.zero_stage=3, or cluster.space above 2"
+    assert sampling == "try teacher.micro_batch below 3, cluster.zero_stage=3, or cluster.space above 2"
     s = settings(recompute=True, workers=1, space=1)
     s = replace(s, teacher=replace(s.teacher, micro_batch=1))
     assert advice(s, "teacher", samples=False) == "try cluster.space above 1"

@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from pidscale.config import UserError
-from pidscale.engine.spread import spread
+from pidscale.config import RunSettings, Settings, UserError
+from pidscale.engine.agree import agree
+from pidscale.engine.spread import check_split, spread, window_for
 from pidscale.engine.window import TileWindow
-from pidscale.models import build_denoiser
+from pidscale.models import architecture, build_denoiser
 from pidscale.models.fno import SpectralConv
 from pidscale.models.layers import Attention, Down, ResidualBlock, Up
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh, Space
 from pidscale.parallel.split import Cut, recut, whole
+from pidscale.pde.heat import Heat
 from tests.twins import spawn
 
 HEIGHT, WIDTH, CHANNELS, BATCH = 24, 12, 16, 2
@@ -192,3 +194,43 @@ def test_cuts():
         Cut.even(22, 2, 4)
     with pytest.raises(ValueError, match="do not scale"):
         Cut((0, 6, 24)).at(1, 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "grid", "space", "said"),
+    [
+        ("unet", Grid((16, 16)), 8, r"cluster\.space=8: 16 rows in units of 4 .* at most cluster\.space=4"),
+        ("unet", Grid((18, 18)), 2, "18 rows in units of 4"),
+        ("fno", Grid((8, 8), kind="strip"), 4, r"less than 3 rows; at most cluster\.space=2"),
+        ("fno", Grid((8, 8)), 9, r"less than 1 rows; at most cluster\.space=8"),
+    ],
+)
+def test_rows_that_are_too_few_to_share_are_counted(kind, grid, space, said):
+    with pytest.raises(UserError, match=said):
+        window_for(architecture(kind, "tiny", 2), grid, Space(0, space))
+
+
+def test_an_equation_for_whole_fields_is_refused_before_it_starts():
+    class Whole(Heat):
+        splits = False
+
+    pde = Whole.from_params({"frames": 4})
+    check_split(architecture("fno", "tiny", 4), pde, pde.grid(16), 1)
+    with pytest.raises(UserError, match=r"heat: its residual takes whole fields only; set cluster\.space=1"):
+        check_split(architecture("fno", "tiny", 4), pde, pde.grid(16), 2)
+
+
+def disagree(rank, world):
+    mesh = Mesh(rank, world)
+    agree(Settings(), mesh)
+    try:
+        agree(Settings(run=RunSettings(seed=rank)), mesh)
+    except UserError as error:
+        return str(error)
+
+
+def test_ranks_with_other_settings_stop_together():
+    assert spawn(disagree, 2) == [
+        "another worker was given other settings; start all workers with the same ones",
+        "rank 1 was given run.seed=1, not 0 as on rank 0; start all workers with the same settings",
+    ]

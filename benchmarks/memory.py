@@ -1,0 +1,134 @@
+"""Peak memory of a rank against how many share a field, and the wall: a step that one process cannot make and four can.
+
+python -m benchmarks.memory [--json benchmarks/results/memory.json] [--page docs/split_memory.md]
+
+Peaks are the resident set sizes of fresh processes, one a rank, that make two steps (ZeRO 1, one micro-step of two samples).
+`fixed` is the peak of the same processes on the smallest grid that four ranks can share. The wall is a whole distillation of
+one step (endpoint by the teacher, scales, residuals in both norms, picture, consolidation) in processes whose address space
+is limited (RLIMIT_AS), all of them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from benchmarks.demo import processor
+from benchmarks.memory_page import page
+from benchmarks.steps import STEPS, fresh_teacher, settings_for, small_set
+from pidscale.config import Settings, UserError
+from pidscale.distill import loop as distill_loop
+from pidscale.engine.consolidate import card, publish
+from pidscale.engine.memory import memory_limit, memory_plan
+from pidscale.engine.phases import versions
+from pidscale.engine.plan import check_model, in_our_words, plan_lines, warning
+from pidscale.engine.reporting import Reporter
+from pidscale.generate.problem import open_problem
+from pidscale.parallel.mesh import Mesh
+from tests.twins import spawn
+
+LARGE, SMALLEST, BATCH = 512, 16, 2
+SPACE = (1, 2, 4)
+CASES = (("unet", "teacher"), ("unet", "student"), ("fno", "teacher"))
+ALLOWED = 1.15  # of (fixed part + activations / P)
+WALL_POINTS, WALL_LIMIT = 1024, 5 * 2**29
+WALL_MODEL = {"kind": "unet", "size": "tiny", "change": {"attention_levels": 0}}
+
+
+def _peak(rank: int, world: int, shards: Path, kind: str, name: str, points: int) -> int:
+    """Bytes of this process at most, after two steps."""
+    torch.set_num_threads(1)
+    mesh = Mesh.over(rank, world, torch.device("cpu"), world)
+    step = STEPS[name](settings_for(shards, "poisson", points, {"kind": kind, "size": "tiny"}, BATCH), mesh)
+    step()
+    step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def peaks(folder: Path) -> list[dict[str, Any]]:
+    """One row for each case and number of ranks that share a field."""
+    rows = []
+    for kind, name in CASES:
+        activations = 0
+        for space in SPACE:
+            found = {
+                points: max(spawn(_peak, space, small_set(folder, "poisson", points), kind, name, points, timeout=1200))
+                for points in (SMALLEST, LARGE)
+            }
+            fixed, peak = found[SMALLEST], found[LARGE]
+            activations = activations or peak - fixed  # those of one process
+            allowed = ALLOWED * (fixed + activations / space)
+            row = {"model": kind, "step": name, "space": space, "fixed": fixed, "peak": peak, "allowed": allowed}
+            rows.append(row | {"activations": activations, "ratio": peak / (fixed + activations / space)})
+    return rows
+
+
+def wall_settings(shards: Path, teacher: Path, workers: int) -> Settings:
+    """A distillation of one step on one sample."""
+    settings = settings_for(shards, "poisson", WALL_POINTS, WALL_MODEL, 1)
+    distil = {"teacher": str(teacher), "steps": 1, "solver_steps": 2, "scale_steps": 2, "ring": 1, "reuse": 1}
+    return replace(
+        settings,
+        distill=replace(settings.distill, **distil, twin=False),  # type: ignore[arg-type]
+        cluster=replace(settings.cluster, workers=workers, space=workers),
+    )
+
+
+def _distil(rank: int, world: int, shards: Path, teacher: Path, folder: Path) -> dict[str, Any]:
+    """What the plan said, and what came of it."""
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_AS, (WALL_LIMIT, WALL_LIMIT))
+    settings = wall_settings(shards, teacher, world)
+    problem = open_problem(settings.pde, settings.data)
+    description = distill_loop.open_teacher(settings, folder, problem, torch.device("cpu")).card["architecture"]
+    parameters = check_model(settings, description, problem.grid.shape)
+    plan = memory_plan(settings, description, problem.grid.shape, "distill", parameters)
+    found: dict[str, Any] = {"space": world, "plan": plan_lines(plan), "warning": warning(plan, memory_limit(world))}
+    mesh = Mesh.over(rank, world, torch.device("cpu"), world)
+    try:
+        with in_our_words(settings, "distill"):
+            distill_loop.train(settings, folder / f"space{world}", mesh, Reporter(folder))
+        found["outcome"] = "the student is written"
+    except UserError as error:
+        found["outcome"] = f"error: {error}"
+    return found | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+def wall(folder: Path) -> list[dict[str, Any]]:
+    """The same step by one process and by four, each under the same limit."""
+    shards, teacher = small_set(folder, "poisson", WALL_POINTS), folder / "teacher"
+    settings = wall_settings(shards, teacher, 1)
+    fresh = fresh_teacher(settings, open_problem(settings.pde, settings.data))
+    contents = card("teacher", fresh.pde, fresh.grid, fresh.normaliser, fresh.noise, fresh.card["architecture"], {}, {})
+    publish(teacher, fresh.denoiser.state_dict(), contents | {"metrics": {"train_seconds": 0.0}})
+    with mock.patch.dict(os.environ, {"MALLOC_ARENA_MAX": "1"}):  # an arena for each thread reserves addresses only
+        return [spawn(_distil, space, shards, teacher, folder, timeout=1800)[0] for space in (1, 4)]
+
+
+def main() -> None:
+    """Measure, print, write JSON and the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/memory.json"))
+    parser.add_argument("--page", type=Path, default=Path("docs/split_memory.md"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        result: dict[str, Any] = {"wall": wall(Path(folder)), "rows": peaks(Path(folder))}
+    meta = {"versions": versions(), "machine": processor(), "points": LARGE, "smallest": SMALLEST, "batch": BATCH}
+    result["meta"] = meta | {"wall_points": WALL_POINTS, "wall_limit": WALL_LIMIT}
+    arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    text = page(result)
+    arguments.page.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""docs/split_measured.md, from what benchmarks/space.py counted and timed: python -m benchmarks.space writes both.
+
+The last table is paper: the same counts for one model on eight GPUs, with bandwidths that are stated, not measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from benchmarks.paper import GPU, paper
+
+
+def _table(heads: list[str], lines: Iterable[list[str]]) -> str:
+    rows = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    return "\n".join([*rows, *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def _told(rows: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{row['messages']} {row['kind']} ({row['bytes']:,} bytes)" for row in rows) or "nothing"
+
+
+def _counts(rows: list[dict[str, Any]], start: str) -> str:
+    cases = list(dict.fromkeys(row["case"] for row in rows if row["case"].startswith(start)))
+    lines = []
+    for case in cases:
+        own = [row for row in rows if row["case"] == case]
+        ways = [_told([row for row in own if row["way"] == way]) for way in ("forward", "backward")]
+        lines.append([case.removeprefix("residual of "), *ways])
+    return _table(["", "forward", "backward"], lines)
+
+
+def _steps(rows: list[dict[str, Any]]) -> str:
+    base = {row["step"]: row["seconds"] for row in rows if row["mesh"] == "1 rank"}
+    return _table(
+        ["step", "mesh", "seconds (low to high)", "1 rank takes x times as long", "of it in exchanges"],
+        [
+            [
+                row["step"],
+                row["mesh"],
+                f"{row['seconds']:.2f} ({row['low']:.2f} to {row['high']:.2f})",
+                f"{base[row['step']] / row['seconds']:.2f}",
+                f"{row['exchange_share']:.0%}",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _paper() -> str:
+    return _table(
+        [
+            "model, field",
+            "space",
+            "TFLOP a rank",
+            "messages",
+            "MB sent",
+            "compute, ms",
+            "exchange, ms",
+            "hidden by nothing, efficiency",
+        ],
+        [
+            [
+                row["case"],
+                str(row["space"]),
+                f"{row['tflop']:.2f}",
+                f"{row['messages']:.0f}",
+                f"{row['megabytes']:.1f}",
+                f"{row['compute_ms']:.1f}",
+                f"{row['exchange_ms']:.1f}",
+                f"{row['efficiency']:.0%}",
+            ]
+            for row in paper()
+        ],
+    )
+
+
+def page(result: dict[str, Any]) -> str:
+    """The page."""
+    meta, rows = result["meta"], result["rows"]
+    return f"""# What sharing a field costs
+
+`python -m benchmarks.space`. [split.md](split.md) explains what these exchanges are for.
+
+## Messages of a residual
+
+Counted on an inner rank of four, {meta["points"]} x {meta["points"]} points, one sample, all frames: `halo` is one message to
+each of two neighbours, `transpose` an all-to-all, of which one is the dual norm's; what a rank keeps is not counted.
+
+{_counts(rows, "residual")}
+
+## Messages of a network
+
+One sample of two channels on four ranks, {meta["points"]} x {meta["points"]} points.
+
+{_counts(rows, "unet")}
+
+{_counts(rows, "fno")}
+
+The spectral layer (24 channels, 8 modes) sends its kept modes, whatever the resolution:
+
+{_counts(rows, "spectral")}
+
+## Time of a step
+
+UNet tiny on Poisson, {meta["points"]} x {meta["points"]}, global batch {meta["batch"]}, ZeRO 1, one thread a rank, on
+{meta["machine"]}. Medians over {meta["repeats"]} runs in turns of the median of their steps; ranks talk by gloo on one host.
+
+{_steps(result["steps"])}
+
+## The same on eight GPUs, on paper
+
+Not measured: floating-point operations of a training step on one sample (forward and backward, as torch counts them on
+tensors without bytes) at {GPU["tflops"]} TFLOP/s, a third of the bf16 peak of an H200; messages and bytes of each layer that
+talks, {GPU["latency_us"]} microseconds a message and {GPU["gb_per_second"]} GB/s each way (NVLink). Nothing is hidden behind
+anything: compute and exchange are added up. UNets without attention, which would gather whole levels of this size; norms and
+activations, which are bound by memory, are not counted as compute, so that the efficiency is a lower bound.
+
+{_paper()}
+"""
