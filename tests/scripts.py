@@ -132,3 +132,7 @@ def interrupt(script, arguments, log, checkpoint, how):
         return finish(process, log, code=2)
     finally:
         kill(process)
+
+
+def contents(folder):
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}

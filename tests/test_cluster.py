@@ -1,13 +1,11 @@
-"""Whole runs through the scripts, on a real Ray: from shards to a report, killed on the way, refused where they must be."""
+"""Whole runs through the scripts, on a real Ray: from shards to a report, killed on the way, fields shared by workers."""
 
 from __future__ import annotations
 
 import json
 import runpy
-import shutil
 import signal
 import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -18,9 +16,7 @@ from pidscale import seeds
 from pidscale.engine.spread import spread, window_for
 from pidscale.parallel.mesh import Mesh
 from pidscale.student.load import load_student
-from tests import small
-from tests.distill.test_rollout import write_teacher
-from tests.scripts import LAUNCH, finish, interrupt, start, tiny
+from tests.scripts import LAUNCH, contents, finish, interrupt, start, tiny
 from tests.twins import spawn
 
 
@@ -175,140 +171,3 @@ def test_a_run_whose_workers_share_each_field(whole, place):
     alone = student.join(student.sample(6, seed=5))
     tiles = torch.cat(spawn(_sampled_on_tiles, 2, run / "student"), dim=2)
     assert (tiles - alone).norm() <= 1e-5 * alone.norm()
-
-
-def contents(folder):
-    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def refused(monkeypatch, capsys):
-    """Run a script here: its one line of error; whatever it wrote is a failure."""
-
-    def run(script, arguments, folder):
-        before = contents(folder)
-        monkeypatch.syspath_prepend(str(LAUNCH))
-        monkeypatch.setattr(sys, "argv", [script, *arguments])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(LAUNCH / f"{script}.py"), run_name="__main__")
-        said = capsys.readouterr()
-        assert ended.value.code == 2
-        assert said.err.startswith("error: ") and said.err.count("\n") == 1, said.err
-        assert "Traceback" not in said.out + said.err
-        assert contents(folder) == before
-        return said.err
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, small_shards):
-    """Shards, a teacher of another grid and one of another kind, and a run that has begun."""
-    from pidscale.cluster import absolute
-    from pidscale.engine import phases
-    from pidscale.generate.problem import open_problem
-
-    folder = tmp_path_factory.mktemp("made")
-    shutil.copytree(small_shards, folder / "shards")
-    other = small.make_shards(folder / "shards20", points=20)
-    write_teacher(folder / "teacher20", small.settings(other, folder, pde={"points": 20}))
-    write_teacher(folder / "runs" / "taught" / "teacher", small.settings(small_shards, folder))
-    write_teacher(folder / "runs" / "taught" / "student", small.settings(small_shards, folder), kind="student")
-    write_teacher(folder / "student16", small.settings(small_shards, folder), kind="student")
-    sys.path.insert(0, str(LAUNCH))
-    try:
-        from entry import settings_from
-    finally:
-        sys.path.remove(str(LAUNCH))
-    settings = absolute(settings_from(tiny(folder, "begun")))
-    problem = open_problem(settings.pde, settings.data)
-    phases.begin("teacher", settings, {"data.path (its data_hash)": problem.manifest.data_hash})
-    kept = folder / "runs" / "begun" / "checkpoints" / "teacher" / "step_00000010"
-    kept.mkdir(parents=True)
-    (kept / "manifest.json").write_text("{}")  # settings of a phase that made nothing may change
-    return folder
-
-
-CASES = {
-    "no shards": ("train_teacher", ["data.path={0}/nowhere"], ["nowhere", "data.path"]),
-    "shards of another grid": ("train_teacher", ["data.path={0}/shards20"], ["shards20", "grid"]),
-    "another variant": ("train_teacher", ["pde.params.variant=log_normal"], ["pde.params.variant", "two_phase"]),
-    "unknown parameter": ("train_teacher", ["pde.params.kappa=3"], ["pde.params.kappa"]),
-    "unknown equation": ("train_teacher", ["pde.name=maxwell"], ["maxwell", "darcy", "stokes"]),
-    "unknown change": ("train_teacher", ["model.change.wdith=8"], ["model.change.wdith", "width"]),
-    "odd number of points": (
-        "train_teacher",
-        ["model.change.multipliers=[1,2,2,2,2,2]"],
-        ["16 x 16 points", "multiples of 32"],
-    ),
-    "DeepSpeed's own stage": (
-        "train_teacher",
-        ["cluster.deepspeed.zero_optimization.stage=2"],
-        ["cluster.deepspeed.zero_optimization.stage", "cluster.zero_stage"],
-    ),
-    "nothing to resume": ("train_teacher", ["run.resume=must", "run.name=fresh"], ["run.resume=must", "run.name"]),
-    "never resume": ("train_teacher", ["run.resume=never"], ["run.resume=never", "run.name=begun"]),
-    "another rate": ("train_teacher", ["teacher.lr=0.5"], ["teacher.lr was 0.002 and is 0.5", "run.name"]),
-    "another seed": ("train_teacher", ["run.seed=3"], ["run.seed was 0 and is 3"]),
-    "another network": ("train_teacher", ["model.change.width=16"], ["model.change was"]),
-    "no teacher": ("distill", [], ["runs/begun/teacher", "train_teacher.py", "distill.teacher"]),
-    "teacher of another grid": ("distill", ["distill.teacher={0}/teacher20"], ["teacher20", "grid", "distill.teacher"]),
-    "a student as teacher": ("distill", ["distill.teacher={0}/student16"], ["student16", "distill.teacher"]),
-    "nothing to evaluate": ("evaluate", [], ["runs/begun/teacher"]),
-    "too many samples": (
-        "evaluate",
-        ["evaluate.samples=64", "run.name=taught"],
-        ["evaluate.samples=64", "data.test=128"],
-    ),
-    "too few for all workers": (
-        "train_teacher",
-        ["teacher.evaluate_samples=1"],
-        ["teacher.evaluate_samples=1", "cluster.workers=2"],
-    ),
-    "space that does not divide": ("train_teacher", ["cluster.space=3"], ["cluster.space=3", "cluster.workers=2"]),
-    "rows too few to share": (
-        "train_teacher",
-        ["cluster.workers=16", "cluster.space=16"],
-        ["cluster.space=16", "16 rows in units of 2", "at most cluster.space=8"],
-    ),
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_a_mistake_is_one_line_before_anything_starts(made, refused, case):
-    script, more, words = CASES[case]
-    line = refused(script, tiny(made, "begun", *(argument.format(made) for argument in more)), made)
-    assert all(word in line for word in words), line
-
-
-@pytest.mark.slow
-def test_what_only_a_cluster_can_tell_is_one_line_too(ray_cluster, made, refused, tmp_path):
-    shutil.copytree(made / "shards", tmp_path / "shards")
-    many = ["cluster.workers=64", "teacher.global_batch=64", "teacher.evaluate_samples=64", "distill.global_batch=64"]
-    many += ["distill.chunk=1", "distill.scale_samples=64"]
-    began = time.monotonic()
-    line = refused("train_teacher", tiny(tmp_path, "many", *many), tmp_path / "shards")
-    assert "cluster.workers=64" in line and "64 CPUs" in line and "has 4" in line
-    assert not (tmp_path / "runs" / "many").exists()
-    assert time.monotonic() - began < 10
-
-    line = refused("make_shards", tiny(tmp_path, "run", "data.train=32"), tmp_path)
-    assert "request.json" in line and "samples" in line and "data.path" in line
-
-    line = refused("train_teacher", tiny(tmp_path, "weak", "teacher.sigma_max=1.0"), tmp_path / "shards")
-    assert "teacher.sigma_max=1" in line and "strongest mode" in line
-
-    line = refused(
-        "make_shards",
-        tiny(tmp_path, "huge", f"data.path={tmp_path}/huge", "pde.params.source=1e300"),
-        tmp_path / "shards",
-    )
-    assert "pde.params" in line and "float32" in line
-
-    tar = next((tmp_path / "shards").glob("train-*.tar"))
-    data = bytearray(tar.read_bytes())
-    for place in range(0, len(data), 64):  # one of them is in a field
-        data[place] ^= 1
-    tar.write_bytes(bytes(data))
-    line = refused("train_teacher", tiny(tmp_path, "flipped"), tmp_path / "shards")
-    assert tar.name in line
