@@ -57,7 +57,7 @@ def _paper() -> str:
             "MB sent",
             "compute, ms",
             "exchange, ms",
-            "hidden by nothing, efficiency",
+            "efficiency",
         ],
         [
             [

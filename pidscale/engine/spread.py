@@ -66,13 +66,9 @@ class SplitConv2d(nn.Module):
         space, own = self.tile.space, x_BCyX.shape[-2]
         if own % self.stride:
             raise ValueError(f"a tile of {own} rows cannot be halved: cut at multiples of the network's levels")
-        x = attach(x_BCyX, self.above, self.below, self.wraps, space) if self.above else x_BCyX
-        if self.wraps:
-            x = functional.pad(x, (self.sideways, self.sideways, 0, 0), mode="circular") if self.sideways else x
-        else:
-            top = self.above if space.rank == 0 else 0
-            bottom = self.below if space.rank == space.size - 1 else 0
-            x = functional.pad(x, (0, 0, top, bottom)) if top or bottom else x
+        x = attach(x_BCyX, self.above, self.below, self.wraps, space, not self.wraps) if self.above else x_BCyX
+        if self.wraps and self.sideways:
+            x = functional.pad(x, (self.sideways, self.sideways, 0, 0), mode="circular")
         sides = 0 if self.wraps else self.sideways
         return functional.conv2d(x, self.weight, self.bias, self.stride, (0, sides), groups=self.groups)
 

@@ -99,38 +99,35 @@ def _layout(tile: Tensor) -> torch.memory_format:
 
 class _Attach(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tile: Tensor, above: int, below: int, wraps: bool, space: Space) -> Tensor:
-        ctx.border = above, below, wraps, space
-        layout = _layout(
-            tile
-        )  # neighbours' rows come packed; joined as they are, a channels-last tile would lose its order
-        top, bottom = (
-            rows.contiguous(memory_format=layout) for rows in depart(tile, above, below, wraps, space).land()
-        )
+    def forward(ctx: Any, tile: Tensor, above: int, below: int, wraps: bool, zeros: bool, space: Space) -> Tensor:
+        layout = _layout(tile)  # rows come packed: joined as they are, or with none, they would cost a tile its layout
+        top, bottom = depart(tile, above, below, wraps, space).land()
+        ctx.border, ctx.layout = (above, below, wraps, space), layout
+        ctx.came = top.shape[-2], bottom.shape[-2]
+        if zeros:
+            top = top if ctx.came[0] else top.new_zeros(*top.shape[:-2], above, top.shape[-1])
+            bottom = bottom if ctx.came[1] else bottom.new_zeros(*bottom.shape[:-2], below, bottom.shape[-1])
         ctx.rows = top.shape[-2], tile.shape[-2]
-        return torch.cat([top, tile, bottom], dim=-2)
+        parts = [rows.contiguous(memory_format=layout) for rows in (top, tile, bottom) if rows.shape[-2]]
+        return torch.cat(parts, dim=-2)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         above, below, wraps, space = ctx.border
-        start, rows = ctx.rows
-        flight = _fold(grad[..., :start, :], grad[..., start + rows :, :], above, below, wraps, space)
-        own = grad[..., start : start + rows, :].clone(memory_format=torch.preserve_format)
+        (start, rows), (came_above, came_below) = ctx.rows, ctx.came
+        top, bottom = grad[..., start - came_above : start, :], grad[..., start + rows : start + rows + came_below, :]
+        flight = _fold(top, bottom, above, below, wraps, space)
+        own = grad[..., start : start + rows, :].clone(memory_format=ctx.layout)
         first, last = flight.land()
         own[..., : first.shape[-2], :] += first
         own[..., rows - last.shape[-2] :, :] += last
-        return own, None, None, None, None
+        return own, None, None, None, None, None
 
 
-def attach(tile: Tensor, above: int, below: int, wraps: bool, space: Space) -> Tensor:
-    """The tile with rows of its neighbours, [..., above + y + below, X]; fewer at an end that does not wrap.
+def attach(tile: Tensor, above: int, below: int, wraps: bool, space: Space, zeros: bool = False) -> Tensor:
+    """The tile with rows of its neighbours, [..., above + y + below, X]; fewer at an end that does not wrap, or zeros there.
 
     Keeps nothing for the backward pass. One message for each neighbour, and one back for the gradients.
     """
-    if space.size == 1:
-        if not wraps:
-            return tile
-        rows = tile.shape[-2]
-        return torch.cat([tile[..., rows - above :, :], tile, tile[..., :below, :]], dim=-2)
-    wide: Tensor = _Attach.apply(tile, above, below, wraps, space)
+    wide: Tensor = _Attach.apply(tile, above, below, wraps, zeros, space)
     return wide

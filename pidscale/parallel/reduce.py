@@ -77,9 +77,8 @@ def all_rows(tile: Tensor, cut: Cut, space: Space) -> Tensor:
     return rows
 
 
-def _merged(x_BCyX: Tensor, groups: int, rows: Cut, space: Space) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each group [B, G] over all rows, by (count, mean, M2). One all-gather of 2 B G numbers."""
-    variance, mean = torch.var_mean(x_BCyX.unflatten(1, (groups, -1)), dim=(2, 3, 4), correction=0)
+def _merged(mean: Tensor, variance: Tensor, rows: Cut, space: Space) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each group [B, G] over all rows from those of each rank's. One all-gather of 2 B G numbers."""
     own = torch.stack([mean, variance])
     parts = [torch.empty_like(own) for _ in range(space.size)]
     with space.traffic.waiting():
@@ -98,14 +97,18 @@ class _GroupNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, rows: Cut, space: Space
     ) -> Tensor:
-        mean, variance = _merged(x, groups, rows, space)
+        batch, channels, height, width = x.shape
+        own, mean, rstd = torch.native_group_norm(x, None, None, batch, channels, height * width, groups, eps)
+        (local, spread), count = (mean, rstd), channels // groups * width
+        mean, variance = _merged(mean, rstd.square().reciprocal() - eps, rows, space)
         rstd = (variance + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, rstd)
         ctx.groups, ctx.space = groups, space
-        ctx.count = x.shape[1] // groups * rows.total * x.shape[3]
-        scale = _spread(rstd, weight.numel()) * weight
-        shift = bias - _spread(mean, weight.numel()) * scale
-        return torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None])
+        ctx.count = count * rows.total
+        # from the rank's own norm to that of all rows, in place
+        scale = _spread(rstd / spread, channels) * weight
+        shift = bias + _spread((local - mean) * rstd, channels) * weight
+        return own.mul_(scale[:, :, None, None]).add_(shift[:, :, None, None])
 
     @staticmethod
     @once_differentiable
