@@ -26,7 +26,8 @@ def page(result: dict[str, Any]) -> str:
 
 Resident set sizes of fresh processes in MiB; networks `tiny`, {meta["batch"]} samples, Poisson. `fixed` is the peak of those
 processes at {meta["smallest"]} x {meta["smallest"]}: libraries, weights, optimiser. A is the peak less that at space = 1; a
-rank of P should need `fixed + A / P`; the last column is what it needs over that.
+rank of P should need `fixed + A / P`; the last column is what it needs over that. Freed memory goes back to the system
+at once (`MALLOC_MMAP_THRESHOLD_`): by itself the C library keeps blocks of middling size, of which tiles have more.
 
 | model | step | space | fixed | peak | 1.15 (fixed + A / P) | ratio |
 |---|---|---|---|---|---|---|

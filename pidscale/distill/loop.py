@@ -68,7 +68,7 @@ def measure_scales(
     fields = rollout.teacher.normaliser.decode(torch.cat([part.fields_BCYX for part in parts]))
     shares = residual_shares(problem.pde, window, fields, torch.cat([part.params_BP for part in parts]))
     sums = mesh.sum(torch.stack([shares[k].double().sum() for k in TERMS])) / (rows * d.global_batch)
-    truth = problem.samples("train", 64, window.rows)
+    truth = problem.samples("train", 64, window.rows).on(mesh.device)
     null = residual_shares(problem.pde, window, problem.pde.trivial(truth.fields, window), truth.params)
     nulls = mesh.sum(torch.stack([null[k].double().sum() for k in TERMS])) / (mesh.data * len(truth.fields))
     return frozen_scales(
@@ -207,7 +207,7 @@ def _picture(arms: list[Arm], rollout: Rollout, board: Board, settings: Settings
     eps, params = rollout.eps(endpoints.counters[:4]), endpoints.params_BP[:4]
     decode = rollout.teacher.normaliser.decode
     sets = {
-        "truth": problem.samples("test", 4, window.rows),
+        "truth": problem.samples("test", 4, window.rows).on(eps.device),
         "teacher": Samples(decode(endpoints.fields_BCYX[:4]), params),
     }
     told = condition(problem.pde, params).to(eps.device)

@@ -60,40 +60,37 @@ class Samples(NamedTuple):
         """The first samples, on the CPU."""
         return Samples(self.fields[:count].detach().cpu(), self.params[:count].cpu())
 
+    def on(self, device: torch.device) -> Samples:
+        """The same with their fields on a device, where ranks exchange them."""
+        return Samples(self.fields.to(device), self.params)
+
 
 class Pde(Protocol):
     """An equation: its channels, its data and its residual. A value: equal ones have equal parameters."""
 
     def __hash__(self) -> int:
         """Frozen dataclasses have one."""
-        ...
 
     @property
     def name(self) -> str:
         """The equation's name."""
-        ...
 
     @property
     def channels(self) -> tuple[Channel, ...]:
         """The physical fields, in the order of the joint field."""
-        ...
 
     @property
     def residual_scale(self) -> float:
         """The scale of the interior residual: a size of the equation's own terms, from the parameters alone."""
-        ...
 
     def grid(self, points: int) -> Grid:
         """The grid of this equation with `points` points a side."""
-        ...
 
     def params_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""
-        ...
 
     def sample(self, seed: int, counter: int, grid: Grid) -> tuple[np.ndarray, dict[str, Any]]:
         """One truth: float64 [C, Y, X] in physical units and its own parameters; a function of (seed, counter)."""
-        ...
 
     splits: ClassVar[
         bool
@@ -102,49 +99,39 @@ class Pde(Protocol):
     @property
     def varying(self) -> Mapping[str, tuple[float, float]]:
         """Parameters that vary from sample to sample, by name, and the range each is drawn from; mostly none."""
-        ...
 
     @property
     def constraints(self) -> tuple[str, ...]:
         """Hard constraints (constraints.py) that its truths obey and a student's output may be held to."""
-        ...
 
     def unknown(self, grid: Grid) -> Tensor:
         """Where a solution channel is solution and not input, bool [Y, X]; False for an initial row, say."""
-        ...
 
     def solve(self, fields: np.ndarray, grid: Grid, params: Sequence[float] = ()) -> tuple[np.ndarray, int]:
         """One joint field [C, Y, X] with its solution replaced by a numerical one, and how many points were made legal."""
-        ...
 
     def residual(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Term]:
         """The residual's terms by name: `interior`, and `boundary` where there is one. Differentiable; float32 or better."""
-        ...
 
     def dual_square(self, term: Term, window: Window) -> Tensor:
         """Squared dual norm [B] of the interior term relative to that of the equation's own scale; this holder's share."""
-        ...
 
     def trivial(self, fields_BCYX: Tensor, window: Window | None = None) -> Tensor:
         """The same inputs with a null solution: what a residual must tell from the truth. window: where rows are tiles."""
-        ...
 
     def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid, params_BP: Tensor | None = None) -> Tensor:
         """The fields after sweeps that lower the residual without any learning: the honest row beside every residual."""
-        ...
 
     def phase_error(self, fields_BCYX: Tensor) -> Tensor | None:
         """Mean distance [B] of a two-phase coefficient to its nearest phase, or None where there are no phases."""
-        ...
 
 
 class Equation:
-    """What most equations answer alike: no parameters that vary, solution channels without any input, no phases.
+    """What most equations answer alike: no parameters that vary, solution channels without any input, no phases."""
 
-    splits: an equation says so itself, once its residual takes whatever lies beyond its rows from the window.
-    """
-
-    splits: ClassVar[bool] = False
+    splits: ClassVar[bool] = (
+        False  # an equation says so itself, once its residual asks the window for all beyond its rows
+    )
 
     @property
     def varying(self) -> Mapping[str, tuple[float, float]]:

@@ -45,6 +45,7 @@ from pidscale.records.read import ShardSet
 MODE_SAMPLES = 1024  # training fields that the strongest mode is measured on,
 MODE_VALUES = 2**25  # fewer of large ones, so that they do not fill the memory,
 LEAST_MODE_SAMPLES = 32  # but never less than these
+_CPU = torch.device("cpu")
 
 
 @dataclass
@@ -106,12 +107,14 @@ def rows_of(settings: Settings, problem: Problem, mesh: Mesh) -> Window:
     return window_for(describe(settings, problem), problem.grid, mesh.space)
 
 
-def noise_for(settings: Settings, problem: Problem, shards: ShardSet, window: Window) -> EdmNoise:
+def noise_for(
+    settings: Settings, problem: Problem, shards: ShardSet, window: Window, device: torch.device = _CPU
+) -> EdmNoise:
     """The noise schedule that this data needs. Raises ValueError for settings that would lose its strongest mode."""
     most = max(LEAST_MODE_SAMPLES, min(MODE_SAMPLES, MODE_VALUES // math.prod(problem.shape)))
     fields = torch.from_numpy(shards.read(range(min(most, len(shards))), window.rows))
     t = settings.teacher
-    mode = strongest_mode(problem.normaliser.encode(fields), total=window.total)
+    mode = strongest_mode(problem.normaliser.encode(fields.to(device)), total=window.total)
     return edm_for(mode, min(problem.grid.shape), t.sigma_max, t.p_mean, t.p_std)
 
 
@@ -123,7 +126,8 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     agree(settings, mesh)
     problem, t = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say), settings.teacher
     shards = problem.shards("train")
-    teacher = build(settings, problem, noise_for(settings, problem, shards, rows_of(settings, problem, mesh)), mesh)
+    noise = noise_for(settings, problem, shards, rows_of(settings, problem, mesh), mesh.device)
+    teacher = build(settings, problem, noise, mesh)
     root = folder / "checkpoints" / "teacher"
     found = checkpoint.newest(root, settings.cluster.zero_stage, mesh, reporter.say)
     first, seconds = (found.step, float(found.state["train_seconds"])) if found else (0, 0.0)
@@ -243,6 +247,6 @@ def evaluate(teacher: Teacher, board: Board, step: int) -> dict[str, Any]:
     board.scalars({"residual/l2": l2, "residual/dual": dual, "residual/boundary": boundary}, step)
     board.scalars({"residual/floor_l2": floor["l2"], "residual/floor_dual": floor["dual"]}, step)
     if mesh.data_rank == 0:
-        truth = problem.samples("test", 4, teacher.window.rows)
+        truth = problem.samples("test", 4, teacher.window.rows).on(mesh.device)
         board.image("fields", picture_row(problem.pde, teacher.window, {"truth": truth, "teacher": physical}), step)
     return {"residual_l2": l2, "residual_dual": dual, "residual_boundary": boundary}
