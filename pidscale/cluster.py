@@ -22,6 +22,7 @@ import torch.distributed as dist
 
 from pidscale.config import ClusterSettings, Settings, UserError, from_plain, to_plain
 from pidscale.distill import loop as distill_loop
+from pidscale.engine.agree import agree
 from pidscale.engine.memory import MemoryPlan, device_limit, memory_plan
 from pidscale.engine.phases import begin, claimed, due, finish, run_folder
 from pidscale.engine.plan import check_model, in_our_words, model_description, plan_lines, plan_text, warning
@@ -132,8 +133,9 @@ def worker(parcel: dict[str, Any]) -> None:
     settings, folder = from_plain(Settings, parcel["settings"]), Path(parcel["folder"])
     context = ray.train.get_context()
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # backward passes too
-    c = settings.cluster
-    mesh = Mesh.over(context.get_world_rank(), context.get_world_size(), get_device(), c.space, c.timeout)
+    rank, world, c = context.get_world_rank(), context.get_world_size(), settings.cluster
+    agree(settings, Mesh(rank, world, get_device()))
+    mesh = Mesh.over(rank, world, get_device(), c.space, c.timeout)
     bulletin = parcel["bulletin"]
 
     def progress(done: int, total: int, note: str) -> None:
@@ -141,7 +143,7 @@ def worker(parcel: dict[str, Any]) -> None:
             bulletin.post.remote(done, total, note)
 
     phase, warned = parcel["phase"], warning(parcel["plan"], device_limit(mesh.device, context.get_local_world_size()))
-    if mesh.first and warned:
+    if context.get_local_rank() == 0 and warned:
         bulletin.say.remote(warned)
     try:
         with in_our_words(settings, phase):

@@ -35,8 +35,8 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
         raise UserError(f"pde.points={s.pde.points}: expected 4 to {2**14}")
     if s.cluster.workers % s.cluster.space:
         raise UserError(
-            f"cluster.space={s.cluster.space} does not divide cluster.workers={s.cluster.workers}: workers share fields in "
-            "groups of that size"
+            f"cluster.space={s.cluster.space} does not divide cluster.workers={s.cluster.workers}: make it a divisor, or "
+            "cluster.workers a multiple of it"
         )
     groups = s.cluster.workers // s.cluster.space
     for section in PHASES:

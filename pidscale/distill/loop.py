@@ -20,7 +20,6 @@ from pidscale.distill.objectives import TERMS, Physics, active_weights, frozen_s
 from pidscale.distill.ring import Ring
 from pidscale.distill.rollout import Rollout, checksum
 from pidscale.engine import checkpoint
-from pidscale.engine.agree import agree
 from pidscale.engine.consolidate import card, publish
 from pidscale.engine.pictures import picture_row
 from pidscale.engine.reporting import Reporter, Stopped
@@ -83,7 +82,6 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
 
     Returns the last training means by arm. Raises Stopped after a checkpoint when a stop was asked for.
     """
-    agree(settings, mesh)
     problem, d = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say), settings.distill
     teacher = open_teacher(settings, folder, problem, mesh.device)
     check_constraints(problem.pde, d.constraints)

@@ -205,7 +205,8 @@ def window_for(description: Mapping[str, Any], grid: Grid, space: Space) -> Wind
     if rows % unit or min(Cut.even(rows, space.size, unit).sizes) < least:
         raise UserError(
             f"cluster.space={space.size}: {rows} rows in units of {unit} (levels and patches of the network) leave a worker "
-            f"less than {least} rows; at most cluster.space={rows // (unit * -(-least // unit))}"
+            f"less than the {least} rows it needs{' for residuals in time' if least > unit else ''}; at most "
+            f"cluster.space={rows // (unit * -(-least // unit))}"
         )
     return TileWindow(grid, Cut.even(rows, space.size, unit), space)
 

@@ -91,8 +91,8 @@ class TileWindow(Window):
         return to_rows(field_Yk, self.cut, Cut.even(columns, self.space.size), self.space)
 
     def top_row(self, field_yX: Tensor) -> Tensor:
-        """One all-reduce."""
-        own = field_yX[..., :1, :]
+        """One all-reduce, outside the graph."""
+        own = field_yX[..., :1, :].detach()
         return total(own if self.first else torch.zeros_like(own), self.space)
 
     def total(self, values: Tensor) -> Tensor:

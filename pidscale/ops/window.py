@@ -105,8 +105,8 @@ class Window:
         return field_Yk
 
     def top_row(self, field_yX: Tensor) -> Tensor:
-        """The first row of the whole field, [..., 1, X]."""
-        return field_yX[..., :1, :]
+        """The first row of the whole field, [..., 1, X], outside the graph."""
+        return field_yX[..., :1, :].detach()
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of shares over all holders, on each of them, with gradients."""

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pidscale.parallel.mesh import Space
+from pidscale.parallel.split import layout_of
 
 
 class Flight:
@@ -91,16 +92,12 @@ def land(tile: Tensor, flight: Flight, above: int, below: int, wraps: bool, spac
     return rows
 
 
-def _layout(tile: Tensor) -> torch.memory_format:
-    if tile.ndim == 4 and tile.is_contiguous(memory_format=torch.channels_last):
-        return torch.channels_last
-    return torch.contiguous_format
-
-
 class _Attach(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tile: Tensor, above: int, below: int, wraps: bool, zeros: bool, space: Space) -> Tensor:
-        layout = _layout(tile)  # rows come packed: joined as they are, or with none, they would cost a tile its layout
+        layout = layout_of(
+            tile
+        )  # rows come packed: joined as they are, or with none, they would cost a tile its layout
         top, bottom = depart(tile, above, below, wraps, space).land()
         ctx.border, ctx.layout = (above, below, wraps, space), layout
         ctx.came = top.shape[-2], bottom.shape[-2]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pidscale.parallel.mesh import Space
-from pidscale.parallel.split import Cut, exchange
+from pidscale.parallel.split import Cut, exchange, layout_of
 
 
 def _summed(values: Tensor, space: Space, kind: str) -> Tensor:
@@ -98,7 +98,9 @@ class _GroupNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, rows: Cut, space: Space
     ) -> Tensor:
         batch, channels, height, width = x.shape
-        own, mean, rstd = torch.native_group_norm(x, None, None, batch, channels, height * width, groups, eps)
+        # dense, as it asks; off the CPU its kernels know one layout alone
+        dense = x.contiguous(memory_format=layout_of(x)) if x.device.type == "cpu" else x.contiguous()
+        own, mean, rstd = torch.native_group_norm(dense, None, None, batch, channels, height * width, groups, eps)
         (local, spread), count = (mean, rstd), channels // groups * width
         mean, variance = _merged(mean, rstd.square().reciprocal() - eps, rows, space)
         rstd = (variance + eps).rsqrt()

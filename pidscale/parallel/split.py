@@ -55,6 +55,13 @@ class Cut:
         return Cut(tuple(min(max(end, first), last) - first for end in self.ends))
 
 
+def layout_of(tile: Tensor) -> torch.memory_format:
+    """Channels last where a tile is so, else rows of rows."""
+    if tile.ndim == 4 and tile.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
 def exchange(parts: list[Tensor], shapes: list[tuple[int, ...]], space: Space, kind: str) -> list[Tensor]:
     """Send part r to rank r of the space group and receive tensors of these shapes, one from each; outside the graph.
 

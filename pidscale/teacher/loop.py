@@ -22,7 +22,6 @@ from pidscale.diffusion.noise import EdmNoise, edm_for, strongest_mode
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.diffusion.solvers import solve
 from pidscale.engine import checkpoint
-from pidscale.engine.agree import agree
 from pidscale.engine.consolidate import card, publish
 from pidscale.engine.ema import Ema
 from pidscale.engine.pictures import picture_row
@@ -123,7 +122,6 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
 
     Returns the final metrics. Raises Stopped after a checkpoint when a stop was asked for.
     """
-    agree(settings, mesh)
     problem, t = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say), settings.teacher
     shards = problem.shards("train")
     noise = noise_for(settings, problem, shards, rows_of(settings, problem, mesh), mesh.device)

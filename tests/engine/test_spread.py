@@ -201,8 +201,13 @@ def test_cuts():
     [
         ("unet", Grid((16, 16)), 8, r"cluster\.space=8: 16 rows in units of 4 .* at most cluster\.space=4"),
         ("unet", Grid((18, 18)), 2, "18 rows in units of 4"),
-        ("fno", Grid((8, 8), kind="strip"), 4, r"less than 3 rows; at most cluster\.space=2"),
-        ("fno", Grid((8, 8)), 9, r"less than 1 rows; at most cluster\.space=8"),
+        (
+            "fno",
+            Grid((8, 8), kind="strip"),
+            4,
+            r"less than the 3 rows it needs for residuals in time; at most cluster\.space=2",
+        ),
+        ("fno", Grid((8, 8)), 9, r"less than the 1 rows it needs; at most cluster\.space=8"),
     ],
 )
 def test_rows_that_are_too_few_to_share_are_counted(kind, grid, space, said):
