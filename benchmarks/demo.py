@@ -5,11 +5,11 @@ python -m benchmarks.demo [--run runs/demo] [--json benchmarks/results/demo.json
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
 from pathlib import Path
 from typing import Any
+
+from benchmarks.report import options, processor, save
 
 BEGIN, END = "<!-- results: rebuilt by", "<!-- end of results -->"
 COLUMNS = {
@@ -42,19 +42,10 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def processor() -> str:
-    """The processor's name and how many of them."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} cores of {names[0]}" if names else platform.processor() or platform.machine()
-
-
 def main() -> None:
     """Read the report, print the ratios, write JSON and README."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, "demo")
     parser.add_argument("--run", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/demo.json"))
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     arguments = parser.parse_args()
     report = arguments.run / "report" / "metrics.json"
@@ -70,8 +61,7 @@ def main() -> None:
         ratio, gain = student[key] / teacher[key], student[key] / twin[key]
         print(f"{key:<17} student / {teacher['method']}: {ratio:.3f}   student / student-lambda0: {gain:.3f}")
     result["meta"] |= {"machine": processor(), "train_seconds": student["train_seconds"]}
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    save(arguments.json, result)
     text = arguments.readme.read_text()
     start, stop = text.index("\n", text.index(BEGIN)) + 1, text.index(END)
     arguments.readme.write_text(text[:start] + "\n" + markdown(result) + "\n\n" + text[stop:])

@@ -7,7 +7,6 @@ Whatever is done to its files, a set is read right or refused in one line that n
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import resource
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.damage import BYTES, EDITS, FILES, MANIFEST, Victim
-from benchmarks.demo import processor
+from benchmarks.report import options, processor, save
 from pidscale.config import UserError
 from pidscale.records.layout import VERSION, ChannelInfo, Manifest, Split, index_name, sample_key
 from pidscale.records.read import ShardSet
@@ -268,10 +267,9 @@ def run(cases: int, seed: int) -> tuple[dict[str, Counter[str]], list[dict[str, 
 
 def main() -> None:
     """Run, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, "fuzz")
     parser.add_argument("--cases", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/fuzz.json"))
     arguments = parser.parse_args()
     began = time.perf_counter()
     counts, broken = run(arguments.cases, arguments.seed)
@@ -286,9 +284,8 @@ def main() -> None:
 
     rows = [{"damage": name} | {outcome: found[outcome] for outcome in OUTCOMES} for name, found in counts.items()]
     meta = {"versions": versions(), "machine": processor(), "seed": arguments.seed, "cases": arguments.cases}
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
     result = {"rows": rows, "broken": broken, "meta": meta | {"seconds": round(seconds, 1)}}
-    arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    save(arguments.json, result)
     raise SystemExit(1 if broken else 0)
 
 

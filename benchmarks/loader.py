@@ -18,8 +18,6 @@ being named, and because the kernel does not count what is read through it.
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
 import shutil
@@ -39,8 +37,8 @@ import torch
 import xxhash
 
 from benchmarks.contestants import CHECKED, CONTESTANTS, DECODE, SEED, UNCHECKED, Case, Epoch
-from benchmarks.demo import processor
 from benchmarks.loader_page import best, page
+from benchmarks.report import options, processor, save
 from pidscale.engine.phases import versions
 from pidscale.parallel.mesh import share
 from pidscale.records.layout import VERSION, ChannelInfo, Manifest, Split, sample_key
@@ -261,9 +259,7 @@ def report(result: dict[str, Any]) -> None:
 
 def main() -> None:
     """Make the data, measure, print, write JSON, delete the data."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/loader.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/loader.md"))
+    parser = options(__doc__, "loader", "docs/loader.md")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--gib", type=float, default=1.0)
     arguments = parser.parse_args()
@@ -281,8 +277,7 @@ def main() -> None:
             result["bytes"] += bytes_per_rank(case)
             shutil.rmtree(case.root)
     report(result)
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    save(arguments.json, result)
     arguments.page.write_text(page(result))
 
 

@@ -12,8 +12,6 @@ is limited (RLIMIT_AS), all of them alike.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import resource
 import tempfile
@@ -24,8 +22,8 @@ from unittest import mock
 
 import torch
 
-from benchmarks.demo import processor
 from benchmarks.memory_page import page
+from benchmarks.report import options, processor, save
 from benchmarks.steps import STEPS, fresh_teacher, settings_for, small_set
 from pidscale.config import Settings, UserError
 from pidscale.distill import loop as distill_loop
@@ -118,9 +116,7 @@ def wall(folder: Path) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure, print, write JSON and the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/memory.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/split_memory.md"))
+    parser = options(__doc__, "memory", "docs/split_memory.md")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result: dict[str, Any] = {"wall": wall(Path(folder))}
@@ -128,7 +124,7 @@ def main() -> None:
             result["rows"] = peaks(Path(folder))
     meta = {"versions": versions(), "machine": processor(), "points": LARGE, "smallest": SMALLEST, "batch": BATCH}
     result["meta"] = meta | {"wall_points": WALL_POINTS, "wall_limit": WALL_LIMIT}
-    arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    save(arguments.json, result)
     text = page(result)
     arguments.page.write_text(text)
     print(text)

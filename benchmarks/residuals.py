@@ -7,16 +7,13 @@ Every score is relative to the equation's own scale: 1 is that scale. Row values
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.demo import processor
 from benchmarks.manufactured import CASES, observed_order
+from benchmarks.report import options, processor, save
 from pidscale.engine.phases import versions
 from pidscale.metrics import residual_rms
 from pidscale.ops.grid import Grid
@@ -88,10 +85,9 @@ def _cell(value: Any) -> str:
 
 def main() -> None:
     """Measure every equation, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, "residuals")
     parser.add_argument("--points", type=int, default=64)
     parser.add_argument("--samples", type=int, default=64)
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/residuals.json"))
     arguments = parser.parse_args()
     rows = [row(name, arguments.points, arguments.samples) for name in sorted(PDES)]
     for norm, suffix in (("l2", ""), ("dual", "_dual")):
@@ -103,8 +99,7 @@ def main() -> None:
         for one in rows:
             print("  ".join(f"{_cell(one[c]):>12.12}" for c in columns))
     meta = {"versions": versions(), "machine": processor(), "seed": SEED}
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps({"rows": rows, "meta": meta}, indent=1) + "\n")
+    save(arguments.json, {"rows": rows, "meta": meta})
 
 
 if __name__ == "__main__":

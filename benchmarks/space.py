@@ -10,8 +10,6 @@ that in which a rank stands in an exchange of its space group, waiting for the o
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -20,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.demo import processor
+from benchmarks.report import options, processor, save
 from benchmarks.space_page import page
 from benchmarks.steps import STEPS, settings_for, small_set
 from pidscale.engine.phases import versions
@@ -135,9 +133,7 @@ def times(repeats: int, steps: int, folder: Path) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Count, time, print, write JSON and the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/space.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/split_measured.md"))
+    parser = options(__doc__, "space", "docs/split_measured.md")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=7)
     arguments = parser.parse_args()
@@ -151,7 +147,7 @@ def main() -> None:
         "batch": BATCH,
         "repeats": arguments.repeats,
     }
-    arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    save(arguments.json, result)
     text = page(result)
     arguments.page.write_text(text)
     print(text)

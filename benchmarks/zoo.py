@@ -8,14 +8,13 @@ already is not repeated. The file keeps the rows of the equations that are not a
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.demo import processor
+from benchmarks.report import options, processor, save
 from pidscale.pde import PDES
 
 COMMON = [
@@ -146,11 +145,9 @@ were chosen after a run or two on these same seeds.
 
 def main() -> None:
     """Run what is missing, then write and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, "zoo", "docs/zoo.md")
     parser.add_argument("--pde", nargs="*", choices=sorted(PDES), default=sorted(PDES))
     parser.add_argument("--folder", type=Path, default=Path("runs/zoo"))
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/zoo.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/zoo.md"))
     arguments = parser.parse_args()
     known = json.loads(arguments.json.read_text())["rows"] if arguments.json.exists() else []
     rows = {one["pde"]: one for one in known}
@@ -158,8 +155,7 @@ def main() -> None:
         subprocess.run(command(name, arguments.folder.absolute()), check=True)
         rows[name] = row(name, arguments.folder)
         result = {"rows": [rows[key] for key in sorted(rows)], "meta": {"machine": processor()}}
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        save(arguments.json, result)
     result = json.loads(arguments.json.read_text())
     arguments.page.write_text(page(result))
     print(table(result["rows"]))

@@ -30,7 +30,8 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
     for name in _POSITIVE:
         value = operator.attrgetter(name)(s)
         if not 0 < value < math.inf:
-            raise UserError(f"{name}={value}: expected more than 0, finite")
+            least = "1 or more" if isinstance(value, int) else "more than 0, finite"
+            raise UserError(f"{name}={value}: expected {least}")
     if s.pde.points is not None and not 4 <= s.pde.points <= 2**14:
         raise UserError(f"pde.points={s.pde.points}: expected 4 to {2**14}")
     if s.cluster.workers % s.cluster.space:

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from pidscale.config import LambdaSettings
 from pidscale.diffusion.normaliser import Normaliser
+from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde.base import Pde, residual_shares, solution_mask
 
@@ -100,18 +101,14 @@ def mismatch(x_BCYX: Tensor, endpoint_BCYX: Tensor, huber: float = 0.0, points: 
     return squares.flatten(1).sum(dim=1) / (points or x_BCYX[0].numel())
 
 
-def power_mismatch(
-    x_BCYX: Tensor, endpoint_BCYX: Tensor, window: Window | None = None, sigma_data: float = 0.5
-) -> Tensor:
+def power_mismatch(x_BCYX: Tensor, endpoint_BCYX: Tensor, window: Window, sigma_data: float = 0.5) -> Tensor:
     """Squared difference of each sample's mean squares relative to sigma_data^2, mean over channels, [B].
 
-    window: where these are some rows of the samples; each of its holders has an equal share of the result.
+    Each holder of the samples has an equal share of the result.
     """
-    difference = (x_BCYX.square() - endpoint_BCYX.square()).sum(dim=(2, 3))
-    if window is None:
-        return (difference / (x_BCYX[0, 0].numel() * sigma_data**2)).square().mean(dim=1)
-    mean = window.total(difference) / (math.prod(window.grid.shape) * sigma_data**2)
-    return mean.square().mean(dim=1) / window.holders
+    difference = window.total((x_BCYX.square() - endpoint_BCYX.square()).sum(dim=(2, 3)))
+    relative = difference / (math.prod(window.grid.shape) * sigma_data**2)
+    return relative.square().mean(dim=1) / window.holders
 
 
 def piddm(
@@ -126,11 +123,11 @@ def piddm(
     """Loss of each sample [B] and its parts: `match`, `power`, and the squared relative residual of each term.
 
     physics None is the lambda = 0 twin: distillation alone. huber: width of `mismatch`. power: weight of `power_mismatch`.
-    params: of each sample, where the equation has some that vary. window: where these are some rows of the samples: all is
-    then a share, and those of all its holders add up.
+    params: of each sample, where the equation has some that vary. window: of the rows at hand, where these are not all: each
+    part is then a share, and those of all holders add up.
     """
-    points = x_BCYX.shape[1] * math.prod(window.grid.shape) if window else None
-    match = mismatch(x_BCYX, endpoint_BCYX, huber, points)
+    window = window or Window(Grid((x_BCYX.shape[2], x_BCYX.shape[3])))
+    match = mismatch(x_BCYX, endpoint_BCYX, huber, x_BCYX.shape[1] * math.prod(window.grid.shape))
     parts, loss = {"match": match}, match
     if power > 0:
         parts["power"] = power_mismatch(x_BCYX, endpoint_BCYX, window)

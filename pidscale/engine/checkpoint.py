@@ -14,6 +14,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,14 +114,27 @@ def newest(root: Path, stage: int, mesh: Mesh, say: Callable[[str], None] = prin
     if found is None:
         return None
     folder, manifest = found
-    for key, have, now in (("cluster.workers", "world", mesh.world), ("cluster.zero_stage", "stage", stage)):
+    _check_same(folder, manifest, mesh.world, stage)
+    state = json.loads((Path(folder) / "state.json").read_text())
+    return Checkpoint(Path(folder), int(manifest["step"]), state)
+
+
+def check_resumable(root: Path, workers: int, stage: int) -> None:
+    """Raise UserError where the newest checkpoint was written by other workers. For a driver: reads its manifest alone."""
+    for folder in sorted(root.glob("step_????????"), reverse=True):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            manifest = json.loads((folder / MANIFEST).read_text())
+            if manifest["sha256"] == _own_checksum(manifest):
+                return _check_same(str(folder), manifest, workers, stage)
+
+
+def _check_same(folder: str, manifest: dict[str, Any], workers: int, stage: int) -> None:
+    for key, have, now in (("cluster.workers", "world", workers), ("cluster.zero_stage", "stage", stage)):
         if manifest[have] != now:
             raise UserError(
                 f"{folder}: written with {key}={manifest[have]}, now {key}={now}; "
                 f"set {key}={manifest[have]} to resume, or choose another run.name"
             )
-    state = json.loads((Path(folder) / "state.json").read_text())
-    return Checkpoint(Path(folder), int(manifest["step"]), state)
 
 
 def _look(root: Path, say: Callable[[str], None]) -> tuple[str, dict[str, Any]] | None:

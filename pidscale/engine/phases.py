@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pidscale.config import Settings, UserError, to_plain
+from pidscale.engine.checkpoint import check_resumable
 from pidscale.records.layout import write_atomic
 from pidscale.records.lock import held
 
@@ -75,7 +76,10 @@ def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
         had, has = record["signature"].get(key), now.get(key)
         if had != has:
             raise UserError(f"{path}: {key} was {had!r} and is {has!r} now; restore it, or choose another run.name")
-    return not record["finished"]
+    if record["finished"]:
+        return False
+    check_resumable(folder / "checkpoints" / phase, settings.cluster.workers, settings.cluster.zero_stage)
+    return True
 
 
 def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:

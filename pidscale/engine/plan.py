@@ -11,12 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from pidscale.config import ClusterSettings, Settings, UserError
 from pidscale.engine.memory import MemoryPlan, advice, is_out_of_memory, size_text, state_bytes
 from pidscale.engine.zero_config import deepspeed_dict
-from pidscale.models import architecture, build_denoiser, row_unit
+from pidscale.models import architecture, row_unit, without_bytes
 
 
 def model_description(settings: Settings, channels: int, conditions: int = 0) -> dict[str, Any]:
@@ -30,8 +28,7 @@ def model_description(settings: Settings, channels: int, conditions: int = 0) ->
 def check_model(settings: Settings, description: Mapping[str, Any], shape: tuple[int, int]) -> int:
     """Count parameters without allocating them, and check that the grid fits. Raises UserError."""
     try:
-        with torch.device("meta"):
-            model = build_denoiser(description)
+        model = without_bytes(description)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"model.change={settings.model.change}: {str(error).splitlines()[0]}") from None
     multiple = row_unit(description)
@@ -72,9 +69,10 @@ def plan_text(description: Mapping[str, Any], cluster: ClusterSettings, paramete
     """One paragraph: parameters, and bytes of weights, gradients and optimiser on one rank for each ZeRO stage."""
     stages = {stage: sum(state_bytes(parameters, cluster.workers, stage)) for stage in range(4)}
     sizes = ", ".join(f"stage {stage} {size_text(count)}" for stage, count in stages.items())
+    holders = f"each of {cluster.workers} workers" if cluster.workers > 1 else "the one worker"
     return (
         f"{description['kind']} of width {description['width']}: {parameters / 1e6:.2f} M parameters; weights, gradients "
-        f"and optimiser on each of {cluster.workers} workers: {sizes}; this run uses stage {cluster.zero_stage}"
+        f"and optimiser on {holders}: {sizes}; this run uses stage {cluster.zero_stage}"
     )
 
 

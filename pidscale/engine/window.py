@@ -54,20 +54,12 @@ class TileWindow(Window):
         own = form(sides)  # rows `width` to y - width
         above, below = land(fields_BCyX, flight, width, width, wraps, self.space)
         top = torch.cat([self._beyond_sides(above, width), sides[..., : 2 * width, :]], dim=-2)
+        top = self._ghost_rows(top, width * self.first, 0)
         bottom = torch.cat([sides[..., rows - 2 * width :, :], self._beyond_sides(below, width)], dim=-2)
-        if self.grid.kind == "cell":
-            top, bottom = self._ghosts(top, bottom, width)
+        bottom = self._ghost_rows(bottom, 0, width * self.last)
         parts = [form(part) for part in (top, bottom) if part.shape[-2] > 2 * width]
         has_top = top.shape[-2] > 2 * width
         return torch.cat([*parts[:has_top], own, *parts[has_top:]], dim=-2)
-
-    def _ghosts(self, top: Tensor, bottom: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """With rows that repeat the edge, where this rank holds an end of the field."""
-        if self.first:
-            top = torch.cat([top[..., :1, :]] * width + [top], dim=-2)
-        if self.last:
-            bottom = torch.cat([bottom] + [bottom[..., -1:, :]] * width, dim=-2)
-        return top, bottom
 
     def line_up(self, u_BTX: Tensor, above: int, below: int, rate: Form) -> tuple[Tensor, Tensor]:
         """As in one process, where more rows follow; rates of this rank's rows are computed while the others fly."""

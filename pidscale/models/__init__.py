@@ -46,10 +46,15 @@ def _check_change(key: str, value: Any, preset: Any) -> None:
             )
 
 
+def without_bytes(description: Mapping[str, Any]) -> Denoiser:
+    """The network with shapes alone, on the meta device: to count parameters and to ask for its layers."""
+    with torch.device("meta"):
+        return build_denoiser(description)
+
+
 def row_unit(description: Mapping[str, Any]) -> int:
     """Points a side that stay together: what levels and patches of a network divide its fields by."""
-    with torch.device("meta"):
-        return int(getattr(build_denoiser(description).network, "multiple", 1))
+    return int(getattr(without_bytes(description).network, "multiple", 1))
 
 
 def build_denoiser(

@@ -78,8 +78,12 @@ class Window:
         """With `width` more rows beyond those ends of the field that are at hand, where the grid has them."""
         if self.grid.kind == "periodic" and self.holders == 1:
             return functional.pad(fields_BCyX, (0, 0, width, width), mode="circular")
+        return self._ghost_rows(fields_BCyX, width * self.first, width * self.last)
+
+    def _ghost_rows(self, fields_BCyX: Tensor, above: int, below: int) -> Tensor:
+        """With rows that repeat the first and the last one, on grids of cells."""
         if self.grid.kind == "cell":
-            return functional.pad(fields_BCyX, (0, 0, width * self.first, width * self.last), mode="replicate")
+            return functional.pad(fields_BCyX, (0, 0, above, below), mode="replicate")
         return fields_BCyX
 
     def line_up(self, u_BTX: Tensor, above: int, below: int, rate: Form) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,10 @@ def share(count: int, rank: int, world: int) -> slice:
 
 @dataclass
 class Traffic:
-    """What this rank sent to others of its space group, by kind of exchange, and how long it stood waiting for them."""
+    """What this rank sent to others of its space group, by kind of exchange, and how long it stood waiting for them.
+
+    seconds: of the host; under NCCL, whose exchanges run beside it, near 0.
+    """
 
     messages: Counter[str] = field(default_factory=Counter)
     bytes: Counter[str] = field(default_factory=Counter)
@@ -42,8 +45,10 @@ class Traffic:
     def waiting(self) -> Iterator[None]:
         """Time the body."""
         start = time.perf_counter()
-        yield
-        self.seconds += time.perf_counter() - start
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
 
     def clear(self) -> None:
         """Forget everything."""

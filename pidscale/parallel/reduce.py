@@ -100,16 +100,17 @@ class _GroupNorm(torch.autograd.Function):
         batch, channels, height, width = x.shape
         # dense, as it asks; off the CPU its kernels know one layout alone
         dense = x.contiguous(memory_format=layout_of(x)) if x.device.type == "cpu" else x.contiguous()
-        own, mean, rstd = torch.native_group_norm(dense, None, None, batch, channels, height * width, groups, eps)
-        (local, spread), count = (mean, rstd), channels // groups * width
-        mean, variance = _merged(mean, rstd.square().reciprocal() - eps, rows, space)
+        own, own_mean, own_rstd = torch.native_group_norm(
+            dense, None, None, batch, channels, height * width, groups, eps
+        )
+        mean, variance = _merged(own_mean, own_rstd.square().reciprocal() - eps, rows, space)
         rstd = (variance + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, rstd)
         ctx.groups, ctx.space = groups, space
-        ctx.count = count * rows.total
+        ctx.count = channels // groups * rows.total * width
         # from the rank's own norm to that of all rows, in place
-        scale = _spread(rstd / spread, channels) * weight
-        shift = bias + _spread((local - mean) * rstd, channels) * weight
+        scale = _by_channel(rstd / own_rstd, channels) * weight
+        shift = bias + _by_channel((own_mean - mean) * rstd, channels) * weight
         return own.mul_(scale[:, :, None, None]).add_(shift[:, :, None, None])
 
     @staticmethod
@@ -122,16 +123,16 @@ class _GroupNorm(torch.autograd.Function):
         along_G, level_G = _summed(packed, ctx.space, "statistics gradient")
         slope = (level_G * mean - along_G) * rstd**3 / ctx.count
         offset = -slope * mean - level_G * rstd / ctx.count
-        scale = (_spread(rstd, channels) * weight)[:, :, None, None]
+        scale = (_by_channel(rstd, channels) * weight)[:, :, None, None]
         grad_x = torch.addcmul(
-            _spread(offset, channels)[:, :, None, None], x, _spread(slope, channels)[:, :, None, None]
+            _by_channel(offset, channels)[:, :, None, None], x, _by_channel(slope, channels)[:, :, None, None]
         )
         grad_x.addcmul_(grad, scale)
-        grad_weight = ((along - level * _spread(mean, channels)) * _spread(rstd, channels)).sum(dim=0)
+        grad_weight = ((along - level * _by_channel(mean, channels)) * _by_channel(rstd, channels)).sum(dim=0)
         return grad_x, grad_weight, level.sum(dim=0), None, None, None, None
 
 
-def _spread(values_BG: Tensor, channels: int) -> Tensor:
+def _by_channel(values_BG: Tensor, channels: int) -> Tensor:
     """[B, G] -> [B, C]."""
     return values_BG.repeat_interleave(channels // values_BG.shape[1], dim=1)
 

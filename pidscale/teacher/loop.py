@@ -44,7 +44,6 @@ from pidscale.records.read import ShardSet
 MODE_SAMPLES = 1024  # training fields that the strongest mode is measured on,
 MODE_VALUES = 2**25  # fewer of large ones, so that they do not fill the memory,
 LEAST_MODE_SAMPLES = 32  # but never less than these
-_CPU = torch.device("cpu")
 
 
 @dataclass
@@ -106,14 +105,13 @@ def rows_of(settings: Settings, problem: Problem, mesh: Mesh) -> Window:
     return window_for(describe(settings, problem), problem.grid, mesh.space)
 
 
-def noise_for(
-    settings: Settings, problem: Problem, shards: ShardSet, window: Window, device: torch.device = _CPU
-) -> EdmNoise:
+def noise_for(settings: Settings, problem: Problem, shards: ShardSet, mesh: Mesh) -> EdmNoise:
     """The noise schedule that this data needs. Raises ValueError for settings that would lose its strongest mode."""
+    window = rows_of(settings, problem, mesh)
     most = max(LEAST_MODE_SAMPLES, min(MODE_SAMPLES, MODE_VALUES // math.prod(problem.shape)))
     fields = torch.from_numpy(shards.read(range(min(most, len(shards))), window.rows))
     t = settings.teacher
-    mode = strongest_mode(problem.normaliser.encode(fields.to(device)), total=window.total)
+    mode = strongest_mode(problem.normaliser.encode(fields.to(mesh.device)), total=window.total)
     return edm_for(mode, min(problem.grid.shape), t.sigma_max, t.p_mean, t.p_std)
 
 
@@ -124,7 +122,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     """
     problem, t = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say), settings.teacher
     shards = problem.shards("train")
-    noise = noise_for(settings, problem, shards, rows_of(settings, problem, mesh), mesh.device)
+    noise = noise_for(settings, problem, shards, mesh)
     teacher = build(settings, problem, noise, mesh)
     root = folder / "checkpoints" / "teacher"
     found = checkpoint.newest(root, settings.cluster.zero_stage, mesh, reporter.say)

@@ -68,12 +68,12 @@ def test_a_huber_match_is_squared_near_and_linear_far():
 
 def test_a_huber_match_keeps_a_jump_that_noise_leaves_open():
     """Endpoints that are 1 seven times of ten and -1 else: the squared match is least at 0.4, the other one near 1."""
-    endpoint = torch.tensor([1.0] * 7 + [-1.0] * 3).reshape(10, 1, 1, 1)
+    endpoint = torch.tensor([1.0] * 7 + [-1.0] * 3).reshape(10, 1, 1, 1).expand(10, 1, 4, 4)
     candidates = torch.linspace(-1, 1, 201)
     best = {
         width: candidates[
             int(
-                torch.stack([piddm(c.expand(10, 1, 1, 1), endpoint, None, width)[0].sum() for c in candidates]).argmin()
+                torch.stack([piddm(c.expand_as(endpoint), endpoint, None, width)[0].sum() for c in candidates]).argmin()
             )
         ]
         for width in (0.0, 0.03)

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from pidscale.config import Settings, UserError, from_plain
+from pidscale.engine import checkpoint
 from pidscale.engine.phases import begin, claimed, due, finish, run_folder, signature, versions
+from pidscale.parallel.mesh import Mesh
 
 INPUTS = {"data set": "aaaa"}
 
@@ -119,6 +121,25 @@ def test_a_phase_that_made_nothing_takes_other_settings(tmp_path: Path) -> None:
     assert due("teacher", settings(tmp_path), INPUTS)
     keep_checkpoint(corrected, "teacher")
     assert "teacher.sigma_max was 100.0" in refused("teacher", settings(tmp_path))
+
+
+def test_other_workers_are_refused_before_any_start(tmp_path: Path) -> None:
+    """By the newest checkpoint whose manifest is true; what is finished needs no workers at all."""
+    made = settings(tmp_path, cluster={"workers": 2, "zero_stage": 1})
+    begin("teacher", made, INPUTS)
+    root = run_folder(made) / "checkpoints" / "teacher"
+    for step in (1, 2):
+        checkpoint.save(root, step, {}, 1, Mesh(), 5, lambda folder: None)  # of one worker
+    text = refused("teacher", made)
+    assert "step_00000002: written with cluster.workers=1, now cluster.workers=2" in text
+    assert "cluster.zero_stage=1, now cluster.zero_stage=3" in refused(
+        "teacher", settings(tmp_path, cluster={"workers": 1, "zero_stage": 3})
+    )
+    assert due("teacher", settings(tmp_path, cluster={"workers": 1, "zero_stage": 1}), INPUTS)
+    (root / "step_00000002" / "manifest.json").write_text("{}")
+    assert "step_00000001: written with" in refused("teacher", made)
+    finish("teacher", made, INPUTS)
+    assert not due("teacher", made, INPUTS)
 
 
 def test_asking_writes_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.generate.problem import open_problem
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
-from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import condition
 from pidscale.records.feed import Feed
@@ -42,7 +41,7 @@ class Case:
         self.settings = small.settings(shards, shards.parent, model, teacher=values, cluster={"zero_stage": stage})
         self.problem = open_problem(self.settings.pde, self.settings.data)
         self.shards = ShardSet(shards, "train")
-        self.noise = loop.noise_for(self.settings, self.problem, self.shards, Window(self.problem.grid))
+        self.noise = loop.noise_for(self.settings, self.problem, self.shards, Mesh())
 
     def feed(self, mesh):
         t = self.settings.teacher

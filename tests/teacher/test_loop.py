@@ -52,7 +52,7 @@ def test_a_schedule_that_would_lose_the_strongest_mode_is_refused(small_shards, 
     settings = small.settings(small_shards, tmp_path, teacher={"sigma_max": 1.0})
     problem = open_problem(settings.pde, settings.data)
     with pytest.raises(ValueError, match=r"teacher\.sigma_max=1 keeps"):
-        loop.noise_for(settings, problem, ShardSet(small_shards, "train"), Window(problem.grid))
+        loop.noise_for(settings, problem, ShardSet(small_shards, "train"), Mesh())
 
 
 def _lives(rank, world, shards, folder):

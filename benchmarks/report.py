@@ -1,0 +1,32 @@
+"""What every benchmark shares: where its figures and its page go, and which machine made them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+
+def options(doc: str | None, name: str, page: str | None = None) -> argparse.ArgumentParser:
+    """A parser that knows --json, benchmarks/results/`name`.json unless told, and --page where there is one."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, default=Path(f"benchmarks/results/{name}.json"))
+    if page:
+        parser.add_argument("--page", type=Path, default=Path(page))
+    return parser
+
+
+def save(path: Path, result: dict[str, Any]) -> None:
+    """Write the figures as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def processor() -> str:
+    """The processor's name and how many of them."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} cores of {names[0]}" if names else platform.processor() or platform.machine()
