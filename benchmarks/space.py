@@ -5,7 +5,8 @@ python -m benchmarks.space [--json benchmarks/results/space.json] [--page docs/s
 Messages and bytes are counted on an inner rank of four, which has a neighbour on each side, forward and backward; a message
 counts where it is sent, a collective as one. Steps are whole ones (ZeRO 1, accumulation 1) on one global batch, of one rank,
 of two ranks that share the samples and of two that share each field, one thread each; they take turns. The share of time is
-that in which a rank stands in an exchange of its space group, waiting for the other included.
+that in which a rank stands in an exchange of its space group, waiting for the other included. Attention is timed both ways
+that a field of keys and values can go (benchmarks/ring.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.report import options, processor, save
+from benchmarks.ring import compare
 from benchmarks.space_page import page
 from benchmarks.steps import STEPS, settings_for, small_set
 from pidscale.engine.phases import versions
@@ -38,6 +40,7 @@ SIZES = (128, 256, 512)
 MODEL = {"kind": "unet", "size": "tiny"}
 MESHES = {"1 rank": (1, 1), "2 ranks, a share of the samples each": (2, 1), "2 ranks, half of each field each": (2, 2)}
 BATCH = 4
+ATTENTION_REPEATS = 21
 
 
 def _taken(traffic: Traffic, case: str, way: str) -> list[dict[str, Any]]:
@@ -138,6 +141,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=7)
     arguments = parser.parse_args()
     result: dict[str, Any] = {"rows": spawn(_count, RANKS)[INNER]}
+    result["attention"] = spawn(compare, 2, ATTENTION_REPEATS)[0]
     with tempfile.TemporaryDirectory() as folder:
         result["steps"] = times(arguments.repeats, arguments.steps, Path(folder))
     result["meta"] = {

@@ -47,6 +47,21 @@ def _steps(rows: list[dict[str, Any]]) -> str:
     )
 
 
+def _attention(rows: list[dict[str, Any]]) -> str:
+    return _table(
+        ["coarse field", "gathered, ms", "ring, ms", "ring / gathered (quartiles)", "keys and values held, MiB"],
+        [
+            [
+                f"{row['side']} x {row['side']}",
+                *(f"{1e3 * seconds:.1f}" for seconds in row["seconds"].values()),
+                f"{row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})",
+                ", ".join(f"{size / 2**20:.2f}" for size in row["bytes"].values()),
+            ]
+            for row in rows
+        ],
+    )
+
+
 def _paper() -> str:
     return _table(
         [
@@ -107,6 +122,14 @@ UNet tiny on Poisson, {meta["points"]} x {meta["points"]}, global batch {meta["b
 {meta["machine"]}. Medians over {meta["repeats"]} runs in turns of the median of their steps; ranks talk by gloo on one host.
 
 {_steps(result["steps"])}
+
+## Attention: gathered or round a ring
+
+128 channels and 4 heads over all points of a coarse field, two ranks, forward, in turns. Both ways send the same bytes. The
+network gathers: where attention takes long the two take as long as each other, the products being the same, and what a ring
+would save of memory is small beside the activations of the levels above; it needs one kernel, which every device has.
+
+{_attention(result["attention"])}
 
 ## The same on eight GPUs, on paper
 
