@@ -8,9 +8,9 @@ import evaluate
 import make_shards
 from entry import run
 
-from pidscale.cluster import absolute, run_phase
+from pidscale.cluster import run_phase
 from pidscale.config import Settings
-from pidscale.engine.phases import run_folder
+from pidscale.engine.phases import absolute, run_folder
 
 
 def main(settings: Settings) -> None:

@@ -18,7 +18,14 @@ from pidscale.config import PHASES, Settings, UserError, from_plain, to_flat
 from pidscale.limits import check
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-PATHS = ("data.path", "data.cache", "distill.teacher", "run.folder", "run.name")  # any text a folder may be called
+PATHS = (
+    "data.path",
+    "data.cache",
+    "distill.teacher",
+    "distill.endpoints",
+    "run.folder",
+    "run.name",
+)  # any text a folder may be called
 
 
 def groups() -> dict[str, list[str]]:

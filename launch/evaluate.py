@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from entry import run
 
-from pidscale.cluster import absolute
 from pidscale.config import Settings
+from pidscale.engine.phases import absolute
 from pidscale.evaluate.run import evaluate, report_path, table
 from pidscale.meter import ProgressLine
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,13 @@ import torch.distributed as dist
 
 from pidscale.config import ClusterSettings, Settings, UserError, from_plain, to_plain
 from pidscale.distill import loop as distill_loop
+from pidscale.distill.batches import open_supply
+from pidscale.distill.cost import cost_line
+from pidscale.distill.endpoint_set import needed
+from pidscale.distill.serve import Served, start_actors
 from pidscale.engine.agree import agree
 from pidscale.engine.memory import MemoryPlan, device_limit, memory_plan
-from pidscale.engine.phases import begin, claimed, due, finish, run_folder
+from pidscale.engine.phases import absolute, begin, claimed, due, finish, run_folder
 from pidscale.engine.plan import check_model, in_our_words, model_description, plan_lines, plan_text, warning
 from pidscale.engine.reporting import STOP_FILE, Reporter, Stopped
 from pidscale.engine.spread import check_split
@@ -33,7 +37,6 @@ from pidscale.limits import check
 from pidscale.meter import ProgressLine
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.constraints import check_constraints
-from pidscale.records.store import is_address
 from pidscale.student.artifact import CARD, read_card
 from pidscale.teacher import loop as teacher_loop
 
@@ -48,15 +51,15 @@ def connect() -> None:
     ray.init(logging_level=logging.ERROR, log_to_driver=False, **own)
 
 
-def check_resources(settings: ClusterSettings) -> None:
-    """Raise UserError where the cluster as it is cannot hold the workers."""
-    have = ray.cluster_resources()
-    wanted = {"CPU": settings.workers * settings.cpus_per_worker, "GPU": settings.workers if settings.use_gpu else 0}
-    for name, count in wanted.items():
+def check_resources(settings: ClusterSettings, actors: int = 0) -> None:
+    """Raise UserError where the cluster as it is cannot hold the workers and so many teacher actors."""
+    have, parts = ray.cluster_resources(), settings.workers + actors
+    beside = f" and distill.actors={actors}" if actors else ""
+    for name, count in {"CPU": parts * settings.cpus_per_worker, "GPU": parts if settings.use_gpu else 0}.items():
         if count > have.get(name, 0):
             raise UserError(
-                f"cluster.workers={settings.workers}: they need {count} {name}s, this Ray cluster has "
-                f"{have.get(name, 0):.0f}; use fewer workers, or start Ray with more"
+                f"cluster.workers={settings.workers}{beside}: they need {count} {name}s, this Ray cluster has "
+                f"{have.get(name, 0):.0f}; use fewer, or start Ray with more"
             )
 
 
@@ -145,9 +148,12 @@ def worker(parcel: dict[str, Any]) -> None:
     phase, warned = parcel["phase"], warning(parcel["plan"], device_limit(mesh.device, context.get_local_world_size()))
     if context.get_local_rank() == 0 and warned:
         bulletin.say.remote(warned)
+    d, reporter, extra = settings.distill, Reporter(folder, progress, bulletin.say.remote), {}
+    if parcel["actors"]:
+        extra["supply"] = Served(parcel["actors"], mesh.data_rank, d.ahead, c.timeout, mesh.device)
     try:
         with in_our_words(settings, phase):
-            LOOPS[phase](settings, folder, mesh, Reporter(folder, progress, bulletin.say.remote))
+            LOOPS[phase](settings, folder, mesh, reporter, **extra)
     except Stopped as stopped:
         if mesh.first:
             bulletin.say.remote(str(stopped))
@@ -155,7 +161,7 @@ def worker(parcel: dict[str, Any]) -> None:
     dist.barrier()
 
 
-LOOPS: dict[str, Callable[[Settings, Path, Mesh, Reporter], dict[str, Any]]] = {
+LOOPS: dict[str, Callable[..., dict[str, Any]]] = {
     "teacher": teacher_loop.train,
     "distill": distill_loop.train,
 }
@@ -169,7 +175,10 @@ def fit(phase: str, settings: Settings, folder: Path, plan: MemoryPlan) -> None:
 
     c = settings.cluster
     bulletin = ray.remote(num_cpus=0)(_Bulletin).remote()
-    parcel = {"settings": to_plain(settings), "folder": str(folder), "phase": phase, "plan": plan, "bulletin": bulletin}
+    plain = to_plain(settings)
+    actors = start_actors(settings, folder, plain, bulletin) if _actors(phase, settings) else []
+    parcel = {"settings": plain, "folder": str(folder), "phase": phase, "plan": plan, "bulletin": bulletin}
+    parcel["actors"] = actors
     resources = {"CPU": c.cpus_per_worker} | ({"GPU": 1} if c.use_gpu else {})
     trainer = TorchTrainer(
         worker,
@@ -230,7 +239,9 @@ def run_phase(phase: str, settings: Settings) -> Path:
     if phase == "teacher":
         description = model_description(settings, problem.shape[0], len(problem.pde.varying))
     else:
-        card = distill_loop.open_teacher(settings, folder, problem, torch.device("cpu")).card
+        teacher = distill_loop.open_teacher(settings, folder, problem, torch.device("cpu"))
+        card = teacher.card
+        open_supply(settings, distill_loop.open_rollout(settings, teacher))  # a set that does not fit is said here
         description = card["architecture"]  # a student has its teacher's network, whatever the model section says
         check_constraints(problem.pde, settings.distill.constraints)
         inputs["distill.teacher (its weights)"] = card["weights"]["sha256"]
@@ -241,13 +252,20 @@ def run_phase(phase: str, settings: Settings) -> Path:
         print(f"{phase}: {whose}{plan_text(description, settings.cluster, parameters)}", flush=True)
         plan = memory_plan(settings, description, problem.grid.shape, phase, parameters)
         print(f"{phase}: {plan_lines(plan)}", flush=True)
+        if phase == "distill" and settings.distill.objective == "piddm":
+            print(f"{phase}: {cost_line(settings.distill, needed(settings), 4 * math.prod(problem.shape))}", flush=True)
         with claimed(settings):
             connect()
-            check_resources(settings.cluster)
+            check_resources(settings.cluster, _actors(phase, settings))
             _complete(phase, settings, folder, inputs, plan)
     else:
         print(f"{phase}: finished already in {folder}")
     return folder
+
+
+def _actors(phase: str, settings: Settings) -> int:
+    """How many teacher actors a phase has."""
+    return settings.distill.actors if phase == "distill" and settings.distill.source == "actors" else 0
 
 
 def _complete(phase: str, settings: Settings, folder: Path, inputs: dict[str, str], plan: MemoryPlan) -> None:
@@ -265,19 +283,3 @@ def _complete(phase: str, settings: Settings, folder: Path, inputs: dict[str, st
     print(
         f"{phase}: {spent['train_seconds']:.0f} s in all; {spent['wait_share']:.1%} of the steps' time waited for {source}"
     )
-
-
-def absolute(settings: Settings) -> Settings:
-    """The settings with absolute paths: workers have working directories of their own."""
-    d, data = settings.distill, settings.data
-    return replace(
-        settings,
-        data=replace(data, path=_absolute(data.path), cache=_absolute(data.cache) if data.cache else None),
-        run=replace(settings.run, folder=_absolute(settings.run.folder)),
-        distill=replace(d, teacher=_absolute(d.teacher) if d.teacher else None),
-    )
-
-
-def _absolute(path: str) -> str:
-    """A path from the root; an address of a remote store as it is."""
-    return path if is_address(path) else str(Path(path).absolute())

@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+NOISES = ("edm", "vp", "subvp", "flow")  # which levels; diffusion/noise.py says what they are
+OBJECTIVES = ("piddm", "pid", "dm")  # distill/ has a file for each
+SOURCES = ("inline", "ring", "actors", "shards")  # of endpoints
 SOLVERS = ("euler", "heun", "dpm2m")  # of the probability-flow ODE; diffusion/solvers.py says what they are
 PHASES = ("teacher", "distill")
 
@@ -85,8 +88,9 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class TeacherSettings(TrainSettings):
-    """Training of the teacher. sigma_max, p_mean and p_std follow from data and grid where null."""
+    """Training of the teacher. sigma_max, p_mean and p_std follow from data and grid where null; the latter two are EDM's."""
 
+    noise: str = "edm"  # which levels: edm, vp, subvp, or flow (which predicts the velocity)
     evaluate_every: int = 1000
     evaluate_samples: int = 64
     evaluate_steps: int = 9
@@ -108,6 +112,14 @@ class LambdaSettings:
 class DistillSettings(TrainSettings):
     """Distillation. A ring of `ring` rows of global_batch endpoints, each used `reuse` times, made `chunk` at a time."""
 
+    objective: str = (
+        "piddm"  # match the teacher's endpoints; `pid`: the residual of its flow; `dm`: match its distribution
+    )
+    match: float = 0.25  # of dm: weight of the match with endpoints beside it; 0: without any
+    source: str = "inline"  # of endpoints: in the step, by a thread ahead (`ring`), by `actors`, from `shards`
+    ahead: int = 2  # rows of endpoints that may be ready before they are needed
+    actors: int = 1  # teacher actors of source actors, each with the resources of a worker
+    endpoints: str | None = None  # set of source shards, which launch/make_endpoints.py makes
     teacher: str | None = None  # folder of a consolidated teacher; this run's own where null
     solver: str = "heun"
     solver_steps: int = 18
@@ -116,14 +128,18 @@ class DistillSettings(TrainSettings):
     chunk: int = 32
     norm: str = "both"  # l2, dual or both
     weights: LambdaSettings = field(default_factory=LambdaSettings)
-    huber: float = 0.0  # width of the pseudo-Huber match, in units of the model; 0: squared
+    levels: int = 250  # of pid: its grid of noise levels
+    distance: str = "l2"  # between fields that should be equal: squared, or l1
+    huber: float = 0.0  # width of a pseudo-Huber l2 distance, in units of the model; 0: squared
     power: float = 0.0  # weight of the match of each channel's mean square, beside that of its points
     physics_from: float = 0.0  # share of the steps before the residual counts; until then student and twin are one
+    physics_ramp: float = 0.0  # share of the steps over which it then grows to its weight
     gradient_to: str = "all"  # what the residual may move: the `solution`, also the `shape` of the inputs, or `all`
     constraints: list[str] = field(default_factory=list)  # hard ones that the student's output is held to
     twin: bool = True  # train the lambda = 0 student beside the student, on the same endpoints
     scale_samples: int = 512
     scale_steps: int = 18
+    teacher_precision: str = "fp32"  # of the frozen teacher's calls
 
 
 @dataclass(frozen=True)

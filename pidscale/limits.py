@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Sequence
 
-from pidscale.config import PHASES, SOLVERS, Settings, UserError
+from pidscale.config import NOISES, OBJECTIVES, PHASES, SOLVERS, SOURCES, Settings, UserError
 
 
 def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
@@ -16,7 +16,12 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
     """
     s = settings
     choices = {
+        "teacher.noise": (s.teacher.noise, NOISES),
         "distill.solver": (s.distill.solver, SOLVERS),
+        "distill.objective": (s.distill.objective, OBJECTIVES),
+        "distill.source": (s.distill.source, SOURCES),
+        "distill.distance": (s.distill.distance, ("l2", "l1")),
+        "distill.teacher_precision": (s.distill.teacher_precision, ("fp32", "bf16")),
         "distill.norm": (s.distill.norm, ("l2", "dual", "both")),
         "distill.gradient_to": (s.distill.gradient_to, ("solution", "shape", "all")),
         "model.precision": (s.model.precision, ("fp32", "bf16")),
@@ -53,6 +58,10 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
         value = getattr(s.teacher, key)
         if value is not None and not (math.isfinite(value) and (value > 0 or key == "p_mean")):
             raise UserError(f"teacher.{key}={value}: expected a finite number" + ", more than 0" * (key != "p_mean"))
+    if s.teacher.noise != "edm" and (s.teacher.p_mean is not None or s.teacher.p_std is not None):
+        raise UserError(
+            f"teacher.p_mean, teacher.p_std: of teacher.noise=edm; {s.teacher.noise} has none, leave them null"
+        )
     if "teacher" in phases and s.teacher.evaluate_samples < groups:
         raise UserError(
             f"teacher.evaluate_samples={s.teacher.evaluate_samples} is smaller than the {groups} groups of {_groups(s)}: "
@@ -69,7 +78,7 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
             f"distill.physics_from={s.distill.physics_from}: expected a share of the steps, 0 or more and below 1"
         )
     if "distill" in phases:
-        _check_rows(s)
+        _check_distill(s)
     if min(s.evaluate.teacher_steps, default=0) < 1:
         raise UserError(f"evaluate.teacher_steps={s.evaluate.teacher_steps}: expected step counts of 1 or more")
     if s.evaluate.samples < 2:
@@ -90,12 +99,15 @@ _LOOP = ["steps", "micro_batch", "lr", "ema", "log_every", "checkpoint_every", "
 _POSITIVE_KEYS = {
     "data": ["train", "test", "samples_per_shard", "prefetch", "cache_gib"],
     "teacher": [*_LOOP, "evaluate_every", "evaluate_samples", "evaluate_steps"],
-    "distill": [*_LOOP, "solver_steps", "ring", "reuse", "chunk", "scale_samples", "scale_steps"],
+    "distill": [*_LOOP, "solver_steps", "ring", "reuse", "ahead", "actors", "chunk", "scale_samples", "scale_steps"],
     "evaluate": ["samples", "batch"],
     "cluster": ["workers", "space", "cpus_per_worker", "timeout"],
 }
 _POSITIVE = [f"{section}.{key}" for section, keys in _POSITIVE_KEYS.items() for key in keys]
-_NOT_NEGATIVE = [f"distill.{key}" for key in ("weights.l2", "weights.dual", "weights.boundary", "power", "huber")]
+_NOT_NEGATIVE = [
+    f"distill.{key}"
+    for key in ("weights.l2", "weights.dual", "weights.boundary", "power", "match", "huber", "physics_ramp")
+]
 _NOT_NEGATIVE += ["data.threads", "data.patience", "data.seed", "cluster.max_failures"]
 
 
@@ -106,7 +118,7 @@ def _groups(s: Settings) -> str:
     )
 
 
-def _check_rows(s: Settings) -> None:
+def _check_distill(s: Settings) -> None:
     d, groups = s.distill, s.cluster.workers // s.cluster.space
     share = d.global_batch // groups
     if d.global_batch % groups or share % d.chunk:
@@ -115,6 +127,22 @@ def _check_rows(s: Settings) -> None:
             "(distill.global_batch), so that endpoints are made in the same chunks everywhere"
             + (f": set distill.chunk={math.gcd(d.chunk, share)}" if d.global_batch % groups == 0 else "")
         )
+    if d.source in ("ring", "actors") and s.cluster.space > 1:
+        why = {"ring": "cannot talk beside the student", "actors": "has no actors"}[d.source]
+        raise UserError(
+            f"distill.source={d.source} with cluster.space={s.cluster.space}: a teacher that shares its fields {why}; use "
+            "distill.source=inline, or shards"
+        )
+    if (d.objective == "pid" or (d.objective == "dm" and d.match == 0)) and d.source != "inline":
+        raise UserError(f"distill.source={d.source}: objective {d.objective} takes no endpoints; leave it inline")
+    if d.objective != "piddm" and d.power > 0:
+        raise UserError(f"distill.power={d.power:g}: objective {d.objective} matches no powers; set distill.power=0")
+    if d.distance == "l1" and d.huber > 0:
+        raise UserError(f"distill.huber={d.huber:g} softens distance l2; set distill.huber=0 or distill.distance=l2")
+    if not 0 <= d.physics_from + d.physics_ramp <= 1:
+        raise UserError(f"distill.physics_ramp={d.physics_ramp:g} reaches beyond the last step; lower it")
+    if d.levels < 2:
+        raise UserError(f"distill.levels={d.levels}: a grid has 2 levels or more")
     if d.scale_samples % d.global_batch:
         raise UserError(
             f"distill.scale_samples={d.scale_samples} must be a multiple of distill.global_batch={d.global_batch}"

@@ -116,15 +116,20 @@ def kill(process):
                 continue
 
 
+def wait_for(condition, process, log):
+    """Until something is so, as long as the script is at work."""
+    until = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None, (log.read_text(), log.with_suffix(".err").read_text())
+        assert time.monotonic() < until, f"not so within 240 s: {log}"
+        time.sleep(0.01)
+
+
 def interrupt(script, arguments, log, checkpoint, how):
     """Start a script and end it by a signal as soon as a checkpoint is there."""
     process = start(script, arguments, log)
     try:
-        until = time.monotonic() + 240
-        while not (checkpoint / "manifest.json").exists():
-            assert process.poll() is None, (log.read_text(), log.with_suffix(".err").read_text())
-            assert time.monotonic() < until, f"no {checkpoint}"
-            time.sleep(0.01)
+        wait_for((checkpoint / "manifest.json").exists, process, log)
         if how == signal.SIGKILL:
             kill(process)
             return None

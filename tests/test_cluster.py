@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import runpy
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +20,7 @@ from pidscale import seeds
 from pidscale.engine.spread import spread, window_for
 from pidscale.parallel.mesh import Mesh
 from pidscale.student.load import load_student
-from tests.scripts import LAUNCH, contents, finish, interrupt, start, tiny
+from tests.scripts import LAUNCH, contents, family, finish, interrupt, kill, start, tiny, wait_for
 from tests.twins import spawn
 
 
@@ -51,6 +55,7 @@ TEACHER_SCALARS = ["loss/denoising", "residual/l2", "residual/dual", "residual/b
 STUDENT_SCALARS = [
     f"{arm}/{name}" for arm in ("student", "student-lambda0") for name in ("loss_loss", "loss_match", "gradient_norm")
 ] + ["student/residual_l2", "student/residual_dual", "student/residual_boundary", "ring/fresh_fraction"]
+STUDENT_SCALARS += ["endpoints/per_second", "endpoints/work_share"]
 TRAIN_SCALARS = [
     "train/lr",
     "train/fields_per_second",
@@ -140,7 +145,55 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(whole, place, monke
     assert contents(run) == before
 
 
-# ---- what is refused
+# ---- teachers on resources of their own
+
+
+def _actors(process):
+    """Numbers of the teacher actors that came from a script."""
+    found = []
+    for number in family(process.pid):
+        with suppress(OSError):
+            if Path(f"/proc/{number}/cmdline").read_text().startswith("ray::TeacherActor"):
+                found.append(number)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_teacher_actor_that_is_killed_costs_nothing_but_time(whole, place):
+    """Two actors serve two workers; one is killed on the way: the students are those of endpoints made in the step."""
+    run, log = place / "runs" / "served", place / "served.log"
+    teacher = f"distill.teacher={place / 'runs' / 'whole' / 'teacher'}"
+    process = start("distill", tiny(place, "served", teacher, "distill.source=actors", "distill.actors=2"), log)
+    try:
+        wait_for(lambda: (run / "checkpoints" / "distill").exists() and len(_actors(process)) == 2, process, log)
+        os.kill(_actors(process)[0], signal.SIGKILL)
+    except BaseException:
+        kill(process)
+        raise
+    said, errors = finish(process, log)
+    assert re.search(r"warning: teacher actor [01] was lost and started again", said), said
+    assert "endpoints of K=" in said and "Traceback" not in said + errors
+    for name in ("student", "student-lambda0"):
+        first, second = weights(place / "runs" / "whole", name), weights(run, name)
+        assert all(torch.equal(first[n], second[n]) for n in first), name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_endpoints_are_made_beforehand_by_tasks(whole, place):
+    run, log = place / "runs" / "read", place / "read.log"
+    teacher = f"distill.teacher={place / 'runs' / 'whole' / 'teacher'}"
+    arguments = tiny(place, "read", teacher, f"distill.endpoints={place / 'endpoints'}", "distill.source=shards")
+    said, _ = finish(start("make_endpoints", arguments, log), log)
+    assert "use distill.source=shards" in said
+    said, _ = finish(start("distill", arguments, log), log)
+    assert "read from" in said
+    first, second = weights(place / "runs" / "whole", "student"), weights(run, "student")
+    assert all(torch.equal(first[n], second[n]) for n in first)
+
+
+# ---- fields that workers share
 
 
 def _sampled_on_tiles(rank, world, folder):

@@ -37,8 +37,8 @@ def refused(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, small_shards):
     """Shards, a teacher of another grid and one of another kind, and a run that has begun."""
-    from pidscale.cluster import absolute
     from pidscale.engine import phases
+    from pidscale.engine.phases import absolute
     from pidscale.generate.problem import open_problem
 
     folder = tmp_path_factory.mktemp("made")
@@ -87,6 +87,39 @@ CASES = {
     "no teacher": ("distill", [], ["runs/begun/teacher", "train_teacher.py", "distill.teacher"]),
     "teacher of another grid": ("distill", ["distill.teacher={0}/teacher20"], ["teacher20", "grid", "distill.teacher"]),
     "a student as teacher": ("distill", ["distill.teacher={0}/student16"], ["student16", "distill.teacher"]),
+    "endpoints that are nowhere": (
+        "distill",
+        ["run.name=taught", "distill.source=shards", "distill.endpoints={0}/nowhere"],
+        ["nowhere"],
+    ),
+    "shards without a name": ("distill", ["run.name=taught", "distill.source=shards"], ["distill.endpoints=null"]),
+    "shards that are no endpoints": (
+        "distill",
+        ["run.name=taught", "distill.source=shards", "distill.endpoints={0}/shards"],
+        ["holds no endpoints of a teacher", "make_endpoints.py"],
+    ),
+    "actors of shared fields": (
+        "distill",
+        ["distill.source=actors", "cluster.space=2"],
+        ["distill.source=actors", "cluster.space=2", "inline"],
+    ),
+    "endpoints that nobody wants": (
+        "distill",
+        ["distill.objective=pid", "distill.source=ring"],
+        ["distill.source=ring"],
+    ),
+    "powers of no endpoints": ("distill", ["distill.objective=pid", "distill.power=0.1"], ["distill.power=0.1"]),
+    "another objective": ("distill", ["distill.objective=gan"], ["distill.objective='gan'", "piddm, pid, dm"]),
+    "levels of another kind of noise": (
+        "train_teacher",
+        ["teacher.noise=flow", "teacher.p_mean=0.1"],
+        ["teacher.p_mean", "teacher.noise=edm"],
+    ),
+    "endpoints in a place that is taken": (
+        "make_endpoints",
+        ["run.name=taught", "distill.endpoints={0}/shards"],
+        ["another request", "distill.endpoints"],
+    ),
     "nothing to evaluate": ("evaluate", [], ["runs/begun/teacher"]),
     "too many samples": (
         "evaluate",

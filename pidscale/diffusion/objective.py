@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from pidscale.diffusion.noise import EdmNoise
+from pidscale.diffusion.noise import Noise
 
 
 def denoising_errors(
     denoiser: Callable[[Tensor, Tensor], Tensor],
-    noise: EdmNoise,
+    noise: Noise,
     x_BCYX: Tensor,
     sigma_B: Tensor,
     eps_BCYX: Tensor,
@@ -23,6 +23,5 @@ def denoising_errors(
     where these are some rows of it: the result is then the share of these rows.
     """
     denoised = denoiser(x_BCYX + sigma_B.reshape(-1, 1, 1, 1) * eps_BCYX, sigma_B)
-    weight = (sigma_B.square() + noise.sigma_data**2) / (sigma_B * noise.sigma_data).square()
     squares = (denoised - x_BCYX).square().flatten(1).sum(dim=1)
-    return weight * squares / (points or x_BCYX[0].numel())
+    return noise.weight(sigma_B) * squares / (points or x_BCYX[0].numel())

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from pidscale.config import SOLVERS
 from pidscale.ops.precision import float32_or_better
 
-DenoiserCall = Callable[[Tensor, Tensor], Tensor]
+DenoiserCall = Callable[..., Tensor]  # of fields and their levels; a student may be told another level besides
 
 
 def solve(
@@ -61,7 +62,8 @@ def calls(solver: str, steps: int) -> int:
     return 2 * steps - 1 if solver == "heun" else steps
 
 
-def one_step(denoiser: DenoiserCall, eps_BCYX: Tensor, sigma_max: float) -> Tensor:
-    """The student's sample d(eps) = D(sigma_max eps, sigma_max), one call."""
+def one_step(denoiser: DenoiserCall, eps_BCYX: Tensor, sigma_max: float, told: float | None = None) -> Tensor:
+    """The student's sample d(eps) = D(sigma_max eps, sigma_max), one call. told: another level for its network."""
     x = float32_or_better(eps_BCYX) * sigma_max
-    return denoiser(x, x.new_full((x.shape[0],), sigma_max))
+    level = x.new_full((x.shape[0],), sigma_max)
+    return denoiser(x, level) if told is None else denoiser(x, level, torch.full_like(level, told))

@@ -6,7 +6,7 @@ Knows no Ray and no files but those of a checkpoint.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,64 +14,62 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pidscale.config import Settings
-from pidscale.diffusion.solvers import one_step
-from pidscale.distill.objectives import TERMS, Physics, piddm
-from pidscale.distill.rollout import Endpoints
+from pidscale.distill.batch import Batch
+from pidscale.distill.matching import Matching
+from pidscale.distill.objectives import Objective
+from pidscale.distill.physics import TERMS
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import MicroPlan
 from pidscale.engine.spread import spread
 from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
-from pidscale.models.precondition import Denoiser, conditioned
-from pidscale.ops.window import Window
+from pidscale.models.precondition import Denoiser
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import condition
-from pidscale.pde.constraints import constrain
 from pidscale.student.load import Generator
 
 
 @dataclass
 class Arm:
-    """One student in training. physics None: distillation alone. seconds: spent on its steps."""
+    """One student in training. seconds: spent on its steps."""
 
     name: str
     settings: Settings
-    teacher: Generator
-    physics: Physics | None
-    window: Window
+    objective: Objective
     plan: MicroPlan
     mesh: Mesh
     zero: Zero
     ema: Ema
+    critic: Zero | None = None
     seconds: float = 0.0
     sums: dict[str, Tensor] = field(default_factory=dict)
     steps: int = 0
 
-    def output(self, x_BCYX: Tensor) -> Tensor:
-        """The network's sample under the hard constraints, in units of the model."""
-        names, teacher = self.settings.distill.constraints, self.teacher
-        if not names:
-            return x_BCYX
-        units = teacher.normaliser
-        return units.encode(constrain(teacher.pde, self.window, names, units.decode(x_BCYX)))
-
-    def gradients(self, eps_BCYX: Tensor, endpoints: Endpoints, timer: StepTimer) -> None:
-        """All micro-steps of a global batch from this rank's noise and endpoints; parts of the loss are added up."""
-        d, told = self.settings.distill, condition(self.teacher.pde, endpoints.params_BP).to(self.mesh.device)
+    def gradients(self, batch: Batch, timer: StepTimer) -> None:
+        """All micro-steps of a global batch from this rank's samples of it; parts of the loss are added up."""
+        count = self.settings.distill.global_batch
         for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
+            part = batch.part(index)
+            learned = self.objective.losses(self.zero, part, timer)
+            parts = {"loss": learned.loss, **learned.parts}
             with timer.part("student"):
-                x = one_step(conditioned(self.zero, told[index]), eps_BCYX[index], self.teacher.noise.sigma_max)
-                x = self.output(x)
-            with timer.part("residual"):
-                target, params = endpoints.fields_BCYX[index], endpoints.params_BP[index]
-                loss, parts = piddm(x, target, self.physics, d.huber, d.power, params, self.window)
-            with timer.part("student"):
-                self.zero.backward((weight * loss).sum() / d.global_batch)
-            for name, values in {"loss": loss, **parts}.items():
-                share = (weight * values.detach()).sum() / d.global_batch
+                self.zero.backward((weight * learned.loss).sum() / count)
+            if self.critic is not None and isinstance(self.objective, Matching):
+                with timer.part("critic"):
+                    parts["critic"] = self.objective.critic_losses(learned.fields, part)
+                    self.critic.backward((weight * parts["critic"]).sum() / count)
+            for name, values in parts.items():
+                share = (weight * values.detach()).sum() / count
                 self.sums[name] = self.sums.get(name, torch.zeros_like(share)) + share
         self.steps += 1
+
+    def update(self, rate: float, step: int) -> tuple[float, bool]:
+        """Take the step that the gradients ask for; returns their norm, and whether the student took it."""
+        norm, applied = self.zero.step(rate)
+        self.ema.update(step)
+        if self.critic is not None:
+            self.critic.step(rate)
+        return norm, applied
 
     def take_means(self) -> dict[str, float]:
         """Means over the global batches since the last call: loss, match, power, and the residuals as root mean squares."""
@@ -82,19 +80,23 @@ class Arm:
 
     def averaged(self) -> Denoiser:
         """A copy of the network with the averaged weights, for the rows of this rank, on its device."""
-        plain = plain_copy(self.teacher, self.settings)
+        plain = plain_copy(self.objective.teacher, self.settings)
         plain.load_state_dict(self.ema.whole())
-        return spread(plain, self.window).to(self.mesh.device).eval()
+        return spread(plain, self.objective.window).to(self.mesh.device).eval()
 
     def save(self, folder: Path, average: dict[str, Tensor]) -> None:
         """Write this rank's files of a checkpoint."""
         self.zero.save(folder, f"zero-{self.name}")
+        if self.critic is not None:
+            self.critic.save(folder, f"critic-{self.name}")
         if self.mesh.first:
             save_file(average, folder / f"ema-{self.name}.safetensors")
 
     def restore(self, folder: Path) -> None:
         """Load what `save` wrote."""
         self.zero.load(folder, f"zero-{self.name}")
+        if self.critic is not None:
+            self.critic.load(folder, f"critic-{self.name}")
         self.ema.restore(load_file(folder / f"ema-{self.name}.safetensors"))
 
 
@@ -104,9 +106,13 @@ def fork(arm: Arm, name: str, folder: Path) -> Arm:
     folder: where DeepSpeed's files pass through; all ranks see it, and it is gone afterwards.
     """
     arm.zero.save(folder, "fork")
+    if arm.critic is not None:
+        arm.critic.save(folder, "fork-critic")
     arm.mesh.barrier()
-    twin = build_arm(name, arm.settings, arm.teacher, None, arm.window, arm.plan, arm.mesh)
+    twin = build_arm(name, arm.settings, replace(arm.objective, physics=None), arm.plan, arm.mesh)
     twin.zero.load(folder, "fork")
+    if twin.critic is not None:
+        twin.critic.load(folder, "fork-critic")
     for key, piece in twin.ema.pieces.items():
         piece.copy_(arm.ema.pieces[key])
     twin.seconds = arm.seconds
@@ -122,19 +128,19 @@ def plain_copy(teacher: Generator, settings: Settings) -> Denoiser:
     return build_denoiser(teacher.card["architecture"], teacher.noise.sigma_data, s.precision, s.recompute)
 
 
-def build_arm(
-    name: str,
-    settings: Settings,
-    teacher: Generator,
-    physics: Physics | None,
-    window: Window,
-    plan: MicroPlan,
-    mesh: Mesh,
-) -> Arm:
-    """A student that starts from the teacher's weights."""
-    model = plain_copy(teacher, settings)
-    model.load_state_dict(teacher.denoiser.state_dict())
-    model = spread(model, window).to(mesh.device)
+def build_arm(name: str, settings: Settings, objective: Objective, plan: MicroPlan, mesh: Mesh) -> Arm:
+    """A student that starts from the teacher's weights, and so does its critic, if it has one."""
     d, stage = settings.distill, settings.cluster.zero_stage
-    zero = Zero(model, ZeroSettings(stage, plan.micro, plan.accumulation, d.clip, settings.cluster.deepspeed), mesh)
-    return Arm(name, settings, teacher, physics, window, plan, mesh, zero, Ema(zero.module, stage, mesh, d.ema))
+
+    def trained() -> Zero:
+        model = plain_copy(objective.teacher, settings)
+        model.load_state_dict(objective.teacher.denoiser.state_dict())
+        model = spread(model, objective.window).to(mesh.device)
+        zero = ZeroSettings(stage, plan.micro, plan.accumulation, d.clip, settings.cluster.deepspeed)
+        return Zero(model, zero, mesh)
+
+    zero, critic = trained(), None
+    if isinstance(objective, Matching):
+        critic = trained()
+        objective = replace(objective, critic=critic)
+    return Arm(name, settings, objective, plan, mesh, zero, Ema(zero.module, stage, mesh, d.ema), critic)

@@ -1,6 +1,7 @@
 """A frozen teacher and counters to one-step students: the second and last training loop. Knows nothing of Ray.
 
-Every rank calls `train` with the same settings. Endpoints come from the teacher on the fly, through a bounded ring.
+Every rank calls `train` with the same settings. Endpoints, where the objective takes them, come from the teacher on the fly,
+through a bounded ring.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ from typing import Any
 import torch
 
 from pidscale.config import Settings, UserError, to_flat, to_plain
-from pidscale.diffusion.solvers import one_step
 from pidscale.distill.arms import Arm, build_arm, fork
-from pidscale.distill.objectives import TERMS, Physics, active_weights, frozen_scales
+from pidscale.distill.batches import Batches, open_supply
+from pidscale.distill.matching import Matching
+from pidscale.distill.objectives import Objective
+from pidscale.distill.physics import TERMS, Physics, active_weights, frozen_scales
+from pidscale.distill.pid import Pid
+from pidscale.distill.piddm import Piddm
 from pidscale.distill.ring import Ring
-from pidscale.distill.rollout import Rollout, checksum
+from pidscale.distill.rollout import Rollout
+from pidscale.distill.supply import Supply
 from pidscale.engine import checkpoint
 from pidscale.engine.consolidate import card, publish
 from pidscale.engine.pictures import picture_row
@@ -28,7 +34,6 @@ from pidscale.engine.skip import settled
 from pidscale.engine.spread import spread, window_for
 from pidscale.generate.problem import Problem, open_problem
 from pidscale.meter import Board, StepTimer, rates
-from pidscale.models.precondition import conditioned
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import Samples, condition, residual_shares
@@ -44,6 +49,7 @@ def open_teacher(settings: Settings, folder: Path, problem: Problem, device: tor
     if not path.exists():
         raise UserError(f"{path}: no teacher there; run launch/train_teacher.py first, or set distill.teacher")
     teacher = load_student(path, device)
+    teacher.denoiser.precision = settings.distill.teacher_precision
     if teacher.card["kind"] != "teacher":
         raise UserError(f"{path}: holds a {teacher.card['kind']}, expected a teacher; set distill.teacher")
     check_fits(teacher, path, problem.pde, problem.grid, "set distill.teacher or the pde")
@@ -51,21 +57,13 @@ def open_teacher(settings: Settings, folder: Path, problem: Problem, device: tor
 
 
 def measure_scales(
-    settings: Settings, problem: Problem, ring: Ring, rollout: Rollout, window: Window, mesh: Mesh
+    settings: Settings, problem: Problem, batches: Batches, window: Window, mesh: Mesh
 ) -> dict[str, float]:
-    """s_k^2 by term: mean squared residuals of the teacher's own samples, measured once, split over the ranks.
-
-    Where the endpoints to train on are made as the scale wants them, the ring's first rows are measured, and kept.
-    """
+    """s_k^2 by term: mean squared residuals of the teacher's own samples, measured once, split over the ranks."""
     d = settings.distill
     rows = d.scale_samples // d.global_batch
-    if (d.solver, d.solver_steps) == ("heun", d.scale_steps) and rows <= d.ring:
-        parts = [ring.row(slot, 0) for slot in range(rows)]
-    else:
-        scaling = replace(rollout, solver="heun", steps=d.scale_steps, stream="distill/scale")
-        parts = [scaling.endpoints(ring.counters(row, 0)) for row in range(rows)]
-    fields = rollout.teacher.normaliser.decode(torch.cat([part.fields_BCYX for part in parts]))
-    shares = residual_shares(problem.pde, window, fields, torch.cat([part.params_BP for part in parts]))
+    fields, params = (torch.cat(parts) for parts in zip(*batches.scaling(rows, d), strict=True))
+    shares = residual_shares(problem.pde, window, problem.normaliser.decode(fields), params)
     sums = mesh.sum(torch.stack([shares[k].double().sum() for k in TERMS])) / (rows * d.global_batch)
     truth = problem.samples("train", 64, window.rows).on(mesh.device)
     null = residual_shares(problem.pde, window, problem.pde.trivial(truth.fields, window), truth.params)
@@ -77,9 +75,39 @@ def measure_scales(
     )
 
 
-def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> dict[str, Any]:
+def open_objective(settings: Settings, teacher: Generator, window: Window) -> Objective:
+    """The chosen objective, without physics as yet."""
+    d = settings.distill
+    if d.objective == "pid":
+        return Pid(d, teacher, window, None, settings.run.seed)
+    if d.objective == "dm":
+        return Matching(d, teacher, window, None, settings.run.seed)
+    return Piddm(d, teacher, window, None)
+
+
+def open_rollout(settings: Settings, teacher: Generator, rows: slice | None = None) -> Rollout:
+    """The teacher as the settings have it make endpoints."""
+    d = settings.distill
+    return Rollout(teacher, d.solver, d.solver_steps, d.chunk, settings.run.seed, rows=rows)
+
+
+def open_batches(
+    settings: Settings, teacher: Generator, window: Window, pairs: bool, mesh: Mesh, supply: Supply | None
+) -> Batches:
+    """The batches of this rank. supply: of actors, if there are some."""
+    d, mine = settings.distill, mesh.slice(settings.distill.global_batch)
+    rollout = open_rollout(settings, teacher, window.rows)
+    supply = supply or open_supply(settings, rollout)
+    ring = Ring(d.ring, d.reuse, d.global_batch, mine.start, mine.stop, settings.run.seed, supply.get)
+    return Batches(rollout, ring, supply, pairs)
+
+
+def train(
+    settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter, supply: Supply | None = None
+) -> dict[str, Any]:
     """Distil, checkpoint and consolidate into folder/student (and folder/student-lambda0); resume where it stopped.
 
+    supply: where endpoints come from, if that is nothing that the settings can open by themselves.
     Returns the last training means by arm. Raises Stopped after a checkpoint when a stop was asked for.
     """
     problem, d = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say), settings.distill
@@ -90,18 +118,18 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     began = time.perf_counter()
     window = window_for(teacher.card["architecture"], problem.grid, mesh.space)
     teacher = replace(teacher, denoiser=spread(teacher.denoiser, window))
-    rollout = Rollout(teacher, d.solver, d.solver_steps, d.chunk, settings.run.seed, rows=window.rows)
-    mine = mesh.slice(d.global_batch)
-    ring = Ring(d.ring, d.reuse, d.global_batch, mine.start, mine.stop, settings.run.seed, rollout.endpoints)
-    scales = found.state["scales"] if found else measure_scales(settings, problem, ring, rollout, window, mesh)
+    objective = open_objective(settings, teacher, window)
+    batches = open_batches(settings, teacher, window, objective.pairs, mesh, supply)
+    scales = found.state["scales"] if found else measure_scales(settings, problem, batches, window, mesh)
     first, rolling = found.step if found else 0, time.perf_counter() - began
     weights = active_weights(d.weights, d.norm)
     physics = Physics(problem.pde, window, teacher.normaliser, weights, scales, d.gradient_to)
     physics_from = int(d.physics_from * d.steps)
     plan = micro_plan(d.global_batch, d.micro_batch, mesh)
-    arms = [build_arm("student", settings, teacher, physics if first > physics_from else None, window, plan, mesh)]
+    obeying = replace(objective, physics=physics)
+    arms = [build_arm("student", settings, obeying if first > physics_from else objective, plan, mesh)]
     if d.twin and first > physics_from:
-        arms.append(build_arm(TWIN, settings, teacher, None, window, plan, mesh))
+        arms.append(build_arm(TWIN, settings, objective, plan, mesh))
     if found:
         rolling = float(found.state["endpoint_seconds"])
         for arm in arms:
@@ -111,25 +139,21 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     board.text("config", json.dumps(to_plain(settings), indent=1))
     timer = StepTimer(torch.cuda.synchronize if mesh.device.type == "cuda" else None)
     logged, last = (time.perf_counter(), first), {}
+    batches.start(first, d.steps)
 
     for step in range(first, d.steps):
         if step == physics_from:  # from here on the student obeys the equation, and its twin goes on without
             arms += [fork(arms[0], TWIN, root / "fork")] if d.twin else []
-            arms[0].physics, arms[0].sums, arms[0].steps = physics, {}, 0
-        with timer.part("teacher"):
-            began = time.perf_counter()
-            endpoints = ring.take(step)
-            rolling += time.perf_counter() - began
-        with timer.part("data"):
-            eps = rollout.eps(endpoints.counters)
-            if not torch.equal(checksum(eps), endpoints.checksums):
-                raise RuntimeError(f"step {step}: noise and endpoint do not belong together")
+            arms[0].objective = replace(arms[0].objective, physics=physics)
+            arms[0].sums, arms[0].steps = {}, 0
+        began = time.perf_counter()
+        batch = batches.at(step, timer.part)
+        rolling += time.perf_counter() - began
         for arm in arms:
             began = time.perf_counter()
-            arm.gradients(eps, endpoints, timer)
+            arm.gradients(batch, timer)
             with timer.part("optimiser"):
-                norm, applied = arm.zero.step(learning_rate(d, step))
-                arm.ema.update(step)
+                norm, applied = arm.update(learning_rate(d, step), step)
             arm.seconds += time.perf_counter() - began
             if not applied:
                 reporter.say(f"warning: {arm.name} step {step} skipped: its gradient is not finite")
@@ -138,7 +162,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
         if done % d.log_every == 0 or done == d.steps:
             now = time.perf_counter()
             last = {arm.name: arm.take_means() for arm in arms}
-            _log(board, last, timer, now - logged[0], done - logged[1], learning_rate(d, step), ring, settings, done)
+            _log(board, last, timer, now - logged[0], done - logged[1], learning_rate(d, step), batches, done)
             reporter.progress(done, d.steps, " ".join(f"{k} {v:.4f}" for k, v in last["student"].items()))
             logged = (now, done)
         stopping = done % d.log_every == 0 and reporter.stopped(mesh)
@@ -148,19 +172,21 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
                 "endpoint_seconds": rolling,
                 "arm_seconds": {arm.name: arm.seconds for arm in arms},
             }
-            _picture(arms, rollout, board, settings, problem, done)
+            _picture(arms, batches.rollout, board, problem, done)
             board.flush()
             _save(arms, root, done, state)
         if stopping and done < d.steps:
+            batches.supply.close()
             raise Stopped(f"distillation stopped at step {done} of {d.steps} with a checkpoint in {root}")
 
-    _picture(arms, rollout, board, settings, problem, d.steps)
+    batches.supply.close()
+    _picture(arms, batches.rollout, board, problem, d.steps)
     board.hparams(to_flat(settings), {f"student/{k}": v for k, v in last["student"].items()})
     board.close()
     for arm in arms:
         seconds = float(teacher.card["metrics"]["train_seconds"]) + rolling + arm.seconds
         cost = {"train_seconds": seconds, "wait_share": timer.share("teacher")}
-        _publish(arm, folder, problem, settings, scales, last[arm.name] | cost)
+        _publish(arm, folder, problem, scales, last[arm.name] | cost)
     mesh.barrier()
     return last
 
@@ -172,17 +198,19 @@ def _log(
     seconds: float,
     steps: int,
     lr: float,
-    ring: Ring,
-    settings: Settings,
+    batches: Batches,
     done: int,
 ) -> None:
     for name, values in means.items():
         kinds = {k: f"{name}/residual_{k}" if k in TERMS else f"{name}/loss_{k}" for k in values}
         board.scalars({kinds[k]: v for k, v in values.items()}, done)
-    board.scalars(
-        rates(timer.take(), steps, seconds, settings.distill.global_batch, "teacher") | {"train/lr": lr}, done
-    )
-    board.scalars({"ring/fresh_fraction": ring.made / max(1, ring.used)}, done)
+    parts = timer.take()
+    board.scalars(rates(parts, steps, seconds, batches.ring.batch, "teacher") | {"train/lr": lr}, done)
+    if batches.pairs:
+        made, busy = batches.supply.tally.take()
+        work = busy + sum(parts.values()) - parts.get("teacher", 0.0)
+        shares = {"ring/fresh_fraction": batches.ring.made / max(1, batches.ring.used)}
+        board.scalars(shares | {"endpoints/per_second": made / seconds, "endpoints/work_share": busy / work}, done)
 
 
 def _save(arms: list[Arm], root: Path, step: int, state: dict[str, Any]) -> None:
@@ -196,9 +224,9 @@ def _save(arms: list[Arm], root: Path, step: int, state: dict[str, Any]) -> None
     checkpoint.save(root, step, state, s.cluster.zero_stage, mesh, s.distill.keep, write)
 
 
-def _picture(arms: list[Arm], rollout: Rollout, board: Board, settings: Settings, problem: Problem, step: int) -> None:
+def _picture(arms: list[Arm], rollout: Rollout, board: Board, problem: Problem, step: int) -> None:
     """Truth, teacher and students from the same noise, and their residuals; drawn by the first rank."""
-    plain, window = {arm.name: (arm, arm.averaged()) for arm in arms}, arms[0].window
+    plain, window = {arm.name: (arm, arm.averaged()) for arm in arms}, arms[0].objective.window
     if arms[0].mesh.data_rank > 0:
         return
     endpoints = rollout.endpoints(torch.arange(rollout.chunk) + 2**60)
@@ -211,25 +239,24 @@ def _picture(arms: list[Arm], rollout: Rollout, board: Board, settings: Settings
     told = condition(problem.pde, params).to(eps.device)
     with torch.no_grad():
         for name, (arm, denoiser) in plain.items():
-            x = one_step(conditioned(denoiser, told), eps, rollout.teacher.noise.sigma_max)
-            sets[name] = Samples(decode(arm.output(x)), params)
+            sets[name] = Samples(decode(arm.objective.sample(denoiser, eps, told)), params)
     board.image("fields", picture_row(problem.pde, window, sets), step)
 
 
-def _publish(
-    arm: Arm, folder: Path, problem: Problem, settings: Settings, scales: dict[str, float], metrics: dict[str, float]
-) -> None:
+def _publish(arm: Arm, folder: Path, problem: Problem, scales: dict[str, float], metrics: dict[str, float]) -> None:
     weights = arm.ema.whole()
     if not arm.mesh.first:
         return
-    teacher, d = arm.teacher, settings.distill
+    objective, settings = arm.objective, arm.settings
+    teacher, d = objective.teacher, settings.distill
     provenance = {
         "data_hash": problem.manifest.data_hash,
         "teacher": teacher.card["weights"]["sha256"],
         "seed": settings.run.seed,
         "steps": d.steps,
-        "endpoints": {"solver": d.solver, "steps": d.solver_steps, "reuse": d.reuse},
-        "weights": arm.physics.weights if arm.physics else {},
+        "objective": d.objective,
+        "endpoints": {"solver": d.solver, "steps": d.solver_steps, "reuse": d.reuse} if objective.pairs else {},
+        "weights": objective.physics.weights if objective.physics else {},
         "scales": scales,
         "gradient_to": d.gradient_to,
         "huber": d.huber,
@@ -245,5 +272,6 @@ def _publish(
         provenance,
         metrics,
         d.constraints,
+        objective.told,
     )
     publish(folder / arm.name, weights, contents)

@@ -5,18 +5,19 @@ every slot is used once, in an order of its own; after `reuse` passes a slot's r
 that new rows are needed at an even rate. Position j of a batch only ever meets endpoints j, j + B, j + 2 B, ...: so each
 rank holds its own positions and nothing is exchanged, and another number of ranks sees the same global batches.
 
-Resume needs the step alone: rows in the ring are made again from their counters. Knows no ranks and no networks.
+Resume needs the step alone: rows in the ring are made again from their counters. Knows no ranks and no networks, nor when
+rows are made: whoever makes them is told beforehand in which order they will be wanted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 
 from pidscale import seeds
-from pidscale.distill.rollout import Endpoints
+from pidscale.distill.batch import Endpoints
 
 
 @dataclass
@@ -47,6 +48,18 @@ class Ring:
         """Counters of this rank's endpoints in a row, int64 [last - first]."""
         row = generation * self.depth + slot
         return torch.arange(row * self.batch + self.first, row * self.batch + self.last)
+
+    def wanted(self, first: int, last: int) -> Iterator[torch.Tensor]:
+        """Counters of the rows that the steps from `first` to before `last` will ask for, in that order."""
+        return self._wanted({slot: generation for slot, (generation, _) in self.rows.items()}, first, last)
+
+    def _wanted(self, there: dict[int, int], first: int, last: int) -> Iterator[torch.Tensor]:
+        for step in range(first, last):
+            slot = self.slot(step)
+            generation = self.generation(slot, step)
+            if there.get(slot) != generation:
+                there[slot] = generation
+                yield self.counters(slot, generation)
 
     def take(self, step: int) -> Endpoints:
         """The endpoints of this rank at a step, made now if their row is not in the ring."""

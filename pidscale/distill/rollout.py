@@ -5,33 +5,18 @@ Endpoints are made in chunks of a fixed size, so that their bits do not depend o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pidscale import seeds
 from pidscale.diffusion.solvers import solve
+from pidscale.distill.batch import Endpoints, checksum
 from pidscale.pde.base import draw_params
 from pidscale.student.load import Generator
 
 STREAM = "distill/endpoint"
-
-
-def checksum(eps_BCYX: Tensor) -> Tensor:
-    """A sum over the bits of each sample's noise, int64 [B], the same on every device."""
-    return eps_BCYX.contiguous().view(torch.int32).flatten(1).sum(dim=1, dtype=torch.int64)
-
-
-@dataclass(frozen=True)
-class Endpoints:
-    """What a teacher made: counters int64 [B], parameters [B, P], fields in the units of the model [B, C, Y, X], checksums of
-    their noise."""
-
-    counters: Tensor
-    params_BP: Tensor
-    fields_BCYX: Tensor
-    checksums: Tensor
 
 
 @dataclass(frozen=True)
@@ -54,6 +39,18 @@ class Rollout:
     def params(self, counters: Tensor) -> Tensor:
         """The parameters [B, P] that vary from sample to sample, of these counters, on the CPU."""
         return draw_params(self.teacher.pde, self.seed, self.stream, counters)
+
+    def by(self, solver: str, steps: int, stream: str) -> Rollout:
+        """The same teacher with another solver, on noise of another stream."""
+        return replace(self, solver=solver, steps=steps, stream=stream)
+
+    def trajectories(self, counters: Tensor) -> Tensor:
+        """All states [K + 1, B, C, Y, X] on the way from the noise of each counter to its endpoint, the last one."""
+        visited: list[Tensor] = []
+        with torch.no_grad():
+            told = self.teacher.told(self.params(counters))
+            solve(told, self.eps(counters), self.teacher.noise.levels(self.steps), self.solver, visited)
+        return torch.stack(visited)
 
     def endpoints(self, counters: Tensor) -> Endpoints:
         """Solve from the noise of each counter; their number is a multiple of `chunk`."""

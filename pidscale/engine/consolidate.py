@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pidscale.diffusion.noise import EdmNoise
+from pidscale.diffusion.noise import Noise
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde
@@ -20,13 +20,17 @@ def card(
     pde: Pde,
     grid: Grid,
     normaliser: Normaliser,
-    noise: EdmNoise,
+    noise: Noise,
     architecture: Mapping[str, Any],
     provenance: Mapping[str, Any],
     metrics: Mapping[str, Any],
     constraints: Sequence[str] = (),
+    told: float | None = None,
 ) -> dict[str, Any]:
-    """The card of a `teacher` or a `student`: all that is needed to use its weights, as plain JSON values."""
+    """The card of a `teacher` or a `student`: all that is needed to use its weights, as plain JSON values.
+
+    told: the noise level that a student's network is told, where it is not that of its noise.
+    """
     return {
         "kind": kind,
         "equation": {"name": pde.name, "params": pde.params_dict()},
@@ -37,6 +41,7 @@ def card(
         "noise": noise.describe(),
         "sigma_max": noise.sigma_max,
         "constraints": list(constraints),
+        "told": told,
         "provenance": dict(provenance),
         "metrics": dict(metrics),
     }

@@ -29,6 +29,7 @@ from pidscale.parallel.mesh import Mesh
 from pidscale.parallel.split import Cut
 
 _FLOAT = 4  # bytes
+PASSES = {"piddm": 1, "pid": 3, "dm": 1}  # of a sample through the student that one micro-step keeps, by objective
 
 
 class Alive(TorchDispatchMode):
@@ -146,7 +147,7 @@ def state_bytes(parameters: int, workers: int, stage: int) -> tuple[int, int, in
 class MemoryPlan:
     """Bytes on the worker with most rows.
 
-    weights, gradients, optimiser, ema: of each of the `students`; a teacher in training counts as one. activations: of one
+    weights, gradients, optimiser, ema: of each of the `networks` in training. activations: of one
     micro-step of `micro_batch` samples on a tile of (rows, columns) points; students take turns. sampling: what samples for
     scores and pictures need instead. frozen: a frozen teacher; endpoints: its ring. advice: what would make it less.
     """
@@ -159,7 +160,7 @@ class MemoryPlan:
     sampling: int = 0
     frozen: int = 0
     endpoints: int = 0
-    students: int = 1
+    networks: int = 1
     micro_batch: int = 1
     tile: tuple[int, int] = (0, 0)
     advice: str = ""
@@ -167,7 +168,7 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """All of it at its worst moment."""
-        state = self.students * (self.weights + self.gradients + self.optimiser + self.ema)
+        state = self.networks * (self.weights + self.gradients + self.optimiser + self.ema)
         return state + self.frozen + self.endpoints + max(self.activations, self.sampling)
 
 
@@ -180,15 +181,16 @@ def memory_plan(
     data = cluster.workers // cluster.space
     micro = micro_plan(loop.global_batch, loop.micro_batch, Mesh(0, data)).micro
     rows = max(Cut.even(shape[0], cluster.space, row_unit(description)).sizes)
-    students = 2 if distils and settings.distill.twin else 1
+    networks = 2 ** (settings.distill.twin + (settings.distill.objective == "dm")) if distils else 1  # critics too
     sampled = (
         settings.distill.chunk if distils else min(loop.micro_batch, -(-settings.teacher.evaluate_samples // data))
     )
     field = _FLOAT * description["channels"] * rows * shape[1]
     weights, gradients, optimiser = state_bytes(parameters, cluster.workers, cluster.zero_stage)
-    steps = activation_bytes(description, shape, micro, rows, model.recompute, model.precision)
+    passes = PASSES[settings.distill.objective] if distils else 1
+    steps = activation_bytes(description, shape, passes * micro, rows, model.recompute, model.precision)
     forward = activation_bytes(description, shape, sampled, rows, False, model.precision, trains=False)
-    sampling = forward + students * _FLOAT * parameters  # from plain copies with averaged weights
+    sampling = forward + networks * _FLOAT * parameters  # from plain copies with averaged weights
     return MemoryPlan(
         weights,
         gradients,
@@ -198,7 +200,7 @@ def memory_plan(
         sampling=sampling,
         frozen=_FLOAT * parameters if distils else 0,
         endpoints=settings.distill.ring * -(-loop.global_batch // data) * field if distils else 0,
-        students=students,
+        networks=networks,
         micro_batch=micro,
         tile=(rows, shape[1]),
         advice=advice(settings, phase, steps >= sampling, sampling > steps),

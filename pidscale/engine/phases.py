@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from pidscale.config import Settings, UserError, to_plain
 from pidscale.engine.checkpoint import check_resumable
 from pidscale.records.layout import write_atomic
 from pidscale.records.lock import held
+from pidscale.records.store import is_address
 
 # settings that may change between the attempts of a phase, because they do not change what it computes
+_COURSE = ("log_every", "checkpoint_every", "keep")
 _FREE = {
     "model": {"recompute"},
-    "teacher": {"log_every", "checkpoint_every", "keep", "evaluate_every", "evaluate_samples", "evaluate_steps"},
-    "distill": {"log_every", "checkpoint_every", "keep", "teacher"},
+    "teacher": {*_COURSE, "evaluate_every", "evaluate_samples", "evaluate_steps"},
+    "distill": {*_COURSE, "teacher", "source", "ahead", "actors", "endpoints"},
 }
 _SECTIONS = {"teacher": ("pde", "model", "teacher"), "distill": ("pde", "distill")}
 
@@ -34,6 +37,26 @@ _SECTIONS = {"teacher": ("pde", "model", "teacher"), "distill": ("pde", "distill
 def run_folder(settings: Settings) -> Path:
     """The run's folder, absolute: workers have working directories of their own."""
     return (Path(settings.run.folder) / settings.run.name).absolute()
+
+
+def absolute(settings: Settings) -> Settings:
+    """The settings with absolute paths: workers have working directories of their own."""
+    d, data = settings.distill, settings.data
+    return replace(
+        settings,
+        data=replace(data, path=_absolute(data.path), cache=_absolute(data.cache) if data.cache else None),
+        run=replace(settings.run, folder=_absolute(settings.run.folder)),
+        distill=replace(
+            d,
+            teacher=_absolute(d.teacher) if d.teacher else None,
+            endpoints=_absolute(d.endpoints) if d.endpoints else None,
+        ),
+    )
+
+
+def _absolute(path: str) -> str:
+    """A path from the root; an address of a remote store as it is."""
+    return path if is_address(path) else str(Path(path).absolute())
 
 
 def signature(phase: str, settings: Settings, inputs: Mapping[str, str]) -> dict[str, Any]:
@@ -72,8 +95,9 @@ def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
     record = _read(path)
     if not record["finished"] and not any((folder / "checkpoints" / phase).glob("*/manifest.json")):
         return True
+    usual = signature(phase, Settings(), {})  # of settings that there were not yet when the run began
     for key in sorted(now.keys() | record["signature"].keys()):
-        had, has = record["signature"].get(key), now.get(key)
+        had, has = record["signature"].get(key, usual.get(key)), now.get(key)
         if had != has:
             raise UserError(f"{path}: {key} was {had!r} and is {has!r} now; restore it, or choose another run.name")
     if record["finished"]:

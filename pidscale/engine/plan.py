@@ -19,10 +19,12 @@ from pidscale.models import architecture, row_unit, without_bytes
 
 def model_description(settings: Settings, channels: int, conditions: int = 0) -> dict[str, Any]:
     """The network's full description; conditions: parameters of each sample. Raises UserError that names the key."""
+    m = settings.model
     try:
-        return architecture(settings.model.kind, settings.model.size, channels, conditions, **settings.model.change)
+        described = architecture(m.kind, m.size, channels, conditions, **m.change)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from None
+    return described | ({"prediction": "velocity"} if settings.teacher.noise == "flow" else {})
 
 
 def check_model(settings: Settings, description: Mapping[str, Any], shape: tuple[int, int]) -> int:
@@ -79,8 +81,8 @@ def plan_text(description: Mapping[str, Any], cluster: ClusterSettings, paramete
 def plan_lines(plan: MemoryPlan) -> str:
     """The plan as one sentence."""
     each = {"weights": plan.weights, "gradients": plan.gradients, "optimiser": plan.optimiser, "average": plan.ema}
-    parts = [f"{name} {size_text(plan.students * count)}" for name, count in each.items()]
-    parts[-1] += " of two students" if plan.students > 1 else ""
+    parts = [f"{name} {size_text(plan.networks * count)}" for name, count in each.items()]
+    parts[-1] += f" of {plan.networks} networks" if plan.networks > 1 else ""
     for name, count in (("frozen teacher", plan.frozen), ("its endpoints", plan.endpoints)):
         parts += [f"{name} {size_text(count)}"] if count else []
     held = f"a micro-batch of {plan.micro_batch} on {plan.tile[0]} x {plan.tile[1]} points"

@@ -9,10 +9,10 @@ Extra file of a set: request.json, written first; it says whose shards those wit
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from pidscale.records.write import Sample, publish_manifest
 _CHUNK_BYTES = 2**25  # fields whose residual is taken together
 
 Progress = Callable[[int, int], None]
+Job = TypeVar("Job")
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,13 @@ def make_shard_set(
         check_wanted(manifest, root, pde.name, grid.describe())
         check_set(manifest, root)
         return manifest
-    twice = 2 * _cluster_cpus() if parallel else 1
+    twice = 2 * cluster_cpus() if parallel else 1
     check_own(pde, grid, seed, FIRST_COUNTER["train"])
     with claimed(root, request):
         jobs = _plan(pde, grid, str(root), seed, samples, samples_per_shard)
-        made = _reported(_in_ray(jobs, in_flight or twice) if parallel else map(make_shard, jobs), jobs, progress)
+        total = sum(samples.values())
+        shards = in_ray(make_shard, jobs, in_flight or twice) if parallel else map(make_shard, jobs)
+        made = reported(shards, total, progress)
         manifest = manifest_of(pde, grid, request, list(made), "check pde.params")
         publish_manifest(root, manifest)
         return manifest
@@ -171,8 +174,9 @@ def truth_residuals(pde: Pde, grid: Grid, fields: np.ndarray, params: np.ndarray
     return {name: np.sqrt(square.double().numpy()) for name, square in sorted(squares.items())}
 
 
-def _reported(made: Iterable[Made], jobs: list[_Job], progress: Progress | None) -> Iterator[Made]:
-    done, total = 0, sum(job.last - job.first for job in jobs)
+def reported(made: Iterable[Made], total: int, progress: Progress | None) -> Iterator[Made]:
+    """The same, telling after each shard how many samples are done."""
+    done = 0
     for one in made:
         done += one.entry.samples
         if progress is not None:
@@ -180,7 +184,8 @@ def _reported(made: Iterable[Made], jobs: list[_Job], progress: Progress | None)
         yield one
 
 
-def _cluster_cpus() -> int:
+def cluster_cpus() -> int:
+    """CPUs of the Ray that is there. Raises UserError without one."""
     import ray
 
     if not ray.is_initialized():
@@ -189,11 +194,13 @@ def _cluster_cpus() -> int:
     return max(1, int(resources.get("CPU", 1)))
 
 
-def _in_ray(jobs: list[_Job], limit: int) -> Iterator[Made]:
+def in_ray(
+    make: Callable[[Job], Made], jobs: Sequence[Job], limit: int, num_cpus: int = 1, num_gpus: int = 0
+) -> Iterator[Made]:
     """Results of one Ray task per job, as they finish, at most `limit` in flight; the first error stops the rest."""
     import ray
 
-    task = ray.remote(num_cpus=1, max_retries=3)(make_shard)
+    task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=3)(make)
     waiting = list(reversed(jobs))
     running: list[Any] = []
     try:

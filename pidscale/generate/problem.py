@@ -64,6 +64,10 @@ def open_problem(pde_settings: PdeSettings, data: DataSettings) -> Problem:
     """Open the shard set and check it. Raises UserError for another equation, other parameters or another grid."""
     pde = build_pde(pde_settings.name, pde_settings.params)
     manifest = load_manifest(open_store(data.path, data.patience))
+    if "endpoints" in manifest.request:
+        raise UserError(
+            f"{data.path}/manifest.json: endpoints of a teacher, in the units of its model; they are for distill.endpoints"
+        )
     if pde_settings.points is None:
         grid, own = Grid.from_description(manifest.grid), pde.grid(32)
         check_wanted(manifest, data.path, pde.name, {"kind": own.kind, "boundary": own.boundary})

@@ -60,8 +60,9 @@ def row_unit(description: Mapping[str, Any]) -> int:
 def build_denoiser(
     description: Mapping[str, Any], sigma_data: float = 0.5, precision: str = "fp32", recompute: bool = False
 ) -> Denoiser:
-    """Build the preconditioned network of a description made by `architecture`."""
+    """Build the preconditioned network of a description made by `architecture`; `prediction` in it: `edm` unless said."""
     settings = dict(description)
+    prediction = settings.pop("prediction", "edm")
     network: Any = NETWORKS[settings.pop("kind")](**settings)
     network.recompute = recompute
-    return Denoiser(network, sigma_data, precision)
+    return Denoiser(network, sigma_data, precision, prediction)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pidscale import seeds
 from pidscale.config import SOLVERS, UserError
-from pidscale.diffusion.noise import EdmNoise
+from pidscale.diffusion.noise import Noise, noise_from
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.diffusion.solvers import DenoiserCall, one_step, solve
 from pidscale.models import build_denoiser
@@ -41,7 +41,7 @@ class Generator:
     pde: Pde
     grid: Grid
     normaliser: Normaliser
-    noise: EdmNoise
+    noise: Noise
     device: torch.device
 
     @property
@@ -71,7 +71,7 @@ class Generator:
             if self.card["kind"] == "student":
                 if steps not in (None, 1):
                     raise UserError(f"steps={steps}: a student takes one step; load the teacher for more")
-                return one_step(self.told(params_BP), eps_BCYX, self.noise.sigma_max)
+                return one_step(self.told(params_BP), eps_BCYX, self.noise.sigma_max, self.card.get("told"))
             return solve(self.told(params_BP), eps_BCYX, self.noise.levels(steps or 18), solver)
 
     @property
@@ -166,7 +166,7 @@ def load_student(path: str | Path, device: str | torch.device = "cpu") -> Genera
             raise ValueError(f"the network is not told the {len(pde.varying)} varying parameters of {pde.name}")
         check_constraints(pde, card.get("constraints", ()))
         normaliser = Normaliser(tuple(card["normaliser"]["mean"]), tuple(card["normaliser"]["std"]))
-        noise, grid = EdmNoise(**card["noise"]), Grid.from_description(card["grid"])
+        noise, grid = noise_from(card["noise"]), Grid.from_description(card["grid"])
         if len(normaliser.mean) != len(pde.channels):
             raise ValueError(f"the normaliser does not have the {len(pde.channels)} channels of {pde.name}")
     except (UserError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:

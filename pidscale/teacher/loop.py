@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pidscale import seeds
 from pidscale.config import Settings, to_flat, to_plain
-from pidscale.diffusion.noise import EdmNoise, edm_for, strongest_mode
+from pidscale.diffusion.noise import Noise, schedule_for, strongest_mode
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.diffusion.solvers import solve
 from pidscale.engine import checkpoint
@@ -52,7 +52,7 @@ class Teacher:
 
     settings: Settings
     problem: Problem
-    noise: EdmNoise
+    noise: Noise
     zero: Zero
     ema: Ema
     window: Window
@@ -83,7 +83,7 @@ class Teacher:
         return total
 
 
-def build(settings: Settings, problem: Problem, noise: EdmNoise, mesh: Mesh) -> Teacher:
+def build(settings: Settings, problem: Problem, noise: Noise, mesh: Mesh) -> Teacher:
     """A fresh teacher, the same weights on every rank."""
     torch.manual_seed(settings.run.seed)
     window, s = rows_of(settings, problem, mesh), settings.model
@@ -105,14 +105,14 @@ def rows_of(settings: Settings, problem: Problem, mesh: Mesh) -> Window:
     return window_for(describe(settings, problem), problem.grid, mesh.space)
 
 
-def noise_for(settings: Settings, problem: Problem, shards: ShardSet, mesh: Mesh) -> EdmNoise:
+def noise_for(settings: Settings, problem: Problem, shards: ShardSet, mesh: Mesh) -> Noise:
     """The noise schedule that this data needs. Raises ValueError for settings that would lose its strongest mode."""
     window = rows_of(settings, problem, mesh)
     most = max(LEAST_MODE_SAMPLES, min(MODE_SAMPLES, MODE_VALUES // math.prod(problem.shape)))
     fields = torch.from_numpy(shards.read(range(min(most, len(shards))), window.rows))
     t = settings.teacher
     mode = strongest_mode(problem.normaliser.encode(fields.to(mesh.device)), total=window.total)
-    return edm_for(mode, min(problem.grid.shape), t.sigma_max, t.p_mean, t.p_std)
+    return schedule_for(t.noise, mode, min(problem.grid.shape), t.sigma_max, t.p_mean, t.p_std)
 
 
 def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> dict[str, Any]:

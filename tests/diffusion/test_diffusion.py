@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pidscale.diffusion.noise import EdmNoise, edm_for, strongest_mode
+from pidscale.diffusion.noise import EdmNoise, schedule_for, strongest_mode
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.diffusion.solvers import calls, one_step, solve
@@ -94,17 +94,19 @@ def test_training_levels_are_log_normal() -> None:
 
 
 def test_the_top_level_follows_the_data() -> None:
-    assert edm_for(2.0, 32).sigma_max == 80 and edm_for(2.0, 32).p_mean == pytest.approx(-0.8)
-    assert edm_for(20.0, 128).sigma_max == 200 and edm_for(20.0, 128).p_mean == pytest.approx(-0.8 + math.log(4))
-    assert edm_for(2.0, 32, sigma_max=30.0, p_mean=-0.4) == EdmNoise(sigma_max=30.0, p_mean=-0.4, p_std=1.6)
+    assert schedule_for("edm", 2.0, 32).sigma_max == 80 and schedule_for("edm", 2.0, 32).p_mean == pytest.approx(-0.8)
+    assert schedule_for("edm", 20.0, 128).sigma_max == 200 and schedule_for("edm", 20.0, 128).p_mean == pytest.approx(
+        -0.8 + math.log(4)
+    )
+    assert schedule_for("edm", 2.0, 32, sigma_max=30.0, p_mean=-0.4) == EdmNoise(sigma_max=30.0, p_mean=-0.4, p_std=1.6)
 
 
 @pytest.mark.parametrize("chosen", [7.0, 0.0, -80.0, float("nan")])
 def test_a_top_level_that_loses_the_strongest_mode_is_refused(chosen: float) -> None:
     """sigma / sqrt(sigma^2 + s1^2) >= 0.99 asks for 7.02 s1."""
-    assert edm_for(1.0, 32, sigma_max=7.05).sigma_max == 7.05
+    assert schedule_for("edm", 1.0, 32, sigma_max=7.05).sigma_max == 7.05
     with pytest.raises(ValueError, match=r"teacher\.sigma_max=.*99%.* 10 or more"):
-        edm_for(1.0, 32, sigma_max=chosen)
+        schedule_for("edm", 1.0, 32, sigma_max=chosen)
 
 
 def test_strongest_mode_is_the_first_singular_value() -> None:

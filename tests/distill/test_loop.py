@@ -17,7 +17,9 @@ from pidscale import seeds
 from pidscale.config import LambdaSettings, UserError
 from pidscale.distill import loop as distill_loop
 from pidscale.distill.arms import build_arm
-from pidscale.distill.objectives import Physics
+from pidscale.distill.batch import Batch
+from pidscale.distill.physics import Physics
+from pidscale.distill.piddm import Piddm
 from pidscale.distill.rollout import Rollout
 from pidscale.engine.reporting import STOP_FILE, Reporter, Stopped
 from pidscale.engine.schedule import micro_plan
@@ -26,7 +28,7 @@ from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import residual_squares
+from pidscale.pde.base import condition, residual_squares
 from pidscale.student.load import load_student
 from pidscale.teacher import loop as teacher_loop
 from tests import small
@@ -52,7 +54,7 @@ class Watcher:
         self.reporter = Reporter(folder, progress, self.said.append)
 
 
-def _live(phase, settings, folder, mesh, stop_at=None):
+def live(phase, settings, folder, mesh, stop_at=None):
     """One attempt of a phase: what it came to, and the steps that it was heard of."""
     folder.mkdir(parents=True, exist_ok=True)
     if mesh.first:
@@ -72,13 +74,13 @@ def _phases(rank, world, shards, folder, stage, phases):
     own = {"teacher": {"steps": 10, "checkpoint_every": 100}, "distill": {"checkpoint_every": 100}}
     settings = small.settings(shards, folder, **own, cluster={"zero_stage": stage})
     for phase in phases:
-        found[phase, "whole"] = _live(phase, settings, folder / "whole", mesh)
-        found[phase, "stopped"] = _live(phase, settings, folder / "broken", mesh, stop_at=6)
-        found[phase, "again"] = _live(phase, settings, folder / "broken", mesh)
+        found[phase, "whole"] = live(phase, settings, folder / "whole", mesh)
+        found[phase, "stopped"] = live(phase, settings, folder / "broken", mesh, stop_at=6)
+        found[phase, "again"] = live(phase, settings, folder / "broken", mesh)
     return found
 
 
-def _weights(folder):
+def weights_of(folder):
     return load_file(folder / "weights.safetensors")
 
 
@@ -106,7 +108,7 @@ def _check_same(folder, names):
     """The same bits and the same cards, the clock apart."""
     whole, broken = folder / "whole", folder / "broken"
     for name in names:
-        first, second = _weights(whole / name), _weights(broken / name)
+        first, second = weights_of(whole / name), weights_of(broken / name)
         assert first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first), name
         assert all(torch.isfinite(w).all() for w in first.values())
         cards = [json.loads((run / name / "card.json").read_text()) for run in (whole, broken)]
@@ -126,9 +128,9 @@ def test_teacher_and_students_stopped_and_resumed_have_the_same_bits(small_shard
         assert set(found["distill", "whole"]["ended"]) == {"student", "student-lambda0"}
     _check_same(tmp_path, ("teacher", "student", "student-lambda0"))
     whole = tmp_path / "whole"
-    first, second = _weights(whole / "student"), _weights(whole / "student-lambda0")
+    first, second = weights_of(whole / "student"), weights_of(whole / "student-lambda0")
     assert any(not torch.equal(first[n], second[n]) for n in first)  # the physics did something
-    assert any(not torch.equal(first[n], _weights(whole / "teacher")[n]) for n in first)
+    assert any(not torch.equal(first[n], weights_of(whole / "teacher")[n]) for n in first)
     provenance = load_student(whole / "student").card["provenance"]
     assert provenance["teacher"] == load_student(whole / "teacher").card["weights"]["sha256"]
     assert provenance["weights"] == asdict(LambdaSettings()) and all(s > 0 for s in provenance["scales"].values())
@@ -162,8 +164,11 @@ def _arm_gradients(rank, world, shards, folder):
         rollout = Rollout(teacher, "heun", 3, 1, 0)
         endpoints = rollout.endpoints(torch.arange(mine.start, mine.stop))
         for name, terms in {"student": _physics(problem, teacher), "twin": None}.items():
-            arm = build_arm(name, settings, teacher, terms, Window(problem.grid), plan, mesh)
-            arm.gradients(rollout.eps(endpoints.counters), endpoints, StepTimer())
+            objective = Piddm(settings.distill, teacher, Window(problem.grid), terms)
+            arm = build_arm(name, settings, objective, plan, mesh)
+            eps, told = rollout.eps(endpoints.counters), condition(problem.pde, endpoints.params_BP)
+            batch = Batch(0, endpoints.counters, eps, endpoints.params_BP, told, endpoints.fields_BCYX)
+            arm.gradients(batch, StepTimer())
             gradients = arm.zero.gradients()
             norm, applied = arm.zero.step(1e-3)
             found[stage, name] = {"gradients": gradients, "norm": norm, "means": arm.take_means()}
@@ -225,8 +230,8 @@ def _late(rank, world, shards, folder):
     own = {"checkpoint_every": 100, "teacher": str(folder / "teacher")}
     early = small.settings(shards, folder, distill=own)
     late = small.settings(shards, folder, distill=own | {"physics_from": 0.42})
-    found = [_live("distill", early, folder / "early", mesh)]
-    found += [_live("distill", late, folder / "late", mesh, stop_at=stop) for stop in (4, 8, None)]
+    found = [live("distill", early, folder / "early", mesh)]
+    found += [live("distill", late, folder / "late", mesh, stop_at=stop) for stop in (4, 8, None)]
     return found
 
 
@@ -235,9 +240,9 @@ def test_the_twin_of_late_physics_is_the_run_without_any(small_shards, tmp_path)
     for early, first, second, third in spawn(_late, 2, small_shards, tmp_path, timeout=300):
         assert isinstance(early["ended"], dict) and isinstance(third["ended"], dict)
         assert "stopped at step 4" in first["ended"] and "stopped at step 8" in second["ended"]
-    twins = [_weights(tmp_path / run / "student-lambda0") for run in ("early", "late")]
+    twins = [weights_of(tmp_path / run / "student-lambda0") for run in ("early", "late")]
     assert all(torch.equal(twins[0][n], twins[1][n]) for n in twins[0])
-    students = [_weights(tmp_path / run / "student") for run in ("early", "late")]
+    students = [weights_of(tmp_path / run / "student") for run in ("early", "late")]
     assert any(not torch.equal(students[0][n], students[1][n]) for n in students[0])
     assert any(not torch.equal(students[1][n], twins[1][n]) for n in twins[1])
 
@@ -249,7 +254,7 @@ def _constrained(rank, world, shards, folder):
     settings = small.settings(
         shards, folder, distill={"teacher": str(folder / "teacher"), "constraints": ["zero_edge"]}
     )
-    return _live("distill", settings, folder / "run", Mesh(rank, world))
+    return live("distill", settings, folder / "run", Mesh(rank, world))
 
 
 def test_a_constrained_student_obeys_exactly_and_says_so_in_its_card(small_shards, tmp_path):
@@ -265,4 +270,4 @@ def test_a_constrained_student_obeys_exactly_and_says_so_in_its_card(small_shard
         small_shards, tmp_path, distill={"constraints": ["zero_mean"], "teacher": str(tmp_path / "teacher")}
     )
     with pytest.raises(UserError, match=r"distill\.constraints: darcy has no 'zero_mean'"):
-        _live("distill", wrong, tmp_path / "other", Mesh())
+        live("distill", wrong, tmp_path / "other", Mesh())

@@ -5,12 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pidscale.config import LambdaSettings
+from pidscale.config import DistillSettings, LambdaSettings
+from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.distill.objectives import TERMS, Physics, active_weights, frozen_scales, mismatch, piddm
+from pidscale.distill.batch import Batch
+from pidscale.distill.objectives import mismatch, ramp
+from pidscale.distill.physics import TERMS, Physics, active_weights, frozen_scales
+from pidscale.distill.piddm import Piddm
+from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde.base import residual_squares
 from pidscale.pde.darcy import Darcy
+from pidscale.student.load import Generator
 
 PDE = Darcy()
 GRID = PDE.grid(16)
@@ -21,6 +27,17 @@ SCALES = {"l2": 4.0, "dual": 0.5, "boundary": 0.01}
 
 def physics(gradient_to="all", weights=WEIGHTS):
     return Physics(PDE, Window(GRID), UNITS, weights, SCALES, gradient_to)
+
+
+def piddm(x, endpoint, terms, huber=0.0, power=0.0, **settings):
+    """Loss and parts of samples beside endpoints, of fields of any shape."""
+    settings = DistillSettings(huber=huber, power=power, **settings)
+    teacher = Generator({}, None, PDE, GRID, UNITS, EdmNoise(), torch.device("cpu"))
+    objective = Piddm(settings, teacher, Window(Grid(tuple(x.shape[2:]))), terms)
+    if x.shape[1] == 1:
+        x, endpoint = x.expand(-1, 2, -1, -1), endpoint.expand(-1, 2, -1, -1)
+    empty = torch.zeros(len(x), 0)
+    return objective.compared(x, Batch(0, torch.arange(len(x)), endpoint, empty, empty, endpoint))[:2]
 
 
 @pytest.fixture
@@ -173,3 +190,19 @@ def test_scales_never_fall_below_what_means_something(measured, floor, trivial, 
 
 def test_scales_without_a_floor_or_a_trivial_score():
     assert frozen_scales(dict.fromkeys(TERMS, 1e-9), {}, {}) == pytest.approx(dict.fromkeys(TERMS, 1e-4))
+
+
+def test_lambda_begins_late_and_grows_at_an_even_rate(sample):
+    settings = DistillSettings(steps=100, physics_from=0.2, physics_ramp=0.1)
+    assert [ramp(settings, step) for step in (20, 24, 29, 30, 99)] == [0.1, 0.5, 1.0, 1.0, 1.0]
+    assert ramp(DistillSettings(steps=100), 0) == 1.0
+    x, endpoint = sample
+    whole, parts = piddm(x, endpoint, physics())
+    tenth, seen = piddm(x, endpoint, physics(), steps=10, physics_ramp=1.0)
+    torch.testing.assert_close(tenth - parts["match"], (whole - parts["match"]) / 10)
+    assert torch.equal(seen["l2"], parts["l2"])  # watched whole
+
+
+def test_a_distance_may_be_linear(sample):
+    x, endpoint = sample
+    torch.testing.assert_close(mismatch(x, endpoint, distance="l1"), (x - endpoint).abs().mean(dim=(1, 2, 3)))

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pidscale.distill.batch import Endpoints
 from pidscale.distill.ring import Ring
-from pidscale.distill.rollout import Endpoints
 from pidscale.parallel.mesh import Mesh
 
 few = settings(deadline=None, max_examples=25)
@@ -90,6 +90,20 @@ def test_any_number_of_ranks_sees_the_same_global_batches(depth, reuse, seed, ba
         for step in range(2 * depth * reuse):
             together = torch.cat([one.take(step).counters for one in ranks])
             assert torch.equal(together, alone.take(step).counters)
+
+
+@few
+@given(depth=DEPTHS, reuse=REUSES, seed=SEEDS, start=st.integers(0, 100), kept=st.booleans())
+def test_what_will_be_wanted_is_known_beforehand(depth, reuse, seed, start, kept):
+    """In the order of the steps, from any step on, also where rows are there already."""
+    one, asked = ring(depth, reuse, seed=seed), []
+    if kept:
+        one.row(0, 0)
+    told = list(one.wanted(start, start + 3 * depth))
+    one.make = lambda counters: asked.append(counters) or make(counters)
+    for step in range(start, start + 3 * depth):
+        one.take(step)
+    assert len(asked) == len(told) and all(torch.equal(a, b) for a, b in zip(asked, told, strict=True))
 
 
 def test_the_order_within_a_pass_changes_from_pass_to_pass():

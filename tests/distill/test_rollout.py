@@ -8,8 +8,9 @@ import torch
 from pidscale.config import UserError
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.solvers import solve
+from pidscale.distill.batch import checksum
 from pidscale.distill.loop import open_teacher
-from pidscale.distill.rollout import Rollout, checksum
+from pidscale.distill.rollout import Rollout
 from pidscale.engine.consolidate import card, publish
 from pidscale.generate.problem import open_problem
 from pidscale.models import build_denoiser
@@ -71,6 +72,14 @@ def test_an_endpoint_is_what_the_solver_makes_of_its_noise(teacher):
     assert not torch.equal(other.fields_BCYX, Rollout(teacher, "heun", 4, 2, 3).endpoints(torch.arange(2)).fields_BCYX)
     scale = Rollout(teacher, "heun", 4, 2, 3, "distill/scale")
     assert not torch.equal(scale.eps(torch.arange(2)), rollout.eps(torch.arange(2)))
+
+
+def test_a_trajectory_leads_from_the_noise_to_the_endpoint(teacher):
+    rollout = Rollout(teacher, "dpm2m", 5, 2, seed=3)
+    states = rollout.trajectories(torch.arange(2))
+    assert states.shape == (6, 2, 2, 16, 16)
+    assert torch.equal(states[0], rollout.eps(torch.arange(2)) * teacher.noise.sigma_max)
+    assert torch.equal(states[-1], rollout.endpoints(torch.arange(2)).fields_BCYX)
 
 
 def test_checksums_tell_noise_apart(teacher):

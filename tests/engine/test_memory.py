@@ -211,14 +211,14 @@ def test_the_plan_of_a_teacher_is_that_of_the_worker_with_most_rows() -> None:
     assert (plan.weights, plan.gradients, plan.optimiser, plan.ema) == (4000, 1000, 3000, 1000)
     assert plan.activations == activation_bytes(description, (54, 32), 3, 28)
     assert plan.sampling == activation_bytes(description, (54, 32), 1, 28, trains=False) + 4000
-    assert (plan.frozen, plan.endpoints, plan.students) == (0, 0, 1)
+    assert (plan.frozen, plan.endpoints, plan.networks) == (0, 0, 1)
     assert plan.total == 9000 + plan.activations
 
 
 def test_the_plan_of_a_distillation_holds_a_frozen_teacher_and_its_students() -> None:
     description = tiny("unet")
     plan = memory_plan(settings(recompute=True), description, (48, 32), "distill", 1000)
-    assert plan.students == 2 and plan.frozen == 4000 and plan.micro_batch == 4
+    assert plan.networks == 2 and plan.frozen == 4000 and plan.micro_batch == 4
     assert plan.endpoints == 5 * 4 * (2 * 24 * 32 * 4)  # a ring of 5 rows of 4 samples, two channels
     assert plan.activations == activation_bytes(description, (48, 32), 4, 24, recompute=True)
     assert plan.total == 2 * 9000 + 4000 + plan.endpoints + plan.activations

@@ -186,7 +186,10 @@ def test_every_other_setting_of_a_phase_is_in_its_signature() -> None:
     """A new setting decides the result until someone says that it does not."""
     made = Settings()
     free = {"log_every", "checkpoint_every", "keep"}
-    for phase, own in (("teacher", {"evaluate_every", "evaluate_samples", "evaluate_steps"}), ("distill", {"teacher"})):
+    for phase, own in (
+        ("teacher", {"evaluate_every", "evaluate_samples", "evaluate_steps"}),
+        ("distill", {"teacher", "source", "ahead", "actors", "endpoints"}),
+    ):
         signed = signature(phase, made, {})
         for field in dataclasses.fields(getattr(made, phase)):
             assert (f"{phase}.{field.name}" in signed) == (field.name not in free | own), field.name

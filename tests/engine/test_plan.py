@@ -113,9 +113,9 @@ def test_the_memory_of_a_worker_is_one_sentence() -> None:
         "memory on each worker: weights 4.0 MiB, gradients 3.0 MiB, optimiser 2.0 MiB, average 1.0 MiB, activations "
         "90.0 MiB for a micro-batch of 8 on 64 x 256 points, in all at least 100.0 MiB"
     )
-    text = plan_lines(plan(students=2, frozen=4 << 20, endpoints=6 << 20, sampling=95 << 20))
+    text = plan_lines(plan(networks=2, frozen=4 << 20, endpoints=6 << 20, sampling=95 << 20))
     assert text == (
-        "memory on each worker: weights 8.0 MiB, gradients 6.0 MiB, optimiser 4.0 MiB, average 2.0 MiB of two students, "
+        "memory on each worker: weights 8.0 MiB, gradients 6.0 MiB, optimiser 4.0 MiB, average 2.0 MiB of 2 networks, "
         "frozen teacher 4.0 MiB, its endpoints 6.0 MiB, activations 90.0 MiB for a micro-batch of 8 on 64 x 256 points, "
         "or 95.0 MiB to sample, in all at least 125.0 MiB"
     )

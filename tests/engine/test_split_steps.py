@@ -6,19 +6,25 @@ accumulation, short slices and uneven rows. The weights have none of the zeros o
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 import torch.distributed as dist
 
+from pidscale.config import OBJECTIVES
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.objective import denoising_errors
-from pidscale.diffusion.solvers import one_step, solve
+from pidscale.diffusion.solvers import solve
 from pidscale.distill.arms import Arm
-from pidscale.distill.objectives import Physics, piddm
-from pidscale.distill.rollout import Endpoints, Rollout
+from pidscale.distill.batch import Batch
+from pidscale.distill.loop import open_objective
+from pidscale.distill.matching import Matching
+from pidscale.distill.physics import Physics
+from pidscale.distill.rollout import Rollout
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import micro_plan
 from pidscale.engine.spread import spread, window_for
@@ -31,7 +37,6 @@ from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
 from pidscale.pde.base import condition, draw_params
-from pidscale.pde.constraints import constrain
 from pidscale.student.load import Generator
 from pidscale.teacher import loop
 from tests import small
@@ -98,6 +103,28 @@ def generator(settings, problem, model):
     return Generator(card, model, problem.pde, problem.grid, problem.normaliser, EdmNoise(), torch.device("cpu"))
 
 
+def learning(settings, objective):
+    """By another objective; what only endpoints have goes."""
+    power = settings.distill.power if objective == "piddm" else 0.0
+    return replace(settings, distill=replace(settings.distill, objective=objective, power=power))
+
+
+def objective_of(settings, teacher, window):
+    """With physics; a frozen teacher and a critic of other weights than the student's."""
+
+    def frozen(factor):
+        model = copy.deepcopy(teacher.denoiser).requires_grad_(False)
+        for parameter in model.parameters():
+            parameter.mul_(factor)
+        return spread(model, window)
+
+    goal = open_objective(settings, replace(teacher, denoiser=frozen(0.9)), window)
+    units, gradient_to = teacher.normaliser, settings.distill.gradient_to
+    physics = Physics(teacher.pde, window, units, WEIGHTS, SCALES, gradient_to)
+    critic = {"critic": frozen(1.1)} if isinstance(goal, Matching) else {}
+    return replace(goal, physics=physics, **critic)
+
+
 # ---- one plain process
 
 
@@ -111,15 +138,14 @@ def plain_teacher(folder, kind, dtype):
     return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
 
 
-def plain_student(folder, kind, dtype):
+def plain_student(folder, kind, dtype, objective="piddm"):
     settings, problem, model, targets, params = case(folder, kind, dtype)
-    d, window = settings.distill, Window(problem.grid)
+    settings, window = learning(settings, objective), Window(problem.grid)
     eps = Rollout(generator(settings, problem, model), "heun", 3, 1, 0).eps(torch.arange(BATCH + 1))
-    x = one_step(conditioned(model, condition(problem.pde, params)), eps, 80.0)
-    units = problem.normaliser
-    x = units.encode(constrain(problem.pde, window, d.constraints, units.decode(x)))
-    physics = Physics(problem.pde, window, units, WEIGHTS, SCALES, d.gradient_to)
-    loss = piddm(x, targets, physics, d.huber, d.power, params)[0].mean()
+    batch = Batch(0, torch.arange(BATCH + 1), eps, params, condition(problem.pde, params), targets)
+    loss = (
+        objective_of(settings, generator(settings, problem, model), window).losses(model, batch, StepTimer())[0].mean()
+    )
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
 
@@ -144,19 +170,19 @@ def split_teacher(folder, kind, dtype, mesh, stage=None, recompute=False):
     return finished(zero, stage, mesh, loss)
 
 
-def split_student(folder, kind, dtype, mesh, stage=None, recompute=False):
+def split_student(folder, kind, dtype, mesh, stage=None, recompute=False, objective="piddm"):
     settings, problem, model, targets, params = case(folder, kind, dtype, stage or 0, recompute)
-    d = settings.distill
-    teacher = generator(settings, problem, model)
+    settings = learning(settings, objective)
+    d, teacher = settings.distill, generator(settings, problem, model)
     window = window_for(teacher.card["architecture"], problem.grid, mesh.space)
     plan, mine = micro_plan(BATCH + 1, d.micro_batch, mesh), mesh.slice(BATCH + 1)
+    goal = objective_of(settings, teacher, window)
     zero, ema = engine_for(spread(model, window), settings, plan, mesh, stage is not None)
-    physics = Physics(problem.pde, window, problem.normaliser, WEIGHTS, SCALES, d.gradient_to)
-    arm = Arm("student", settings, teacher, physics, window, plan, mesh, zero, ema)
+    arm = Arm("student", settings, goal, plan, mesh, zero, ema)
     counters = torch.arange(mine.start, mine.stop)
     eps = Rollout(teacher, "heun", 3, 1, 0, rows=window.rows).eps(counters)
-    endpoints = Endpoints(counters, params[mine], window.crop(targets[mine]), counters)
-    arm.gradients(eps, endpoints, StepTimer())
+    told = condition(problem.pde, params[mine])
+    arm.gradients(Batch(0, counters, eps, params[mine], told, window.crop(targets[mine])), StepTimer())
     return finished(zero, stage, mesh, arm.sums["loss"])
 
 
@@ -176,7 +202,8 @@ def double(rank, world, folder, spaces):
         mesh = Mesh.over(rank, world, torch.device("cpu"), space)
         for kind in CASES:
             found[space, kind, "teacher"] = split_teacher(folder, kind, torch.float64, mesh)
-            found[space, kind, "student"] = split_student(folder, kind, torch.float64, mesh)
+            for name in OBJECTIVES:
+                found[space, kind, name] = split_student(folder, kind, torch.float64, mesh, objective=name)
     return found if rank == 0 else None
 
 
@@ -188,13 +215,14 @@ def under_zero(rank, world, folder, stages):
             found[stage, kind, "teacher", recompute] = split_teacher(
                 folder, kind, torch.float32, mesh, stage, recompute
             )
-            found[stage, kind, "student", recompute] = split_student(
-                folder, kind, torch.float32, mesh, stage, recompute
-            )
+            for name in OBJECTIVES if (stage, recompute) in ((1, False), (3, True)) else OBJECTIVES[:1]:
+                found[stage, kind, name, recompute] = split_student(
+                    folder, kind, torch.float32, mesh, stage, recompute, name
+                )
     return found if rank == 0 else None
 
 
-PLAIN = {"teacher": plain_teacher, "student": plain_student}
+PLAIN = {"teacher": plain_teacher} | {name: partial(plain_student, objective=name) for name in OBJECTIVES}
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +255,7 @@ def test_steps_in_double_precision(sets, world, spaces):
 
 def test_steps_under_zero_on_two_by_two_ranks(sets):
     found = spawn(under_zero, 4, sets, (0, 1, 2, 3), timeout=600)[0]
-    assert len(found) == 20
+    assert len(found) == len(CASES) * (5 * 2 + 2 * (len(OBJECTIVES) - 1))
     for (stage, kind, which, recompute), result in found.items():
         wanted = PLAIN[which](sets, kind, torch.float32)
         near(f"{which} {kind} stage {stage} recompute {recompute}", result, wanted, 1e-5)

@@ -1,0 +1,35 @@
+"""Make the endpoints of a distillation beforehand, as a shard set for many students of one teacher:
+
+python launch/make_endpoints.py run.name=NAME distill.endpoints=shards/endpoints
+"""
+
+from __future__ import annotations
+
+from entry import run
+
+from pidscale.cluster import connect
+from pidscale.config import Settings
+from pidscale.distill.make_endpoints import make_endpoint_set
+from pidscale.engine.phases import absolute, run_folder
+from pidscale.meter import ProgressLine
+
+
+def main(settings: Settings) -> None:
+    """Make what is missing of the set, in parallel Ray tasks."""
+    line: ProgressLine | None = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal line
+        line = line or ProgressLine("endpoints", total)
+        line.show(done)
+
+    settings = absolute(settings)
+    connect()
+    manifest = make_endpoint_set(settings, run_folder(settings), show)
+    if line is not None:
+        line.close()
+    print(f"endpoints: {manifest.splits['train'].samples} in {settings.distill.endpoints}; use distill.source=shards")
+
+
+if __name__ == "__main__":
+    run(main, phases=("distill",))

@@ -1,0 +1,34 @@
+"""What endpoints will cost beside the students, before a run starts: from K calls, R uses and nothing that is measured."""
+
+from __future__ import annotations
+
+import math
+
+from pidscale.config import DistillSettings
+from pidscale.diffusion.solvers import calls
+
+STEP = 4.0  # a student's step on one sample, in forward passes: its own, a backward pass of two, and the residual
+LITTLE = 0.1
+
+
+def teacher_share(settings: DistillSettings) -> float:
+    """The share of all work that is the teacher's: (K / R) / (K / R + 4), with a twin K / R beside 8."""
+    each = calls(settings.solver, settings.solver_steps) / settings.reuse
+    return each / (each + STEP * (2 if settings.twin else 1))
+
+
+def cost_line(settings: DistillSettings, endpoints: int, bytes_each: int) -> str:
+    """One sentence: how much of the work is the teacher's, how many endpoints there will be, and how to have it cheaper."""
+    d = settings
+    call_count = calls(d.solver, d.solver_steps)
+    enough = math.ceil(call_count * (1 - LITTLE) / LITTLE / (STEP * (2 if d.twin else 1)))
+    held = d.ring * d.global_batch
+    line = (
+        f"endpoints of K={call_count} teacher calls, R={d.reuse} uses each: about {teacher_share(d):.0%} of the work is the "
+        f"teacher's; {endpoints} endpoints in all, {held} at a time ({held * bytes_each / 2**20:.1f} MiB)"
+    )
+    if d.source == "shards":
+        line = f"{endpoints} endpoints of K={call_count} teacher calls, read from {d.endpoints}"
+    elif d.reuse < enough:
+        line += f"; distill.reuse={enough} or more would make it {LITTLE:.0%}"
+    return line

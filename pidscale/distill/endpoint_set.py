@@ -1,0 +1,127 @@
+"""Endpoints as an ordinary shard set: made once, read by every student of the same teacher.
+
+Sample n of the set is the endpoint of counter n, its fields in the units of the model, so that they are bit by bit what the
+teacher made. The manifest's request says `endpoints`: which teacher, solver, steps, precision and seed. Knows no ranks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pidscale.config import DataSettings, Settings, UserError
+from pidscale.distill.batch import Endpoints, checksum
+from pidscale.distill.ring import Ring
+from pidscale.distill.rollout import Rollout
+from pidscale.generate.make import truth_residuals
+from pidscale.generate.publish import Made, make_or_take
+from pidscale.records.check import load_manifest
+from pidscale.records.layout import VERSION, canonical, sample_key
+from pidscale.records.read import ShardSet
+from pidscale.records.store import open_store
+from pidscale.records.write import Sample
+
+SPLIT, KEY = "train", "distill.endpoints"
+
+
+def described(settings: Settings, rollout: Rollout) -> dict[str, Any]:
+    """What decides every endpoint, as plain JSON values."""
+    d = settings.distill
+    return {
+        "teacher": rollout.teacher.card["weights"]["sha256"],
+        "solver": rollout.solver,
+        "steps": rollout.steps,
+        "precision": d.teacher_precision,
+        "seed": rollout.seed,
+    }
+
+
+def needed(settings: Settings) -> int:
+    """How many endpoints a distillation asks for, from counter 0 on."""
+    d = settings.distill
+    ring = Ring(d.ring, d.reuse, d.global_batch, 0, d.global_batch, settings.run.seed, _none)
+    return 1 + max(int(counters[-1]) for counters in ring.wanted(0, d.steps))
+
+
+def _none(counters: Tensor) -> Endpoints:
+    raise NotImplementedError  # a ring that only says what it would want
+
+
+def request(settings: Settings, rollout: Rollout, count: int, per_shard: int) -> dict[str, Any]:
+    """What decides every byte of a set of endpoints, as plain JSON values."""
+    pde, grid = rollout.teacher.pde, rollout.teacher.grid
+    what = {"format": VERSION, "equation": pde.name, "params": pde.params_dict(), "grid": grid.describe()}
+    how = {"endpoints": described(settings, rollout), "chunk": rollout.chunk, "units": "model"}
+    plain: dict[str, Any] = json.loads(
+        canonical({**what, **how, "samples": {SPLIT: count}, "samples_per_shard": per_shard})
+    )
+    return plain
+
+
+def make_shard(rollout: Rollout, root: str, number: int, first: int, last: int) -> Made:
+    """Make one shard of the endpoints from `first` to before `last`, or take the true one that an earlier run left."""
+    return make_or_take(root, SPLIT, number, last - first, _samples(rollout, first, last))
+
+
+def _samples(rollout: Rollout, first: int, last: int) -> Iterator[Sample]:
+    """A chunk at a time; the last one is filled up, and what fills it is left away."""
+    pde, units = rollout.teacher.pde, rollout.teacher.normaliser
+    for start in range(first, last, rollout.chunk):
+        made = rollout.endpoints(torch.arange(start, start + rollout.chunk))
+        fields = made.fields_BCYX.cpu()
+        norms = truth_residuals(pde, rollout.teacher.grid, units.decode(fields).numpy(), made.params_BP.numpy())
+        for i in range(min(rollout.chunk, last - start)):
+            params = dict(zip(pde.varying, made.params_BP[i].tolist(), strict=True))
+            residual = {name: float(f"{values[i]:.6g}") for name, values in norms.items()}
+            meta = {"seed": start + i, "params": params, "residual": residual, "noise": int(made.checksums[i])}
+            yield sample_key(start + i), np.ascontiguousarray(fields[i].numpy()), meta
+
+
+@dataclass(frozen=True)
+class EndpointSet:
+    """A set that is there, open to be read. rows: those of this rank."""
+
+    rollout: Rollout
+    shards: ShardSet
+    rows: slice | None
+
+    def endpoints(self, counters: Tensor) -> Endpoints:
+        """Those of these counters, as the teacher made them. UserError for a damaged sample."""
+        ids, teacher = counters.numpy(), self.rollout.teacher
+        fields = torch.from_numpy(self.shards.read(ids, self.rows)).to(teacher.device)
+        return Endpoints(counters, self.rollout.params(counters), fields, self._checksums(counters))
+
+    def _checksums(self, counters: Tensor) -> Tensor:
+        """Those of the noise of whole fields stand in the set; a rank with some rows takes those of its own noise."""
+        if self.rows is not None and self.rows != slice(0, self.rollout.teacher.grid.shape[0]):
+            return checksum(self.rollout.eps(counters)).cpu()
+        return torch.tensor([self.shards.meta(int(n)).get("noise", 0) for n in counters], dtype=torch.int64)
+
+
+def open_set(settings: Settings, rollout: Rollout, data: DataSettings) -> EndpointSet:
+    """Open the set that the settings name. UserError where it is of another teacher, solver or seed, or too small."""
+    path = settings.distill.endpoints
+    if path is None:
+        raise UserError(f"{KEY}=null: distill.source=shards reads a set; make one with launch/make_endpoints.py")
+    store = open_store(path, data.patience)
+    manifest = load_manifest(store)
+    found, wanted = manifest.request.get("endpoints"), described(settings, rollout)
+    where = store.where("manifest.json")
+    if not isinstance(found, dict):
+        raise UserError(f"{where}: holds no endpoints of a teacher; make some with launch/make_endpoints.py")
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise UserError(f"{where}: endpoints of {key} {found.get(key)!r}, this run wants {value!r}; change {KEY}")
+    count, have = needed(settings), manifest.splits[SPLIT].samples
+    if have < count:
+        raise UserError(
+            f"{where}: {have} endpoints, this run uses {count}; make them with launch/make_endpoints.py and these settings, "
+            "or raise distill.reuse"
+        )
+    return EndpointSet(rollout, ShardSet(store, SPLIT, data.verify, manifest=manifest), rollout.rows)

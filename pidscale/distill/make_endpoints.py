@@ -1,0 +1,89 @@
+"""Make a set of endpoints: one Ray task per shard, the manifest written last; a killed run goes on to the same bytes.
+
+As many endpoints as the distillation of the same settings asks for. Knows Ray, and no students.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from pidscale.config import Settings, UserError, from_plain, to_plain
+from pidscale.distill.endpoint_set import KEY, make_shard, needed, request
+from pidscale.distill.loop import open_rollout, open_teacher
+from pidscale.distill.rollout import Rollout
+from pidscale.generate.claim import check_request, claimed
+from pidscale.generate.make import Progress, cluster_cpus, in_ray, reported
+from pidscale.generate.problem import open_problem
+from pidscale.generate.publish import Made, manifest_of
+from pidscale.records.check import check_set, load_manifest
+from pidscale.records.layout import Manifest
+from pidscale.records.store import is_address
+from pidscale.records.write import publish_manifest
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One shard to make, in a process that opens the teacher by itself. plain: settings, as JSON."""
+
+    plain: str
+    folder: str
+    root: str
+    number: int
+    first: int
+    last: int
+
+
+@lru_cache(maxsize=1)
+def _rollout(plain: str, folder: str) -> Rollout:
+    """The teacher of these settings, kept from one task of this process to the next."""
+    settings = from_plain(Settings, json.loads(plain))
+    torch.set_num_threads(settings.cluster.cpus_per_worker)  # as workers have: bits may follow from it
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    device = torch.device("cuda" if settings.cluster.use_gpu else "cpu")
+    problem = open_problem(settings.pde, settings.data)
+    return open_rollout(settings, open_teacher(settings, Path(folder), problem, device))
+
+
+def _shard(job: _Job) -> Made:
+    return make_shard(_rollout(job.plain, job.folder), job.root, job.number, job.first, job.last)
+
+
+def make_endpoint_set(
+    settings: Settings, folder: Path, progress: Progress | None = None, parallel: bool = True
+) -> Manifest:
+    """Make the set that distill.endpoints names, or what is missing of it, and return its manifest.
+
+    parallel: in a Ray that the caller has initialised, else in this process. Paths of the settings are absolute. folder: of
+    the run, where its teacher is. progress(done, total) is called after each shard. UserError for a folder of another
+    request, or a wrong setting.
+    """
+    path, d, c = settings.distill.endpoints, settings.distill, settings.cluster
+    if path is None or is_address(path):
+        raise UserError(
+            f"{KEY}={path}: a set is made in a folder; name one, and copy it up afterwards if it is for others"
+        )
+    plain, root = json.dumps(to_plain(settings)), Path(path)
+    rollout = _rollout(plain, str(folder))
+    per_shard = -(-settings.data.samples_per_shard // d.chunk) * d.chunk
+    count = -(-needed(settings) // d.chunk) * d.chunk
+    asked = request(settings, rollout, count, per_shard)
+    check_request(root, asked, KEY)
+    if (root / "manifest.json").exists():
+        manifest = load_manifest(root)
+        check_set(manifest, root)
+        return manifest
+    with claimed(root, asked, KEY):
+        starts = enumerate(range(0, count, per_shard))
+        jobs = [_Job(plain, str(folder), path, n, first, min(first + per_shard, count)) for n, first in starts]
+        resources = {"num_cpus": c.cpus_per_worker, "num_gpus": int(c.use_gpu)}
+        made = in_ray(_shard, jobs, 2 * cluster_cpus(), **resources) if parallel else map(_shard, jobs)
+        remedy = "check the teacher"
+        done = list(reported(made, count, progress))
+        manifest = manifest_of(rollout.teacher.pde, rollout.teacher.grid, asked, done, remedy)
+        publish_manifest(root, manifest)
+        return manifest
