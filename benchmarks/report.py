@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ def save(path: Path, result: dict[str, Any]) -> None:
     """Write the figures as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def table(heads: list[str], lines: Iterable[list[str]]) -> str:
+    """A table in Markdown."""
+    rows = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    return "\n".join([*rows, *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def processor() -> str:

@@ -5,15 +5,10 @@ The last table is paper: the same counts for one model on eight GPUs, with bandw
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.paper import GPU, paper
-
-
-def _table(heads: list[str], lines: Iterable[list[str]]) -> str:
-    rows = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    return "\n".join([*rows, *(f"| {' | '.join(line)} |" for line in lines)])
+from benchmarks.report import table
 
 
 def _told(rows: list[dict[str, Any]]) -> str:
@@ -27,12 +22,12 @@ def _counts(rows: list[dict[str, Any]], start: str) -> str:
         own = [row for row in rows if row["case"] == case]
         ways = [_told([row for row in own if row["way"] == way]) for way in ("forward", "backward")]
         lines.append([case.removeprefix("residual of "), *ways])
-    return _table(["", "forward", "backward"], lines)
+    return table(["", "forward", "backward"], lines)
 
 
 def _steps(rows: list[dict[str, Any]]) -> str:
     base = {row["step"]: row["seconds"] for row in rows if row["mesh"] == "1 rank"}
-    return _table(
+    return table(
         ["step", "mesh", "seconds (low to high)", "1 rank takes x times as long", "of it in exchanges"],
         [
             [
@@ -48,7 +43,7 @@ def _steps(rows: list[dict[str, Any]]) -> str:
 
 
 def _attention(rows: list[dict[str, Any]]) -> str:
-    return _table(
+    return table(
         ["coarse field", "gathered, ms", "ring, ms", "ring / gathered (quartiles)", "keys and values held, MiB"],
         [
             [
@@ -63,7 +58,7 @@ def _attention(rows: list[dict[str, Any]]) -> str:
 
 
 def _paper() -> str:
-    return _table(
+    return table(
         [
             "model, field",
             "space",

@@ -6,6 +6,7 @@ What a step is given (clean fields, endpoints) is drawn at random: neither its t
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ import torch
 
 from pidscale.config import Settings, from_plain
 from pidscale.diffusion.noise import EdmNoise
-from pidscale.distill.arms import build_arm
-from pidscale.distill.objectives import Physics
-from pidscale.distill.rollout import Endpoints, Rollout
+from pidscale.distill.arms import Arm, build_arm
+from pidscale.distill.batch import Batch
+from pidscale.distill.loop import open_objective
+from pidscale.distill.physics import Physics
+from pidscale.distill.rollout import Rollout
 from pidscale.engine.schedule import micro_plan
 from pidscale.engine.spread import window_for
 from pidscale.generate.make import make_shard_set
 from pidscale.generate.problem import Problem, open_problem
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
+from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
 from pidscale.pde.base import condition, draw_params
@@ -74,20 +78,25 @@ def student_step(settings: Settings, mesh: Mesh) -> Step:
     problem, d = open_problem(settings.pde, settings.data), settings.distill
     teacher = fresh_teacher(settings, problem)
     window = window_for(teacher.card["architecture"], problem.grid, mesh.space)
-    physics = Physics(problem.pde, window, problem.normaliser, {"l2": 1.0, "dual": 1.0, "boundary": 1.0}, _ONES)
-    plan = micro_plan(d.global_batch, d.micro_batch, mesh)
-    arm, mine = build_arm("student", settings, teacher, physics, window, plan, mesh), mesh.slice(d.global_batch)
+    arm, mine = student_arm(settings, teacher, window, mesh), mesh.slice(d.global_batch)
     counters = torch.arange(mine.start, mine.stop)
     rollout = Rollout(teacher, "heun", 2, 1, 0, rows=window.rows)
-    eps = rollout.eps(counters)
-    endpoints = Endpoints(counters, rollout.params(counters), torch.randn_like(eps), counters)
+    eps, params = rollout.eps(counters), rollout.params(counters)
+    batch = Batch(0, counters, eps, params, condition(problem.pde, params), torch.randn_like(eps))
 
     def step() -> None:
-        arm.gradients(eps, endpoints, StepTimer())
-        arm.zero.step(1e-4)
-        arm.ema.update(0)
+        arm.gradients(batch, StepTimer())
+        arm.update(1e-4, 0)
 
     return step
+
+
+def student_arm(settings: Settings, teacher: Generator, window: Window, mesh: Mesh) -> Arm:
+    """A student with all terms of the residual."""
+    physics = Physics(teacher.pde, window, teacher.normaliser, _ONES, _ONES)
+    plan = micro_plan(settings.distill.global_batch, settings.distill.micro_batch, mesh)
+    objective = replace(open_objective(settings, teacher, window), physics=physics)
+    return build_arm("student", settings, objective, plan, mesh)
 
 
 _ONES = {"l2": 1.0, "dual": 1.0, "boundary": 1.0}

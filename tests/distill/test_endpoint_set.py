@@ -13,6 +13,7 @@ from pidscale.distill.endpoint_set import needed, open_set
 from pidscale.distill.loop import open_rollout, open_teacher
 from pidscale.distill.make_endpoints import make_endpoint_set
 from pidscale.distill.ring import Ring
+from pidscale.generate.inspect import verify
 from pidscale.generate.problem import open_problem
 from tests import small
 from tests.distill.test_rollout import write_teacher
@@ -117,6 +118,13 @@ def test_a_set_that_was_cut_short_is_finished_to_the_same_bytes(small_shards, fo
     assert after == before and told[-1][0] == told[-1][1] == needed(settings)
     make_endpoint_set(settings, folder, lambda done, total: told.clear(), parallel=False)
     assert told  # nothing was left to do
+
+
+def test_the_set_passes_as_what_it_is(folder):
+    """Every byte is checked; its residuals are left, and the reason is said."""
+    report = verify(folder / "endpoints")
+    assert report.findings == [] and report.samples > 0
+    assert any("units of their teacher's model" in note for note in report.notes)
 
 
 def test_the_cost_model_is_said(small_shards, folder):

@@ -1,0 +1,168 @@
+"""What the student waits for endpoints from each source, at K = 8 and 32, R = 1 and 8; and the size of teacher calls.
+
+python -m benchmarks.rollout [--json benchmarks/results/rollout.json] [--page docs/rollout.md] [--repeats 3]
+
+Every source trains the same student (UNet tiny on Poisson, real ZeRO, both norms of the residual) in a process of its own
+with both cores: `inline` and `shards` give the student two threads, `ring` and `actors` one to the student and one to the
+teacher. Sources take turns. Steps of the first two passes through the ring, in which every row is new, are not counted.
+Endpoints a second are those of the teacher alone, one thread, by the number of samples in a call.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from benchmarks.report import options, processor, save
+from benchmarks.rollout_page import page
+from benchmarks.steps import fresh_teacher, settings_for, small_set, student_arm
+from pidscale.config import Settings, to_plain
+from pidscale.distill import loop
+from pidscale.distill.make_endpoints import make_endpoint_set
+from pidscale.distill.serve import Served, start_actors
+from pidscale.engine.consolidate import card, publish
+from pidscale.engine.phases import versions
+from pidscale.generate.problem import open_problem
+from pidscale.meter import StepTimer
+from pidscale.ops.window import Window
+from pidscale.parallel.mesh import Mesh
+from tests.twins import spawn
+
+POINTS, BATCH, RING = 32, 16, 4
+MODEL = {"kind": "unet", "size": "tiny"}
+CALLS, REUSES = (8, 32), (1, 8)
+THREADS = {"inline": 2, "ring": 1, "actors": 1, "shards": 2}
+WARM, STEPS = 2 * RING, 4 * RING * 2  # rows of R = 8 are needed at an even rate: two passes hold one of each eighth
+CHUNKS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def settings_of(folder: Path, source: str, calls: int, reuse: int) -> Settings:
+    """A distillation of one rank; of `dpm2m`, which takes one call a step."""
+    settings = settings_for(folder / f"poisson{POINTS}", "poisson", POINTS, MODEL, BATCH)
+    own = {
+        "solver": "dpm2m",
+        "solver_steps": calls,
+        "ring": RING,
+        "reuse": reuse,
+        "steps": WARM + STEPS,
+        "chunk": BATCH,
+    }
+    own |= {"teacher": str(folder / "teacher"), "endpoints": str(folder / f"endpoints-{calls}-{reuse}")}
+    return replace(settings, distill=replace(settings.distill, source=source, ahead=2, twin=False, **own))  # type: ignore[arg-type]
+
+
+def _train(rank: int, world: int, folder: Path, source: str, calls: int, reuse: int) -> dict[str, float]:
+    """Seconds of the counted steps, and of waiting in them."""
+    torch.set_num_threads(THREADS[source])
+    settings, mesh, supply = settings_of(folder, source, calls, reuse), Mesh(), None
+    if source == "actors":
+        import ray
+
+        ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+        supply = Served(
+            start_actors(settings, folder, to_plain(settings), None), 0, settings.distill.ahead, 600.0, mesh.device
+        )
+    problem = open_problem(settings.pde, settings.data)
+    teacher = loop.open_teacher(settings, folder, problem, mesh.device)
+    window = Window(problem.grid)
+    batches = loop.open_batches(settings, teacher, window, True, mesh, supply)
+    arm = student_arm(settings, teacher, window, mesh)
+    batches.start(0, WARM + STEPS)
+    timer, began = StepTimer(), 0.0
+    for step in range(WARM + STEPS):
+        if step == WARM:
+            timer.take()
+            began = time.perf_counter()
+        arm.gradients(batches.at(step, timer.part), timer)
+        with timer.part("optimiser"):
+            arm.update(1e-4, step)
+    seconds = time.perf_counter() - began
+    waited = timer.take()["teacher"]
+    batches.supply.close()
+    if source == "actors":
+        ray.shutdown()
+    return {"seconds": seconds, "waited": waited}
+
+
+def sources(folder: Path, repeats: int) -> list[dict[str, Any]]:
+    """One row for each source, K and R."""
+    seen: dict[tuple[str, int, int], list[dict[str, float]]] = {}
+    for calls in CALLS:
+        for reuse in REUSES:
+            make_endpoint_set(settings_of(folder, "shards", calls, reuse), folder, parallel=False)
+            for _ in range(repeats):
+                for source in THREADS:
+                    with mock.patch.dict(os.environ, {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}):
+                        found = spawn(_train, 1, folder, source, calls, reuse, timeout=900)[0]
+                    seen.setdefault((source, calls, reuse), []).append(found)
+    rows = []
+    for (source, calls, reuse), values in seen.items():
+        rates = sorted(BATCH * STEPS / one["seconds"] for one in values)
+        shares = sorted(one["waited"] / one["seconds"] for one in values)
+        row = {"source": source, "calls": calls, "reuse": reuse, "samples_per_second": statistics.median(rates)}
+        row |= {"low": rates[0], "high": rates[-1], "wait_share": statistics.median(shares)}
+        rows.append(row | {"wait_low": shares[0], "wait_high": shares[-1]})
+    return rows
+
+
+def _endpoints(rank: int, world: int, folder: Path, repeats: int) -> list[dict[str, Any]]:
+    """Endpoints a second of the teacher alone by samples in a call, sizes in turns."""
+    torch.set_num_threads(1)
+    settings = settings_of(folder, "inline", CALLS[0], 1)
+    seen: dict[int, list[float]] = {chunk: [] for chunk in CHUNKS}
+    problem = open_problem(settings.pde, settings.data)
+    rollout = loop.open_rollout(settings, loop.open_teacher(settings, folder, problem, torch.device("cpu")))
+    for turn in range(repeats + 1):  # the first one warms up
+        for chunk in CHUNKS:
+            chunked = replace(rollout, chunk=chunk)
+            began = time.perf_counter()
+            chunked.endpoints(torch.arange(max(CHUNKS)))
+            if turn:
+                seen[chunk].append(max(CHUNKS) / (time.perf_counter() - began))
+    base = seen[1]
+    return [
+        {
+            "chunk": chunk,
+            "endpoints_per_second": statistics.median(rates),
+            "low": min(rates),
+            "high": max(rates),
+            "ratio": statistics.median(a / b for a, b in zip(rates, base, strict=True)),
+        }
+        for chunk, rates in seen.items()
+    ]
+
+
+def main() -> None:
+    """Train, time, print, write JSON and the page."""
+    parser = options(__doc__, "rollout", "docs/rollout.md")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        small_set(folder, "poisson", POINTS)
+        settings = settings_of(folder, "inline", CALLS[0], 1)
+        fresh = fresh_teacher(settings, open_problem(settings.pde, settings.data))
+        contents = card(
+            "teacher", fresh.pde, fresh.grid, fresh.normaliser, fresh.noise, fresh.card["architecture"], {}, {}
+        )
+        publish(folder / "teacher", fresh.denoiser.state_dict(), contents | {"metrics": {"train_seconds": 0.0}})
+        result: dict[str, Any] = {"endpoints": spawn(_endpoints, 1, folder, 3 * arguments.repeats, timeout=900)[0]}
+        result["rows"] = sources(folder, arguments.repeats)
+    result["meta"] = {"versions": versions(), "machine": processor(), "points": POINTS, "batch": BATCH, "ring": RING}
+    result["meta"] |= {"repeats": arguments.repeats, "steps": STEPS, "warm": WARM}
+    save(arguments.json, result)
+    text = page(result)
+    arguments.page.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
