@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 from safetensors.torch import load_file
 
@@ -148,10 +149,10 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(whole, place, monke
 # ---- teachers on resources of their own
 
 
-def _actors(process):
-    """Numbers of the teacher actors that came from a script."""
+def _actors():
+    """Numbers of the teacher actors on this session's Ray."""
     found = []
-    for number in family(process.pid):
+    for number in family(os.getpid()):
         with suppress(OSError):
             if Path(f"/proc/{number}/cmdline").read_text().startswith("ray::TeacherActor"):
                 found.append(number)
@@ -160,14 +161,15 @@ def _actors(process):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_teacher_actor_that_is_killed_costs_nothing_but_time(whole, place):
+def test_a_teacher_actor_that_is_killed_costs_nothing_but_time(ray_cluster, whole, place):
     """Two actors serve two workers; one is killed on the way: the students are those of endpoints made in the step."""
     run, log = place / "runs" / "served", place / "served.log"
     teacher = f"distill.teacher={place / 'runs' / 'whole' / 'teacher'}"
-    process = start("distill", tiny(place, "served", teacher, "distill.source=actors", "distill.actors=2"), log)
+    arguments = tiny(place, "served", teacher, "distill.source=actors", "distill.actors=2")
+    process = start("distill", arguments, log, ray.get_runtime_context().gcs_address)
     try:
-        wait_for(lambda: (run / "checkpoints" / "distill").exists() and len(_actors(process)) == 2, process, log)
-        os.kill(_actors(process)[0], signal.SIGKILL)
+        wait_for(lambda: (run / "checkpoints" / "distill").exists() and len(_actors()) == 2, process, log)
+        os.kill(_actors()[0], signal.SIGKILL)
     except BaseException:
         kill(process)
         raise
