@@ -61,10 +61,8 @@ def tiny(folder, name, *more):
 # ---- scripts as processes of their own
 
 
-def start(script, arguments, log, address=None):
-    """address: of a Ray to join, its own if None."""
+def start(script, arguments, log):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | RAY_ENVIRONMENT
-    environment |= {"RAY_ADDRESS": address} if address else {}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     return subprocess.Popen(
         [sys.executable, str(LAUNCH / f"{script}.py"), *arguments],

@@ -8,12 +8,13 @@ import re
 import runpy
 import signal
 import sys
+import threading
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 from safetensors.torch import load_file
 
@@ -21,7 +22,7 @@ from pidscale import seeds
 from pidscale.engine.spread import spread, window_for
 from pidscale.parallel.mesh import Mesh
 from pidscale.student.load import load_student
-from tests.scripts import LAUNCH, contents, family, finish, interrupt, kill, start, tiny, wait_for
+from tests.scripts import LAUNCH, contents, family, finish, interrupt, start, tiny
 from tests.twins import spawn
 
 
@@ -161,21 +162,30 @@ def _actors():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_teacher_actor_that_is_killed_costs_nothing_but_time(ray_cluster, whole, place):
+def test_a_teacher_actor_that_is_killed_costs_nothing_but_time(ray_cluster, whole, place, monkeypatch, capsys):
     """Two actors serve two workers; one is killed on the way: the students are those of endpoints made in the step."""
-    run, log = place / "runs" / "served", place / "served.log"
+    run, killed = place / "runs" / "served", []
+
+    def killer():
+        until = time.monotonic() + 240
+        while not killed and time.monotonic() < until:
+            actors = _actors() if (run / "checkpoints" / "distill").exists() else []
+            if len(actors) == 2:
+                os.kill(actors[0], signal.SIGKILL)
+                killed.append(actors[0])
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=killer)
+    thread.start()
     teacher = f"distill.teacher={place / 'runs' / 'whole' / 'teacher'}"
     arguments = tiny(place, "served", teacher, "distill.source=actors", "distill.actors=2")
-    process = start("distill", arguments, log, ray.get_runtime_context().gcs_address)
-    try:
-        wait_for(lambda: (run / "checkpoints" / "distill").exists() and len(_actors()) == 2, process, log)
-        os.kill(_actors()[0], signal.SIGKILL)
-    except BaseException:
-        kill(process)
-        raise
-    said, errors = finish(process, log)
-    assert re.search(r"warning: teacher actor [01] was lost and started again", said), said
-    assert "endpoints of K=" in said and "Traceback" not in said + errors
+    monkeypatch.syspath_prepend(str(LAUNCH))
+    monkeypatch.setattr(sys, "argv", ["distill", *arguments])
+    runpy.run_path(str(LAUNCH / "distill.py"), run_name="__main__")
+    thread.join()
+    said = capsys.readouterr()
+    assert killed and re.search(r"warning: teacher actor [01] was lost and started again", said.out), said.out
+    assert "endpoints of K=" in said.out and "Traceback" not in said.out + said.err
     for name in ("student", "student-lambda0"):
         first, second = weights(place / "runs" / "whole", name), weights(run, name)
         assert all(torch.equal(first[n], second[n]) for n in first), name
