@@ -5,6 +5,7 @@ Every mistake is one line that names the argument. Knows no files, no models and
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +27,15 @@ def whole(name: str, value: Any, least: int) -> int:
         number = least - 1
     if number < least or isinstance(value, bool):
         raise UserError(f"{name}={value!r}: expected a whole number, {least} or more")
+    return number
+
+
+def amount(name: str, value: Any, zero: bool = False) -> float:
+    """The value as a finite number above 0, or 0 where that is allowed. Raises UserError."""
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    number = float(value) if is_number else math.nan
+    if not (0 < number < math.inf or (zero and number == 0)):
+        raise UserError(f"{name}={value!r}: expected a finite number, {'0 or more' if zero else 'above 0'}")
     return number
 
 

@@ -38,7 +38,8 @@ _KEYS = {
 }
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
         file.write(data)
@@ -51,7 +52,7 @@ def write(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) 
     """Write weights (by parameter name, whole shapes) and card; the card, written last, makes the folder valid."""
     folder.mkdir(parents=True, exist_ok=True)
     data = save({name: tensor.contiguous() for name, tensor in weights.items()})
-    _replace(folder / WEIGHTS, data)
+    replace(folder / WEIGHTS, data)
     entry = {"file": WEIGHTS, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     _write_card(folder, {"version": VERSION, **card, "weights": entry})
 
@@ -63,7 +64,7 @@ def update_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
 
 def _write_card(folder: Path, card: Mapping[str, Any]) -> None:
     whole = {**card, "sha256": _own_sha256(card)}
-    _replace(folder / CARD, json.dumps(whole, indent=1, sort_keys=True).encode())
+    replace(folder / CARD, json.dumps(whole, indent=1, sort_keys=True).encode())
 
 
 def _own_sha256(card: Mapping[str, Any]) -> str:

@@ -1,4 +1,5 @@
-"""Load a consolidated generator and use it: `sample` for fields, `residual` for how well fields obey the equation.
+"""Load a consolidated generator and use it: `sample` for fields, `residual` for how well fields obey the equation, `refine`
+for less of it; `forward`, `inverse`, `reconstruct` and `posterior` for fields that agree with what is known (tasks.py).
 
 Needs torch, numpy and safetensors only. Knows no ranks.
 """
@@ -28,6 +29,10 @@ from pidscale.pde.base import Pde, condition, draw_params, residual_squares
 from pidscale.pde.constraints import check_constraints, constrain
 from pidscale.student.arguments import beside, chosen, device_of, real, whole
 from pidscale.student.artifact import read_card, read_weights
+from pidscale.student.observations import observe
+from pidscale.student.posterior import Posterior, posterior
+from pidscale.student.refine import Refined, refine
+from pidscale.student.tasks import Answer, search_from, solve_task
 
 Fields = dict[str, Tensor]
 
@@ -83,6 +88,55 @@ class Generator:
         """`generate` in physical units, under the constraints of the card."""
         fields = self.normaliser.decode(self.generate(eps_BCYX, params_BP, steps, solver))
         return constrain(self.pde, Window(self.grid), self.constraints, fields)
+
+    def differentiable(self, eps_BCYX: Tensor, params_BP: Tensor) -> Tensor:
+        """One call's fields in physical units under the constraints of the card, with gradients to noise and parameters.
+
+        Raises UserError for a teacher, whose fields are dozens of calls away from their noise.
+        """
+        if self.card["kind"] != "student":
+            raise UserError("a teacher cannot refine or solve tasks: load the student distilled from it")
+        x = one_step(self.told(params_BP), eps_BCYX, self.noise.sigma_max)
+        return constrain(self.pde, Window(self.grid), self.constraints, self.normaliser.decode(x))
+
+    def refine(self, n: int, seed: int = 0, steps: int = 20, **how: Any) -> Refined:
+        """The samples of `sample(n, seed)` with less residual, and how far they went: see refine.py."""
+        return refine(self, n, seed, steps, **how)
+
+    def forward(self, inputs: Any, sigma: Any = None, params: Mapping[str, Any] | None = None, **search: Any) -> Answer:
+        """Fields whose inputs are these: coefficient, source or initial state, [Y, X] or [n, Y, X] in physical units."""
+        return self._solve("forward", inputs, None, sigma, params, search)
+
+    def inverse(
+        self, solution: Any, sigma: Any = None, params: Mapping[str, Any] | None = None, **search: Any
+    ) -> Answer:
+        """Fields whose solution is this."""
+        return self._solve("inverse", solution, None, sigma, params, search)
+
+    def reconstruct(
+        self, values: Any, mask: Any = None, sigma: Any = None, params: Mapping[str, Any] | None = None, **search: Any
+    ) -> Answer:
+        """Fields that have these values where `mask` is true; where values are finite, if there is no mask."""
+        return self._solve("reconstruct", values, mask, sigma, params, search)
+
+    def posterior(
+        self,
+        task: str,
+        values: Any,
+        count: int = 32,
+        mask: Any = None,
+        sigma: Any = None,
+        params: Mapping[str, Any] | None = None,
+        **search: Any,
+    ) -> Posterior:
+        """`count` fields that agree with noisy values of a task (`forward`, `inverse` or `reconstruct`): see posterior.py."""
+        observation = observe(self, task, values, mask, sigma)
+        return posterior(self, observation, count, params, search_from(search, physics=0.0))
+
+    def _solve(
+        self, task: str, values: Any, mask: Any, sigma: Any, params: Mapping[str, Any] | None, search: dict[str, Any]
+    ) -> Answer:
+        return solve_task(self, observe(self, task, values, mask, sigma), params, search_from(search))
 
     def sample(
         self,
