@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pidscale.config import UserError
+from pidscale.ops.precision import float32_island
 
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """x [b, D] of the samples `rows` [b] -> their energies [b], and whether each has come far enough, bool [b]."""
@@ -49,8 +50,11 @@ def minimise(objective: Objective, start_BD: Tensor, steps: int, optimiser: str,
 
 
 def _evaluate(objective: Objective, x_bD: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Energies [b], their gradients [b, D], and who has come far enough."""
-    with torch.enable_grad():
+    """Energies [b], their gradients [b, D], and who has come far enough.
+
+    Without TF32: a step is judged by a difference of two energies, which is smaller than its rounding.
+    """
+    with torch.enable_grad(), float32_island(x_bD.device):
         point = x_bD.detach().requires_grad_()
         energy, reached = objective(point, rows)
         (slope,) = torch.autograd.grad(energy.sum(), point)

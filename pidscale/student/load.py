@@ -23,6 +23,7 @@ from pidscale.diffusion.solvers import DenoiserCall, one_step, solve
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser, conditioned
 from pidscale.ops.grid import Grid
+from pidscale.ops.precision import float32_island
 from pidscale.ops.window import Window
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde, condition, draw_params, residual_squares
@@ -96,7 +97,8 @@ class Generator:
         """
         if self.card["kind"] != "student":
             raise UserError("a teacher cannot refine or solve tasks: load the student distilled from it")
-        x = one_step(self.told(params_BP), eps_BCYX, self.noise.sigma_max)
+        with float32_island(self.device):
+            x = one_step(self.told(params_BP), eps_BCYX, self.noise.sigma_max)
         return constrain(self.pde, Window(self.grid), self.constraints, self.normaliser.decode(x))
 
     def refine(self, n: int, seed: int = 0, steps: int = 20, **how: Any) -> Refined:

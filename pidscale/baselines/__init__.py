@@ -1,0 +1,1 @@
+"""The other methods, one short file each, on the same data and the same residual."""
