@@ -35,7 +35,7 @@ def amount(name: str, value: Any, zero: bool = False) -> float:
     is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     number = float(value) if is_number else math.nan
     if not (0 < number < math.inf or (zero and number == 0)):
-        raise UserError(f"{name}={value!r}: expected a finite number, {'0 or more' if zero else 'above 0'}")
+        raise UserError(f"{name}={value!r}: expected a finite number {'of 0 or more' if zero else 'above 0'}")
     return number
 
 

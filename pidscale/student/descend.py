@@ -29,7 +29,7 @@ MEMORY = 10  # pairs of a history
 ARMIJO = 1e-4  # share of the decrease along the slope that a step has to bring
 FIRST = 0.1  # root mean square of a step whose length nothing is known of
 PATIENCE = 10  # steps refused in a row before a history is forgotten; twice as many end a search
-STILL, STILL_STEPS = 1e-6, 5  # a relative decrease that counts as none, and so many of them in a row end a search
+STILL, STILL_STEPS = 1e-6, 10  # a relative decrease that counts as none, and so many of them in a row end a search
 RATE, FADE = 0.05, (0.9, 0.999)  # Adam (Kingma and Ba, 2015); the rate falls to 0 as a cosine
 
 

@@ -57,7 +57,7 @@ def read_known(generator: Generator, path: Path) -> Known:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; name a file of npy, npz or csv") from None
     if head.startswith(b"\x93NUMPY"):
-        return Known(_numbers(path, "npy", lambda: np.load(path, mmap_mode="r", allow_pickle=False)))
+        return Known(_numbers(path, "npy", lambda: np.array(np.load(path, mmap_mode="r", allow_pickle=False))))
     if head.startswith(b"PK"):
         return _read_npz(generator, path)
     if path.suffix.lower() == ".csv":
@@ -84,7 +84,7 @@ def _numbers(path: Path, kind: str, load: Any) -> Any:
     except UserError:
         raise
     except Exception as error:  # zipfile, zlib, struct and numpy raise of every kind
-        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+        if any(word in str(error) for word in ("allow_pickle", "Object arrays", "Python objects")):
             raise _pickled(path) from None
         said = re.sub(r"\s+", " ", str(error))[:120] or type(error).__name__
         raise UserError(f"{path}: truncated or damaged, cannot be read as {kind} ({said}); copy it again") from None
@@ -151,7 +151,7 @@ def _rows(generator: Generator, path: Path, text: str) -> Iterator[tuple[int, st
             names = [cell.lower() for cell in cells]
             if sorted(names) not in (sorted(BY_POINT), sorted(BY_PLACE)):
                 wanted = f"{','.join(BY_POINT)} or {','.join(BY_PLACE)}"
-                raise UserError(f"{where}: columns {','.join(cells)[:80]}; expected {wanted}")
+                raise UserError(f"{where}: columns {','.join(cells)[:80]!r}; expected {wanted}")
             continue
         if len(cells) != len(names):
             raise UserError(f"{where}: {len(cells)} values, expected {len(names)}: {','.join(names)}")
@@ -159,15 +159,14 @@ def _rows(generator: Generator, path: Path, text: str) -> Iterator[tuple[int, st
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Number and cells of each line that is neither empty nor a comment."""
-    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
-    try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            if any(cells) and not cells[0].startswith("#"):
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num}: {error}; save the table as plain text") from None
+    """Number and cells of each line that is neither empty nor a comment. No cell goes on over several lines."""
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
+        try:
+            cells = [cell.strip() for row in csv.reader([line], skipinitialspace=True) for cell in row]
+        except csv.Error as error:
+            raise UserError(f"{path}: line {number}: {error}; save the table as plain text") from None
+        if any(cells) and not cells[0].startswith("#"):
+            yield number, cells
 
 
 def _sensor(generator: Generator, where: str, cells: Mapping[str, str]) -> tuple[str, int, int, float]:

@@ -95,7 +95,7 @@ class Posed:
     """A task in full: what is known, and what makes fields of a vector.
 
     draw: (eps [b, C, Y, X], params [b, P]) -> physical fields. params_NP: NaN where a parameter is not known. prior: weight
-    of |z|^2 / 2.
+    of |eps|^2 / 2.
     """
 
     pde: Pde
@@ -143,8 +143,8 @@ class Posed:
             squares = self.squares(held, params)
             weight = 0.5 * self.physics * math.prod(self.shape)
             total = total + weight * torch.stack([squares[k] / self.scales[k] for k in TERMS]).sum(dim=0)
-        away = z_bD if centre_bD is None else z_bD - centre_bD
-        return total + 0.5 * self.prior * away.square().sum(dim=1)
+        away, size = z_bD if centre_bD is None else z_bD - centre_bD, math.prod(self.shape)
+        return total + 0.5 * (self.prior * away[:, :size].square().sum(dim=1) + away[:, size:].square().sum(dim=1))
 
 
 def posed(generator: Generator, observation: Observation, params: Mapping[str, Any] | None, physics: float) -> Posed:
@@ -206,7 +206,12 @@ def searched(
         found = minimise(energy, start, search.steps, search.optimiser, tell)
         parts.append(Minimum(*(t.cpu() for t in (found.x_BD, found.energy_B, found.calls_B))))
     joined = (torch.cat([getattr(p, name) for p in parts]) for name in ("x_BD", "energy_B", "calls_B"))
-    return Minimum(*joined), owners
+    found = Minimum(*joined)
+    lost = ~found.energy_B.isfinite().reshape(-1, per).any(dim=1)
+    if lost.any():
+        number = int(lost.nonzero()[0])
+        raise UserError(f"values: field {number} is too far from what the student makes for float32; check its units")
+    return found, owners
 
 
 @torch.no_grad()
