@@ -86,7 +86,7 @@ class _History:
         for back in range(1, 1 + min(MEMORY, int(self.count[rows].max()))):
             slot = (self.count[rows] - back) % MEMORY
             s, y = self.s[slot, rows], self.y[slot, rows]
-            rho = self.rho[slot, rows] * (back <= self.count[rows])
+            rho = self.rho[slot, rows]  # 0 where there is no such pair
             alpha = rho * (s * q).sum(dim=1)
             q -= alpha[:, None] * y
             kept.append((s, y, rho, alpha))
@@ -97,7 +97,7 @@ class _History:
 
     def forget(self, rows: Tensor) -> None:
         """Start anew for these samples."""
-        self.count[rows] = 0
+        self.count[rows], self.rho[:, rows] = 0, 0.0
         self.gamma[rows] = 1.0
 
 

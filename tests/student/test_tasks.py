@@ -126,6 +126,8 @@ def test_neighbours_and_batches_do_not_matter(student: Generator) -> None:
         torch.testing.assert_close(other.energy, three.energy[:count], rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(other.eps, three.eps[:count], rtol=1e-2, atol=1e-2)
     assert not torch.allclose(student.inverse(inputs, steps=6, starts=2, seed=1).eps, three.eps, atol=1e-2)
+    twice = student.inverse(inputs[[0, 0]], steps=1, starts=1).eps
+    assert (twice[0] - twice[1]).square().mean() > 1  # each observation has draws of its own
 
 
 def test_a_parameter_that_is_given_is_kept(heat: Generator) -> None:
