@@ -1,11 +1,14 @@
 """Refinement of finished samples (PIDDM-ref): descend the residual over the noise that a student made them from.
 
-    minimise over eps   sum_k R_k(d(eps))^2 / s_k^2  +  mean |eps - eps0|^2 / tau^2        k: l2, dual, boundary
+    minimise over eps   sum_k R_k(d(eps))^2 / s_k^2  +  (mean |x - x0|^2 + mean |eps - eps0|^2) / tau^2      k: l2, dual,
+    boundary
 
-(Zhang et al., Physics-informed distillation of diffusion models, ICML 2026, who descend the residual alone.) The second
-term keeps a sample near the one that was drawn: without it the noise wanders, and samples gather where the residual is
-easily small. It is a mean over the values of a sample, as R_k^2 is, so that tau means the same on every grid: the root mean
-square distance in eps that costs as much as one s_k. Knows no files and no ranks.
+(Zhang et al., Physics-informed distillation of diffusion models, ICML 2026, who descend the residual alone.) x is the field
+in standard deviations of its channels. The second term keeps a sample near the one that was drawn: in eps, for which the
+student was made, and in the field, because eps alone does not hold its size. That hangs on a handful of strong modes, which
+hardly count among thousands of values; and where an equation holds for the field that is nothing (linear ones without a
+fixed source), the descent leads there. Means over the values of a sample, as R_k^2 is one, so that tau means the same on
+every grid: the distance that costs as much as one s_k. Knows no files and no ranks.
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ USUAL_FLOOR = 0.01  # the l2 residual that ends a descent where a card does not 
 class Refined:
     """Samples before and after a descent, n of them.
 
-    fields: as `sample` gives them, on the CPU. before, after: relative residuals, each [n]: `l2`, `dual`, `boundary`.
+    fields: as `sample` gives them, on the CPU. changed: root mean square distance of the fields from where they began, in
+    standard deviations of their channels, [n]. before, after: relative residuals, each [n]: `l2`, `dual`, `boundary`.
     moved: root mean square distance of eps from where it began, [n]; two draws are sqrt(2) apart. size: root mean square of
     the final eps, [n]; noise has 1. variance: by channel, over samples, relative to that before; empty for one sample. eps
     [n, C, Y, X] as found. calls: network evaluations with their gradient, int [n].
@@ -47,6 +51,7 @@ class Refined:
     fields: dict[str, Tensor]
     before: dict[str, Tensor]
     after: dict[str, Tensor]
+    changed: Tensor
     moved: Tensor
     size: Tensor
     variance: dict[str, float]
@@ -84,7 +89,7 @@ def refine(
     n: int,
     seed: int = 0,
     steps: int = 20,
-    tau: float = 0.3,
+    tau: float = 0.5,
     floor: float | None = None,
     params: Mapping[str, Any] | None = None,
     batch: int = 64,
@@ -124,25 +129,31 @@ def _descend(
     tell: Callable[[int, float], None],
 ) -> dict[str, Tensor]:
     """One batch: fields and residuals before and after, eps, distance and calls."""
-    start = eps0_BCYX.flatten(1)
+    start, units = eps0_BCYX.flatten(1), generator.normaliser
 
     def squares(x: Tensor, params: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         fields = generator.differentiable(x.unflatten(1, eps0_BCYX.shape[1:]), params)
         return fields, residual_squares(generator.pde, generator.grid, fields, params)
 
-    def energy(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        _, found = squares(x, params_BP[rows.cpu()])
-        near = (x - start[rows]).square().mean(dim=1) / tau**2
-        return torch.stack([found[k] / scales[k] for k in TERMS]).sum(dim=0) + near, found["l2"].detach() <= floor**2
+    def changed(fields: Tensor, rows: Tensor | slice) -> Tensor:
+        return ((units.encode(fields) - units.encode(old[rows])) / units.sigma_data).flatten(1)
 
-    best = minimise(energy, start, steps, optimiser, tell)
+    def energy(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        fields, found = squares(x, params_BP[rows.cpu()])
+        away = changed(fields, rows).square().mean(dim=1) + (x - start[rows]).square().mean(dim=1)
+        physical = torch.stack([found[k] / scales[k] for k in TERMS]).sum(dim=0)
+        return physical + away / tau**2, found["l2"].detach() <= floor**2
+
     with torch.no_grad():
         old, before = squares(start, params_BP)
+    best = minimise(energy, start, steps, optimiser, tell)
+    with torch.no_grad():
         new, after = squares(best.x_BD, params_BP)
     measured = {f"before {k}": v.sqrt() for k, v in before.items()} | {f"after {k}": v.sqrt() for k, v in after.items()}
-    moved, size = (best.x_BD - start).square().mean(dim=1).sqrt(), best.x_BD.square().mean(dim=1).sqrt()
+    away = {"changed": changed(new, slice(None)), "moved": best.x_BD - start, "size": best.x_BD}
+    measured |= {name: values.square().mean(dim=1).sqrt() for name, values in away.items()}
     eps = best.x_BD.reshape(eps0_BCYX.shape)
-    kept = {"old": old, "new": new, "eps": eps, "moved": moved, "size": size, "calls": best.calls_B, **measured}
+    kept = {"old": old, "new": new, "eps": eps, "calls": best.calls_B, **measured}
     return {name: values.detach().cpu() for name, values in kept.items()}
 
 
@@ -156,5 +167,5 @@ def _gathered(generator: Generator, parts: list[dict[str, Tensor]], told_NP: Ten
             zip(generator.channels, (new / old.clamp_min(torch.finfo(old.dtype).tiny)).tolist(), strict=True)
         )
     fields = generator.split(whole_set["new"]) | dict(zip(generator.pde.varying, told_NP.T, strict=True))
-    found = {name: whole_set[name] for name in ("moved", "size", "eps", "calls")}
+    found = {name: whole_set[name] for name in ("changed", "moved", "size", "eps", "calls")}
     return Refined(fields, before, after, variance=variance, **found)
