@@ -44,8 +44,8 @@ class Search:
     """How the least energy is looked for.
 
     steps: evaluations (a network call and its gradient) of a start at most. starts: draws the search begins at. seed: of
-    the draws. batch: vectors searched at once. physics: the weight above. optimiser: `lbfgs` or `adam`. progress: told as
-    it goes.
+    the draws. batch: vectors searched at once; L-BFGS remembers twenty of the size of each. physics: the weight above.
+    optimiser: `lbfgs` or `adam`. progress: told as it goes.
     """
 
     steps: int = 200
