@@ -99,7 +99,7 @@ class Generator:
             raise UserError("a teacher cannot refine or solve tasks: load the student distilled from it")
         with float32_island(self.device):
             told = self.told(params_BP.cpu())  # which takes float64, and some devices hold none
-            x = one_step(told, eps_BCYX, self.noise.sigma_max)
+            x = one_step(told, eps_BCYX, self.noise.sigma_max, self.card.get("told"))
         return constrain(self.pde, Window(self.grid), self.constraints, self.normaliser.decode(x))
 
     def refine(self, n: int, seed: int = 0, steps: int = 20, **how: Any) -> Refined:
