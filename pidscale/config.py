@@ -140,6 +140,7 @@ class DistillSettings(TrainSettings):
     scale_samples: int = 512
     scale_steps: int = 18
     teacher_precision: str = "fp32"  # of the frozen teacher's calls
+    carry_teacher: bool = False  # put the teacher into the student's folder, for samples of more calls than one
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Batches:
             counters = fresh
         with part("data"):
             eps, params = rollout.eps(counters), rollout.params(counters)
-            if self.pairs and not torch.equal(checksum(eps), endpoints.checksums):
+            if self.pairs and not torch.equal(checksum(eps).cpu(), endpoints.checksums.cpu()):
                 raise RuntimeError(f"step {step}: noise and endpoint do not belong together")
             told = condition(rollout.teacher.pde, params).to(eps.device)
             return Batch(step, fresh, eps, params, told, target)

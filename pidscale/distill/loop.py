@@ -38,6 +38,7 @@ from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import Samples, condition, residual_shares
 from pidscale.pde.constraints import check_constraints
+from pidscale.student.artifact import TEACHER
 from pidscale.student.load import Generator, check_fits, load_student
 
 TWIN = "student-lambda0"
@@ -275,3 +276,6 @@ def _publish(arm: Arm, folder: Path, problem: Problem, scales: dict[str, float],
         objective.told,
     )
     publish(folder / arm.name, weights, contents)
+    if d.carry_teacher:
+        card_of = {key: value for key, value in teacher.card.items() if key not in ("weights", "sha256", "version")}
+        publish(folder / arm.name / TEACHER, teacher.denoiser.state_dict(), card_of)

@@ -92,7 +92,10 @@ class Ahead(Inline):
     def _run(self, wanted: Iterator[Tensor]) -> None:
         try:
             torch.set_num_threads(self.threads)  # a new thread has its own number, and bits may follow from it
-            stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+            stream = None
+            if self.device.type == "cuda":
+                torch.cuda.set_device(self.device)  # which a new thread has not
+                stream = torch.cuda.Stream(self.device)
             for counters in wanted:
                 with torch.cuda.stream(stream):
                     endpoints = super().get(counters)
@@ -120,8 +123,9 @@ class Ahead(Inline):
             raise item
         if not torch.equal(item.counters, counters):
             raise RuntimeError(f"endpoints {item.counters.tolist()} came where {counters.tolist()} were asked for")
-        if item.fields_BCYX.is_cuda:  # made on another stream: its memory may not be used anew before this one is done
-            item.fields_BCYX.record_stream(torch.cuda.current_stream(self.device))
+        for made in (item.fields_BCYX, item.checksums):
+            if made.is_cuda:  # on another stream: its memory may not be used anew before this one is done with it
+                made.record_stream(torch.cuda.current_stream(self.device))
         return item
 
     def close(self) -> None:

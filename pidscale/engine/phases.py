@@ -29,7 +29,7 @@ _COURSE = ("log_every", "checkpoint_every", "keep")
 _FREE = {
     "model": {"recompute"},
     "teacher": {*_COURSE, "evaluate_every", "evaluate_samples", "evaluate_steps"},
-    "distill": {*_COURSE, "teacher", "source", "ahead", "actors", "endpoints"},
+    "distill": {*_COURSE, "teacher", "source", "ahead", "actors", "endpoints", "carry_teacher"},
 }
 _SECTIONS = {"teacher": ("pde", "model", "teacher"), "distill": ("pde", "distill")}
 

@@ -18,6 +18,7 @@ from pidscale.diffusion.solvers import calls
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde, Samples, shuffled
 from pidscale.student.load import Generator
+from pidscale.student.more_calls import more_calls
 
 SWEEPS = 3
 
@@ -65,6 +66,18 @@ def generate(
     fields, cost = _timed(make, eps_NCYX.to(generator.device), params_NP, batch)
     nfe = calls("heun", steps) if steps else 1
     return Made(name, Samples(fields, params_NP), nfe, cost, float(generator.card["metrics"]["train_seconds"]))
+
+
+def generate_more(name: str, student: Generator, eps_NCYX: Tensor, params_NP: Tensor, batch: int, nfe: int) -> Made:
+    """Fields of a student and of the teacher that is with it, in `nfe` network calls."""
+    again = student.eps(range(len(eps_NCYX)), 0, "evaluate/again")
+    noise = torch.stack([eps_NCYX.to(student.device), again], dim=1)
+
+    def make(both: Tensor, params: Tensor) -> Tensor:
+        return student.finished(more_calls(student, both[:, 0], both[:, 1], params, nfe - 1))
+
+    fields, cost = _timed(make, noise, params_NP, batch)
+    return Made(name, Samples(fields, params_NP), nfe, cost, float(student.card["metrics"]["train_seconds"]))
 
 
 def smoothed(made: Made, name: str, pde: Pde, grid: Grid) -> Made:

@@ -23,6 +23,7 @@ from pidscale.config import UserError
 VERSION = 1
 KINDS = ("student", "teacher")
 WEIGHTS, CARD = "weights.safetensors", "card.json"
+TEACHER = "teacher"  # folder of a student's teacher within its own, if it has it with it
 _KEYS = {
     "kind": str,
     "equation": dict,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from pidscale.pde import build_pde
 from pidscale.pde.base import Pde, condition, draw_params, residual_squares
 from pidscale.pde.constraints import check_constraints, constrain
 from pidscale.student.arguments import beside, chosen, device_of, real, whole
-from pidscale.student.artifact import read_card, read_weights
+from pidscale.student.artifact import TEACHER, read_card, read_weights
+from pidscale.student.more_calls import more_calls
 from pidscale.student.observations import observe
 from pidscale.student.posterior import Posterior, posterior
 from pidscale.student.refine import Refined, refine
@@ -49,6 +50,7 @@ class Generator:
     normaliser: Normaliser
     noise: Noise
     device: torch.device
+    teacher: Generator | None = None  # that goes on from a student's samples
 
     @property
     def channels(self) -> list[str]:
@@ -87,8 +89,11 @@ class Generator:
 
     def physical(self, eps_BCYX: Tensor, params_BP: Tensor, steps: int | None = None, solver: str = "heun") -> Tensor:
         """`generate` in physical units, under the constraints of the card."""
-        fields = self.normaliser.decode(self.generate(eps_BCYX, params_BP, steps, solver))
-        return constrain(self.pde, Window(self.grid), self.constraints, fields)
+        return self.finished(self.generate(eps_BCYX, params_BP, steps, solver))
+
+    def finished(self, x_BCYX: Tensor) -> Tensor:
+        """Fields of the model in physical units, under the constraints of the card."""
+        return constrain(self.pde, Window(self.grid), self.constraints, self.normaliser.decode(x_BCYX))
 
     def differentiable(self, eps_BCYX: Tensor, params_BP: Tensor) -> Tensor:
         """One call's fields in physical units under the constraints of the card, with gradients to noise and parameters.
@@ -100,7 +105,7 @@ class Generator:
         with float32_island(self.device):
             told = self.told(params_BP.cpu())  # which takes float64, and some devices hold none
             x = one_step(told, eps_BCYX, self.noise.sigma_max, self.card.get("told"))
-        return constrain(self.pde, Window(self.grid), self.constraints, self.normaliser.decode(x))
+        return self.finished(x)
 
     def refine(self, n: int, seed: int = 0, steps: int = 20, **how: Any) -> Refined:
         """The samples of `sample(n, seed)` with less residual, and how far they went: see refine.py."""
@@ -149,19 +154,28 @@ class Generator:
         steps: int | None = None,
         solver: str = "heun",
         params: Mapping[str, Any] | None = None,
+        nfe: int = 1,
     ) -> Fields:
         """Generate n samples: a dict of channel name to [n, Y, X] in physical units, on the CPU.
 
         Where an equation has parameters that vary from sample to sample, they stand in the dict too, [n] each: drawn from
         their ranges, or as `params` says (name to a number or [n]). Sample i depends on (seed, i) and its parameters alone.
-        batch: samples generated at once. steps, solver: for a teacher only.
+        batch: samples generated at once. steps, solver: for a teacher only. nfe: network calls of a student that has its
+        teacher with it, 1 for the student alone (more_calls.py).
         """
-        n, batch, seed = whole("n", n, 1), whole("batch", batch, 1), whole("seed", seed, 0)
+        n, batch, seed, nfe = whole("n", n, 1), whole("batch", batch, 1), whole("seed", seed, 0), whole("nfe", nfe, 1)
+        if nfe > 1 and (self.card["kind"] == "teacher" or steps is not None):
+            raise UserError(f"nfe={nfe}: network calls of a student; a teacher takes steps=")
         told = chosen(self.pde, self.params(range(n), seed), params)
         parts = []
         for start in range(0, n, batch):
-            noise = self.eps(range(start, min(n, start + batch)), seed)
-            parts.append(self.physical(noise, told[start : start + batch], steps, solver).cpu())
+            counters, own = range(start, min(n, start + batch)), told[start : start + batch]
+            noise = self.eps(counters, seed)
+            if nfe > 1:
+                again = self.eps(counters, seed, "sample/again")
+                parts.append(self.finished(more_calls(self, noise, again, own, nfe - 1)).cpu())
+            else:
+                parts.append(self.physical(noise, own, steps, solver).cpu())
         return self.split(torch.cat(parts)) | dict(zip(self.pde.varying, told.T, strict=True))
 
     def split(self, physical_NCYX: Tensor) -> Fields:
@@ -204,9 +218,10 @@ def _check_known(path: str | Path, name: Any) -> None:
         raise UserError(f"{path}: of the equation {name!r}, which is not of this library: `import {module}` first")
 
 
-def load_student(path: str | Path, device: str | torch.device = "cpu") -> Generator:
+def load_student(path: str | Path, device: str | torch.device = "cpu", teacher: str | Path | None = None) -> Generator:
     """Load a consolidated student, or a teacher in the same form, from its folder.
 
+    teacher: the folder of a student's teacher, for more calls than one; the one that lies in its own folder, if one does.
     Raises UserError with one clear line where a file is missing, truncated or altered, or is no generator.
     """
     if not isinstance(path, (str, Path)):
@@ -230,7 +245,21 @@ def load_student(path: str | Path, device: str | torch.device = "cpu") -> Genera
         reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise UserError(f"{path}: card and weights do not fit together ({reason}); copy the folder again") from None
     denoiser = denoiser.to(where).eval().requires_grad_(False)
-    return Generator(card, denoiser, pde, grid, normaliser, noise, where)
+    alone = Generator(card, denoiser, pde, grid, normaliser, noise, where)
+    beside_it = Path(path) / TEACHER if teacher is None and (Path(path) / TEACHER).is_dir() else teacher
+    return alone if beside_it is None else _taught(alone, path, beside_it)
+
+
+def _taught(student: Generator, path: str | Path, folder: str | Path) -> Generator:
+    """A student with its teacher. Raises UserError where that is none, or another's."""
+    teacher, wanted = load_student(folder, student.device), student.card["provenance"].get("teacher")
+    if student.card["kind"] != "student" or teacher.card["kind"] != "teacher":
+        raise UserError(
+            f"{folder}: a {teacher.card['kind']} for a {student.card['kind']}; name a student and its teacher"
+        )
+    if teacher.card["weights"]["sha256"] != wanted:
+        raise UserError(f"{folder}: not the teacher that {path} was distilled from; name that one")
+    return replace(student, teacher=teacher)
 
 
 def check_fits(generator: Generator, path: str | Path, pde: Pde, grid: Grid, remedy: str) -> None:

@@ -188,7 +188,7 @@ def test_every_other_setting_of_a_phase_is_in_its_signature() -> None:
     free = {"log_every", "checkpoint_every", "keep"}
     for phase, own in (
         ("teacher", {"evaluate_every", "evaluate_samples", "evaluate_steps"}),
-        ("distill", {"teacher", "source", "ahead", "actors", "endpoints"}),
+        ("distill", {"teacher", "source", "ahead", "actors", "endpoints", "carry_teacher"}),
     ):
         signed = signature(phase, made, {})
         for field in dataclasses.fields(getattr(made, phase)):

@@ -1,0 +1,144 @@
+"""Every method on the same teacher, the same noise and the same truths: Darcy, Poisson and Burgers, several seeds, one page.
+
+python -m benchmarks.methods [--pde darcy] [--seed 0] [--folder runs/methods] [--json benchmarks/results/methods.json]
+    [--page docs/methods.md]
+
+Each equation and seed is a teacher and three distillations (PIDDM, PID, distribution matching), each with its lambda = 0
+twin, by the scripts of launch/ on two workers, 32 points a side. A run that is there already is not repeated; the file keeps
+the rows that are not asked for. Seconds are those of the method with its teacher and endpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.methods_page import page
+from benchmarks.report import options, processor, save
+from pidscale.config import Settings, from_plain
+from pidscale.engine.phases import versions
+from pidscale.evaluate import methods
+from pidscale.evaluate.methods import Made
+from pidscale.evaluate.run import reference, row
+from pidscale.generate.problem import Problem, open_problem
+from pidscale.pde.base import Samples
+from pidscale.student.load import Generator, load_student
+
+PDES = ("darcy", "poisson", "burgers")
+OWN: dict[str, list[str]] = {
+    "darcy": [],
+    "poisson": ["distill.huber=0"],
+    "burgers": ["pde.points=32", "pde.params.viscosity=0.02", "distill.huber=0"],
+}
+WEIGHTS = {"darcy": (0.0008, 0.0144, 0.001), "poisson": (0.002, 0.02, 0.002), "burgers": (0.0005, 0.005, 0.0)}
+OBJECTIVES = ("piddm", "pid", "dm")
+TEACHER_STEPS = (4, 9, 18)
+REFINE_STEPS = 20
+
+
+def commands(pde: str, seed: int, folder: Path) -> Iterator[list[str]]:
+    """The scripts of one equation and seed, in order."""
+    data = [f"pde={pde}", f"data.path={folder / 'shards' / pde}", *OWN[pde]]
+    weights = [f"distill.weights.{k}={v}" for k, v in zip(("l2", "dual", "boundary"), WEIGHTS[pde], strict=True)]
+    place = [f"run.folder={folder}", f"run.seed={seed}"]
+    yield ["make_shards", *data]
+    yield ["train_teacher", *data, *place, f"run.name={pde}-{seed}"]
+    for objective in OBJECTIVES:
+        teacher = f"distill.teacher={folder / f'{pde}-{seed}' / 'teacher'}"
+        own = [f"distill={objective}", f"run.name={pde}-{seed}-{objective}", teacher, *weights]
+        yield ["distill", *data[:2], *own, *OWN[pde], *place]
+
+
+def train(pde: str, seed: int, folder: Path) -> None:
+    """Run what is missing."""
+    for script, *arguments in commands(pde, seed, folder):
+        subprocess.run([sys.executable, f"launch/{script}.py", *arguments], check=True)
+
+
+def _refined(student: Generator, settings: Settings, params: torch.Tensor, train_seconds: float) -> Made:
+    """The student's own samples with less residual."""
+    e, began = settings.evaluate, time.perf_counter()
+    found = student.refine(e.samples, e.seed, REFINE_STEPS, batch=e.batch)
+    cost = (time.perf_counter() - began) / e.samples * 1e3
+    own = student.params(range(e.samples), e.seed)
+    calls = round(float(found.calls.double().mean()))
+    return Made("piddm-ref", Samples(student.join(found.fields), own), calls, cost, train_seconds)
+
+
+def made(settings: Settings, problem: Problem, folder: Path, pde: str, seed: int) -> Iterator[Made]:
+    """The methods that generate, from the same noise."""
+    e, grid = settings.evaluate, problem.grid
+    teacher_folder = folder / f"{pde}-{seed}" / "teacher"
+    teacher = load_student(teacher_folder)
+    eps, params = (draw(range(e.samples), e.seed, "evaluate") for draw in (teacher.eps, teacher.params))
+    for steps in TEACHER_STEPS:
+        best = methods.generate(f"teacher-heun-{steps}", teacher, eps, params, e.batch, steps)
+        yield best
+    yield methods.smoothed(best, "teacher+smooth3", problem.pde, grid)
+    for objective in OBJECTIVES:
+        run = folder / f"{pde}-{seed}-{objective}"
+        plain, physical = (load_student(run / name, teacher=teacher_folder) for name in ("student-lambda0", "student"))
+        label = {"piddm": "student-lambda0"}.get(objective, objective)
+        twin = methods.generate(label, plain, eps, params, e.batch)
+        yield twin
+        if objective == "piddm":
+            yield methods.smoothed(twin, "student-lambda0+smooth3", problem.pde, grid)
+        one = methods.generate(
+            "piddm-1" if objective == "piddm" else f"{objective}+physics", physical, eps, params, e.batch
+        )
+        yield one
+        if objective == "piddm":
+            for nfe in (2, 8):
+                yield methods.generate_more(f"piddm-{nfe}", physical, eps, params, e.batch, nfe)
+            yield _refined(physical, settings, params, one.train_seconds)
+
+
+def measure(pde: str, seed: int, folder: Path) -> list[dict[str, Any]]:
+    """One row for each method."""
+    config = json.loads((folder / f"{pde}-{seed}" / "config.json").read_text())
+    settings = from_plain(Settings, config)
+    settings = replace(settings, run=replace(settings.run, seed=seed))
+    problem = open_problem(settings.pde, settings.data)
+    against, rows = reference(settings, problem), []
+    for one in methods.references(problem.pde, problem.grid, against.truth):
+        rows.append(row(one, against, against.truth.fields))
+    for one in made(settings, problem, folder, pde, seed):
+        print(f"{pde} {seed} {one.name}", flush=True)
+        began = time.perf_counter()
+        solved, _ = methods.solutions(problem.pde, problem.grid, one.samples)
+        cost = (time.perf_counter() - began) / len(one.samples.fields) * 1e3
+        rows.append(row(one, against, solved))
+        if one.name == "piddm-1":
+            rows.append(row(methods.solved(one, solved, cost), against, solved))
+    return [{"pde": pde, "seed": seed} | one for one in rows]
+
+
+def main() -> None:
+    """Run what is missing, measure, write JSON and the page."""
+    parser = options(__doc__, "methods", "docs/methods.md")
+    parser.add_argument("--pde", nargs="*", choices=PDES, default=list(PDES))
+    parser.add_argument("--seed", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--folder", type=Path, default=Path("runs/methods"))
+    arguments = parser.parse_args()
+    known = json.loads(arguments.json.read_text())["rows"] if arguments.json.exists() else []
+    for seed in arguments.seed:
+        for pde in arguments.pde:
+            train(pde, seed, arguments.folder.absolute())
+            rows = measure(pde, seed, arguments.folder.absolute())
+            known = [one for one in known if (one["pde"], one["seed"]) != (pde, seed)] + rows
+            save(arguments.json, {"rows": known, "meta": {"machine": processor(), "versions": versions()}})
+    text = page(json.loads(arguments.json.read_text()))
+    arguments.page.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

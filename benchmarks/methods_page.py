@@ -1,0 +1,89 @@
+"""docs/methods.md, from the rows that benchmarks/methods.py measured: mean and spread over seeds, and what they show."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.report import table
+
+COLUMNS = {
+    "solution_error": "solution error",
+    "residual_dual": "dual",
+    "residual_l2": "l2",
+    "boundary_rms": "boundary",
+    "swd_excess": "SWD excess",
+    "phase_error": "phase error",
+    "ms_per_sample": "ms / sample",
+    "train_seconds": "train s",
+}
+Rows = list[dict[str, Any]]
+
+
+def _text(values: list[float | None]) -> str:
+    numbers = [value for value in values if value is not None]
+    if not numbers:
+        return ""
+    mean = f"{statistics.mean(numbers):.3g}"
+    return mean if len(numbers) < 2 else f"{mean} ± {statistics.stdev(numbers):.1g}"
+
+
+def _table(rows: Rows) -> str:
+    names = list(dict.fromkeys(row["method"] for row in rows))
+    lines = []
+    for name in names:
+        own = [row for row in rows if row["method"] == name]
+        variance = [min(row["variance_ratio"].values()) for row in own]
+        cells = [_text([row[key] for row in own]) for key in COLUMNS]
+        lines.append([name, str(own[0]["nfe"]), *cells, _text(variance)])
+    return table(["method", "NFE", *COLUMNS.values(), "least variance"], lines)
+
+
+def _shown(rows: Rows) -> list[list[str]]:
+    """What is claimed of an equation, by seed: how many seeds agree."""
+    by_seed = {
+        seed: {row["method"]: row for row in rows if row["seed"] == seed}
+        for seed in sorted({row["seed"] for row in rows})
+    }
+    claims: dict[str, Callable[[dict[str, dict[str, Any]]], bool]] = {
+        "piddm-1 beats lambda = 0 in solution error": lambda m: _less(
+            m, "piddm-1", "student-lambda0", "solution_error"
+        ),
+        "piddm-1 beats lambda = 0 in the dual residual": lambda m: _less(
+            m, "piddm-1", "student-lambda0", "residual_dual"
+        ),
+        "its SWD excess is within max(1.25 x the teacher's, 0.025)": lambda m: (
+            m["piddm-1"]["swd_excess"] <= max(1.25 * m["teacher-heun-18"]["swd_excess"], 0.025)
+        ),
+        "piddm-ref beats piddm-1 in the dual residual": lambda m: _less(m, "piddm-ref", "piddm-1", "residual_dual"),
+    }
+    if rows[0]["pde"] == "darcy":
+        claims["piddm-8 or dm+physics within 1.5 x the teacher's phase error"] = lambda m: (
+            min(m["piddm-8"]["phase_error"], m["dm+physics"]["phase_error"])
+            <= 1.5 * m["teacher-heun-18"]["phase_error"]
+        )
+    return [[claim, f"{sum(map(holds, by_seed.values()))} of {len(by_seed)} seeds"] for claim, holds in claims.items()]
+
+
+def _less(methods: dict[str, dict[str, Any]], one: str, other: str, key: str) -> bool:
+    return bool(methods[one][key] < methods[other][key])
+
+
+def page(result: dict[str, Any]) -> str:
+    """The page."""
+    rows, meta = result["rows"], result["meta"]
+    head = f"""# Methods, side by side
+
+`python -m benchmarks.methods`. Mean ± standard deviation over seeds (of teacher, students and data order),
+{rows[0]["n_samples"]} samples a row from the same noise; {meta["machine"]}. Solution error is the
+distance of the solution from that which the generator's solver finds for the generated input; residuals are relative to the
+equation's scale; SWD excess is the sliced Wasserstein distance to held-out truths beyond that of truths among each other.
+Training seconds are those of teacher, endpoints and student together.
+"""
+    parts = [head]
+    for pde in dict.fromkeys(row["pde"] for row in rows):
+        own = [row for row in rows if row["pde"] == pde]
+        parts += [f"## {pde}, seeds {sorted({row['seed'] for row in own})}\n", _table(own), ""]
+        parts += [table(["claim", "holds for"], _shown(own)), ""]
+    return "\n".join(parts)
