@@ -54,9 +54,9 @@ not counted.
 
 {_sources(result["rows"])}
 
-A thread or an actor hides the waiting and makes no core: here both are busy with `inline` too, so that samples a second follow
-the work. They pay where the teacher's share is about that of the cores it has, or on devices of its own. With R = 1 the teacher
-is what everyone waits for, whoever runs it.
+A thread or an actor hides the waiting and makes no core: here both are busy with `inline` too, so that samples a second
+follow the work. They pay where the teacher's share is about that of the cores it has, or on devices of its own. With R = 1
+the teacher is what everyone waits for, whoever runs it.
 
 ## By samples in a call of the teacher
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from benchmarks import loader_page, zoo
+from benchmarks import closed_form, loader_page, memory_page, rollout_page, space_page, zoo
 from benchmarks.pages import contents, page
 from benchmarks.residuals import WRONG
 from pidscale.pde import PDES
@@ -40,6 +42,29 @@ def test_the_page_of_the_loader_is_what_its_command_writes() -> None:
     for ratios in result["ratios"].values():
         for one in ratios.values():
             assert one["goal"] is None or one["ratio"] >= one["goal"]
+
+
+@pytest.mark.parametrize(
+    ("name", "page", "write"),
+    [
+        ("rollout", "rollout", rollout_page.page),
+        ("closed_form", "closed_form", closed_form.page),
+        ("memory", "split_memory", memory_page.page),
+        ("space", "split_measured", space_page.page),
+    ],
+)
+def test_a_page_of_figures_is_what_its_command_writes(
+    name: str, page: str, write: Callable[[dict[str, Any]], str]
+) -> None:
+    result = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
+    assert (ROOT / f"docs/{page}.md").read_text() == write(result)
+
+
+def test_waiting_for_endpoints_is_as_it_was_measured() -> None:
+    """A ring with eight uses hides the teacher's eight calls, and larger calls pay."""
+    result = json.loads((ROOT / "benchmarks/results/rollout.json").read_text())
+    (ring,) = (row for row in result["rows"] if (row["source"], row["calls"], row["reuse"]) == ("ring", 8, 8))
+    assert ring["wait_high"] < 0.1 and max(row["ratio"] for row in result["endpoints"]) > 1.5
 
 
 def test_the_measured_floors_and_orders_pass() -> None:
