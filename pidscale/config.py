@@ -121,6 +121,7 @@ class DistillSettings(TrainSettings):
     actors: int = 1  # teacher actors of source actors, each with the resources of a worker
     endpoints: str | None = None  # set of source shards, which launch/make_endpoints.py makes
     teacher: str | None = None  # folder of a consolidated teacher; this run's own where null
+    start: str = "teacher"  # weights that students begin with: those of the teacher, or new ones (`scratch`)
     solver: str = "heun"
     solver_steps: int = 18
     ring: int = 24

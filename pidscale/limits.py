@@ -20,6 +20,7 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
         "distill.solver": (s.distill.solver, SOLVERS),
         "distill.objective": (s.distill.objective, OBJECTIVES),
         "distill.source": (s.distill.source, SOURCES),
+        "distill.start": (s.distill.start, ("teacher", "scratch")),
         "distill.distance": (s.distill.distance, ("l2", "l1")),
         "distill.teacher_precision": (s.distill.teacher_precision, ("fp32", "bf16")),
         "distill.norm": (s.distill.norm, ("l2", "dual", "both")),

@@ -129,18 +129,23 @@ def plain_copy(teacher: Generator, settings: Settings) -> Denoiser:
 
 
 def build_arm(name: str, settings: Settings, objective: Objective, plan: MicroPlan, mesh: Mesh) -> Arm:
-    """A student that starts from the teacher's weights, and so does its critic, if it has one."""
+    """A student that starts from the teacher's weights, or from new ones, the same on every rank; and its critic, if any.
+
+    A critic always starts from the teacher's.
+    """
     d, stage = settings.distill, settings.cluster.zero_stage
 
-    def trained() -> Zero:
+    def trained(start: str) -> Zero:
+        torch.manual_seed(settings.run.seed)
         model = plain_copy(objective.teacher, settings)
-        model.load_state_dict(objective.teacher.denoiser.state_dict())
+        if start == "teacher":
+            model.load_state_dict(objective.teacher.denoiser.state_dict())
         model = spread(model, objective.window).to(mesh.device)
         zero = ZeroSettings(stage, plan.micro, plan.accumulation, d.clip, settings.cluster.deepspeed)
         return Zero(model, zero, mesh)
 
-    zero, critic = trained(), None
+    zero, critic = trained(d.start), None
     if isinstance(objective, Matching):
-        critic = trained()
+        critic = trained("teacher")
         objective = replace(objective, critic=critic)
     return Arm(name, settings, objective, plan, mesh, zero, Ema(zero.module, stage, mesh, d.ema), critic)

@@ -36,7 +36,7 @@ _COLUMNS = {
     "ms_per_sample": "ms / sample",
     "train_seconds": "training s",
 }
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1200px;padding:0 1rem;color:#1c2530}
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1200px;padding:0 1rem;color:#1c2530}
 table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}td,th{padding:4px 9px;text-align:right;
 border-bottom:1px solid #dde3ea;white-space:nowrap}td:first-child,th:first-child{text-align:left}
 tr.student{background:#e9f5ec;font-weight:600}img{max-width:100%;margin:.5rem 0}h1{font-size:1.5rem}h2{font-size:1.15rem;
@@ -52,16 +52,16 @@ def write_report(
     shown = {"truth": truth, "teacher": made[best], "student": made["student"]}
     n, pde = first["n_samples"], problem.pde
     page = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>pidscale: {html.escape(pde.name)}</title>
-<style>{_STYLE}</style></head><body>
+<style>{STYLE}</style></head><body>
 <h1>{html.escape(pde.name)}, {problem.grid.shape[0]} x {problem.grid.shape[1]}: one-step student against its teacher</h1>
 <p class="note">{n} samples of each method from the same noise, against {n} truths that no training saw. Residuals are
 relative to the equation's own scale: truth {first["residual_floor"]:.1e} (its floor), a null solution
 {first["residual_trivial"]:.2f}. Solution error compares the solution channel with a numerical solution of the generated
 input; smoothing cannot buy it. SWD floor {first["swd_floor"]:.4f}; SWD excess is what a method adds to it.</p>
 {_table(result["rows"], result["meta"]["channels_shown"])}
-<h2>Fields and residuals</h2>{_image(field_figure(pde, problem.grid, shown, 5))}
-<h2>Spectra</h2>{_image(_spectra(problem, shown))}
-<h2>Error against network calls</h2>{_image(_against_nfe(result["rows"]))}
+<h2>Fields and residuals</h2>{image(field_figure(pde, problem.grid, shown, 5))}
+<h2>Spectra</h2>{image(_spectra(problem, shown))}
+<h2>Error against network calls</h2>{image(_against_nfe(result["rows"]))}
 <p class="note">{html.escape(str(result["meta"]["versions"]))}, device {html.escape(result["meta"]["device"])},
 seeds {first["seeds"]}</p></body></html>"""
     write_atomic(path, page.encode())
@@ -83,7 +83,8 @@ def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else html.escape(str(value))
 
 
-def _image(figure: Figure) -> str:
+def image(figure: Figure) -> str:
+    """A figure as an HTML image that holds its own data."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'

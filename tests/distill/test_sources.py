@@ -22,6 +22,7 @@ RESIDUALS = {"l2", "dual", "boundary"}
 OBJECTIVES = {
     "pid": ({"objective": "pid", "levels": 20}, {"loss", "trajectory"}),
     "dm": ({"objective": "dm", "source": "ring"}, {"loss", "score", "match", "critic"}),
+    "scratch": ({"start": "scratch"}, {"loss", "match"}),
     "dm-alone": ({"objective": "dm", "match": 0.0, "twin": False}, {"loss", "score", "critic"}),
 }
 

@@ -1,0 +1,151 @@
+"""One setting of the distillation at a time: calls, uses, weights, norm, start and source, on one teacher; one HTML page.
+
+python -m benchmarks.ablate [--pde poisson] [--only K norm ...] [--folder runs/ablate] [--json benchmarks/results/ablate.json]
+    [--html runs/ablate/index.html]
+
+The teacher is trained once; each variant is a run of launch/distill.py with what is common and one value of its own. A run
+that is there already is not repeated; the file keeps the rows that are not asked for. lambda scales all three weights.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmarks.report import options, processor, save
+from pidscale.config import Settings, from_plain
+from pidscale.engine.phases import versions
+from pidscale.evaluate import methods
+from pidscale.evaluate.report import STYLE, image
+from pidscale.evaluate.run import reference, row
+from pidscale.generate.problem import open_problem
+from pidscale.student.load import load_student
+
+COMMON = [
+    "data.train=3072",
+    "data.test=2048",
+    "teacher.steps=500",
+    "distill.steps=400",
+    "distill.ring=16",
+    "distill.solver_steps=12",
+    "distill.reuse=16",
+    "distill.twin=false",
+    "distill.huber=0",
+    "evaluate.samples=1024",
+]
+WEIGHTS = {"l2": 0.002, "dual": 0.02, "boundary": 0.002}
+AXES: dict[str, dict[str, list[str]]] = {
+    "K": {str(k): [f"distill.solver_steps={k}"] for k in (3, 6, 12, 24)},
+    "R": {str(r): [f"distill.reuse={r}"] for r in (1, 4, 16, 64)},
+    "lambda": {str(f): [f"distill.weights.{k}={w * f}" for k, w in WEIGHTS.items()] for f in (0, 0.1, 1, 10)},
+    "norm": {norm: [f"distill.norm={norm}"] for norm in ("l2", "dual", "both")},
+    "start": {start: [f"distill.start={start}"] for start in ("teacher", "scratch")},
+    "source": {source: [f"distill.source={source}"] for source in ("inline", "ring", "shards")},
+}
+KEYS = {
+    "solution_error": "solution error",
+    "residual_dual": "dual",
+    "residual_l2": "l2",
+    "swd_excess": "SWD excess",
+    "train_seconds": "train s",
+}
+
+
+def _run(script: str, *arguments: str) -> None:
+    subprocess.run([sys.executable, f"launch/{script}.py", *arguments], check=True)
+
+
+def variants(only: list[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """Axis, value and arguments of each."""
+    for axis in only:
+        for value, arguments in AXES[axis].items():
+            yield axis, value, arguments
+
+
+def train(pde: str, folder: Path, axis: str, value: str, own: list[str]) -> Path:
+    """Run one variant, and what it needs, where it is not there; returns its folder."""
+    data = [f"pde={pde}", f"data.path={folder / 'shards' / pde}", f"run.folder={folder}", *COMMON]
+    weights = [f"distill.weights.{k}={w}" for k, w in WEIGHTS.items()]
+    _run("make_shards", *data)
+    _run("train_teacher", *data, f"run.name={pde}")
+    places = [f"distill.teacher={folder / pde / 'teacher'}", f"distill.endpoints={folder / 'endpoints'}"]
+    arguments = [*data, *weights, *places, *own, f"run.name={pde}-{axis}-{value}"]
+    if value == "shards":
+        _run("make_endpoints", *arguments)
+    _run("distill", *arguments)
+    return folder / f"{pde}-{axis}-{value}"
+
+
+def measure(run: Path) -> dict[str, Any]:
+    """The student of a run, as the report measures it."""
+    settings = from_plain(Settings, json.loads((run / "config.json").read_text()))
+    problem, e = open_problem(settings.pde, settings.data), settings.evaluate
+    student = load_student(run / "student")
+    eps, params = (draw(range(e.samples), e.seed, "evaluate") for draw in (student.eps, student.params))
+    one = methods.generate("student", student, eps, params, e.batch)
+    solved, _ = methods.solutions(problem.pde, problem.grid, one.samples)
+    return row(one, reference(settings, problem), solved)
+
+
+def _plots(rows: list[dict[str, Any]]) -> Figure:
+    """Every measure against the values of an axis, one line of panels for each."""
+    axes = list(dict.fromkeys(row["axis"] for row in rows))
+    figure = Figure(figsize=(2.8 * len(KEYS), 2.4 * len(axes)), layout="constrained")
+    for line, axis in zip(figure.subplots(len(axes), len(KEYS), squeeze=False), axes, strict=True):
+        own = [row for row in rows if row["axis"] == axis]
+        for panel, (key, title) in zip(line, KEYS.items(), strict=True):
+            panel.plot([row["value"] for row in own], [row[key] for row in own], "o-")
+            panel.set_ylim(bottom=0)
+            panel.set_title(f"{title} by {axis}", fontsize=9)
+    return figure
+
+
+def page(result: dict[str, Any]) -> str:
+    """The page, with nothing fetched from anywhere."""
+    body = []
+    for one in result["rows"]:
+        cells = "".join(f"<td>{one[key]:.3g}</td>" for key in KEYS)
+        body.append(f"<tr><td>{html.escape(one['axis'])}</td><td>{html.escape(one['value'])}</td>{cells}</tr>")
+    head = "".join(f"<th>{title}</th>" for title in ("axis", "value", *KEYS.values()))
+    meta = result["meta"]
+    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>pidscale: ablation</title>
+<style>{STYLE}</style></head><body><h1>{html.escape(meta["pde"])}: one setting at a time</h1>
+<p class="note">Common: {html.escape(" ".join(COMMON))}, weights {html.escape(str(WEIGHTS))}. One seed.</p>
+<table><tr>{head}</tr>{"".join(body)}</table>{image(_plots(result["rows"]))}
+<p class="note">{html.escape(meta["machine"])}, {html.escape(str(meta["versions"]))}</p></body></html>"""
+
+
+def main() -> None:
+    """Run what is missing, measure, write JSON and the page."""
+    parser = options(__doc__, "ablate")
+    parser.add_argument("--pde", default="poisson")
+    parser.add_argument("--only", nargs="*", choices=list(AXES), default=list(AXES))
+    parser.add_argument("--folder", type=Path, default=Path("runs/ablate"))
+    parser.add_argument("--html", type=Path, default=Path("runs/ablate/index.html"))
+    arguments = parser.parse_args()
+    known = json.loads(arguments.json.read_text())["rows"] if arguments.json.exists() else []
+    rows = {(one["axis"], one["value"]): one for one in known}
+    for axis, value, own in variants(arguments.only):
+        run = train(arguments.pde, arguments.folder.absolute(), axis, value, own)
+        rows[axis, value] = {"axis": axis, "value": value} | measure(run)
+        meta = {"machine": processor(), "versions": versions(), "pde": arguments.pde}
+        save(arguments.json, {"rows": list(rows.values()), "meta": meta})
+    result = json.loads(arguments.json.read_text())
+    arguments.html.parent.mkdir(parents=True, exist_ok=True)
+    arguments.html.write_text(page(result))
+    for one in result["rows"]:
+        print(
+            f"{one['axis']:>8} {one['value']:>8}  "
+            + "  ".join(f"{title} {one[key]:.3g}" for key, title in KEYS.items())
+        )
+
+
+if __name__ == "__main__":
+    main()
