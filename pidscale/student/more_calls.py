@@ -24,7 +24,7 @@ LOWEST = 0.02  # of the levels that are visited; the last step leads from there 
 
 def start_level(calls: int) -> float:
     """The level from which so many teacher calls begin: more of them can mend more."""
-    return 0.4 * calls**0.5
+    return 0.15 * calls**0.5
 
 
 def more_calls(student: Generator, eps_BCYX: Tensor, again_BCYX: Tensor, params_BP: Tensor, calls: int) -> Tensor:
