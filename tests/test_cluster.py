@@ -45,6 +45,13 @@ def weights(run, name):
     return load_file(run / name / "weights.safetensors")
 
 
+def launch(script, arguments, monkeypatch):
+    """Run a script in this process, on this session's Ray where it needs one."""
+    monkeypatch.syspath_prepend(str(LAUNCH))
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    runpy.run_path(str(LAUNCH / f"{script}.py"), run_name="__main__")
+
+
 def board(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -139,10 +146,8 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(whole, place, monke
         assert [point.value for point in found] == [point.value for point in before], phase
 
     before = contents(run)
-    monkeypatch.syspath_prepend(str(LAUNCH))
     for script in ("train_teacher", "distill"):
-        monkeypatch.setattr(sys, "argv", [script, *arguments])
-        runpy.run_path(str(LAUNCH / f"{script}.py"), run_name="__main__")
+        launch(script, arguments, monkeypatch)
         assert "finished already" in capsys.readouterr().out
     assert contents(run) == before
 
@@ -178,10 +183,7 @@ def test_a_teacher_actor_that_is_killed_costs_nothing_but_time(ray_cluster, whol
     thread = threading.Thread(target=killer)
     thread.start()
     teacher = f"distill.teacher={place / 'runs' / 'whole' / 'teacher'}"
-    arguments = tiny(place, "served", teacher, "distill.source=actors", "distill.actors=2")
-    monkeypatch.syspath_prepend(str(LAUNCH))
-    monkeypatch.setattr(sys, "argv", ["distill", *arguments])
-    runpy.run_path(str(LAUNCH / "distill.py"), run_name="__main__")
+    launch("distill", tiny(place, "served", teacher, "distill.source=actors", "distill.actors=2"), monkeypatch)
     thread.join()
     said = capsys.readouterr()
     assert killed and re.search(r"warning: teacher actor [01] was lost and started again", said.out), said.out
@@ -193,14 +195,14 @@ def test_a_teacher_actor_that_is_killed_costs_nothing_but_time(ray_cluster, whol
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_endpoints_are_made_beforehand_by_tasks(whole, place):
-    run, log = place / "runs" / "read", place / "read.log"
+def test_endpoints_are_made_beforehand_by_tasks(ray_cluster, whole, place, monkeypatch, capsys):
+    run = place / "runs" / "read"
     teacher = f"distill.teacher={place / 'runs' / 'whole' / 'teacher'}"
     arguments = tiny(place, "read", teacher, f"distill.endpoints={place / 'endpoints'}", "distill.source=shards")
-    said, _ = finish(start("make_endpoints", arguments, log), log)
-    assert "use distill.source=shards" in said
-    said, _ = finish(start("distill", arguments, log), log)
-    assert "read from" in said
+    launch("make_endpoints", arguments, monkeypatch)
+    assert "use distill.source=shards" in capsys.readouterr().out
+    launch("distill", arguments, monkeypatch)
+    assert "read from" in capsys.readouterr().out
     first, second = weights(place / "runs" / "whole", "student"), weights(run, "student")
     assert all(torch.equal(first[n], second[n]) for n in first)
 
@@ -219,12 +221,11 @@ def _sampled_on_tiles(rank, world, folder):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_run_whose_workers_share_each_field(whole, place):
+def test_a_run_whose_workers_share_each_field(ray_cluster, whole, place, monkeypatch, capsys):
     """Teacher and student of two workers with half of each field each; the student is that of any other run."""
-    said = ""
     for script in ("train_teacher", "distill"):
-        log = place / f"shared-{script}.log"
-        said += finish(start(script, tiny(place, "shared", "cluster.space=2"), log), log)[0]
+        launch(script, tiny(place, "shared", "cluster.space=2"), monkeypatch)
+    said = capsys.readouterr().out
     assert "memory on each worker" in said and "on 8 x 16 points" in said
     run = place / "runs" / "shared"
     for phase, loss in (("teacher", "loss/denoising"), ("distill", "student/loss_loss")):

@@ -110,6 +110,9 @@ class Served:
                 f"distill.source=actors: {len(self.actors)} teacher actors gave no endpoints in {self.timeout:.0f} s; "
                 "see `ray status` for what they wait for, or raise cluster.timeout"
             ) from None
+        except ray.exceptions.RayActorError as error:  # one that was lost is started again; this one could not start
+            said = str(getattr(error, "cause", None) or error).strip().splitlines()
+            raise UserError(f"distill.source=actors: a teacher actor could not start: {said[-1]}") from None
         if self.started:
             self._fill()
         self.tally.add(len(counters), seconds)

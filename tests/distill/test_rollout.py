@@ -74,6 +74,13 @@ def test_an_endpoint_is_what_the_solver_makes_of_its_noise(teacher):
     assert not torch.equal(scale.eps(torch.arange(2)), rollout.eps(torch.arange(2)))
 
 
+def test_calls_of_another_size_agree_to_rounding(teacher):
+    counters = torch.arange(8)
+    fields = [Rollout(teacher, "dpm2m", 6, chunk, seed=0).endpoints(counters).fields_BCYX for chunk in (1, 2, 4, 8)]
+    for other in fields[1:]:
+        assert float((other - fields[0]).norm() / fields[0].norm()) < 1e-5
+
+
 def test_a_trajectory_leads_from_the_noise_to_the_endpoint(teacher):
     rollout = Rollout(teacher, "dpm2m", 5, 2, seed=3)
     states = rollout.trajectories(torch.arange(2))

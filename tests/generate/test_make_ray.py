@@ -34,5 +34,5 @@ def test_same_bytes_and_named_errors(cluster, tmp_path):
 
     jobs = make._plan(PDE, PDE.grid(17), str(tmp_path / "nowhere"), 5, {"train": 4}, 4)  # no such folder on that host
     with pytest.raises(UserError) as error:
-        list(make._in_ray(jobs, 1))
+        list(make.in_ray(make.make_shard, jobs, 1))
     assert "train-00000.tar" in str(error.value) and "\n" not in str(error.value)

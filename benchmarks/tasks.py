@@ -1,0 +1,173 @@
+"""Forward, inverse and reconstruction on held-out fields: the student, direct search of the field, and the mean field.
+
+python -m benchmarks.tasks [--pde darcy poisson burgers] [--seed 0] [--count 32] [--folder runs/methods]
+    [--json benchmarks/results/tasks.json] [--page docs/tasks_measured.md]
+
+The students are those of benchmarks.methods (`piddm`), which trains them where they are not there. `forward` knows the
+inputs, `inverse` the solution, `reconstruct` 3 % of the points of all channels, `noisy` the same with noise of 1 % of each
+channel's standard deviation, `columns` three columns. Errors are relative L2 distances to the truth over the values that are
+not known.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.methods import PDES, train
+from benchmarks.report import options, processor, save, table
+from pidscale import seeds
+from pidscale.baselines.direct import direct, mean_field
+from pidscale.config import Settings, from_plain
+from pidscale.engine.phases import versions
+from pidscale.generate.problem import open_problem
+from pidscale.pde.base import Samples
+from pidscale.student.load import Generator, load_student
+from pidscale.student.observations import Observation, observe
+from pidscale.student.posterior import coverage, crps, posterior
+from pidscale.student.refine import residual_scales
+from pidscale.student.tasks import Answer, Search, solve_task
+
+SHARE, NOISE, COLUMNS = 0.03, 0.01, 3
+STEPS, STARTS, DRAWS = 150, 2, 32
+DIRECT = STEPS * STARTS  # evaluations of a field, which are far cheaper than those of a student
+TASKS = ("forward", "inverse", "reconstruct", "noisy", "columns")
+
+
+def points(shape: tuple[int, int, int], count: int, task: str) -> Tensor:
+    """Where values are known of `count` fields, bool [N, C, Y, X]; points are those of all channels at a place."""
+    _, height, width = shape
+    if task == "columns":
+        known = torch.zeros(height, width, dtype=torch.bool)
+        known[:, [width * (2 * k + 1) // (2 * COLUMNS) for k in range(COLUMNS)]] = True
+        return known.expand(count, *shape)
+    places = max(1, round(SHARE * height * width))
+    drawn = seeds.uniform(0, "benchmark/points", range(count), height * width)
+    known = torch.zeros(count, height * width, dtype=torch.bool)
+    known.scatter_(1, drawn.argsort(dim=1)[:, :places], True)
+    return known.reshape(count, 1, height, width).expand(count, *shape)
+
+
+def observation(student: Generator, truth: Samples, task: str) -> Observation:
+    """What a task knows of the truths."""
+    fields = truth.fields
+    if task in ("forward", "inverse"):
+        return observe(student, task, student.split(fields))
+    known, sigma = points((fields.shape[1], *student.grid.shape), len(fields), task), None
+    if task == "noisy":
+        spread = NOISE * torch.tensor(student.normaliser.std)
+        noise = seeds.normal(0, "benchmark/noise", range(len(fields)), tuple(fields.shape[1:]))
+        fields = fields + spread[:, None, None] * noise
+        sigma = dict(zip(student.channels, spread.tolist(), strict=True))
+    return observe(student, "reconstruct", student.split(fields), student.split(known), sigma)
+
+
+def scored(student: Generator, answer: Answer, truth: Samples, seen: Observation) -> dict[str, Any]:
+    """Errors by channel over what is not known, in place of a channel that is known whole nothing; and residuals."""
+    found = student.join({name: answer.fields[name] for name in student.channels})
+    row: dict[str, Any] = {f"residual_{k}": float(v.square().mean().sqrt()) for k, v in answer.residual.items()}
+    for c, name in enumerate(student.channels):
+        hidden = ~seen.known_NCYX[:, c]
+        if not hidden.any():
+            continue
+        true = truth.fields[:, c]
+        apart, size = (torch.where(hidden, x, 0.0).flatten(1).norm(dim=1) for x in (found[:, c] - true, true))
+        row[f"error_{name}"] = float((apart / size).mean())
+    variant = student.pde.params_dict().get("variant")
+    if variant == "two_phase" and (~seen.known_NCYX[:, 0]).any():
+        middle = student.normaliser.mean[0]
+        wrong = (found[:, 0] > middle) != (truth.fields[:, 0] > middle)
+        row["misclassified"] = float(wrong[~seen.known_NCYX[:, 0]].float().mean())
+    return row
+
+
+def rows_of(pde: str, seed: int, count: int, folder: Path) -> list[dict[str, Any]]:
+    """One row for each task and method."""
+    run = folder / f"{pde}-{seed}-piddm"
+    settings = from_plain(Settings, json.loads((run / "config.json").read_text()))
+    problem, student = open_problem(settings.pde, settings.data), load_student(run / "student")
+    truth, mean = problem.samples("test", count), problem.samples("train", 4096).fields.mean(dim=0)
+    params = dict(zip(problem.pde.varying, truth.params.T, strict=True)) or None
+    scales, rows = residual_scales(student), []
+    for task in TASKS:
+        seen = observation(student, truth, task)
+        plain = (problem.pde, problem.grid, problem.normaliser, seen)
+        methods: dict[str, Callable[[], Answer]] = {
+            "student": lambda seen=seen: solve_task(student, seen, params, Search(STEPS, STARTS)),  # type: ignore[misc]
+            "direct": lambda plain=plain: direct(*plain, scales, params, Search(DIRECT), mean),  # type: ignore[misc]
+            "mean field": lambda plain=plain: mean_field(*plain, params, mean),  # type: ignore[misc]
+        }
+        for name, solve in methods.items():
+            began = time.perf_counter()
+            answer = solve()
+            ms = (time.perf_counter() - began) / count * 1e3
+            row = {"pde": pde, "seed": seed, "task": task, "method": name, "ms": ms, "n": count}
+            rows.append(row | scored(student, answer, truth, seen))
+            print({key: round(v, 4) if isinstance(v, float) else v for key, v in rows[-1].items()}, flush=True)
+        if task == "noisy":
+            row = {"pde": pde, "seed": seed, "task": task, "method": "posterior", "n": count}
+            rows.append(row | _posterior(student, truth, seen, params))
+    return rows
+
+
+def _posterior(student: Generator, truth: Samples, seen: Observation, params: Any) -> dict[str, Any]:
+    """Coverage of the 90 % interval and CRPS by channel, the latter relative to the error of the mean."""
+    began = time.perf_counter()
+    draws = posterior(student, seen, DRAWS, params, Search(STEPS, physics=0.0))
+    row: dict[str, Any] = {"ms": (time.perf_counter() - began) / len(seen) * 1e3, "draws": DRAWS}
+    for c, name in enumerate(student.channels):
+        samples, true = draws.samples[name], truth.fields[:, c]
+        row |= {f"coverage_{name}": coverage(samples, true), f"crps_{name}": crps(samples, true)}
+        row[f"error_{name}"] = float(
+            (draws.mean[name] - true).flatten(1).norm(dim=1).div(true.flatten(1).norm(dim=1)).mean()
+        )
+    return row
+
+
+def page(result: dict[str, Any]) -> str:
+    """The page."""
+    meta, parts = result["meta"], []
+    said = ("pde", "seed", "task", "method", "n", "draws")
+    for pde in dict.fromkeys(row["pde"] for row in result["rows"]):
+        own = [row for row in result["rows"] if row["pde"] == pde]
+        keys = [key for key in dict.fromkeys(k for row in own for k in row) if key not in said]
+        lines = [[r["task"], r["method"], *(f"{r[k]:.3g}" if k in r else "" for k in keys)] for r in own]
+        heads = ["task", "method", *(k.replace("_", " ") for k in keys)]
+        parts.append(f"## {pde}, {own[0]['n']} held-out fields\n\n{table(heads, lines)}")
+    body = "\n\n".join(parts)
+    return f"""# Tasks, measured
+
+`python -m benchmarks.tasks`, whose head says what a task knows. The student searches {STARTS} starts of {STEPS} evaluations
+each, direct search {DIRECT} evaluations of the field. {meta["machine"]}. [tasks.md](tasks.md) explains what is minimised.
+
+{body}
+"""
+
+
+def main() -> None:
+    """Train what is missing, solve, write JSON and the page."""
+    parser = options(__doc__, "tasks", "docs/tasks_measured.md")
+    parser.add_argument("--pde", nargs="*", choices=PDES, default=list(PDES))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=32)
+    parser.add_argument("--folder", type=Path, default=Path("runs/methods"))
+    arguments = parser.parse_args()
+    known = json.loads(arguments.json.read_text())["rows"] if arguments.json.exists() else []
+    for pde in arguments.pde:
+        train(pde, arguments.seed, arguments.folder.absolute())
+        rows = rows_of(pde, arguments.seed, arguments.count, arguments.folder.absolute())
+        known = [one for one in known if one["pde"] != pde] + rows
+        save(arguments.json, {"rows": known, "meta": {"machine": processor(), "versions": versions()}})
+    text = page(json.loads(arguments.json.read_text()))
+    arguments.page.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
