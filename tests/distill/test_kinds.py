@@ -22,11 +22,11 @@ OBJECTIVES = ("piddm", "pid")
 def _train(rank, world, shards, folder):
     found = {}
     for kind in NOISES:
-        own = {"teacher": {"steps": 8, "noise": kind, "checkpoint_every": 100}}
+        own = {"teacher": {"steps": 4, "noise": kind, "checkpoint_every": 100}}
         settings = small.settings(shards, folder, NETWORKS[kind], **own)
         found[kind] = live("teacher", settings, folder / kind, Mesh(rank, world))["ended"]
         for objective in OBJECTIVES:
-            distill = {"teacher": str(folder / kind / "teacher"), "objective": objective, "twin": False, "steps": 6}
+            distill = {"teacher": str(folder / kind / "teacher"), "objective": objective, "twin": False, "steps": 3}
             settings = small.settings(
                 shards, folder, NETWORKS[kind], **own, distill=distill | {"checkpoint_every": 100}
             )
