@@ -27,7 +27,7 @@ from pidscale.baselines.direct import direct, mean_field
 from pidscale.config import Settings, from_plain
 from pidscale.engine.phases import versions
 from pidscale.generate.problem import open_problem
-from pidscale.pde.base import Samples
+from pidscale.pde.base import Samples, solution_mask
 from pidscale.student.load import Generator, load_student
 from pidscale.student.observations import Observation, observe
 from pidscale.student.posterior import coverage, crps, posterior
@@ -58,7 +58,12 @@ def observation(student: Generator, truth: Samples, task: str) -> Observation:
     """What a task knows of the truths."""
     fields = truth.fields
     if task in ("forward", "inverse"):
-        return observe(student, task, student.split(fields))
+        solution = solution_mask(student.pde, student.grid)
+        told = (solution if task == "inverse" else ~solution).flatten(1).any(dim=1)
+        channels = student.split(fields)
+        return observe(
+            student, task, {name: channels[name] for name, k in zip(student.channels, told, strict=True) if k}
+        )
     known, sigma = points((fields.shape[1], *student.grid.shape), len(fields), task), None
     if task == "noisy":
         spread = NOISE * torch.tensor(student.normaliser.std)
