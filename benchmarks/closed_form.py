@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.report import options, processor, save, table
+from benchmarks.report import finish, options, processor, table
 from pidscale.config import NOISES
 from pidscale.diffusion.noise import KINDS, karras_levels, kept, schedule_for, strongest_mode
 from pidscale.diffusion.normaliser import Normaliser
@@ -166,10 +166,7 @@ def main() -> None:
     """Solve, print, write JSON and the page."""
     arguments = options(__doc__, "closed_form", "docs/closed_form.md").parse_args()
     result = students() | {"kinds": kinds(), "rows": modes(), "meta": {"versions": versions(), "machine": processor()}}
-    save(arguments.json, result)
-    text = page(result)
-    arguments.page.write_text(text)
-    print(text)
+    finish(arguments, result, page)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.report import options, processor, save, table
+from benchmarks.report import finish, options, processor, table
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.diffusion.solvers import one_step, solve
@@ -170,10 +170,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10)
     arguments = parser.parse_args()
     result = measure(torch.device(arguments.device), arguments.points, arguments.size, arguments.repeats)
-    save(arguments.json, result)
-    text = page(result)
-    arguments.page.write_text(text)
-    print(text)
+    finish(arguments, result, page)
 
 
 if __name__ == "__main__":

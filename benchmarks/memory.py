@@ -23,7 +23,7 @@ from unittest import mock
 import torch
 
 from benchmarks.memory_page import page
-from benchmarks.report import options, processor, save
+from benchmarks.report import finish, options, processor
 from benchmarks.steps import STEPS, fresh_teacher, settings_for, small_set
 from pidscale.config import Settings, UserError
 from pidscale.distill import loop as distill_loop
@@ -124,10 +124,7 @@ def main() -> None:
             result["rows"] = peaks(Path(folder))
     meta = {"versions": versions(), "machine": processor(), "points": LARGE, "smallest": SMALLEST, "batch": BATCH}
     result["meta"] = meta | {"wall_points": WALL_POINTS, "wall_limit": WALL_LIMIT}
-    save(arguments.json, result)
-    text = page(result)
-    arguments.page.write_text(text)
-    print(text)
+    finish(arguments, result, page)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.methods_page import page
-from benchmarks.report import options, processor, save
+from benchmarks.report import finish, options, processor, save
 from pidscale.config import Settings, from_plain
 from pidscale.engine.phases import versions
 from pidscale.evaluate import methods
@@ -135,9 +135,7 @@ def main() -> None:
             rows = measure(pde, seed, arguments.folder.absolute())
             known = [one for one in known if (one["pde"], one["seed"]) != (pde, seed)] + rows
             save(arguments.json, {"rows": known, "meta": {"machine": processor(), "versions": versions()}})
-    text = page(json.loads(arguments.json.read_text()))
-    arguments.page.write_text(text)
-    print(text)
+    finish(arguments, json.loads(arguments.json.read_text()), page)
 
 
 if __name__ == "__main__":

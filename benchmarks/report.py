@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,14 @@ def save(path: Path, result: dict[str, Any]) -> None:
     """Write the figures as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def finish(arguments: argparse.Namespace, result: dict[str, Any], page: Callable[[dict[str, Any]], str]) -> None:
+    """Write the figures and their page, and print the page."""
+    save(arguments.json, result)
+    text = page(result)
+    arguments.page.write_text(text)
+    print(text)
 
 
 def table(heads: list[str], lines: Iterable[list[str]]) -> str:

@@ -21,7 +21,7 @@ from unittest import mock
 
 import torch
 
-from benchmarks.report import options, processor, save
+from benchmarks.report import finish, options, processor
 from benchmarks.rollout_page import page
 from benchmarks.steps import fresh_teacher, settings_for, small_set, student_arm
 from pidscale.config import Settings, to_plain
@@ -158,10 +158,7 @@ def main() -> None:
         result["rows"] = sources(folder, arguments.repeats)
     result["meta"] = {"versions": versions(), "machine": processor(), "points": POINTS, "batch": BATCH, "ring": RING}
     result["meta"] |= {"repeats": arguments.repeats, "steps": STEPS, "warm": WARM}
-    save(arguments.json, result)
-    text = page(result)
-    arguments.page.write_text(text)
-    print(text)
+    finish(arguments, result, page)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.report import options, processor, save
+from benchmarks.report import finish, options, processor
 from benchmarks.ring import compare
 from benchmarks.space_page import page
 from benchmarks.steps import STEPS, settings_for, small_set
@@ -151,10 +151,7 @@ def main() -> None:
         "batch": BATCH,
         "repeats": arguments.repeats,
     }
-    save(arguments.json, result)
-    text = page(result)
-    arguments.page.write_text(text)
-    print(text)
+    finish(arguments, result, page)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.methods import PDES, train
-from benchmarks.report import options, processor, save, table
+from benchmarks.report import finish, options, processor, save, table
 from pidscale import seeds
 from pidscale.baselines.direct import direct, mean_field
 from pidscale.config import Settings, from_plain
@@ -169,9 +169,7 @@ def main() -> None:
         rows = rows_of(pde, arguments.seed, arguments.count, arguments.folder.absolute())
         known = [one for one in known if one["pde"] != pde] + rows
         save(arguments.json, {"rows": known, "meta": {"machine": processor(), "versions": versions()}})
-    text = page(json.loads(arguments.json.read_text()))
-    arguments.page.write_text(text)
-    print(text)
+    finish(arguments, json.loads(arguments.json.read_text()), page)
 
 
 if __name__ == "__main__":

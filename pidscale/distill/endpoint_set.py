@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pidscale.config import DataSettings, Settings, UserError
 from pidscale.distill.batch import Endpoints, checksum
-from pidscale.distill.ring import Ring
+from pidscale.distill.ring import Schedule
 from pidscale.distill.rollout import Rollout
 from pidscale.generate.make import truth_residuals
 from pidscale.generate.publish import Made, make_or_take
@@ -26,6 +26,7 @@ from pidscale.records.layout import VERSION, canonical, sample_key
 from pidscale.records.read import ShardSet
 from pidscale.records.store import open_store
 from pidscale.records.write import Sample
+from pidscale.seeds import ROW_BLOCK
 
 SPLIT, KEY = "train", "distill.endpoints"
 
@@ -45,12 +46,8 @@ def described(settings: Settings, rollout: Rollout) -> dict[str, Any]:
 def needed(settings: Settings) -> int:
     """How many endpoints a distillation asks for, from counter 0 on."""
     d = settings.distill
-    ring = Ring(d.ring, d.reuse, d.global_batch, 0, d.global_batch, settings.run.seed, _none)
-    return 1 + max(int(counters[-1]) for counters in ring.wanted(0, d.steps))
-
-
-def _none(counters: Tensor) -> Endpoints:
-    raise NotImplementedError  # a ring that only says what it would want
+    schedule = Schedule(d.ring, d.reuse, d.global_batch, 0, d.global_batch, settings.run.seed)
+    return 1 + max(int(counters[-1]) for counters in schedule.new_rows(0, d.steps, {}))
 
 
 def request(settings: Settings, rollout: Rollout, count: int, per_shard: int) -> dict[str, Any]:
@@ -92,16 +89,20 @@ class EndpointSet:
     rows: slice | None
 
     def endpoints(self, counters: Tensor) -> Endpoints:
-        """Those of these counters, as the teacher made them. UserError for a damaged sample."""
-        ids, teacher = counters.numpy(), self.rollout.teacher
-        fields = torch.from_numpy(self.shards.read(ids, self.rows)).to(teacher.device)
-        return Endpoints(counters, self.rollout.params(counters), fields, self._checksums(counters))
+        """Those of these counters, as the teacher made them. UserError for a sample that is damaged or of other noise."""
+        self._check_noise(counters)
+        fields = torch.from_numpy(self.shards.read(counters.numpy(), self.rows)).to(self.rollout.teacher.device)
+        return Endpoints(counters, self.rollout.params(counters), fields, checksum(self.rollout.eps(counters)))
 
-    def _checksums(self, counters: Tensor) -> Tensor:
-        """Those of the noise of whole fields stand in the set; a rank with some rows takes those of its own noise."""
-        if self.rows is not None and self.rows != slice(0, self.rollout.teacher.grid.shape[0]):
-            return checksum(self.rollout.eps(counters)).cpu()
-        return torch.tensor([self.shards.meta(int(n)).get("noise", 0) for n in counters], dtype=torch.int64)
+    def _check_noise(self, counters: Tensor) -> None:
+        """The set stores the checksum of whole noise, which is that of its blocks of rows added up: none holds it whole."""
+        height, found = self.rollout.teacher.grid.shape[0], torch.zeros(len(counters), dtype=torch.int64)
+        for start in range(0, height, ROW_BLOCK):
+            block = replace(self.rollout, rows=slice(start, min(start + ROW_BLOCK, height)))
+            found += checksum(block.eps(counters)).cpu()
+        for counter, own in zip(counters.tolist(), found.tolist(), strict=True):
+            if self.shards.meta(counter).get("noise") != own:
+                raise UserError(f"{self.shards.where}: sample {counter} is not of this run's noise; make the set again")
 
 
 def open_set(settings: Settings, rollout: Rollout, data: DataSettings) -> EndpointSet:

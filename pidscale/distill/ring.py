@@ -21,8 +21,8 @@ from pidscale.distill.batch import Endpoints
 
 
 @dataclass
-class Ring:
-    """Endpoints of the positions `first` to `last` of a global batch of `batch` samples."""
+class Schedule:
+    """Which endpoints the positions `first` to `last` of a global batch of `batch` samples use at which step."""
 
     depth: int
     reuse: int
@@ -30,10 +30,6 @@ class Ring:
     first: int
     last: int
     seed: int
-    make: Callable[[torch.Tensor], Endpoints]
-    rows: dict[int, tuple[int, Endpoints]] = field(default_factory=dict)
-    made: int = 0
-    used: int = 0
 
     def slot(self, step: int) -> int:
         """The slot used at a step."""
@@ -49,17 +45,31 @@ class Ring:
         row = generation * self.depth + slot
         return torch.arange(row * self.batch + self.first, row * self.batch + self.last)
 
-    def wanted(self, first: int, last: int) -> Iterator[torch.Tensor]:
-        """Counters of the rows that the steps from `first` to before `last` will ask for, in that order."""
-        return self._wanted({slot: generation for slot, (generation, _) in self.rows.items()}, first, last)
+    def new_rows(self, first: int, last: int, there: dict[int, int]) -> Iterator[torch.Tensor]:
+        """Counters of the rows that the steps from `first` to before `last` need beside those that are `there`, in order.
 
-    def _wanted(self, there: dict[int, int], first: int, last: int) -> Iterator[torch.Tensor]:
+        there: generation by slot; it is kept up to date.
+        """
         for step in range(first, last):
             slot = self.slot(step)
             generation = self.generation(slot, step)
             if there.get(slot) != generation:
                 there[slot] = generation
                 yield self.counters(slot, generation)
+
+
+@dataclass
+class Ring(Schedule):
+    """The endpoints themselves, as they are made."""
+
+    make: Callable[[torch.Tensor], Endpoints]
+    rows: dict[int, tuple[int, Endpoints]] = field(default_factory=dict)
+    made: int = 0
+    used: int = 0
+
+    def wanted(self, first: int, last: int) -> Iterator[torch.Tensor]:
+        """Counters of the rows that the steps from `first` to before `last` will ask for, in that order."""
+        return self.new_rows(first, last, {slot: generation for slot, (generation, _) in self.rows.items()})
 
     def take(self, step: int) -> Endpoints:
         """The endpoints of this rank at a step, made now if their row is not in the ring."""

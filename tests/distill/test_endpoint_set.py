@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import pytest
@@ -59,6 +60,17 @@ def test_a_rank_reads_its_rows_alone(small_shards, folder):
     assert torch.equal(part.fields_BCYX, whole.fields_BCYX[:, :, rows])
     tile = there.rollout.eps(torch.arange(4))
     assert tile.shape == (4, 2, 8, 16) and not torch.equal(part.checksums, whole.checksums)
+
+
+@pytest.mark.parametrize("rows", [None, slice(0, 8)])
+def test_endpoints_of_other_noise_are_refused_by_their_number(small_shards, folder, rows):
+    """Whoever reads some rows alone finds it out too."""
+    settings = chosen(small_shards, folder)
+    there = open_set(settings, rollout_of(settings, folder, rows), settings.data)
+    other = dataclasses.replace(there, rollout=dataclasses.replace(there.rollout, seed=1))
+    with pytest.raises(UserError, match=r"sample 4 is not of this run's noise"):
+        other.endpoints(torch.arange(4, 8))
+    assert torch.equal(there.endpoints(torch.arange(4, 8)).counters, torch.arange(4, 8))
 
 
 def test_as_many_are_made_as_the_run_asks_for(small_shards, folder):

@@ -19,21 +19,11 @@ from pidscale.ops.grid import Grid
 from pidscale.student.files import read_known, read_sensors, write_answer
 from pidscale.student.load import Generator
 from pidscale.student.observations import observe
+from tests.student.known import MASK, NAN, A, U, refused
 from tests.student.linear import linear_student
 
 STUDENT = linear_student("darcy", points=6)
 HEAT = linear_student("heat", frames=4)
-A, U = np.full((6, 6), 3.0), np.linspace(0, 0.01, 36).reshape(6, 6)
-MASK = np.eye(6, dtype=bool)
-NAN = np.where(MASK, U, np.nan)
-
-
-def refused(call) -> str:
-    with pytest.raises(UserError) as raised:
-        call()
-    text = str(raised.value)
-    assert "\n" not in text
-    return text
 
 
 # ---- files

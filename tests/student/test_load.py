@@ -15,6 +15,7 @@ import pidscale
 from pidscale.config import UserError
 from pidscale.student import artifact
 from pidscale.student.load import Generator, load_student
+from tests.student.known import refused
 from tests.student.made import POINTS, write_generator
 
 HEAVY = ("ray", "deepspeed", "hydra", "omegaconf", "webdataset", "scipy", "matplotlib", "xxhash", "tensorboard")
@@ -87,14 +88,6 @@ def test_a_teacher_loads_the_same_way_and_takes_steps(tmp_path: Path, network: s
     hook.remove()
     assert len(calls) == 8 + 35
     assert all(f.isfinite().all() for f in three.values())
-
-
-def refused(call) -> str:
-    with pytest.raises(UserError) as raised:
-        call()
-    text = str(raised.value)
-    assert "\n" not in text
-    return text
 
 
 def test_impossible_requests_are_refused(student: Generator, tmp_path: Path) -> None:

@@ -6,22 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from pidscale.config import UserError
 from pidscale.student.observations import TOLERANCE, observe, told_of
+from tests.student.known import MASK, NAN, A, U, refused
 from tests.student.linear import linear_student
 
 STUDENT = linear_student("darcy", points=6)
-A, U = np.full((6, 6), 3.0), np.linspace(0, 0.01, 36).reshape(6, 6)
-MASK = np.eye(6, dtype=bool)
-NAN = np.where(MASK, U, np.nan)
-
-
-def refused(call) -> str:
-    with pytest.raises(UserError) as raised:
-        call()
-    text = str(raised.value)
-    assert "\n" not in text
-    return text
 
 
 @pytest.mark.parametrize(
