@@ -73,7 +73,7 @@ def _train(rank: int, world: int, folder: Path, source: str, calls: int, reuse: 
     problem = open_problem(settings.pde, settings.data)
     teacher = loop.open_teacher(settings, folder, problem, mesh.device)
     window = Window(problem.grid)
-    batches = loop.open_batches(settings, teacher, window, True, mesh, supply)
+    batches = loop.open_batches(settings, teacher, window, mesh, supply)
     arm = student_arm(settings, teacher, window, mesh)
     batches.start(0, WARM + STEPS)
     timer, began = StepTimer(), 0.0

@@ -241,7 +241,6 @@ def run_phase(phase: str, settings: Settings) -> Path:
     else:
         teacher = distill_loop.open_teacher(settings, folder, problem, torch.device("cpu"))
         card = teacher.card
-        open_supply(settings, distill_loop.open_rollout(settings, teacher))  # a set that does not fit is said here
         description = card["architecture"]  # a student has its teacher's network, whatever the model section says
         check_constraints(problem.pde, settings.distill.constraints)
         inputs["distill.teacher (its weights)"] = card["weights"]["sha256"]
@@ -252,7 +251,8 @@ def run_phase(phase: str, settings: Settings) -> Path:
         print(f"{phase}: {whose}{plan_text(description, settings.cluster, parameters)}", flush=True)
         plan = memory_plan(settings, description, problem.grid.shape, phase, parameters)
         print(f"{phase}: {plan_lines(plan)}", flush=True)
-        if phase == "distill" and settings.distill.objective == "piddm":
+        if phase == "distill" and settings.distill.pairs:
+            open_supply(settings, distill_loop.open_rollout(settings, teacher))  # a set that does not fit is said here
             print(f"{phase}: {cost_line(settings.distill, needed(settings), 4 * math.prod(problem.shape))}", flush=True)
         with claimed(settings):
             connect()

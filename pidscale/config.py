@@ -143,6 +143,11 @@ class DistillSettings(TrainSettings):
     teacher_precision: str = "fp32"  # of the frozen teacher's calls
     carry_teacher: bool = False  # put the teacher into the student's folder, for samples of more calls than one
 
+    @property
+    def pairs(self) -> bool:
+        """Whether the objective learns from endpoints of the teacher."""
+        return self.objective == "piddm" or (self.objective == "dm" and self.match > 0)
+
 
 @dataclass(frozen=True)
 class EvaluateSettings:

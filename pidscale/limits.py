@@ -134,7 +134,7 @@ def _check_distill(s: Settings) -> None:
             f"distill.source={d.source} with cluster.space={s.cluster.space}: a teacher that shares its fields {why}; use "
             "distill.source=inline, or shards"
         )
-    if (d.objective == "pid" or (d.objective == "dm" and d.match == 0)) and d.source != "inline":
+    if not d.pairs and d.source != "inline":
         raise UserError(f"distill.source={d.source}: objective {d.objective} takes no endpoints; leave it inline")
     if d.objective != "piddm" and d.power > 0:
         raise UserError(f"distill.power={d.power:g}: objective {d.objective} matches no powers; set distill.power=0")

@@ -93,14 +93,14 @@ def open_rollout(settings: Settings, teacher: Generator, rows: slice | None = No
 
 
 def open_batches(
-    settings: Settings, teacher: Generator, window: Window, pairs: bool, mesh: Mesh, supply: Supply | None
+    settings: Settings, teacher: Generator, window: Window, mesh: Mesh, supply: Supply | None = None
 ) -> Batches:
     """The batches of this rank. supply: of actors, if there are some."""
     d, mine = settings.distill, mesh.slice(settings.distill.global_batch)
     rollout = open_rollout(settings, teacher, window.rows)
     supply = supply or open_supply(settings, rollout)
     ring = Ring(d.ring, d.reuse, d.global_batch, mine.start, mine.stop, settings.run.seed, supply.get)
-    return Batches(rollout, ring, supply, pairs)
+    return Batches(rollout, ring, supply, d.pairs)
 
 
 def train(
@@ -120,7 +120,7 @@ def train(
     window = window_for(teacher.card["architecture"], problem.grid, mesh.space)
     teacher = replace(teacher, denoiser=spread(teacher.denoiser, window))
     objective = open_objective(settings, teacher, window)
-    batches = open_batches(settings, teacher, window, objective.pairs, mesh, supply)
+    batches = open_batches(settings, teacher, window, mesh, supply)
     scales = found.state["scales"] if found else measure_scales(settings, problem, batches, window, mesh)
     first, rolling = found.step if found else 0, time.perf_counter() - began
     weights = active_weights(d.weights, d.norm)
@@ -208,9 +208,10 @@ def _log(
     parts = timer.take()
     board.scalars(rates(parts, steps, seconds, batches.ring.batch, "teacher") | {"train/lr": lr}, done)
     if batches.pairs:
-        made, busy = batches.supply.tally.take()
+        (made, busy), ring = batches.supply.tally.take(), batches.ring
+        made = made * ring.batch // (ring.last - ring.first)  # of all groups
         work = busy + sum(parts.values()) - parts.get("teacher", 0.0)
-        shares = {"ring/fresh_fraction": batches.ring.made / max(1, batches.ring.used)}
+        shares = {"ring/fresh_fraction": ring.made / max(1, ring.used)}
         board.scalars(shares | {"endpoints/per_second": made / seconds, "endpoints/work_share": busy / work}, done)
 
 
@@ -257,7 +258,7 @@ def _publish(arm: Arm, folder: Path, problem: Problem, scales: dict[str, float],
         "steps": d.steps,
         "objective": d.objective,
         "start": d.start,
-        "endpoints": {"solver": d.solver, "steps": d.solver_steps, "reuse": d.reuse} if objective.pairs else {},
+        "endpoints": {"solver": d.solver, "steps": d.solver_steps, "reuse": d.reuse} if d.pairs else {},
         "weights": objective.physics.weights if objective.physics else {},
         "scales": scales,
         "gradient_to": d.gradient_to,

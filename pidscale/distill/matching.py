@@ -36,11 +36,6 @@ class Matching(Objective):
     seed: int = 0
     critic: Network | None = None
 
-    @property
-    def pairs(self) -> bool:
-        """With a match."""
-        return self.settings.match > 0
-
     def noised(self, x_BCYX: Tensor, batch: Batch, stream: str) -> tuple[Tensor, Tensor]:
         """Levels [B] and noise of a stream, drawn anew at every step."""
         shape = (x_BCYX.shape[1], *self.window.grid.shape)

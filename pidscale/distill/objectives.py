@@ -62,11 +62,6 @@ class Objective(ABC):
     physics: Physics | None
 
     @property
-    @abstractmethod
-    def pairs(self) -> bool:
-        """Whether it learns from the teacher's endpoints."""
-
-    @property
     def told(self) -> float | None:
         """The level that the student's network is told when it makes a field; that of its noise if None."""
         return None

@@ -44,11 +44,6 @@ class Pid(Objective):
     seed: int = 0
 
     @property
-    def pairs(self) -> bool:
-        """Never."""
-        return False
-
-    @property
     def told(self) -> float:
         """The lowest level of the grid."""
         return self.teacher.noise.sigma_min
@@ -71,7 +66,7 @@ class Pid(Objective):
             many, levels = [len(told), 1, 1, 1], torch.cat(told)
             made = network(z.repeat(many), torch.full_like(levels, top), batch.condition_BP.repeat(many[:2]), levels)
             here, ahead, *field = made.chunk(len(told))
-        with timer.part("teacher"):
+        with timer.part("flow"):
             teacher = conditioned(self.teacher.denoiser, batch.condition_BP)
             left, right = trajectory_residual(z, here, ahead, t, s, top, teacher)
         with timer.part("residual"):

@@ -35,11 +35,6 @@ def power_mismatch(x_BCYX: Tensor, endpoint_BCYX: Tensor, window: Window, sigma_
 class Piddm(Objective):
     """Parts: `match`, `power` where it has a weight, and the residual's terms."""
 
-    @property
-    def pairs(self) -> bool:
-        """Always."""
-        return True
-
     def losses(self, network: Network, batch: Batch, timer: StepTimer) -> Learned:
         """One student call, and the residual of what it made."""
         with timer.part("student"):

@@ -98,7 +98,7 @@ def test_draws_are_new_at_every_step_though_noise_comes_again() -> None:
 def test_a_match_is_added_with_its_weight() -> None:
     target = torch.ones(8, 2, 16, 16)
     goal = objective(Law(0, 0.5), Law(0.3, 0.4), match=0.7)
-    assert goal.pairs and not objective(Law(0, 1), Law(0, 1)).pairs
+    assert goal.settings.pairs and not objective(Law(0, 1), Law(0, 1)).settings.pairs
     loss, parts, fields = goal.losses(Student(0.3, 0.4), batch(target=target), StepTimer())
     plain = objective(Law(0, 0.5), Law(0.3, 0.4)).losses(Student(0.3, 0.4), batch(), StepTimer())[0]
     torch.testing.assert_close(parts["match"], (fields - 1).square().mean(dim=(1, 2, 3)))
