@@ -7,15 +7,7 @@ from pidscale.generate import make
 from pidscale.generate.make import make_shard_set
 from pidscale.pde.darcy import Darcy
 
-ray = pytest.importorskip("ray")
 PDE = Darcy()
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def run(root, **settings):
@@ -24,7 +16,7 @@ def run(root, **settings):
 
 
 @pytest.mark.slow
-def test_same_bytes_and_named_errors(cluster, tmp_path):
+def test_same_bytes_and_named_errors(ray_cluster, tmp_path):
     seen = []
     run(tmp_path / "many", in_flight=2, progress=lambda done, total: seen.append((done, total)))
     run(tmp_path / "one", parallel=False)
