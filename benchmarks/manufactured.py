@@ -7,7 +7,7 @@ side, or for a scheme whose truncation is in time, frames.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ import torch
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde import build_pde
-from pidscale.pde.base import Pde, Term, draw_params, truths
+from pidscale.pde.base import Pde, draw_params, truths
 from pidscale.pde.evolution import Evolution
 
 Made = tuple[Pde, Grid, torch.Tensor, torch.Tensor]
@@ -190,7 +190,7 @@ def observed_order(name: str) -> tuple[float, float] | None:
     for size in case.sizes:
         pde, grid, fields, exact = case.make(size)
         term = pde.residual(Window(grid), fields, draw_params(pde, 0, pde.name, range(1)))["interior"]
-        wrong = Term(term.values - exact, term.scale, term.points)
+        wrong = replace(term, values=term.values - exact)
         errors.append([float(wrong.values.square().mean().sqrt()), float(pde.dual_square(wrong, Window(grid)).sqrt())])
     l2, dual = np.log2(np.array(errors[0]) / np.array(errors[-1])) / (len(case.sizes) - 1)
     return float(l2), float(dual)

@@ -19,8 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.methods_page import page
 from benchmarks.report import finish, options, processor, save
 from pidscale.config import Settings, from_plain
@@ -29,8 +27,7 @@ from pidscale.evaluate import methods
 from pidscale.evaluate.methods import Made
 from pidscale.evaluate.run import reference, row
 from pidscale.generate.problem import Problem, open_problem
-from pidscale.pde.base import Samples
-from pidscale.student.load import Generator, load_student
+from pidscale.student.load import load_student
 
 PDES = ("darcy", "poisson", "burgers")
 OWN: dict[str, list[str]] = {
@@ -63,16 +60,6 @@ def train(pde: str, seed: int, folder: Path) -> None:
         subprocess.run([sys.executable, f"launch/{script}.py", *arguments], check=True)
 
 
-def _refined(student: Generator, settings: Settings, params: torch.Tensor, train_seconds: float) -> Made:
-    """The student's own samples with less residual."""
-    e, began = settings.evaluate, time.perf_counter()
-    found = student.refine(e.samples, e.seed, REFINE_STEPS, batch=e.batch)
-    cost = (time.perf_counter() - began) / e.samples * 1e3
-    own = student.params(range(e.samples), e.seed)
-    calls = round(float(found.calls.double().mean()))
-    return Made("piddm-ref", Samples(student.join(found.fields), own), calls, cost, train_seconds)
-
-
 def made(settings: Settings, problem: Problem, folder: Path, pde: str, seed: int) -> Iterator[Made]:
     """The methods that generate, from the same noise."""
     e, grid = settings.evaluate, problem.grid
@@ -98,7 +85,7 @@ def made(settings: Settings, problem: Problem, folder: Path, pde: str, seed: int
         if objective == "piddm":
             for nfe in (2, 8):
                 yield methods.generate_more(f"piddm-{nfe}", physical, eps, params, e.batch, nfe)
-            yield _refined(physical, settings, params, one.train_seconds)
+            yield methods.refined("piddm-ref", physical, e.samples, e.seed, e.batch, REFINE_STEPS)
 
 
 def measure(pde: str, seed: int, folder: Path) -> list[dict[str, Any]]:

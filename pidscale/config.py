@@ -106,6 +106,8 @@ class LambdaSettings:
     l2: float = 0.001
     dual: float = 0.006
     boundary: float = 0.002
+    conservation: float = 0.0  # of budgets: the residual's mean over space, which a dual norm may not see
+    initial: float = 0.0  # of the first interval of time, in addition to its share of the others
 
 
 @dataclass(frozen=True)
@@ -151,10 +153,16 @@ class DistillSettings(TrainSettings):
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """The report: how many samples, how many steps the teacher rows take."""
+    """The report: how many samples, how many steps the teacher rows take.
+
+    calls: further rows of the student, of so many network calls, the teacher's after its own. refine: evaluations of each
+    sample in a row of samples whose residual was lowered; 0: no such row.
+    """
 
     samples: int = 1536
     teacher_steps: list[int] = field(default_factory=lambda: [4, 18])
+    calls: list[int] = field(default_factory=list)
+    refine: int = 0
     seed: int = 1000
     batch: int = 64
 

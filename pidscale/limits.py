@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from dataclasses import fields
 
-from pidscale.config import NOISES, OBJECTIVES, PHASES, SOLVERS, SOURCES, Settings, UserError
+from pidscale.config import NOISES, OBJECTIVES, PHASES, SOLVERS, SOURCES, LambdaSettings, Settings, UserError
 
 
 def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
@@ -82,6 +83,10 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
         _check_distill(s)
     if min(s.evaluate.teacher_steps, default=0) < 1:
         raise UserError(f"evaluate.teacher_steps={s.evaluate.teacher_steps}: expected step counts of 1 or more")
+    if min(s.evaluate.calls, default=2) < 2:
+        raise UserError(
+            f"evaluate.calls={s.evaluate.calls}: expected 2 or more each; one call is the student's own row"
+        )
     if s.evaluate.samples < 2:
         raise UserError(f"evaluate.samples={s.evaluate.samples}: a variance needs 2 or more")
     name = s.run.name
@@ -107,9 +112,9 @@ _POSITIVE_KEYS = {
 _POSITIVE = [f"{section}.{key}" for section, keys in _POSITIVE_KEYS.items() for key in keys]
 _NOT_NEGATIVE = [
     f"distill.{key}"
-    for key in ("weights.l2", "weights.dual", "weights.boundary", "power", "match", "huber", "physics_ramp")
+    for key in (*(f"weights.{one.name}" for one in fields(LambdaSettings)), "power", "match", "huber", "physics_ramp")
 ]
-_NOT_NEGATIVE += ["data.threads", "data.patience", "data.seed", "cluster.max_failures"]
+_NOT_NEGATIVE += ["evaluate.refine", "data.threads", "data.patience", "data.seed", "cluster.max_failures"]
 
 
 def _groups(s: Settings) -> str:

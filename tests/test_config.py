@@ -39,7 +39,7 @@ def test_a_run_cannot_change_its_settings() -> None:
     [
         ({"teacher": {"stepz": 3}}, ["teacher.stepz", "did you mean 'steps'"]),
         ({"teachers": {}}, ["teachers", "did you mean 'teacher'"]),
-        ({"distill": {"weights": {"h1": 1.0}}}, ["distill.weights.h1", "boundary, dual, l2"]),
+        ({"distill": {"weights": {"h1": 1.0}}}, ["distill.weights.h1", "boundary, conservation, dual, initial, l2"]),
         ({"run": {"xyz": 1}}, ["run.xyz", "known keys: folder, name, resume, seed"]),
     ],
 )

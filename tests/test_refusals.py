@@ -109,6 +109,11 @@ CASES = {
         ["distill.source=ring"],
     ),
     "powers of no endpoints": ("distill", ["distill.objective=pid", "distill.power=0.1"], ["distill.power=0.1"]),
+    "a first interval of a steady equation": (
+        "distill",
+        ["run.name=taught", "distill.weights.initial=0.1"],
+        ["distill.weights.initial", "darcy is steady", "set it to 0"],
+    ),
     "another objective": ("distill", ["distill.objective=gan"], ["distill.objective='gan'", "piddm, pid, dm"]),
     "levels of another kind of noise": (
         "train_teacher",

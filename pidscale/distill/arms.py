@@ -17,7 +17,7 @@ from pidscale.config import Settings
 from pidscale.distill.batch import Batch
 from pidscale.distill.matching import Matching
 from pidscale.distill.objectives import Objective
-from pidscale.distill.physics import TERMS
+from pidscale.distill.physics import MEASURES
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import MicroPlan
 from pidscale.engine.spread import spread
@@ -76,7 +76,7 @@ class Arm:
         values = self.mesh.sum(torch.stack(list(self.sums.values()))) / max(1, self.steps)
         means = dict(zip(self.sums, values.tolist(), strict=True))
         self.sums, self.steps = {}, 0
-        return {k: v**0.5 if k in TERMS else v for k, v in means.items()}
+        return {k: v**0.5 if k in MEASURES else v for k, v in means.items()}
 
     def averaged(self) -> Denoiser:
         """A copy of the network with the averaged weights, for the rows of this rank, on its device."""

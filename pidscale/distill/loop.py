@@ -19,7 +19,7 @@ from pidscale.distill.arms import Arm, build_arm, fork
 from pidscale.distill.batches import Batches, open_supply
 from pidscale.distill.matching import Matching
 from pidscale.distill.objectives import Objective
-from pidscale.distill.physics import TERMS, Physics, active_weights, frozen_scales
+from pidscale.distill.physics import MEASURES, TERMS, Physics, active_weights, frozen_scales, further
 from pidscale.distill.pid import Pid
 from pidscale.distill.piddm import Piddm
 from pidscale.distill.ring import Ring
@@ -62,17 +62,18 @@ def measure_scales(
 ) -> dict[str, float]:
     """s_k^2 by term: mean squared residuals of the teacher's own samples, measured once, split over the ranks."""
     d = settings.distill
-    rows = d.scale_samples // d.global_batch
+    rows, more = d.scale_samples // d.global_batch, further(vars(d.weights))
+    terms = (*TERMS, *more)
     fields, params = (torch.cat(parts) for parts in zip(*batches.scaling(rows, d), strict=True))
-    shares = residual_shares(problem.pde, window, problem.normaliser.decode(fields), params)
-    sums = mesh.sum(torch.stack([shares[k].double().sum() for k in TERMS])) / (rows * d.global_batch)
+    shares = residual_shares(problem.pde, window, problem.normaliser.decode(fields), params, more)
+    sums = mesh.sum(torch.stack([shares[k].double().sum() for k in terms])) / (rows * d.global_batch)
     truth = problem.samples("train", 64, window.rows).on(mesh.device)
-    null = residual_shares(problem.pde, window, problem.pde.trivial(truth.fields, window), truth.params)
-    nulls = mesh.sum(torch.stack([null[k].double().sum() for k in TERMS])) / (mesh.data * len(truth.fields))
+    null = residual_shares(problem.pde, window, problem.pde.trivial(truth.fields, window), truth.params, more)
+    nulls = mesh.sum(torch.stack([null[k].double().sum() for k in terms])) / (mesh.data * len(truth.fields))
     return frozen_scales(
-        dict(zip(TERMS, sums.tolist(), strict=True)),
+        dict(zip(terms, sums.tolist(), strict=True)),
         problem.manifest.truth_residual["train"],
-        dict(zip(TERMS, nulls.sqrt().tolist(), strict=True)),
+        dict(zip(terms, nulls.sqrt().tolist(), strict=True)),
     )
 
 
@@ -203,7 +204,7 @@ def _log(
     done: int,
 ) -> None:
     for name, values in means.items():
-        kinds = {k: f"{name}/residual_{k}" if k in TERMS else f"{name}/loss_{k}" for k in values}
+        kinds = {k: f"{name}/residual_{k}" if k in MEASURES else f"{name}/loss_{k}" for k in values}
         board.scalars({kinds[k]: v for k, v in values.items()}, done)
     parts = timer.take()
     board.scalars(rates(parts, steps, seconds, batches.ring.batch, "teacher") | {"train/lr": lr}, done)

@@ -1,6 +1,7 @@
 """The residual's part of every objective: which terms, how they are weighed, which channels they may move. Knows no ranks.
 
-The terms k are the interior residual in its l2 and its dual norm, and the boundary. s_k^2 is the mean of R_k^2 over the
+The terms k are the interior residual in its l2 and its dual norm, and the boundary; on request its budgets (`conservation`)
+and its first interval of time (`initial`). s_k^2 is the mean of R_k^2 over the
 teacher's own samples, measured once and frozen, so that lambda is dimensionless and means the same for every equation and
 grid.
 
@@ -22,8 +23,10 @@ from pidscale.config import LambdaSettings
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.ops.window import Window
 from pidscale.pde.base import Pde, residual_shares, solution_mask
+from pidscale.pde.terms import MORE
 
-TERMS = ("l2", "dual", "boundary")
+TERMS = ("l2", "dual", "boundary")  # of every equation
+MEASURES = (*TERMS, *MORE)
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Physics:
             inputs = x_BCYX.masked_fill(moves, 0.0)
             held = inputs.detach() if self.gradient_to == "solution" else of_constant_size(inputs, self.window)
             x_BCYX = torch.where(moves, x_BCYX, held)
-        return residual_shares(self.pde, self.window, self.normaliser.decode(x_BCYX), params_BP)
+        more = further(self.weights)
+        return residual_shares(self.pde, self.window, self.normaliser.decode(x_BCYX), params_BP, more)
 
     def penalty(self, squares: Mapping[str, Tensor]) -> Tensor:
         """sum_k lambda_k R_k^2 / s_k^2 of each sample, [B]."""
@@ -69,8 +73,13 @@ def of_constant_size(x_BCYX: Tensor, window: Window) -> Tensor:
 
 def active_weights(weights: LambdaSettings, norm: str) -> dict[str, float]:
     """lambda_k by term; a norm that was not chosen has weight zero."""
-    chosen = {"l2": weights.l2, "dual": weights.dual, "boundary": weights.boundary}
-    return {k: 0.0 if norm in ("l2", "dual") and k in ("l2", "dual") and k != norm else v for k, v in chosen.items()}
+    unchosen = {"l2": "dual", "dual": "l2"}.get(norm)
+    return {k: 0.0 if k == unchosen else float(getattr(weights, k)) for k in MEASURES}
+
+
+def further(weights: Mapping[str, float]) -> tuple[str, ...]:
+    """The terms beyond those of every equation that have a weight."""
+    return tuple(name for name in MORE if weights.get(name, 0.0) > 0)
 
 
 def frozen_scales(
@@ -79,5 +88,5 @@ def frozen_scales(
     """s_k^2 = max(measured, (10 floor)^2, (0.01 trivial)^2), from mean squares measured on the teacher and root mean
     squares of the truth and of the trivial fields. A term whose trivial score is 0 (the boundary) is held to 1e-4."""
     return {
-        k: max(measured[k], (10 * floor.get(k, 0.0)) ** 2, (0.01 * (trivial.get(k, 0.0) or 1.0)) ** 2) for k in TERMS
+        k: max(measured[k], (10 * floor.get(k, 0.0)) ** 2, (0.01 * (trivial.get(k, 0.0) or 1.0)) ** 2) for k in measured
     }

@@ -97,7 +97,8 @@ def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
         return True
     usual = signature(phase, Settings(), {})  # of settings that there were not yet when the run began
     for key in sorted(now.keys() | record["signature"].keys()):
-        had, has = record["signature"].get(key, usual.get(key)), now.get(key)
+        had, has, begun = record["signature"].get(key, usual.get(key)), now.get(key), usual.get(key)
+        had = {**begun, **had} if isinstance(had, dict) and isinstance(begun, dict) else had
         if had != has:
             raise UserError(f"{path}: {key} was {had!r} and is {has!r} now; restore it, or choose another run.name")
     if record["finished"]:

@@ -1,7 +1,7 @@
 """The methods of a report: each makes n physical fields from the same noise, or from the truths. Knows no metrics.
 
 Names: truth, trivial, shuffled, teacher-heun-K, teacher+smooth3, student-lambda0, student-lambda0+smooth3,
-sample-then-solve, student.
+sample-then-solve, student, student-N of more calls, student-refined.
 """
 
 from __future__ import annotations
@@ -78,6 +78,16 @@ def generate_more(name: str, student: Generator, eps_NCYX: Tensor, params_NP: Te
 
     fields, cost = _timed(make, noise, params_NP, batch)
     return Made(name, Samples(fields, params_NP), nfe, cost, float(student.card["metrics"]["train_seconds"]))
+
+
+def refined(name: str, student: Generator, n: int, seed: int, batch: int, steps: int) -> Made:
+    """A student's own samples with less residual, each after at most `steps` evaluations with their gradient."""
+    began = time.perf_counter()
+    found = student.refine(n, seed, steps, batch=batch, stream="evaluate")
+    cost = (time.perf_counter() - began) / n * 1e3
+    samples = Samples(student.join(found.fields), student.params(range(n), seed, "evaluate"))
+    calls = round(float(found.calls.double().mean()))
+    return Made(name, samples, calls, cost, float(student.card["metrics"]["train_seconds"]))
 
 
 def smoothed(made: Made, name: str, pde: Pde, grid: Grid) -> Made:

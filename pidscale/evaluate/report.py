@@ -112,9 +112,9 @@ def _against_nfe(rows: list[dict[str, Any]]) -> Figure:
         teacher = [(r["nfe"], r[key]) for r in rows if r["method"].startswith("teacher-heun-")]
         axis.loglog(*zip(*teacher, strict=True), "o-", label="teacher (Heun)")
         for name, mark in (("student", "s"), ("student-lambda0", "^")):
-            for r in rows:
-                if r["method"] == name:
-                    axis.loglog([r["nfe"]], [r[key]], mark, label=name)
+            own = [r for r in rows if r["method"] == name or r["method"].removeprefix(f"{name}-").isdigit()]
+            if own:
+                axis.loglog([r["nfe"] for r in own], [r[key] for r in own], f"{mark}-", label=name)
         axis.set_xlabel("network calls")
         axis.set_title(title)
         axis.legend(fontsize=8)

@@ -96,24 +96,24 @@ def row(made: Made, against: Reference, solved: Tensor) -> dict[str, Any]:
 
 def evaluate(settings: Settings, progress: Progress = lambda done, total, note: None) -> dict[str, Any]:
     """Measure every method that the run's folder holds; returns what report/metrics.json holds (`rows`, `meta`)."""
-    folder = run_folder(settings)
+    folder, e = run_folder(settings), settings.evaluate
     problem = settled(open_problem(settings.pde, settings.data), folder, Mesh(), print)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = load_student(folder / "teacher", device)
     students = {
-        name: load_student(folder / name, device)
+        name: load_student(folder / name, device, folder / "teacher" if name == "student" and e.calls else None)
         for name in ("student-lambda0", "student")
         if name == "student" or (folder / name / artifact.CARD).exists()
     }
     for name, generator in {"teacher": teacher, **students}.items():
         remedy = "give the settings that this run was made with, or another run.name"
         check_fits(generator, folder / name, problem.pde, problem.grid, remedy)
-    against, e = reference(settings, problem), settings.evaluate
+    against = reference(settings, problem)
     eps, params = (draw(range(e.samples), e.seed, "evaluate") for draw in (teacher.eps, teacher.params))
     made: dict[str, Made] = {}
     rows: list[dict[str, Any]] = []
     raised: dict[str, int] = {}
-    total = 5 + len(e.teacher_steps) + len(students)
+    total = 5 + len(e.teacher_steps) + len(students) + len(e.calls) + (e.refine > 0)
     for one in _methods(settings, problem, against, teacher, students, eps, params):
         progress(len(made), total, one.name)
         made[one.name] = one
@@ -152,9 +152,9 @@ def _methods(
     params: Tensor,
 ) -> Iterator[Made]:
     """Every method, in the order of the report."""
-    pde, grid, batch = problem.pde, problem.grid, settings.evaluate.batch
+    pde, grid, e, batch = problem.pde, problem.grid, settings.evaluate, settings.evaluate.batch
     yield from methods.references(pde, grid, against.truth)
-    for steps in sorted(settings.evaluate.teacher_steps):
+    for steps in sorted(e.teacher_steps):
         best = methods.generate(f"teacher-heun-{steps}", teacher, eps, params, batch, steps)
         yield best
     yield methods.smoothed(best, "teacher+smooth3", pde, grid)
@@ -163,6 +163,10 @@ def _methods(
         yield one
         if name == "student-lambda0":
             yield methods.smoothed(one, "student-lambda0+smooth3", pde, grid)
+    for nfe in sorted(e.calls):
+        yield methods.generate_more(f"student-{nfe}", student, eps, params, batch, nfe)
+    if e.refine > 0:
+        yield methods.refined("student-refined", student, e.samples, e.seed, batch, e.refine)
 
 
 def _finite(value: Any) -> Any:

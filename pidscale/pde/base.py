@@ -6,7 +6,7 @@ vary from sample to sample, one column for each of `varying`, in that order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -20,6 +20,7 @@ from pidscale.config import UserError
 from pidscale.ops.grid import Grid
 from pidscale.ops.precision import float32_island
 from pidscale.ops.window import Window
+from pidscale.pde.terms import MORE, Term
 
 SLACK = 1e-6  # share of a range that a parameter may lie outside it: float32 numbers of its ends do
 
@@ -31,23 +32,6 @@ class Channel:
     name: str
     unit: str
     role: str
-
-
-@dataclass(frozen=True)
-class Term:
-    """One term of a residual: values [B, ...], of the rows at hand, and its scale, which no generated sample can move.
-
-    points: values of a sample in the whole field; those at hand are all of them if None.
-    """
-
-    values: Tensor
-    scale: float
-    points: int | None = None
-
-    def share(self) -> Tensor:
-        """The mean square of a sample [B] relative to the squared scale, as far as its values are at hand."""
-        points = self.values[0].numel() if self.points is None else self.points
-        return self.values.square().flatten(1).sum(dim=1) / (points * self.scale**2)
 
 
 class Samples(NamedTuple):
@@ -215,9 +199,12 @@ def residual_squares(pde: Pde, grid: Grid, fields_BCYX: Tensor, params_BP: Tenso
 
 
 def residual_shares(
-    pde: Pde, window: Window, fields_BCyX: Tensor, params_BP: Tensor | None = None
+    pde: Pde, window: Window, fields_BCyX: Tensor, params_BP: Tensor | None = None, more: Collection[str] = ()
 ) -> dict[str, Tensor]:
-    """The same of the rows at hand, as far as this holder goes: the shares of all holders add up to the squares."""
+    """The same of the rows at hand, as far as this holder goes: the shares of all holders add up to the squares.
+
+    more: further measures of the interior term, of terms.MORE.
+    """
     _check_fields(pde, window, fields_BCyX)
     with float32_island(fields_BCyX.device):
         terms = pde.residual(window, fields_BCyX, params_BP)
@@ -227,7 +214,18 @@ def residual_shares(
                 shares[label] = terms[name].share()
             else:  # the operators hold the boundary: nothing can break it
                 shares[label] = fields_BCyX.new_zeros(len(fields_BCyX))
+        shares |= {name: MORE[name](terms["interior"], window) for name in more}
     return shares
+
+
+def check_measures(pde: Pde, grid: Grid, more: Collection[str]) -> None:
+    """Raise UserError where further measures are asked for that an equation has not."""
+    fields = torch.zeros(1, len(pde.channels), *grid.shape)
+    if (
+        "initial" in more
+        and not pde.residual(Window(grid), fields, draw_params(pde, 0, "check", [0]))["interior"].intervals
+    ):
+        raise UserError(f"distill.weights.initial: {pde.name} is steady, without a first interval of time; set it to 0")
 
 
 @lru_cache(maxsize=64)

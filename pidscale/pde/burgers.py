@@ -29,9 +29,10 @@ from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_periodic_line, line_wave_numbers, resample
 from pidscale.ops.window import Window
-from pidscale.pde.base import Channel, Equation, Term, check_params, check_ranges
+from pidscale.pde.base import Channel, Equation, check_params, check_ranges
 from pidscale.pde.evolution import RANGES, TYPICAL_POINTS, TYPICAL_SAMPLES, descend
 from pidscale.pde.random_fields import periodic_line
+from pidscale.pde.terms import Term
 
 FINE = 256  # least points that the generator resolves waves on
 LARGEST = 5.0  # a generated initial velocity is cut to it before it is solved: ten times the law
@@ -123,7 +124,7 @@ class Burgers(Equation):
         """The residual between rows [B, T - 1, X]."""
         times, points = window.grid.shape
         values = self.interval_residual(fields_BCYX[:, 0], window)
-        return {"interior": Term(values, self.residual_scale, (times - 1) * points)}
+        return {"interior": Term(values, self.residual_scale, (times - 1) * points, times - 1)}
 
     def dual_square(self, term: Term, window: Window) -> Tensor:
         """Squared dual norm [B] along x, mean over intervals, relative to that of a velocity that stands still."""

@@ -31,9 +31,10 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_dirichlet, dual_square_of_one
 from pidscale.ops.stencil import flux_divergence
 from pidscale.ops.window import Window
-from pidscale.pde.base import Channel, Equation, Term, check_params, check_ranges
+from pidscale.pde.base import Channel, Equation, check_params, check_ranges
 from pidscale.pde.dirichlet import nodal_terms
 from pidscale.pde.random_fields import LAW, cosine_field
+from pidscale.pde.terms import Term
 
 UNIT_PRESSURE = 0.041  # RMS of u for a = f = 1: over the typical a, the scale of the boundary term
 CONTRAST = 1e4  # largest ratio of the phases

@@ -20,8 +20,9 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_dirichlet
 from pidscale.ops.stencil import laplacian
 from pidscale.ops.window import Form, Window
-from pidscale.pde.base import Channel, Equation, Term
+from pidscale.pde.base import Channel, Equation
 from pidscale.pde.random_fields import cosine_field, cosine_rms
+from pidscale.pde.terms import Term
 
 TYPICAL_POINTS, TYPICAL_SAMPLES = 33, 64  # grid and samples that the typical size of u is measured on
 

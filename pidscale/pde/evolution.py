@@ -21,8 +21,9 @@ from torch import Tensor
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_periodic, dual_square_zero_flux
 from pidscale.ops.window import Window
-from pidscale.pde.base import Channel, Equation, Term, draw_params, given_params
+from pidscale.pde.base import Channel, Equation, draw_params, given_params
 from pidscale.pde.random_fields import LAW
+from pidscale.pde.terms import Term
 
 RANGES = LAW | {"duration": (1e-3, 100.0)}  # of the parameters that all equations in time have
 FRAMES = {"frames": (4, 101)}
@@ -103,7 +104,7 @@ class Evolution(Equation, ABC):
         params = given_params(self, fields_BCYX, params_BP)
         values = self.interval_residual(self._frames(fields_BCYX), window, params)
         points = (self.frames - 1) * len(self.species) * math.prod(window.grid.shape)
-        return {"interior": Term(values, self.residual_scale, points)}
+        return {"interior": Term(values, self.residual_scale, points, self.frames - 1)}
 
     def dual_square(self, term: Term, window: Window) -> Tensor:
         """Squared dual norm [B] in space, mean over intervals and species, relative to that of a state that stands still."""

@@ -33,7 +33,6 @@ from pidscale.ops.window import Window
 from pidscale.pde.base import (
     Channel,
     Equation,
-    Term,
     check_params,
     check_ranges,
     check_span,
@@ -41,6 +40,7 @@ from pidscale.pde.base import (
     given_params,
 )
 from pidscale.pde.evolution import TYPICAL_POINTS, TYPICAL_SAMPLES, descend
+from pidscale.pde.terms import Term
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Stokes(Equation):
         """The residual between rows [B, T - 1, Y - 2]."""
         params = given_params(self, fields_BCYX, params_BP)
         values, (times, points) = self.interval_residual(fields_BCYX[:, 0], window, params), window.grid.shape
-        return {"interior": Term(values, self.residual_scale, (times - 1) * (points - 2))}
+        return {"interior": Term(values, self.residual_scale, (times - 1) * (points - 2), times - 1)}
 
     def dual_square(self, term: Term, window: Window) -> Tensor:
         """Squared dual norm [B] along y, mean over intervals, relative to that of a velocity that stands still."""

@@ -94,17 +94,18 @@ def refine(
     params: Mapping[str, Any] | None = None,
     batch: int = 64,
     optimiser: str = "lbfgs",
+    stream: str = "sample",
     progress: Progress = lambda done, total, note: None,
 ) -> Refined:
     """The samples that `sample(n, seed)` gives, with less residual: at most `steps` evaluations of each.
 
     floor: relative l2 residual at which a sample is left as it is; None takes `floor_of`. tau: see above. params: as in
-    `sample`. batch: samples refined at once. optimiser: `lbfgs` or `adam`. Raises UserError for a teacher and for what is
-    no such number.
+    `sample`. batch: samples refined at once. optimiser: `lbfgs` or `adam`. stream: of the noise, that of `sample`. Raises
+    UserError for a teacher and for what is no such number.
     """
     n, seed, steps, batch = whole("n", n, 1), whole("seed", seed, 0), whole("steps", steps, 1), whole("batch", batch, 1)
     tau, floor = amount("tau", tau), floor_of(generator) if floor is None else amount("floor", floor)
-    told, scales = chosen(generator.pde, generator.params(range(n), seed), params), residual_scales(generator)
+    told, scales = chosen(generator.pde, generator.params(range(n), seed, stream), params), residual_scales(generator)
     parts = []
     for first in range(0, n, batch):
         rows = range(first, min(n, first + batch))
@@ -112,7 +113,7 @@ def refine(
         def tell(done: int, energy: float, first: int = first) -> None:
             progress((first // batch) * steps + done, -(-n // batch) * steps, f"energy {energy:.4g}")
 
-        eps = generator.eps(rows, seed)
+        eps = generator.eps(rows, seed, stream)
         parts.append(_descend(generator, eps, told[rows.start : rows.stop], scales, tau, floor, steps, optimiser, tell))
     return _gathered(generator, parts, told)
 

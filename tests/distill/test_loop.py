@@ -28,7 +28,7 @@ from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import condition, residual_squares
+from pidscale.pde.base import condition, residual_shares
 from pidscale.student.load import load_student
 from pidscale.teacher import loop as teacher_loop
 from tests import small
@@ -37,7 +37,8 @@ from tests.twins import spawn
 
 LOOPS = {"teacher": teacher_loop.train, "distill": distill_loop.train}
 WEIGHTS = {"l2": 0.01, "dual": 0.1, "boundary": 0.01}
-SCALES = {"l2": 30.0, "dual": 0.4, "boundary": 2.0}
+SCALES = {"l2": 30.0, "dual": 0.4, "boundary": 2.0, "conservation": 3.0, "initial": 20.0}
+IN_TIME = {"conservation": 0.05, "initial": 0.02}  # weights beside those, of an equation in time
 
 
 class Watcher:
@@ -151,8 +152,12 @@ def _arm_settings(shards, folder, stage):
     )
 
 
+def _weighed(problem):
+    return WEIGHTS | (IN_TIME if problem.pde.name == "heat" else {})
+
+
 def _physics(problem, teacher):
-    return Physics(problem.pde, Window(problem.grid), teacher.normaliser, WEIGHTS, SCALES, "solution")
+    return Physics(problem.pde, Window(problem.grid), teacher.normaliser, _weighed(problem), SCALES, "solution")
 
 
 def _arm_gradients(rank, world, shards, folder):
@@ -191,8 +196,9 @@ def _plain_gradients(shards, folder, physical):
     x = model(eps * sigma, torch.full((7,), sigma), ((2 * params - low - high) / (high - low or 1)).float())
     match = ((x - x0) ** 2).mean(dim=(1, 2, 3))
     held = torch.cat([x[:, :1].detach(), x[:, 1:]], dim=1)  # the first channel is an input
-    squares = residual_squares(problem.pde, problem.grid, teacher.normaliser.decode(held), params)
-    loss = match + sum(WEIGHTS[k] / SCALES[k] * squares[k] for k in WEIGHTS) if physical else match
+    weights, more = _weighed(problem), tuple(IN_TIME) if problem.pde.name == "heat" else ()
+    squares = residual_shares(problem.pde, Window(problem.grid), teacher.normaliser.decode(held), params, more)
+    loss = match + sum(weights[k] / SCALES[k] * squares[k] for k in weights) if physical else match
     loss.mean().backward()
     parts = {"loss": loss.mean().item(), "match": match.mean().item()}
     parts |= {k: math.sqrt(v.mean().item()) for k, v in squares.items()} if physical else {}

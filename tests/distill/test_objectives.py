@@ -10,7 +10,7 @@ from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.distill.batch import Batch
 from pidscale.distill.objectives import mismatch, ramp
-from pidscale.distill.physics import TERMS, Physics, active_weights, frozen_scales
+from pidscale.distill.physics import TERMS, Physics, active_weights, frozen_scales, further
 from pidscale.distill.piddm import Piddm
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
@@ -168,10 +168,12 @@ def test_fields_of_bad_samples_do_not_leak_into_others(sample):
 
 
 def test_a_norm_that_was_not_chosen_has_no_weight():
-    weights = LambdaSettings(l2=0.1, dual=0.2, boundary=0.3)
-    assert active_weights(weights, "both") == {"l2": 0.1, "dual": 0.2, "boundary": 0.3}
-    assert active_weights(weights, "l2") == {"l2": 0.1, "dual": 0.0, "boundary": 0.3}
-    assert active_weights(weights, "dual") == {"l2": 0.0, "dual": 0.2, "boundary": 0.3}
+    weights = {"l2": 0.1, "dual": 0.2, "boundary": 0.3, "conservation": 0.4, "initial": 0.0}
+    chosen = LambdaSettings(**weights)
+    assert active_weights(chosen, "both") == weights
+    assert active_weights(chosen, "l2") == weights | {"dual": 0.0}
+    assert active_weights(chosen, "dual") == weights | {"l2": 0.0}
+    assert further(weights) == ("conservation",)
 
 
 @pytest.mark.parametrize(

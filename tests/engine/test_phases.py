@@ -182,6 +182,20 @@ def test_what_does_not_decide_a_result_may_change(tmp_path: Path, phase: str, ch
     assert begin(phase, settings(tmp_path, **change), INPUTS) is True
 
 
+def test_a_weight_that_there_was_not_when_a_run_began_has_its_default(tmp_path: Path) -> None:
+    made = settings(tmp_path)
+    begin("distill", made, INPUTS)
+    keep_checkpoint(made, "distill")
+    path = run_folder(made) / "distill.json"
+    record = json.loads(path.read_text())
+    del record["signature"]["distill.weights"]["conservation"]
+    path.write_text(json.dumps(record))
+    assert begin("distill", made, INPUTS) is True
+    assert "distill.weights was" in refused(
+        "distill", settings(tmp_path, distill={"weights": {"conservation": 0.1}}), INPUTS
+    )
+
+
 def test_every_other_setting_of_a_phase_is_in_its_signature() -> None:
     """A new setting decides the result until someone says that it does not."""
     made = Settings()

@@ -14,11 +14,13 @@ from pidscale.config import Settings, UserError
 from pidscale.evaluate.run import evaluate, report_path, table
 from pidscale.generate.problem import open_problem
 from pidscale.student import artifact
+from pidscale.student.load import load_student
 from tests.small import settings
 from tests.student.made import write_generator
 
 METHODS = ["truth", "trivial", "shuffled", "teacher-heun-2", "teacher-heun-3", "teacher+smooth3", "student-lambda0"]
-METHODS += ["student-lambda0+smooth3", "sample-then-solve", "student"]
+METHODS += ["student-lambda0+smooth3", "sample-then-solve", "student", "student-2", "student-8", "student-refined"]
+EVALUATE = {"samples": 8, "batch": 3, "teacher_steps": [3, 2], "calls": [8, 2], "refine": 5}
 KEYS = {"method", "nfe", "residual_l2", "residual_dual", "boundary_rms", "residual_floor", "residual_floor_dual"}
 KEYS |= {"residual_trivial", "residual_trivial_dual", "solution_error", "phase_error", "mmse", "smse", "swd"}
 KEYS |= {"swd_floor", "swd_excess", "swd_by_channel", "patch_swd", "variance_ratio", "spectrum_error"}
@@ -29,12 +31,12 @@ KEYS |= {"nearest_training", "ms_per_sample", "train_seconds", "n_samples", "see
 def made(small_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """One evaluation of a run folder, and what it left."""
     root = tmp_path_factory.mktemp("runs")
-    s: Settings = settings(small_shards, root, evaluate={"samples": 8, "batch": 3, "teacher_steps": [3, 2]})
+    s: Settings = settings(small_shards, root, evaluate=EVALUATE)
     units = open_problem(s.pde, s.data).normaliser
     folder = root / "run"
     write_generator(folder / "teacher", "teacher", normaliser=units)
     write_generator(folder / "student-lambda0", normaliser=units, seed=1)
-    write_generator(folder / "student", network="fno", normaliser=units, seed=2)
+    write_generator(folder / "student", network="fno", normaliser=units, seed=2, teacher=folder / "teacher")
     result = evaluate(s)
     rows = {row["method"]: row for row in result["rows"]}
     return SimpleNamespace(settings=s, folder=folder, result=result, rows=rows, page=report_path(s).read_text())
@@ -68,7 +70,8 @@ def test_the_references_bound_what_is_measured(made: SimpleNamespace) -> None:
 def test_network_calls_and_costs_are_those_of_the_method(made: SimpleNamespace) -> None:
     nfe = {name: row["nfe"] for name, row in made.rows.items()}
     assert nfe["truth"] == 0 and nfe["teacher-heun-2"] == 3 and nfe["teacher-heun-3"] == 5 and nfe["student"] == 1
-    for name in ("teacher-heun-3", "student", "student-lambda0"):
+    assert nfe["student-2"] == 2 and nfe["student-8"] == 8 and 2 <= nfe["student-refined"] <= 5
+    for name in ("teacher-heun-3", "student", "student-lambda0", "student-8", "student-refined"):
         assert made.rows[name]["ms_per_sample"] > 0 and made.rows[name]["train_seconds"] == 1.5
     assert all(row["n_samples"] == 8 and row["seeds"] == [0, 1000] for row in made.result["rows"])
 
@@ -90,7 +93,7 @@ def test_the_page_has_a_line_for_every_method(made: SimpleNamespace) -> None:
     assert [line[0] for line in cells] == METHODS
     head = re.findall(r"<th>(.*?)</th>", made.page)
     assert {len(line) for line in cells} == {len(head)}
-    student = dict(zip(head, cells[-1], strict=True))
+    student = dict(zip(head, cells[METHODS.index("student")], strict=True))
     row = made.rows["student"]
     assert student["NFE"] == "1" and student["residual l2"] == f"{row['residual_l2']:.3g}"
     assert student["solution error"] == f"{row['solution_error']:.3g}"
@@ -101,7 +104,17 @@ def test_the_page_has_a_line_for_every_method(made: SimpleNamespace) -> None:
 def test_the_table_in_the_terminal_agrees(made: SimpleNamespace) -> None:
     lines = table(made.result).splitlines()
     assert [line.split()[0] for line in lines[1:]] == METHODS
-    assert f"{made.rows['student']['residual_dual']:.3g}" in lines[-1].split()
+    assert f"{made.rows['student']['residual_dual']:.3g}" in lines[1 + METHODS.index("student")].split()
+
+
+def test_more_calls_and_refinement_begin_with_the_students_own_noise(made: SimpleNamespace) -> None:
+    student = load_student(made.folder / "student")
+    fields = student.refine(8, made.settings.evaluate.seed, 5, batch=3, stream="evaluate")
+    rms = {k: float(v.square().mean().sqrt()) for k, v in fields.before.items()}
+    row, refined = made.rows["student"], made.rows["student-refined"]
+    assert rms["l2"] == pytest.approx(row["residual_l2"], rel=1e-4)
+    assert refined["residual_l2"] < row["residual_l2"] and refined["residual_dual"] < row["residual_dual"]
+    assert made.rows["student-2"]["residual_l2"] != row["residual_l2"] != made.rows["student-8"]["residual_l2"]
 
 
 def test_cards_carry_their_own_row(made: SimpleNamespace) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from pidscale.config import UserError
 from pidscale.generate.make import make_shard_set
-from pidscale.pde.base import Term
 from pidscale.pde.heat import Heat
+from pidscale.pde.terms import Term
 from pidscale.records.check import check_set
 
 GRID = Heat.from_params({}).grid(8)

@@ -10,6 +10,7 @@ import torch
 
 from pidscale.config import UserError
 from pidscale.engine.window import TileWindow
+from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh, Space
 from pidscale.parallel.split import Cut
 from pidscale.pde import PDES, build_pde
@@ -98,6 +99,41 @@ def check_messages(name, rank, world, messages, both):
     else:
         assert messages == {"halo": neighbours, "transpose": 1}
         assert both == {"halo": neighbours, "halo gradient": neighbours, "transpose": 2}
+
+
+STEADY = {"darcy", "poisson", "helmholtz"}
+MORE = ("conservation", "initial")
+
+
+def measured(name, window, x, params):
+    """Further measures, and the gradient of both."""
+    pde = build_pde(name, {"frames": 5} if name in FRAMES else {})
+    more = MORE[:1] if name in STEADY else MORE
+    shares = residual_shares(pde, window, x, params, more)
+    squares = {k: shares[k] for k in more}
+    loss_of(squares).backward()
+    return {k: v.detach() for k, v in squares.items()}, x.grad
+
+
+def measured_on_tiles(rank, world, names):
+    mesh = Mesh.over(rank, world, torch.device("cpu"), world)
+    found = {}
+    for name in names:
+        _, grid, fields, params = made(name, 16, torch.float64)
+        window = TileWindow(grid, Cut((0, 5, 8, 16)), mesh.space)
+        found[name] = measured(name, window, window.crop(fields).clone().requires_grad_(), params)
+    return found
+
+
+def test_budgets_and_first_intervals_on_tiles_are_those_of_whole_fields():
+    names = [name for name in PDES if name != "own"]
+    ranks = spawn(measured_on_tiles, 3, names)
+    for name in names:
+        _, grid, fields, params = made(name, 16, torch.float64)
+        squares, gradient = measured(name, Window(grid), fields.requires_grad_(), params)
+        for term, square in squares.items():
+            near(sum(rank[name][0][term] for rank in ranks), square, 1e-12)
+        near(torch.cat([rank[name][1] for rank in ranks], dim=-2), gradient, 1e-12)
 
 
 def test_an_equation_that_does_not_say_so_is_not_split():

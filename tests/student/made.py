@@ -12,6 +12,7 @@ from pidscale.diffusion.normaliser import Normaliser
 from pidscale.engine import consolidate
 from pidscale.models import architecture, build_denoiser
 from pidscale.pde import build_pde
+from pidscale.student.artifact import read_card
 
 POINTS = 16
 CHANGES = {
@@ -27,8 +28,9 @@ def write_generator(
     normaliser: Normaliser | None = None,
     seed: int = 0,
     equation: str = "darcy",
+    teacher: Path | None = None,
 ) -> Path:
-    """Write a consolidated generator on 16 points a side, its weights random; return folder."""
+    """Write a consolidated generator on 16 points a side, its weights random; return folder. teacher: of a student."""
     pde = build_pde(equation)
     channels = len(pde.channels)
     described: dict[str, Any] = architecture(network, "tiny", channels, len(pde.varying), **CHANGES[network])
@@ -38,8 +40,9 @@ def write_generator(
         model.network.last.weight.normal_(std=0.1)
     plain = Normaliser((0.0,) * channels, (1.0,) * channels)
     units = normaliser or (Normaliser((7.5, 0.005), (4.5, 0.004)) if equation == "darcy" else plain)
+    provenance = {"run": "made"} | ({"teacher": read_card(teacher)["weights"]["sha256"]} if teacher else {})
     card = consolidate.card(
-        kind, pde, pde.grid(POINTS), units, EdmNoise(), described, {"run": "made"}, {"train_seconds": 1.5}
+        kind, pde, pde.grid(POINTS), units, EdmNoise(), described, provenance, {"train_seconds": 1.5}
     )
     consolidate.publish(folder, model.state_dict(), card)
     return folder

@@ -25,12 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher, its student alone, and the student with its teacher."""
     folder = tmp_path_factory.mktemp("taught")
     write_generator(folder / "teacher", "teacher", seed=1)
-    sha = load_student(folder / "teacher").card["weights"]["sha256"]
     for name in ("alone", "both"):
-        write_generator(folder / name, "student", seed=2)
-        student = load_student(folder / name)
-        card = {key: value for key, value in student.card.items() if key not in ("weights", "sha256", "version")}
-        artifact.write(folder / name, student.denoiser.state_dict(), card | {"provenance": {"teacher": sha}})
+        write_generator(folder / name, "student", seed=2, teacher=folder / "teacher")
     (folder / "teacher").rename(folder / "both" / "teacher")
     return folder
 
