@@ -22,6 +22,7 @@ from typing import Any
 from benchmarks.methods_page import page
 from benchmarks.report import finish, options, processor, save
 from pidscale.config import Settings, from_plain
+from pidscale.distill.physics import TERMS
 from pidscale.engine.phases import versions
 from pidscale.evaluate import methods
 from pidscale.evaluate.methods import Made
@@ -36,7 +37,7 @@ OWN: dict[str, list[str]] = {
     "burgers": ["pde.points=32", "pde.params.viscosity=0.02", "distill.huber=0"],
 }
 WEIGHTS = {"darcy": (0.0008, 0.0144, 0.001), "poisson": (0.002, 0.02, 0.002), "burgers": (0.0005, 0.005, 0.0)}
-OBJECTIVES = ("piddm", "pid", "dm")
+OBJECTIVES = {"piddm": 1.0, "pid": 0.1, "dm": 2.0}  # times the weights: their own losses differ in size
 TEACHER_STEPS = (4, 9, 18)
 REFINE_STEPS = 20
 
@@ -44,11 +45,11 @@ REFINE_STEPS = 20
 def commands(pde: str, seed: int, folder: Path) -> Iterator[list[str]]:
     """The scripts of one equation and seed, in order."""
     data = [f"pde={pde}", f"data.path={folder / 'shards' / pde}", *OWN[pde]]
-    weights = [f"distill.weights.{k}={v}" for k, v in zip(("l2", "dual", "boundary"), WEIGHTS[pde], strict=True)]
     place = [f"run.folder={folder}", f"run.seed={seed}"]
     yield ["make_shards", *data]
     yield ["train_teacher", *data, *place, f"run.name={pde}-{seed}"]
-    for objective in OBJECTIVES:
+    for objective, times in OBJECTIVES.items():
+        weights = [f"distill.weights.{k}={times * v:g}" for k, v in zip(TERMS, WEIGHTS[pde], strict=True)]
         teacher = f"distill.teacher={folder / f'{pde}-{seed}' / 'teacher'}"
         own = [f"distill={objective}", f"run.name={pde}-{seed}-{objective}", teacher, *weights]
         yield ["distill", *data[:2], *own, *OWN[pde], *place]

@@ -21,6 +21,7 @@ RAY_ENVIRONMENT = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # the distribution reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run side by side: those of one file in one process, and all that need Ray, first, in another."""
     ray = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
