@@ -19,7 +19,7 @@ demo: $(INSTALLED)
 	$(RUN) $(BIN)/python launch/demo.py
 
 test: lint
-	$(RUN) $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --durations=15
+	$(RUN) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

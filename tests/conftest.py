@@ -21,18 +21,15 @@ RAY_ENVIRONMENT = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # the distribution reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side: those of one file in one process, and all that need Ray, first, in another."""
+    """Files that need Ray first: they take longest, and files are what is shared out where two run side by side."""
     ray = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
     items.sort(key=lambda item: item.path not in ray)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.path in ray else item.path.name))
 
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """One Ray of four logical CPUs for the whole session, started by the first test that asks for it."""
+    """One Ray of four logical CPUs for all tests of a process, started by the first that asks for it."""
     import ray
 
     with pytest.MonkeyPatch.context() as patch:
