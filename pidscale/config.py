@@ -114,10 +114,8 @@ class LambdaSettings:
 class DistillSettings(TrainSettings):
     """Distillation. A ring of `ring` rows of global_batch endpoints, each used `reuse` times, made `chunk` at a time."""
 
-    objective: str = (
-        "piddm"  # match the teacher's endpoints; `pid`: the residual of its flow; `dm`: match its distribution
-    )
-    match: float = 0.25  # of dm: weight of the match with endpoints beside it; 0: without any
+    objective: str = "piddm"  # match the teacher's endpoints; `pid`: its flow; `dm`: its distribution
+    match: float = 4.0  # of dm: weight of the match with endpoints beside it; 0: without any
     source: str = "inline"  # of endpoints: in the step, by a thread ahead (`ring`), by `actors`, from `shards`
     ahead: int = 2  # rows of endpoints that may be ready before they are needed
     actors: int = 1  # teacher actors of source actors, each with the resources of a worker
@@ -174,9 +172,7 @@ class ClusterSettings:
     workers: int = 2
     cpus_per_worker: int = 1
     use_gpu: bool = False
-    space: int = (
-        1  # workers that share each field, by rows; they stand side by side, so on one host where it holds them
-    )
+    space: int = 1  # workers that share each field, by rows; side by side, so on one host where it holds them
     zero_stage: int = 1
     max_failures: int = 0
     timeout: int = 1800
