@@ -27,6 +27,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# editable_mode=compat: the checkout is found as a path, or a script beside a checkout named pidscale would import that folder.
 # The stamp is written last, so an interrupted installation is taken up again. pip writes the RECORD of a package last:
 # a package without one is half installed, and pip would take it for complete.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -34,5 +35,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@for d in $(VENV)/lib/python3*/site-packages/*.dist-info; do [ ! -d "$$d" ] || [ -f "$$d/RECORD" ] || rm -r "$$d"; done
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,remote,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt --config-settings editable_mode=compat -e '.[train,remote,dev]'
 	@touch $@

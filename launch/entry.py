@@ -94,6 +94,9 @@ def run(main: Callable[[Settings], None], config: str = "config", phases: Sequen
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from what is there", file=sys.stderr)
+        raise SystemExit(130) from None
     except OSError as error:
         if error.filename is None:
             raise

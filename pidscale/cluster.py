@@ -117,17 +117,26 @@ def _live_line(label: str, bulletin: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stop_on_signal(folder: Path) -> Iterator[None]:
-    """SIGTERM (as `ray job stop` sends it) asks the loops for a checkpoint through a stop file."""
+    """SIGTERM (as `ray job stop` sends it) and Ctrl-C ask the loops for a checkpoint through a stop file."""
     stop = folder / STOP_FILE
     stop.unlink(missing_ok=True)
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.touch())
+
+    def ask(number: int, frame: object) -> None:
+        if number == signal.SIGINT:
+            if stop.exists():
+                raise KeyboardInterrupt
+            print("stopping with a checkpoint; Ctrl-C once more ends without", flush=True)
+        stop.touch()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def worker(parcel: dict[str, Any]) -> None:
@@ -194,6 +203,7 @@ def fit(phase: str, settings: Settings, folder: Path, plan: MemoryPlan) -> None:
             worker_runtime_env={"env_vars": _worker_environment(c)},
         ),
     )
+    trainer._register_sigint_handler = lambda controller: None  # type: ignore[attr-defined]  # it would abort
     with _stop_on_signal(folder), _live_line(phase, bulletin):
         try:
             trainer.fit()

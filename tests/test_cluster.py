@@ -120,19 +120,21 @@ def test_tensorboard_finds_curves_and_pictures(whole, place):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_killed_and_started_again_it_ends_with_the_same_bits(whole, place, monkeypatch, capsys):
-    """The teacher is asked to stop, then killed; the distillation is killed. The same command goes on each time."""
+    """Both are asked to stop, by Ctrl-C and by SIGTERM, then killed. The same command goes on each time."""
     arguments, run = tiny(place, "broken"), place / "runs" / "broken"
     checkpoints = run / "checkpoints"
     log = place / "broken.log"
-    said, errors = interrupt("train_teacher", arguments, log, checkpoints / "teacher" / "step_00000010", signal.SIGTERM)
-    assert "stopped at step" in said and errors.count("\n") == 1
+    said, errors = interrupt("train_teacher", arguments, log, checkpoints / "teacher" / "step_00000010", signal.SIGINT)
+    assert "stopping with a checkpoint" in said and "stopped at step" in said and errors.count("\n") == 1
     assert errors.startswith("error: ") and "goes on from its last checkpoint" in errors
     interrupt("train_teacher", arguments, log, checkpoints / "teacher" / "step_00000030", signal.SIGKILL)
     assert not (run / "teacher").exists() and not json.loads((run / "teacher.json").read_text())["finished"]
     said, _ = finish(start("train_teacher", arguments, log), log)
     assert "40/40" in said and " 10/40" not in said
 
-    interrupt("distill", arguments, log, checkpoints / "distill" / "step_00000010", signal.SIGKILL)
+    said, _ = interrupt("distill", arguments, log, checkpoints / "distill" / "step_00000010", signal.SIGTERM)
+    assert "stopped at step" in said
+    interrupt("distill", arguments, log, checkpoints / "distill" / "step_00000020", signal.SIGKILL)
     assert not (run / "student").exists()
     said, _ = finish(start("distill", arguments, log), log)
     assert "30/30" in said

@@ -98,6 +98,11 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
     """Measure every method that the run's folder holds; returns what report/metrics.json holds (`rows`, `meta`)."""
     folder, e = run_folder(settings), settings.evaluate
     problem = settled(open_problem(settings.pde, settings.data), folder, Mesh(), print)
+    for name, script in (("teacher", "train_teacher"), ("student", "distill")):
+        if not (folder / name).exists():
+            raise UserError(
+                f"{folder / name}: nothing to measure there; run launch/{script}.py first, or name another run"
+            )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = load_student(folder / "teacher", device)
     students = {
@@ -132,6 +137,7 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
     result = {"rows": rows, "meta": meta | {"input_points_raised": raised, "settings": folder.name}}
     report = folder / "report"
     report.mkdir(parents=True, exist_ok=True)
+    _keep_other(report, e.samples)
     write_atomic(report / "metrics.json", json.dumps(_finite(result), indent=1).encode())
     write_report(report / "index.html", result, problem, {n: m.samples for n, m in made.items()}, against.truth)
     for name in ["teacher", *students]:
@@ -140,6 +146,19 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
         measured = next(r for r in rows if r["method"] == wanted)
         artifact.update_metrics(folder / name, {**card["metrics"], "report": _finite(measured)})
     return result
+
+
+def _keep_other(report: Path, samples: int) -> None:
+    """Put a report of another number of samples aside, under that number."""
+    path = report / "metrics.json"
+    try:
+        had = json.loads(path.read_text())["rows"][0]["n_samples"]
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return
+    if had != samples:
+        for one in (path, report / "index.html"):
+            if one.exists():
+                one.rename(one.with_stem(f"{one.stem}-{had}"))
 
 
 def _methods(

@@ -35,9 +35,20 @@ def check_request(root: Path, request: Mapping[str, Any], key: str = "data.path"
         raise UserError(f"{root}: holds tars that were not made here (no request.json); choose another {key}")
     else:
         return
-    if differs := [k for k in request if not isinstance(found, dict) or found.get(k) != request[k]]:
-        what = f"{', '.join(differs)} not as asked for now"
+    if differs := list(_differences(found if isinstance(found, dict) else {}, request)):
+        what = f"{', '.join(differs)}, not as asked for now"
         raise UserError(f"{path}: a set of another request ({what}); choose another {key} or delete it yourself")
+
+
+def _differences(found: Mapping[str, Any], request: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """The keys that differ, with both values where they are short."""
+    for key, asked in request.items():
+        had, name = found.get(key), f"{above}{key}"
+        if isinstance(had, dict) and isinstance(asked, Mapping):
+            yield from _differences(had, asked, f"{name}.")
+        elif had != asked:
+            short = len(f"{had}{asked}") < 60 and not isinstance(asked, Mapping)
+            yield f"{name} {had!r} there and {asked!r} here" if short else name
 
 
 @contextmanager

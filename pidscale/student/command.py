@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +19,8 @@ from pidscale.student.observations import TASKS, Observation, observe, told_of
 from pidscale.student.picture import draw, layers
 from pidscale.student.posterior import Posterior, posterior
 from pidscale.student.tasks import Answer, Search, solve_task
+
+FAR = 3.0  # sigma from what is known beyond which an answer is doubted
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,8 +58,8 @@ def carry_out(asked: argparse.Namespace, say: Callable[[str], None]) -> None:
     for name, path, ending in (("--out", asked.out, ".npz"), ("--picture", asked.picture, ".png")):
         if path is not None and path.suffix != ending:
             raise UserError(f"{name}={path}: expected a name that ends in {ending}")
-        if path is not None and not path.parent.is_dir():
-            raise UserError(f"{name}={path}: no folder {path.parent}; make it first")
+        if path is not None:
+            _check_place(name, path, asked.input)
     if asked.equation and ":" in asked.equation:
         build_pde(asked.equation)  # finds its module, which a card alone may not
     student = load_student(asked.student, asked.device)
@@ -76,6 +79,21 @@ def carry_out(asked: argparse.Namespace, say: Callable[[str], None]) -> None:
     if asked.picture is not None:
         draw(asked.picture, layers(student, observation, answer))
         say(f"picture: {asked.picture}")
+
+
+def _check_place(name: str, path: Path, known: Path) -> None:
+    """Raise UserError where a search would end with nowhere to write its answer, or over what it was asked."""
+    if not path.parent.is_dir():
+        raise UserError(f"{name}={path}: no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise UserError(f"{name}={path}: is a folder; name a file in it")
+    if path.exists() and known.exists() and path.samefile(known):
+        raise UserError(f"{name}={path}: is --input too, and would be lost; name another file")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{name}={path}: {error.strerror}; name a file that can be written") from None
 
 
 def _answer(
@@ -107,6 +125,12 @@ def _told(answer: Answer | Posterior) -> list[str]:
         lines.append(f"field {i}: {apart:.3g} sigma from what is known; {residual.format(**figures)}")
     if len(answer.mismatch) > len(lines):
         lines.append(f"and {len(answer.mismatch) - len(lines)} more, in the file")
+    sigmas = answer.mismatch.reshape(len(answer.mismatch), -1).square().mean(dim=1).sqrt()
+    if far := int((sigmas > FAR).sum()):
+        lines.append(
+            f"warning: {far} of {len(sigmas)} fields lie more than {FAR:g} sigma from what is known: the student makes "
+            "no such field, or needs more --steps or --starts"
+        )
     return lines
 
 

@@ -1,10 +1,10 @@
 """Files of what is known, read: npy, npz and tables of sensors; and files of answers, npz, written. Knows no networks.
 
-npy     an array as `observe` takes one: all channels of the task npz     arrays by channel name, in which NaN is unknown,
-NAME_mask beside them where there is a mask, numbers by the name of a parameter, and `equation`, if it is there, the name of
-the equation that the file is of; an answer's own file is read csv     one line for each sensor: channel,y,x,value with row
-and column from 0, or channel,y_coord,x_coord,value with coordinates from 0 to the grid's extent, of which the nearest point
-is taken; # begins a comment
+- npy: an array as `observe` takes one, all channels of the task
+- npz: arrays by channel name, in which NaN is unknown, NAME_mask beside them where there is a mask, numbers by the name of a
+  parameter, and `equation`, if it is there, the name of the equation that the file is of; an answer's own file is read
+- csv: one line for each sensor: channel,y,x,value with row and column from 0, or channel,y_coord,x_coord,value with
+  coordinates from 0 to the grid's extent, of which the nearest point is taken; # begins a comment
 
 No pickle is read. Every mistake is one line that names the file, and the line of a table. Shapes: as in observations.py.
 """
@@ -162,10 +162,11 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     """Number and cells of each line that is neither empty nor a comment. No cell goes on over several lines."""
     for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
         try:
-            cells = [cell.strip() for row in csv.reader([line], skipinitialspace=True) for cell in row]
+            words = line.partition("#")[0]
+            cells = [cell.strip() for row in csv.reader([words], skipinitialspace=True) for cell in row]
         except csv.Error as error:
             raise UserError(f"{path}: line {number}: {error}; save the table as plain text") from None
-        if any(cells) and not cells[0].startswith("#"):
+        if any(cells):
             yield number, cells
 
 

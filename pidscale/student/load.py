@@ -7,6 +7,7 @@ Needs torch, numpy and safetensors only. Knows no ranks.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from pidscale.pde.constraints import check_constraints, constrain
 from pidscale.student.arguments import beside, chosen, device_of, real, whole
 from pidscale.student.artifact import TEACHER, read_card, read_weights
 from pidscale.student.more_calls import more_calls
-from pidscale.student.observations import observe
+from pidscale.student.observations import Observation, observe, told_of
 from pidscale.student.posterior import Posterior, posterior
 from pidscale.student.refine import Refined, refine
 from pidscale.student.tasks import Answer, search_from, solve_task
@@ -138,13 +139,19 @@ class Generator:
         **search: Any,
     ) -> Posterior:
         """`count` fields that agree with noisy values of a task (`forward`, `inverse` or `reconstruct`): see posterior.py."""
-        observation = observe(self, task, values, mask, sigma)
+        observation = self._observed(task, values, mask, sigma)
         return posterior(self, observation, count, params, search_from(search, physics=0.0))
 
     def _solve(
         self, task: str, values: Any, mask: Any, sigma: Any, params: Mapping[str, Any] | None, search: dict[str, Any]
     ) -> Answer:
-        return solve_task(self, observe(self, task, values, mask, sigma), params, search_from(search))
+        return solve_task(self, self._observed(task, values, mask, sigma), params, search_from(search))
+
+    def _observed(self, task: str, values: Any, mask: Any, sigma: Any) -> Observation:
+        observation = observe(self, task, values, mask, sigma)
+        for line in told_of(self, observation):
+            warnings.warn(line.removeprefix("warning: "), stacklevel=4)
+        return observation
 
     def sample(
         self,

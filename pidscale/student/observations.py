@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from pidscale.student.load import Generator
 
 TASKS = ("forward", "inverse", "reconstruct")
-TOLERANCE = (
-    0.03  # sigma of noiseless values, in standard deviations of a channel: no student comes nearer to every field
-)
+TOLERANCE = 0.03  # sigma of noiseless values, in standard deviations of a channel: no student comes nearer to all
 USUAL = 5.0  # standard deviations from the mean of the training data beyond which a value is told of
 
 
@@ -64,7 +62,11 @@ def observe(
     places = _places(generator, task)
     takes = [name for name, at in zip(generator.channels, places, strict=True) if at.any()]
     given = _by_channel(generator, task, values, takes, where)
-    masks = {} if mask is None else _masks(generator, mask, list(given), None if isinstance(values, Mapping) else takes)
+    masks = (
+        {}
+        if mask is None
+        else _masks(generator, mask, list(given), None if isinstance(values, Mapping) else takes, where)
+    )
     count = max(map(len, given.values()))
     for name, field in (*given.items(), *masks.items()):
         if len(field) not in (1, count):
@@ -86,7 +88,7 @@ def observe(
     if not known.flatten(1).any(dim=1).all():
         number = int((~known.flatten(1).any(dim=1)).nonzero()[0])
         raise UserError(f"{where}: nothing is known of field {number}: its mask holds no point; mark one at least")
-    sigma_C, noisy_C = _sigma(generator, sigma)
+    sigma_C, noisy_C = _sigma(generator, sigma, list(given))
     return Observation(joint, known, sigma_C, known.all(dim=(0, 2, 3)) & ~noisy_C)
 
 
@@ -131,7 +133,7 @@ def _by_channel(generator: Generator, task: str, values: Any, takes: list[str], 
     if not isinstance(values, Mapping):
         values = _unstacked(generator, real(where, values), takes, where)
     if not values:
-        raise UserError(f"{where}: empty; {task} takes {', '.join(takes)}")
+        raise UserError(f"{where}: no values of any channel; {task} takes {', '.join(takes)}")
     fields = {}
     for name in values:
         check_channel(generator, name, where)
@@ -163,7 +165,7 @@ def _unstacked(generator: Generator, joint: Tensor, takes: list[str], where: str
     raise UserError(f"{where}: shape {list(joint.shape)}, expected {wanted}: {named} on the student's grid")
 
 
-def _masks(generator: Generator, mask: Any, names: list[str], takes: list[str] | None) -> dict[str, Tensor]:
+def _masks(generator: Generator, mask: Any, names: list[str], takes: list[str] | None, where: str) -> dict[str, Tensor]:
     """Where values are known, bool [n, Y, X] by channel. takes: channels of a joint mask, where the values are joint."""
     if not isinstance(mask, Mapping):
         joint = real("mask", mask)
@@ -171,7 +173,7 @@ def _masks(generator: Generator, mask: Any, names: list[str], takes: list[str] |
         mask = _unstacked(generator, joint, takes or [], "mask") if by_name else dict.fromkeys(names, joint)
     found = {}
     for name, one in mask.items():
-        label = f"mask[{name!r}]"
+        label = f"mask[{name!r}]" if where == "values" else f"{where}: mask[{name!r}]"
         check_channel(generator, name, "mask")
         if name not in names:
             raise UserError(f"{label}: no values are given of it; give them, or leave its mask out")
@@ -182,11 +184,13 @@ def _masks(generator: Generator, mask: Any, names: list[str], takes: list[str] |
     return found
 
 
-def _sigma(generator: Generator, sigma: Any) -> tuple[Tensor, Tensor]:
+def _sigma(generator: Generator, sigma: Any, names: list[str]) -> tuple[Tensor, Tensor]:
     """The standard deviation of each channel, float32 [C], and whether it is that of a noise, bool [C]."""
     given = sigma if isinstance(sigma, Mapping) else {} if sigma is None else dict.fromkeys(generator.channels, sigma)
     found = dict(zip(generator.channels, (TOLERANCE * std for std in generator.normaliser.std), strict=True))
     for name, value in given.items():
         check_channel(generator, name, "sigma")
+        if isinstance(sigma, Mapping) and name not in names:
+            raise UserError(f"sigma[{name!r}]: no values are given of it; give them, or leave its sigma out")
         found[name] = amount(f"sigma[{name!r}]" if isinstance(sigma, Mapping) else "sigma", value)
     return torch.tensor([*found.values()]), torch.tensor([name in given for name in generator.channels])

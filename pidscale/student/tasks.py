@@ -210,7 +210,7 @@ def searched(
     lost = ~found.energy_B.isfinite().reshape(-1, per).any(dim=1)
     if lost.any():
         number = int(lost.nonzero()[0])
-        raise UserError(f"values: field {number} is too far from what the student makes for float32; check its units")
+        raise UserError(f"values: field {number} is too far from what the student makes; check its units and sigma")
     return found, owners
 
 

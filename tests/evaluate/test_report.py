@@ -124,6 +124,15 @@ def test_cards_carry_their_own_row(made: SimpleNamespace) -> None:
         assert metrics["report"] == json.loads(json.dumps(made.rows[method]))
 
 
+def test_a_report_of_another_size_is_kept(made: SimpleNamespace, small_shards: Path) -> None:
+    fewer = settings(small_shards, made.folder.parent, evaluate={"samples": 4, "batch": 4, "teacher_steps": [2]})
+    before = (made.folder / "report" / "metrics.json").read_bytes()
+    evaluate(fewer)
+    assert (made.folder / "report" / "metrics-8.json").read_bytes() == before
+    assert (made.folder / "report" / "index-8.html").read_text() == made.page
+    assert json.loads((made.folder / "report" / "metrics.json").read_text())["rows"][0]["n_samples"] == 4
+
+
 def test_too_few_truths_are_named(made: SimpleNamespace, small_shards: Path) -> None:
     more = settings(small_shards, made.folder.parent, evaluate={"samples": 9})
     with pytest.raises(UserError, match=r"evaluate\.samples=9 needs 18 .* has 16"):

@@ -90,7 +90,23 @@ def test_parameters_come_from_the_file_or_the_command_line(solve, tmp_path: Path
 
 def test_what_training_never_saw_is_told_of(solve) -> None:
     said, _ = solve(*ask("reconstruct", "far.csv"))
-    assert said.count("warning: ") == 1 and "6 is the farthest" in said
+    assert said.count("warning: ") == 2 and "6 is the farthest" in said
+    assert "warning: 1 of 1 fields lie more than 3 sigma from what is known" in said
+
+
+def test_what_was_measured_is_never_written_over(solve, made: Path) -> None:
+    before = (made / "two.npz").read_bytes()
+    _, errors = solve(
+        "inverse", "--student", "MADE/student", "--input", "MADE/two.npz", "--out", "MADE/two.npz", code=2
+    )
+    assert "two.npz: is --input too, and would be lost" in errors and (made / "two.npz").read_bytes() == before
+
+
+def test_where_nothing_can_be_written_is_said_before_the_search(solve, tmp_path: Path) -> None:
+    (tmp_path / "folder.npz").mkdir()
+    for place, part in (("folder.npz", "is a folder"), ("/proc/x.npz", "--out=/proc/x.npz: ")):
+        said, errors = solve(*ask("forward", "coefficient.npy", "--out", place), code=2)
+        assert part in errors and "forward [" not in said
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def table(tmp_path: Path, text: str, student: Generator = STUDENT) -> dict[str, 
 
 
 def test_sensors_are_read(tmp_path: Path) -> None:
-    text = "\ufeff# two probes\r\nvalue, Channel ,x,y\r\n\r\n3e-3,pressure,5,0\r\n 12 ,permeability, 1,2\r\n"
+    text = "\ufeff# two probes\r\nvalue, Channel ,x,y\r\n\r\n3e-3,pressure,5,0\r\n 12 ,permeability, 1,2 # the well\r\n"
     text += '12,"permeability",1,2\n'
     found = table(tmp_path, text)
     assert sorted(found) == ["permeability", "pressure"]

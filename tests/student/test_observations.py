@@ -67,7 +67,7 @@ def test_wrong_values_are_named() -> None:
         (("forward", {"permeability": A[:4]}), "values['permeability']: shape [4, 6], expected [6, 6]"),
         (("forward", {"permeabilty": A}), "did you mean 'permeability'? it has permeability, pressure"),
         (("forward", {"pressure": U}), "values['pressure']: forward looks for it; it takes permeability"),
-        (("forward", {}), "values: empty; forward takes permeability"),
+        (("forward", {}), "values: no values of any channel; forward takes permeability"),
         (("forward", NAN), "permeability of field 0 is not finite at y=0, x=1"),
         (("reconstruct", np.full((2, 6, 6), np.nan)), "nothing is known of field 0"),
         (("reconstruct", {"pressure": U}, np.zeros((6, 6))), "nothing is known of field 0: its mask holds no point"),
@@ -83,6 +83,8 @@ def test_wrong_values_are_named() -> None:
         (("forward", A, None, 0.0), "sigma=0.0: expected a finite number above 0"),
         (("forward", A, None, {"permeability": "x"}), "sigma['permeability']='x'"),
         (("forward", A, None, {"k": 1.0}), "sigma: no channel 'k' in darcy"),
+        (("forward", A, None, {"pressure": 1.0}), "sigma['pressure']: no values are given of it"),
+        (("reconstruct", {"pressure": U}, MASK[:3], None, "a.npz"), "a.npz: mask['pressure']: shape [3, 6]"),
         (("sideways", A), "task='sideways': expected one of forward, inverse, reconstruct"),
     ]
     for arguments, part in cases:

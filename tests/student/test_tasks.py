@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -193,9 +194,17 @@ def test_mistakes_are_one_line(student: Generator, tmp_path: Path) -> None:
         (lambda: student.forward(a, params={"k": 1.0}), "params['k']"),
         (lambda: student.forward(1e37 * a), "too far from what the student makes"),
     ):
-        with pytest.raises(UserError) as raised:
+        with pytest.raises(UserError) as raised, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             call()
         assert part in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_values_that_training_never_saw_are_warned_of_in_python_too(student: Generator) -> None:
+    far = torch.full((POINTS, POINTS), 7e3)
+    with pytest.warns(UserWarning, match=r"permeability: 256 of 256 known values .* the answer extrapolates") as told:
+        student.forward(far, steps=2, starts=1)
+    assert told[0].filename == __file__
 
 
 def test_settings_by_name_are_a_search() -> None:
