@@ -91,7 +91,9 @@ def read_card(folder: str | Path) -> dict[str, Any]:
         )
     for key, kind in _KEYS.items():
         if not isinstance(card.get(key), kind):
-            raise UserError(f"{path}: key {key!r} is missing or is no {kind.__name__}; copy the folder again or make it anew")
+            raise UserError(
+                f"{path}: key {key!r} is missing or is no {kind.__name__}; copy the folder again or make it anew"
+            )
     if card["kind"] not in KINDS:
         raise UserError(f"{path}: kind {card['kind']!r}: expected one of {', '.join(KINDS)}")
     if card["sha256"] != _own_sha256(card):
