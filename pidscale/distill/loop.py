@@ -25,6 +25,7 @@ from pidscale.distill.piddm import Piddm
 from pidscale.distill.ring import Ring
 from pidscale.distill.rollout import Rollout
 from pidscale.distill.supply import Supply
+from pidscale.distill.truncation import told, truncation
 from pidscale.engine import checkpoint
 from pidscale.engine.consolidate import card, publish
 from pidscale.engine.pictures import picture_row
@@ -123,6 +124,10 @@ def train(
     objective = open_objective(settings, teacher, window)
     batches = open_batches(settings, teacher, window, mesh, supply)
     scales = found.state["scales"] if found else measure_scales(settings, problem, batches, window, mesh)
+    if d.pairs and not found:
+        lacking = truncation(batches.rollout, mesh)
+        if mesh.first:
+            reporter.say(told(lacking, d.solver_steps))
     first, rolling = found.step if found else 0, time.perf_counter() - began
     weights = active_weights(d.weights, d.norm)
     physics = Physics(problem.pde, window, teacher.normaliser, weights, scales, d.gradient_to)

@@ -91,7 +91,7 @@ STEPS = {"teacher": 10, "distill": 12}
 def _check_lives(ranks, folder, phases):
     """Stopped where it was asked to, gone on from there, and every rank of one mind."""
     broken = folder / "broken"
-    for found in ranks:
+    for rank, found in enumerate(ranks):
         for phase in phases:
             total = STEPS[phase]
             assert isinstance(found[phase, "whole"]["ended"], dict)
@@ -100,7 +100,10 @@ def _check_lives(ranks, folder, phases):
             assert str(broken / "checkpoints" / phase) in found[phase, "stopped"]["ended"]
             assert isinstance(found[phase, "again"]["ended"], dict)
             assert [done for done, _ in found[phase, "again"]["seen"]] == list(range(8, total + 1, 2))
-            assert not any(one["said"] for one in found.values())
+            said = [found[phase, attempt]["said"] for attempt in ("whole", "stopped", "again")]
+            told = phase == "distill" and rank == 0  # once, of a run that begins
+            assert [len(lines) for lines in said] == [told, told, 0]
+            assert all("endpoints of 3 solver steps lie " in line for lines in said for line in lines)
         for key in ("residual_l2", "residual_dual", "residual_boundary"):
             assert found["teacher", "again"]["ended"][key] == found["teacher", "whole"]["ended"][key] > 0
 

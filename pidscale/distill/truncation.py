@@ -1,0 +1,49 @@
+"""What a finite number of solver steps leaves in the teacher's endpoints: every student that matches them learns that too.
+
+Measured before a run, on noise of its own, against twice the steps. A solver that begins at a high level stretches or shrinks
+the strongest modes before it sees anything else. Knows no students.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from pidscale.distill.rollout import Rollout
+from pidscale.parallel.mesh import Mesh
+
+STREAM = "distill/truncation"
+MUCH = 0.02  # of the norm: about 0.03 of the mean square, where the whole of it is stretched
+
+
+class Truncation(NamedTuple):
+    """Endpoints beside those of twice the steps, from the same noise.
+
+    distance: root mean square, relative to the latter's. power: their mean square, relative to the latter's.
+    """
+
+    distance: float
+    power: float
+
+
+def truncation(rollout: Rollout, mesh: Mesh) -> Truncation:
+    """Measured on a chunk of each group of ranks; all ranks call it and learn the same."""
+    counters = torch.arange(rollout.chunk) + rollout.chunk * mesh.data_rank
+    coarse, fine = (
+        rollout.by(rollout.solver, steps, STREAM).endpoints(counters).fields_BCYX.double()
+        for steps in (rollout.steps, 2 * rollout.steps)
+    )
+    apart, own, theirs = mesh.sum(torch.stack([x.square().sum() for x in (coarse - fine, coarse, fine)])).tolist()
+    return Truncation((apart / theirs) ** 0.5, own / theirs)
+
+
+def told(found: Truncation, steps: int) -> str:
+    """One sentence, a warning where it is much."""
+    line = (
+        f"endpoints of {steps} solver steps lie {found.distance:.1%} from those of {2 * steps}, with {found.power:.2f} times "
+        "their mean square"
+    )
+    if found.distance <= MUCH:
+        return line
+    return f"warning: {line}: a student learns that too; try distill.solver_steps={2 * steps}, for teacher time alone"
