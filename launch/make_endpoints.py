@@ -9,7 +9,7 @@ from entry import run
 
 from pidscale.cluster import connect
 from pidscale.config import Settings
-from pidscale.distill.make_endpoints import make_endpoint_set
+from pidscale.distill.make_endpoints import check_endpoint_set, make_endpoint_set
 from pidscale.engine.phases import absolute, run_folder
 from pidscale.meter import ProgressLine
 
@@ -24,6 +24,7 @@ def main(settings: Settings) -> None:
         line.show(done)
 
     settings = absolute(settings)
+    check_endpoint_set(settings, run_folder(settings))
     connect()
     manifest = make_endpoint_set(settings, run_folder(settings), show)
     if line is not None:

@@ -36,6 +36,7 @@ def ray_cluster() -> Iterator[None]:
         for name, value in RAY_ENVIRONMENT.items():
             patch.setenv(name, value)
         patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # ninja, for the workers
+        ray.shutdown()  # of a Ray that a script in this process brought
         ray.init(
             address="local",  # never a cluster that happens to be running
             num_cpus=4,

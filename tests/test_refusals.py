@@ -146,7 +146,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_mistake_is_one_line_before_anything_starts(made, refused, case):
+def test_a_mistake_is_one_line_before_anything_starts(made, refused, case, monkeypatch):
+    monkeypatch.setattr("ray.init", lambda *args, **kwargs: pytest.fail("a Ray is started for a mistake"))
     script, more, words = CASES[case]
     line = refused(script, tiny(made, "begun", *(argument.format(made) for argument in more)), made)
     assert all(word in line for word in words), line

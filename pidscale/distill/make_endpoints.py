@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -53,6 +54,38 @@ def _shard(job: _Job) -> Made:
     return make_shard(_rollout(job.plain, job.folder), job.root, job.number, job.first, job.last)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """The set that settings ask for."""
+
+    root: Path
+    rollout: Rollout
+    request: dict[str, Any]
+    count: int
+    per_shard: int
+
+
+def check_endpoint_set(settings: Settings, folder: Path) -> None:
+    """Raise UserError where the set that settings ask for cannot be made: what can be told without a Ray."""
+    _asked(settings, folder)
+
+
+def _asked(settings: Settings, folder: Path) -> _Asked:
+    path, d = settings.distill.endpoints, settings.distill
+    if path is None or is_address(path):
+        raise UserError(
+            f"{KEY}={path}: a set is made in a folder; name one, and copy it up afterwards if it is for others"
+        )
+    if Path(path).is_file():
+        raise UserError(f"{KEY}={path}: is a file; name a folder")
+    rollout = _rollout(json.dumps(to_plain(settings)), str(folder))
+    per_shard = -(-settings.data.samples_per_shard // d.chunk) * d.chunk
+    count = -(-needed(settings) // d.chunk) * d.chunk
+    asked = request(settings, rollout, count, per_shard)
+    check_request(Path(path), asked, KEY)
+    return _Asked(Path(path), rollout, asked, count, per_shard)
+
+
 def make_endpoint_set(
     settings: Settings, folder: Path, progress: Progress | None = None, parallel: bool = True
 ) -> Manifest:
@@ -62,28 +95,21 @@ def make_endpoint_set(
     the run, where its teacher is. progress(done, total) is called after each shard. UserError for a folder of another
     request, or a wrong setting.
     """
-    path, d, c = settings.distill.endpoints, settings.distill, settings.cluster
-    if path is None or is_address(path):
-        raise UserError(
-            f"{KEY}={path}: a set is made in a folder; name one, and copy it up afterwards if it is for others"
-        )
-    plain, root = json.dumps(to_plain(settings)), Path(path)
-    rollout = _rollout(plain, str(folder))
-    per_shard = -(-settings.data.samples_per_shard // d.chunk) * d.chunk
-    count = -(-needed(settings) // d.chunk) * d.chunk
-    asked = request(settings, rollout, count, per_shard)
-    check_request(root, asked, KEY)
+    asked, plain, c = _asked(settings, folder), json.dumps(to_plain(settings)), settings.cluster
+    root, per_shard = asked.root, asked.per_shard
     if (root / "manifest.json").exists():
         manifest = load_manifest(root)
         check_set(manifest, root)
         return manifest
-    with claimed(root, asked, KEY):
-        starts = enumerate(range(0, count, per_shard))
-        jobs = [_Job(plain, str(folder), path, n, first, min(first + per_shard, count)) for n, first in starts]
+    with claimed(root, asked.request, KEY):
+        starts = enumerate(range(0, asked.count, per_shard))
+        jobs = [
+            _Job(plain, str(folder), str(root), n, first, min(first + per_shard, asked.count)) for n, first in starts
+        ]
         resources = {"num_cpus": c.cpus_per_worker, "num_gpus": int(c.use_gpu)}
         made = in_ray(_shard, jobs, 2 * cluster_cpus(), **resources) if parallel else map(_shard, jobs)
         remedy = "check the teacher"
-        done = list(reported(made, count, progress))
-        manifest = manifest_of(rollout.teacher.pde, rollout.teacher.grid, asked, done, remedy)
+        done = list(reported(made, asked.count, progress))
+        manifest = manifest_of(asked.rollout.teacher.pde, asked.rollout.teacher.grid, asked.request, done, remedy)
         publish_manifest(root, manifest)
         return manifest
