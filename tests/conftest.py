@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault(
-        "OMP_NUM_THREADS", "1"
-    )  # before torch is imported: the processes beside this one have work too
+    # before torch is imported: the process beside this one has work too
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 RAY_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how often reports are collected; the default of 2 s is for clusters

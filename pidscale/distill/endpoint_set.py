@@ -90,12 +90,17 @@ class EndpointSet:
 
     def endpoints(self, counters: Tensor) -> Endpoints:
         """Those of these counters, as the teacher made them. UserError for a sample that is damaged or of other noise."""
-        self._check_noise(counters)
+        sums = self._noise(counters)
+        if self.rows not in (None, slice(0, self.rollout.teacher.grid.shape[0])):
+            sums = checksum(self.rollout.eps(counters))
         fields = torch.from_numpy(self.shards.read(counters.numpy(), self.rows)).to(self.rollout.teacher.device)
-        return Endpoints(counters, self.rollout.params(counters), fields, checksum(self.rollout.eps(counters)))
+        return Endpoints(counters, self.rollout.params(counters), fields, sums)
 
-    def _check_noise(self, counters: Tensor) -> None:
-        """The set stores the checksum of whole noise, which is that of its blocks of rows added up: none holds it whole."""
+    def _noise(self, counters: Tensor) -> Tensor:
+        """Checksums of whole noise, once they are proven to be those of the set. UserError where one is not.
+
+        The set stores the checksum of whole noise, which is that of its blocks of rows added up: none holds it whole.
+        """
         height, found = self.rollout.teacher.grid.shape[0], torch.zeros(len(counters), dtype=torch.int64)
         for start in range(0, height, ROW_BLOCK):
             block = replace(self.rollout, rows=slice(start, min(start + ROW_BLOCK, height)))
@@ -103,6 +108,7 @@ class EndpointSet:
         for counter, own in zip(counters.tolist(), found.tolist(), strict=True):
             if self.shards.meta(counter).get("noise") != own:
                 raise UserError(f"{self.shards.where}: sample {counter} is not of this run's noise; make the set again")
+        return found
 
 
 def open_set(settings: Settings, rollout: Rollout, data: DataSettings) -> EndpointSet:

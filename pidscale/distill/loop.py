@@ -25,7 +25,7 @@ from pidscale.distill.piddm import Piddm
 from pidscale.distill.ring import Ring
 from pidscale.distill.rollout import Rollout
 from pidscale.distill.supply import Supply
-from pidscale.distill.truncation import told, truncation
+from pidscale.distill.truncation import truncation, truncation_line
 from pidscale.engine import checkpoint
 from pidscale.engine.consolidate import card, publish
 from pidscale.engine.pictures import picture_row
@@ -127,7 +127,7 @@ def train(
     if d.pairs and not found:
         lacking = truncation(batches.rollout, mesh)
         if mesh.first:
-            reporter.say(told(lacking, d.solver_steps))
+            reporter.say(truncation_line(lacking, d.solver_steps))
     first, rolling = found.step if found else 0, time.perf_counter() - began
     weights = active_weights(d.weights, d.norm)
     physics = Physics(problem.pde, window, teacher.normaliser, weights, scales, d.gradient_to)

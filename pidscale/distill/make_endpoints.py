@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from pidscale.config import Settings, UserError, from_plain, to_plain
-from pidscale.distill.endpoint_set import KEY, make_shard, needed, request
+from pidscale.distill.endpoint_set import KEY, SPLIT, make_shard, needed, request
 from pidscale.distill.loop import open_rollout, open_teacher
 from pidscale.distill.rollout import Rollout
 from pidscale.generate.claim import check_request, claimed
@@ -54,23 +54,13 @@ def _shard(job: _Job) -> Made:
     return make_shard(_rollout(job.plain, job.folder), job.root, job.number, job.first, job.last)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """The set that settings ask for."""
-
-    root: Path
-    rollout: Rollout
-    request: dict[str, Any]
-    count: int
-    per_shard: int
-
-
 def check_endpoint_set(settings: Settings, folder: Path) -> None:
     """Raise UserError where the set that settings ask for cannot be made: what can be told without a Ray."""
     _asked(settings, folder)
 
 
-def _asked(settings: Settings, folder: Path) -> _Asked:
+def _asked(settings: Settings, folder: Path) -> tuple[Rollout, dict[str, Any]]:
+    """The teacher, and the request of the set that settings ask for."""
     path, d = settings.distill.endpoints, settings.distill
     if path is None or is_address(path):
         raise UserError(
@@ -83,7 +73,7 @@ def _asked(settings: Settings, folder: Path) -> _Asked:
     count = -(-needed(settings) // d.chunk) * d.chunk
     asked = request(settings, rollout, count, per_shard)
     check_request(Path(path), asked, KEY)
-    return _Asked(Path(path), rollout, asked, count, per_shard)
+    return rollout, asked
 
 
 def make_endpoint_set(
@@ -95,21 +85,20 @@ def make_endpoint_set(
     the run, where its teacher is. progress(done, total) is called after each shard. UserError for a folder of another
     request, or a wrong setting.
     """
-    asked, plain, c = _asked(settings, folder), json.dumps(to_plain(settings)), settings.cluster
-    root, per_shard = asked.root, asked.per_shard
+    (rollout, asked), c = _asked(settings, folder), settings.cluster
+    plain, root = json.dumps(to_plain(settings)), Path(str(settings.distill.endpoints))
+    count, per_shard = asked["samples"][SPLIT], asked["samples_per_shard"]
     if (root / "manifest.json").exists():
         manifest = load_manifest(root)
         check_set(manifest, root)
         return manifest
-    with claimed(root, asked.request, KEY):
-        starts = enumerate(range(0, asked.count, per_shard))
-        jobs = [
-            _Job(plain, str(folder), str(root), n, first, min(first + per_shard, asked.count)) for n, first in starts
-        ]
+    with claimed(root, asked, KEY):
+        starts = enumerate(range(0, count, per_shard))
+        jobs = [_Job(plain, str(folder), str(root), n, first, min(first + per_shard, count)) for n, first in starts]
         resources = {"num_cpus": c.cpus_per_worker, "num_gpus": int(c.use_gpu)}
         made = in_ray(_shard, jobs, 2 * cluster_cpus(), **resources) if parallel else map(_shard, jobs)
         remedy = "check the teacher"
-        done = list(reported(made, asked.count, progress))
-        manifest = manifest_of(asked.rollout.teacher.pde, asked.rollout.teacher.grid, asked.request, done, remedy)
+        done = list(reported(made, count, progress))
+        manifest = manifest_of(rollout.teacher.pde, rollout.teacher.grid, asked, done, remedy)
         publish_manifest(root, manifest)
         return manifest

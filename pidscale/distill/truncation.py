@@ -14,7 +14,7 @@ from pidscale.distill.rollout import Rollout
 from pidscale.parallel.mesh import Mesh
 
 STREAM = "distill/truncation"
-MUCH = 0.02  # of the norm: about 0.03 of the mean square, where the whole of it is stretched
+MUCH = 0.02  # of the norm: about 0.04 of the mean square, where the whole of it is stretched
 
 
 class Truncation(NamedTuple):
@@ -38,7 +38,7 @@ def truncation(rollout: Rollout, mesh: Mesh) -> Truncation:
     return Truncation((apart / theirs) ** 0.5, own / theirs)
 
 
-def told(found: Truncation, steps: int) -> str:
+def truncation_line(found: Truncation, steps: int) -> str:
     """One sentence, a warning where it is much."""
     line = (
         f"endpoints of {steps} solver steps lie {found.distance:.1%} from those of {2 * steps}, with {found.power:.2f} times "

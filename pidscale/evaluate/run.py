@@ -97,12 +97,12 @@ def row(made: Made, against: Reference, solved: Tensor) -> dict[str, Any]:
 def evaluate(settings: Settings, progress: Progress = lambda done, total, note: None) -> dict[str, Any]:
     """Measure every method that the run's folder holds; returns what report/metrics.json holds (`rows`, `meta`)."""
     folder, e = run_folder(settings), settings.evaluate
-    problem = settled(open_problem(settings.pde, settings.data), folder, Mesh(), print)
     for name, script in (("teacher", "train_teacher"), ("student", "distill")):
         if not (folder / name).exists():
             raise UserError(
                 f"{folder / name}: nothing to measure there; run launch/{script}.py first, or name another run"
             )
+    problem = settled(open_problem(settings.pde, settings.data), folder, Mesh(), print)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = load_student(folder / "teacher", device)
     students = {

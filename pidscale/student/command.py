@@ -56,10 +56,8 @@ def asked_from(words: Sequence[str], description: str) -> argparse.Namespace:
 def carry_out(asked: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Read, search, write and tell. Raises UserError before anything is computed, where it can."""
     for name, path, ending in (("--out", asked.out, ".npz"), ("--picture", asked.picture, ".png")):
-        if path is not None and path.suffix != ending:
-            raise UserError(f"{name}={path}: expected a name that ends in {ending}")
         if path is not None:
-            _check_place(name, path, asked.input)
+            _check_place(name, path, ending, asked.input)
     if asked.equation and ":" in asked.equation:
         build_pde(asked.equation)  # finds its module, which a card alone may not
     student = load_student(asked.student, asked.device)
@@ -81,8 +79,10 @@ def carry_out(asked: argparse.Namespace, say: Callable[[str], None]) -> None:
         say(f"picture: {asked.picture}")
 
 
-def _check_place(name: str, path: Path, known: Path) -> None:
+def _check_place(name: str, path: Path, ending: str, known: Path) -> None:
     """Raise UserError where a search would end with nowhere to write its answer, or over what it was asked."""
+    if path.suffix != ending:
+        raise UserError(f"{name}={path}: expected a name that ends in {ending}")
     if not path.parent.is_dir():
         raise UserError(f"{name}={path}: no folder {path.parent}; make it first")
     if path.is_dir():

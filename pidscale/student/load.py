@@ -114,19 +114,19 @@ class Generator:
 
     def forward(self, inputs: Any, sigma: Any = None, params: Mapping[str, Any] | None = None, **search: Any) -> Answer:
         """Fields whose inputs are these: coefficient, source or initial state, [Y, X] or [n, Y, X] in physical units."""
-        return self._solve("forward", inputs, None, sigma, params, search)
+        return self._solve(self._observed("forward", inputs, None, sigma), params, search)
 
     def inverse(
         self, solution: Any, sigma: Any = None, params: Mapping[str, Any] | None = None, **search: Any
     ) -> Answer:
         """Fields whose solution is this."""
-        return self._solve("inverse", solution, None, sigma, params, search)
+        return self._solve(self._observed("inverse", solution, None, sigma), params, search)
 
     def reconstruct(
         self, values: Any, mask: Any = None, sigma: Any = None, params: Mapping[str, Any] | None = None, **search: Any
     ) -> Answer:
         """Fields that have these values where `mask` is true; where values are finite, if there is no mask."""
-        return self._solve("reconstruct", values, mask, sigma, params, search)
+        return self._solve(self._observed("reconstruct", values, mask, sigma), params, search)
 
     def posterior(
         self,
@@ -142,15 +142,13 @@ class Generator:
         observation = self._observed(task, values, mask, sigma)
         return posterior(self, observation, count, params, search_from(search, physics=0.0))
 
-    def _solve(
-        self, task: str, values: Any, mask: Any, sigma: Any, params: Mapping[str, Any] | None, search: dict[str, Any]
-    ) -> Answer:
-        return solve_task(self, self._observed(task, values, mask, sigma), params, search_from(search))
+    def _solve(self, known: Observation, params: Mapping[str, Any] | None, search: dict[str, Any]) -> Answer:
+        return solve_task(self, known, params, search_from(search))
 
     def _observed(self, task: str, values: Any, mask: Any, sigma: Any) -> Observation:
         observation = observe(self, task, values, mask, sigma)
         for line in told_of(self, observation):
-            warnings.warn(line.removeprefix("warning: "), stacklevel=4)
+            warnings.warn(line.removeprefix("warning: "), stacklevel=3)  # where the task was asked
         return observation
 
     def sample(

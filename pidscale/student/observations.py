@@ -62,11 +62,7 @@ def observe(
     places = _places(generator, task)
     takes = [name for name, at in zip(generator.channels, places, strict=True) if at.any()]
     given = _by_channel(generator, task, values, takes, where)
-    masks = (
-        {}
-        if mask is None
-        else _masks(generator, mask, list(given), None if isinstance(values, Mapping) else takes, where)
-    )
+    masks = _masks(generator, mask, list(given), None if isinstance(values, Mapping) else takes, where)
     count = max(map(len, given.values()))
     for name, field in (*given.items(), *masks.items()):
         if len(field) not in (1, count):
@@ -167,6 +163,8 @@ def _unstacked(generator: Generator, joint: Tensor, takes: list[str], where: str
 
 def _masks(generator: Generator, mask: Any, names: list[str], takes: list[str] | None, where: str) -> dict[str, Tensor]:
     """Where values are known, bool [n, Y, X] by channel. takes: channels of a joint mask, where the values are joint."""
+    if mask is None:
+        return {}
     if not isinstance(mask, Mapping):
         joint = real("mask", mask)
         by_name = takes is not None and joint.ndim > 2

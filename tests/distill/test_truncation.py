@@ -11,7 +11,7 @@ from torch import nn
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.distill.rollout import Rollout
-from pidscale.distill.truncation import Truncation, told, truncation
+from pidscale.distill.truncation import Truncation, truncation, truncation_line
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
 from pidscale.student.load import Generator
@@ -66,8 +66,8 @@ def test_ranks_learn_the_same():
 
 
 def test_much_is_a_warning_with_a_remedy():
-    assert told(Truncation(0.004, 1.01), 24) == (
+    assert truncation_line(Truncation(0.004, 1.01), 24) == (
         "endpoints of 24 solver steps lie 0.4% from those of 48, with 1.01 times their mean square"
     )
-    line = told(Truncation(0.076, 1.15), 12)
+    line = truncation_line(Truncation(0.076, 1.15), 12)
     assert line.startswith("warning: endpoints of 12 ") and "distill.solver_steps=24" in line and "\n" not in line
