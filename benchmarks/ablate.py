@@ -3,8 +3,9 @@
 python -m benchmarks.ablate [--pde poisson] [--only K norm ...] [--folder runs/ablate] [--json benchmarks/results/ablate.json]
     [--html runs/ablate/index.html]
 
-The teacher is trained once; each variant is a run of launch/distill.py with what is common and one value of its own. A run
-that is there already is not repeated; the file keeps the rows that are not asked for. lambda scales all three weights.
+The teacher is trained once; each variant is a run of launch/distill.py with what is common and one value of its own. The
+values that are common, one of each axis, are one run. A run that is there already is not repeated; the file keeps the rows
+that are not asked for. lambda scales all three weights.
 """
 
 from __future__ import annotations
@@ -41,6 +42,14 @@ COMMON = [
     "evaluate.samples=1024",
 ]
 WEIGHTS = {"l2": 0.002, "dual": 0.02, "boundary": 0.002}
+USUAL = {
+    "K": "12",
+    "R": "16",
+    "lambda": "1",
+    "norm": "both",
+    "start": "teacher",
+    "source": "inline",
+}  # in COMMON or by default
 AXES: dict[str, dict[str, list[str]]] = {
     "K": {str(k): [f"distill.solver_steps={k}"] for k in (3, 6, 12, 24)},
     "R": {str(r): [f"distill.reuse={r}"] for r in (1, 4, 16, 64)},
@@ -69,18 +78,27 @@ def variants(only: list[str]) -> Iterator[tuple[str, str, list[str]]]:
             yield axis, value, arguments
 
 
+def common(pde: str, folder: Path) -> list[str]:
+    """Arguments that all scripts share."""
+    return [f"pde={pde}", f"data.path={folder / 'shards' / pde}", f"run.folder={folder}", *COMMON]
+
+
+def train_teacher(pde: str, folder: Path) -> None:
+    """Make what all variants need, where it is not there."""
+    _run("make_shards", *common(pde, folder))
+    _run("train_teacher", *common(pde, folder), f"run.name={pde}")
+
+
 def train(pde: str, folder: Path, axis: str, value: str, own: list[str]) -> Path:
-    """Run one variant, and what it needs, where it is not there; returns its folder."""
-    data = [f"pde={pde}", f"data.path={folder / 'shards' / pde}", f"run.folder={folder}", *COMMON]
+    """Run one variant where it is not there; returns its folder."""
+    name = f"{pde}-usual" if USUAL[axis] == value else f"{pde}-{axis}-{value}"
     weights = [f"distill.weights.{k}={w}" for k, w in WEIGHTS.items()]
-    _run("make_shards", *data)
-    _run("train_teacher", *data, f"run.name={pde}")
     places = [f"distill.teacher={folder / pde / 'teacher'}", f"distill.endpoints={folder / 'endpoints'}"]
-    arguments = [*data, *weights, *places, *own, f"run.name={pde}-{axis}-{value}"]
+    arguments = [*common(pde, folder), *weights, *places, *own, f"run.name={name}"]
     if value == "shards":
         _run("make_endpoints", *arguments)
     _run("distill", *arguments)
-    return folder / f"{pde}-{axis}-{value}"
+    return folder / name
 
 
 def measure(run: Path) -> dict[str, Any]:
@@ -132,6 +150,7 @@ def main() -> None:
     arguments = parser.parse_args()
     known = json.loads(arguments.json.read_text())["rows"] if arguments.json.exists() else []
     rows = {(one["axis"], one["value"]): one for one in known}
+    train_teacher(arguments.pde, arguments.folder.absolute())
     for axis, value, own in variants(arguments.only):
         run = train(arguments.pde, arguments.folder.absolute(), axis, value, own)
         rows[axis, value] = {"axis": axis, "value": value} | measure(run)

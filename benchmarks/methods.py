@@ -4,8 +4,9 @@ python -m benchmarks.methods [--pde darcy] [--seed 0] [--folder runs/methods] [-
     [--page docs/methods.md]
 
 Each equation and seed is a teacher and three distillations (PIDDM, PID, distribution matching), each with its lambda = 0
-twin, by the scripts of launch/ on two workers, 32 points a side. A run that is there already is not repeated; the file keeps
-the rows that are not asked for. Seconds are those of the method with its teacher and endpoints.
+twin, by the scripts of launch/ on one worker with one core, 32 points a side. A run that is there already is not repeated;
+the file keeps the rows that are not asked for, so that several of these commands may run side by side, one for each core.
+Seconds are those of the method with its teacher and endpoints, samples take those of one core too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks.methods_page import page
 from benchmarks.report import finish, options, processor, save
@@ -40,6 +43,7 @@ WEIGHTS = {"darcy": (0.0008, 0.0144, 0.001), "poisson": (0.002, 0.02, 0.002), "b
 OBJECTIVES = {"piddm": 1.0, "pid": 0.1, "dm": 2.0}  # times the weights: their own losses differ in size
 # Three times as many endpoints as in the demo, of twice its steps: what fewer leave out is said when a run begins.
 ENDPOINTS = ["distill.reuse=12", "distill.solver_steps=24"]
+CORE = ["cluster.workers=1", "cluster.cpus_per_worker=1"]
 TEACHER_STEPS = (4, 9, 18)
 REFINE_STEPS = 20
 
@@ -47,7 +51,7 @@ REFINE_STEPS = 20
 def commands(pde: str, seed: int, folder: Path) -> Iterator[list[str]]:
     """The scripts of one equation and seed, in order."""
     data = [f"pde={pde}", f"data.path={folder / 'shards' / pde}", *OWN[pde]]
-    place = [f"run.folder={folder}", f"run.seed={seed}"]
+    place = [f"run.folder={folder}", f"run.seed={seed}", *CORE]
     yield ["make_shards", *data]
     yield ["train_teacher", *data, *place, f"run.name={pde}-{seed}"]
     for objective, times in OBJECTIVES.items():
@@ -119,11 +123,12 @@ def main() -> None:
     parser.add_argument("--seed", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--folder", type=Path, default=Path("runs/methods"))
     arguments = parser.parse_args()
-    known = json.loads(arguments.json.read_text())["rows"] if arguments.json.exists() else []
+    torch.set_num_threads(1)
     for seed in arguments.seed:
         for pde in arguments.pde:
             train(pde, seed, arguments.folder.absolute())
             rows = measure(pde, seed, arguments.folder.absolute())
+            known = json.loads(arguments.json.read_text())["rows"] if arguments.json.exists() else []
             known = [one for one in known if (one["pde"], one["seed"]) != (pde, seed)] + rows
             save(arguments.json, {"rows": known, "meta": {"machine": processor(), "versions": versions()}})
     finish(arguments, json.loads(arguments.json.read_text()), page)

@@ -27,11 +27,15 @@ SLACK = 1e-6  # share of a range that a parameter may lie outside it: float32 nu
 
 @dataclass(frozen=True)
 class Channel:
-    """One physical field: its name, its unit, and whether it is an `input` or a `solution` of the equation."""
+    """One physical field: its name, its unit, and whether it is an `input` or a `solution` of the equation.
+
+    positive: whether the equation is none where it is zero or less.
+    """
 
     name: str
     unit: str
     role: str
+    positive: bool = False
 
 
 class Samples(NamedTuple):
@@ -159,7 +163,7 @@ def draw_params(pde: Pde, seed: int, stream: str, counters: Sequence[int] | Tens
 
 def condition(pde: Pde, params_BP: Tensor) -> Tensor:
     """The varying parameters as a network sees them, float32 [B, P]: each range is [-1, 1]."""
-    ranges = torch.tensor(list(pde.varying.values()), dtype=torch.float64, device=params_BP.device).reshape(-1, 2)
+    ranges = torch.tensor(list(pde.varying.values()), dtype=params_BP.dtype, device=params_BP.device).reshape(-1, 2)
     middle, half = ranges.mean(dim=1), (ranges[:, 1] - ranges[:, 0]) / 2
     return ((params_BP - middle) / torch.where(half > 0, half, torch.ones_like(half))).float()
 

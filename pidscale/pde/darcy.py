@@ -61,7 +61,7 @@ class Darcy(Equation):
     params: DarcyParams = DarcyParams()
     name: str = "darcy"
     channels: tuple[Channel, ...] = (
-        Channel("permeability", "1", "input"),
+        Channel("permeability", "1", "input", positive=True),
         Channel("pressure", "1", "solution"),
     )
 

@@ -89,11 +89,19 @@ def observe(
 
 
 def told_of(generator: Generator, observation: Observation) -> list[str]:
-    """A line for each channel with values that training did not see: the student can only extrapolate there."""
+    """A line for each channel with values that its equation does not take, and for each with values that training did
+    not see: the student can only extrapolate there.
+    """
     lines = []
     units = generator.normaliser
-    for c, (name, mean, std) in enumerate(zip(generator.channels, units.mean, units.std, strict=True)):
+    for c, (channel, mean, std) in enumerate(zip(generator.pde.channels, units.mean, units.std, strict=True)):
+        name = channel.name
         values = observation.values_NCYX[:, c][observation.known_NCYX[:, c]]
+        if channel.positive and (values <= 0).any():
+            lines.append(
+                f"warning: {name}: {int((values <= 0).sum())} of {len(values)} known values are not above 0 (the least is "
+                f"{float(values.min()):.4g}), where {generator.pde.name} has no meaning: the answer cannot meet them"
+            )
         far = (values - mean).abs() > USUAL * std
         if far.any():
             most = float(values[(values - mean).abs().argmax()])

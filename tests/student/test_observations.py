@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from pidscale.diffusion.normaliser import Normaliser
 from pidscale.student.observations import TOLERANCE, observe, told_of
 from tests.student.known import MASK, NAN, A, U, refused
 from tests.student.linear import linear_student
@@ -97,8 +100,18 @@ def test_values_that_training_never_saw_are_told_of() -> None:
     inside = observe(STUDENT, "forward", np.full((6, 6), mean + 4.9 * std))
     assert told_of(STUDENT, inside) == []
     far = np.full((6, 6), mean)
-    far[2, 3] = mean - 9 * std
+    far[2, 3] = mean + 9 * std
     (line,) = told_of(STUDENT, observe(STUDENT, "forward", far))
     low, high = mean - 5 * std, mean + 5 * std
-    for part in ("warning: permeability: 1 of 36", f"{low:.4g} to {high:.4g}", f"{mean - 9 * std:.4g} is the farthest"):
+    for part in ("warning: permeability: 1 of 36", f"{low:.4g} to {high:.4g}", f"{mean + 9 * std:.4g} is the farthest"):
         assert part in line
+
+
+def test_values_that_the_equation_does_not_take_are_told_of() -> None:
+    """Also where they lie inside mean and five standard deviations, as a negative permeability may."""
+    student = replace(STUDENT, normaliser=Normaliser((7.5, 0.01), (4.5, 0.006)))
+    values = np.full((6, 6), 7.5)
+    values[1, 4] = -2.0
+    (line,) = told_of(student, observe(student, "forward", values))
+    assert line.startswith("warning: permeability: 1 of 36 known values are not above 0 (the least is -2)")
+    assert told_of(student, observe(student, "inverse", np.full((6, 6), -0.005))) == []  # a pressure may be
