@@ -173,7 +173,8 @@ class _Hdf5(Dataset):
     """One HDF5 file of all samples, contiguous, opened by each worker."""
 
     def __init__(self, case: Case) -> None:
-        self.path, self.samples, self.fields = case.root / "fields.h5", case.samples, None
+        self.path, self.samples = case.root / "fields.h5", case.samples
+        self.fields: Any = None
 
     def __len__(self) -> int:
         return self.samples
@@ -192,7 +193,7 @@ def loader(case: Case, kind: type[_Npy] | type[_Hdf5], workers: int) -> Epoch:
 
 DECODE = "webdataset, decode()"
 CHECKED, UNCHECKED = "ours, checked", "ours, unchecked"
-_VIEW = {"select": True, "decoder": "view"}
+_VIEW: dict[str, Any] = {"select": True, "decoder": "view"}
 CONTESTANTS: dict[str, Callable[[Case], Epoch]] = {
     CHECKED: partial(ours, verify=True),
     UNCHECKED: partial(ours, verify=False),

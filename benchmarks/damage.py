@@ -29,7 +29,7 @@ RAW = {  # tokens that json.dumps would not write, by the string that stands for
     "@deeper": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
     "@bytes": b'"\xff\xfe"',
 }
-NASTY = [-1, 0, 1, 2, 2**31, 2**40, 2**63, 10**18, 10**400, -(10**400)]
+NASTY: list[Any] = [-1, 0, 1, 2, 2**31, 2**40, 2**63, 10**18, 10**400, -(10**400)]
 NASTY += [0.5, 2.0, 1e300, -0.0, float("nan"), float("inf"), True, False, None, [], {}, [0], {"a": 1}, [[]]]
 NASTY += ["", "1", "0x1", "a\nb", "a\u2028b", "\ud800", "\0", "x" * 10_000, "../../etc/passwd"]
 NASTY += ["train-00001.tar", "test-00000.tar", "train", [2**40, 1], [-1, -1], [True, True], *RAW]

@@ -104,7 +104,7 @@ def _sum(epoch: Epoch, case: Case) -> tuple[int, int]:
     count, total = 0, 0
     for delivered in epoch():
         for sample in delivered.reshape(-1, *case.shape):
-            count, total = count + 1, total + xxhash.xxh3_64_intdigest(np.ascontiguousarray(sample))
+            count, total = count + 1, total + xxhash.xxh3_64_intdigest(np.ascontiguousarray(sample).data)
     return count, total % 2**64
 
 
@@ -220,7 +220,13 @@ def bytes_per_rank(case: Case) -> list[dict[str, Any]]:
             before = _rchar()
             shards.read(range(case.batch), rows)
             counted, whole = _rchar() - before, case.batch * case.size
-            row = {"case": case.name, "space": space, "rank": rank, "bytes": shards.bytes_read, "rchar": counted}
+            row: dict[str, Any] = {
+                "case": case.name,
+                "space": space,
+                "rank": rank,
+                "bytes": shards.bytes_read,
+                "rchar": counted,
+            }
             row |= {"share": shards.bytes_read / whole, "rchar_share": counted / whole, "samples": case.batch}
             if any(abs(row[key] * space - 1) > TOLERANCE for key in ("share", "rchar_share")):
                 raise SystemExit(f"error: a rank read another share than 1 / {space}: {row}")

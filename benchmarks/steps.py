@@ -105,6 +105,6 @@ STEPS = {"teacher": teacher_step, "student": student_step}
 
 def fresh_teacher(settings: Settings, problem: Problem) -> Generator:
     """A teacher that has learnt nothing, as a distillation would load it."""
-    card = {"kind": "teacher", "architecture": loop.describe(settings, problem)}
+    card: dict[str, Any] = {"kind": "teacher", "architecture": loop.describe(settings, problem)}
     denoiser = build_denoiser(card["architecture"]).eval().requires_grad_(False)
     return Generator(card, denoiser, problem.pde, problem.grid, problem.normaliser, EdmNoise(), torch.device("cpu"))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def observation(student: Generator, truth: Samples, task: str) -> Observation:
     known, sigma = points((fields.shape[1], *student.grid.shape), len(fields), task), None
     if task == "noisy":
         spread = NOISE * torch.tensor(student.normaliser.std)
-        noise = seeds.normal(0, "benchmark/noise", range(len(fields)), tuple(fields.shape[1:]))
+        noise = seeds.normal(0, "benchmark/noise", range(len(fields)), (fields.shape[1], *student.grid.shape))
         fields = fields + spread[:, None, None] * noise
         sigma = dict(zip(student.channels, spread.tolist(), strict=True))
     return observe(student, "reconstruct", student.split(fields), student.split(known), sigma)
@@ -104,9 +105,9 @@ def rows_of(pde: str, seed: int, count: int, folder: Path) -> list[dict[str, Any
         seen = observation(student, truth, task)
         plain = (problem.pde, problem.grid, problem.normaliser, seen)
         methods: dict[str, Callable[[], Answer]] = {
-            "student": lambda seen=seen: solve_task(student, seen, params, Search(STEPS, STARTS)),  # type: ignore[misc]
-            "direct": lambda plain=plain: direct(*plain, scales, params, Search(DIRECT), mean),  # type: ignore[misc]
-            "mean field": lambda plain=plain: mean_field(*plain, params, mean),  # type: ignore[misc]
+            "student": partial(solve_task, student, seen, params, Search(STEPS, STARTS)),
+            "direct": partial(direct, *plain, scales, params, Search(DIRECT), mean),
+            "mean field": partial(mean_field, *plain, params, mean),
         }
         for name, solve in methods.items():
             began = time.perf_counter()

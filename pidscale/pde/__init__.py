@@ -37,7 +37,7 @@ PDES: dict[str, Callable[[Mapping[str, Any]], Pde]] = {
 }
 
 
-def build_pde(name: str, params: dict[str, object] | None = None) -> Pde:
+def build_pde(name: str, params: Mapping[str, Any] | None = None) -> Pde:
     """Return the equation of this name with its parameters (defaults where none is given).
 
     name: one of PDES, or `module:Class` of an equation of one's own. Raises UserError for an unknown equation or parameter.
