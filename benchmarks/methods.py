@@ -3,10 +3,10 @@
 python -m benchmarks.methods [--pde darcy] [--seed 0] [--folder runs/methods] [--json benchmarks/results/methods.json]
     [--page docs/methods.md]
 
-Each equation and seed is a teacher and three distillations (PIDDM, PID, distribution matching), each with its lambda = 0
-twin, by the scripts of launch/ on one worker with one core, 32 points a side. A run that is there already is not repeated;
-the file keeps the rows that are not asked for, so that several of these commands may run side by side, one for each core.
-Seconds are those of the method with its teacher and endpoints, samples take those of one core too.
+Each equation and seed is a teacher and three distillations of as many steps (PIDDM and PID, each with its lambda = 0 twin,
+and distribution matching), by the scripts of launch/ on one worker with one core, 32 points a side. A run that is there
+already is not repeated; the file keeps the rows that are not asked for, so that several of these commands may run side by
+side, one for each core. Seconds are those of the method with its teacher and endpoints, samples take those of one core too.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ WEIGHTS = {"darcy": (0.0008, 0.0144, 0.001), "poisson": (0.002, 0.02, 0.002), "b
 OBJECTIVES = {"piddm": 1.0, "pid": 0.1, "dm": 2.0}  # times the weights: their own losses differ in size
 # Three times as many endpoints as in the demo, of twice its steps: what fewer leave out is said when a run begins.
 ENDPOINTS = ["distill.reuse=12", "distill.solver_steps=24"]
+STEPS = "distill.steps=1100"
 CORE = ["cluster.workers=1", "cluster.cpus_per_worker=1"]
 TEACHER_STEPS = (4, 9, 18)
 REFINE_STEPS = 20
@@ -58,7 +59,8 @@ def commands(pde: str, seed: int, folder: Path) -> Iterator[list[str]]:
         weights = [f"distill.weights.{k}={times * v:g}" for k, v in zip(TERMS, WEIGHTS[pde], strict=True)]
         teacher = f"distill.teacher={folder / f'{pde}-{seed}' / 'teacher'}"
         own = [f"distill={objective}", f"run.name={pde}-{seed}-{objective}", teacher, *weights]
-        own += ENDPOINTS if objective != "pid" else []
+        own += [STEPS, *(ENDPOINTS if objective != "pid" else [])]
+        own += ["distill.twin=false"] if objective == "dm" else []
         yield ["distill", *data[:2], *own, *OWN[pde], *place]
 
 
@@ -78,22 +80,23 @@ def made(settings: Settings, problem: Problem, folder: Path, pde: str, seed: int
         best = methods.generate(f"teacher-heun-{steps}", teacher, eps, params, e.batch, steps)
         yield best
     yield methods.smoothed(best, "teacher+smooth3", problem.pde, grid)
-    for objective in OBJECTIVES:
-        run = folder / f"{pde}-{seed}-{objective}"
-        plain, physical = (load_student(run / name, teacher=teacher_folder) for name in ("student-lambda0", "student"))
-        label = {"piddm": "student-lambda0"}.get(objective, objective)
-        twin = methods.generate(label, plain, eps, params, e.batch)
-        yield twin
-        if objective == "piddm":
-            yield methods.smoothed(twin, "student-lambda0+smooth3", problem.pde, grid)
-        one = methods.generate(
-            "piddm-1" if objective == "piddm" else f"{objective}+physics", physical, eps, params, e.batch
-        )
+    students = {
+        "student-lambda0": "piddm/student-lambda0",
+        "piddm-1": "piddm/student",
+        "pid": "pid/student-lambda0",
+        "pid+physics": "pid/student",
+        "dm+physics": "dm/student",
+    }
+    for name, place in students.items():
+        student = load_student(folder / f"{pde}-{seed}-{place}", teacher=teacher_folder)
+        one = methods.generate(name, student, eps, params, e.batch)
         yield one
-        if objective == "piddm":
+        if name == "student-lambda0":
+            yield methods.smoothed(one, f"{name}+smooth3", problem.pde, grid)
+        if name == "piddm-1":
             for nfe in (2, 8):
-                yield methods.generate_more(f"piddm-{nfe}", physical, eps, params, e.batch, nfe)
-            yield methods.refined("piddm-ref", physical, e.samples, e.seed, e.batch, REFINE_STEPS)
+                yield methods.generate_more(f"piddm-{nfe}", student, eps, params, e.batch, nfe)
+            yield methods.refined("piddm-ref", student, e.samples, e.seed, e.batch, REFINE_STEPS)
 
 
 def measure(pde: str, seed: int, folder: Path) -> list[dict[str, Any]]:
