@@ -1,6 +1,6 @@
 """What is known of fields: values in physical units, where they are known, and how well. Knows no files and no networks.
 
-Shapes: values_NCYX joint fields of N observations; known_NCYX bool; sigma_C one standard deviation for each channel.
+Shapes: values_NCYX joint fields of N observations; known_NCYX bool; sigma_NC one standard deviation for each channel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pidscale.student.load import Generator
 
 TASKS = ("forward", "inverse", "reconstruct")
-TOLERANCE = 0.03  # sigma of noiseless values, in standard deviations of a channel: no student comes nearer to all
+# sigma of noiseless values, in standard deviations of a channel: no student comes nearer to a whole field, but to some points
+TOLERANCE, TOLERANCE_OF_SOME = 0.03, 0.01
 USUAL = 5.0  # standard deviations from the mean of the training data beyond which a value is told of
 
 
@@ -29,21 +30,21 @@ USUAL = 5.0  # standard deviations from the mean of the training data beyond whi
 class Observation:
     """Values known at some points: 0 elsewhere. sigma: of their noise, or the tolerance of noiseless ones.
 
-    whole: bool [C], channels known at every point and without noise: these may stand in for the student's own in a
+    whole: bool [N, C], channels known at every point and without noise: these may stand in for the student's own in a
     residual.
     """
 
     values_NCYX: Tensor
     known_NCYX: Tensor
-    sigma_C: Tensor
-    whole_C: Tensor
+    sigma_NC: Tensor
+    whole_NC: Tensor
 
     def __len__(self) -> int:
         return len(self.values_NCYX)
 
     def on(self, device: torch.device) -> Observation:
         """The same on a device."""
-        moved = (t.to(device) for t in (self.values_NCYX, self.known_NCYX, self.sigma_C, self.whole_C))
+        moved = (t.to(device) for t in (self.values_NCYX, self.known_NCYX, self.sigma_NC, self.whole_NC))
         return Observation(*moved)
 
 
@@ -84,8 +85,9 @@ def observe(
     if not known.flatten(1).any(dim=1).all():
         number = int((~known.flatten(1).any(dim=1)).nonzero()[0])
         raise UserError(f"{where}: nothing is known of field {number}: its mask holds no point; mark one at least")
-    sigma_C, noisy_C = _sigma(generator, sigma, list(given))
-    return Observation(joint, known, sigma_C, known.all(dim=(0, 2, 3)) & ~noisy_C)
+    share_NC = known.float().mean(dim=(2, 3))
+    sigma_NC, noisy_C = _sigma(generator, sigma, list(given), share_NC)
+    return Observation(joint, known, sigma_NC, (share_NC == 1) & ~noisy_C)
 
 
 def told_of(generator: Generator, observation: Observation) -> list[str]:
@@ -190,13 +192,17 @@ def _masks(generator: Generator, mask: Any, names: list[str], takes: list[str] |
     return found
 
 
-def _sigma(generator: Generator, sigma: Any, names: list[str]) -> tuple[Tensor, Tensor]:
-    """The standard deviation of each channel, float32 [C], and whether it is that of a noise, bool [C]."""
+def _sigma(generator: Generator, sigma: Any, names: list[str], share_NC: Tensor) -> tuple[Tensor, Tensor]:
+    """The standard deviation of each channel, float32 [N, C], and whether it is that of a noise, bool [C].
+
+    share_NC: of a channel's values that are known.
+    """
     given = sigma if isinstance(sigma, Mapping) else {} if sigma is None else dict.fromkeys(generator.channels, sigma)
-    found = dict(zip(generator.channels, (TOLERANCE * std for std in generator.normaliser.std), strict=True))
+    sigma_NC = torch.where(share_NC < 0.5, TOLERANCE_OF_SOME, TOLERANCE) * torch.tensor(generator.normaliser.std)
     for name, value in given.items():
         check_channel(generator, name, "sigma")
         if isinstance(sigma, Mapping) and name not in names:
             raise UserError(f"sigma[{name!r}]: no values are given of it; give them, or leave its sigma out")
-        found[name] = amount(f"sigma[{name!r}]" if isinstance(sigma, Mapping) else "sigma", value)
-    return torch.tensor([*found.values()]), torch.tensor([name in given for name in generator.channels])
+        label = f"sigma[{name!r}]" if isinstance(sigma, Mapping) else "sigma"
+        sigma_NC[:, generator.channels.index(name)] = amount(label, value)
+    return sigma_NC, torch.tensor([name in given for name in generator.channels])

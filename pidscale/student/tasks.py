@@ -125,7 +125,7 @@ class Posed:
         """Sum of ((field - known) / sigma)^2 over the known points, [b]; noise: added to what is known, in units of
         sigma."""
         seen = self.observation
-        apart = (fields_bCYX - seen.values_NCYX[owners_b]) / seen.sigma_C[:, None, None]
+        apart = (fields_bCYX - seen.values_NCYX[owners_b]) / seen.sigma_NC[owners_b, :, None, None]
         apart = apart if noise_bCYX is None else apart - noise_bCYX
         return torch.where(seen.known_NCYX[owners_b], apart, 0.0).square().flatten(1).sum(dim=1)
 
@@ -139,7 +139,7 @@ class Posed:
         total = 0.5 * self.mismatch(fields, owners_b, noise_bCYX)
         if self.physics > 0:
             seen = self.observation
-            held = torch.where(seen.whole_C[:, None, None], seen.values_NCYX[owners_b], fields)
+            held = torch.where(seen.whole_NC[owners_b, :, None, None], seen.values_NCYX[owners_b], fields)
             squares = self.squares(held, params)
             weight = 0.5 * self.physics * math.prod(self.shape)
             total = total + weight * torch.stack([squares[k] / self.scales[k] for k in TERMS]).sum(dim=0)

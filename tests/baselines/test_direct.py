@@ -57,7 +57,7 @@ def test_the_mean_field_is_the_mean() -> None:
     answer = mean_field(PDE, GRID, UNITS, seen)
     for c, name in enumerate(STUDENT.channels):
         torch.testing.assert_close(answer.fields[name], torch.full((2, 12, 12), UNITS.mean[c]))
-    away = ((TRUTH[:, 0] - UNITS.mean[0]).square().mean(dim=(1, 2)).sqrt()) / seen.sigma_C[0]
+    away = ((TRUTH[:, 0] - UNITS.mean[0]).square().mean(dim=(1, 2)).sqrt()) / seen.sigma_NC[:, 0]
     torch.testing.assert_close(answer.mismatch, away)
     assert answer.calls.tolist() == [0, 0]
     given = mean_field(PDE, GRID, UNITS, seen, mean_CYX=TRUTH[1])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.student.observations import TOLERANCE, observe, told_of
+from pidscale.student.observations import TOLERANCE, TOLERANCE_OF_SOME, observe, told_of
 from tests.student.known import MASK, NAN, A, U, refused
 from tests.student.linear import linear_student
 
@@ -39,8 +39,9 @@ def test_values_go_where_they_belong(task: str, values, shape: tuple[int, ...]) 
     assert torch.equal(seen.known_NCYX, known)
     wanted = torch.stack([torch.from_numpy(A), torch.from_numpy(U)]).float()
     torch.testing.assert_close(seen.values_NCYX, torch.where(known, wanted, 0.0))
-    assert seen.whole_C.tolist() == [bool(known[:, c].all()) for c in range(2)]
-    torch.testing.assert_close(seen.sigma_C, TOLERANCE * torch.tensor(STUDENT.normaliser.std))
+    assert torch.equal(seen.whole_NC, known.all(dim=(2, 3)))
+    wanted = torch.where(known.float().mean(dim=(2, 3)) < 0.5, TOLERANCE_OF_SOME, TOLERANCE)
+    torch.testing.assert_close(seen.sigma_NC, wanted * torch.tensor(STUDENT.normaliser.std))
 
 
 def test_masks_say_what_is_known() -> None:
@@ -57,10 +58,10 @@ def test_masks_say_what_is_known() -> None:
 
 def test_noise_is_a_number_or_one_for_each_channel() -> None:
     fields = {"permeability": A, "pressure": U}
-    assert observe(STUDENT, "reconstruct", fields, sigma=0.5).sigma_C.tolist() == [0.5, 0.5]
+    assert observe(STUDENT, "reconstruct", fields, sigma=0.5).sigma_NC.tolist() == [[0.5, 0.5]]
     mixed = observe(STUDENT, "reconstruct", fields, sigma={"pressure": 2e-4})
-    torch.testing.assert_close(mixed.sigma_C, torch.tensor([TOLERANCE * STUDENT.normaliser.std[0], 2e-4]))
-    assert mixed.whole_C.tolist() == [True, False]  # what has noise may not stand in for the student's own
+    torch.testing.assert_close(mixed.sigma_NC, torch.tensor([[TOLERANCE * STUDENT.normaliser.std[0], 2e-4]]))
+    assert mixed.whole_NC.tolist() == [[True, False]]  # what has noise may not stand in for the student's own
 
 
 def test_wrong_values_are_named() -> None:
@@ -115,3 +116,13 @@ def test_values_that_the_equation_does_not_take_are_told_of() -> None:
     (line,) = told_of(student, observe(student, "forward", values))
     assert line.startswith("warning: permeability: 1 of 36 known values are not above 0 (the least is -2)")
     assert told_of(student, observe(student, "inverse", np.full((6, 6), -0.005))) == []  # a pressure may be
+
+
+def test_each_observation_has_its_own_tolerance() -> None:
+    """So that an answer does not depend on what else is asked for with it."""
+    masks = np.stack([np.ones_like(MASK), MASK])
+    both = observe(STUDENT, "reconstruct", {"pressure": np.stack([U, U])}, masks)
+    for n, mask in enumerate(masks):
+        alone = observe(STUDENT, "reconstruct", {"pressure": U}, mask)
+        assert torch.equal(both.sigma_NC[n], alone.sigma_NC[0]) and torch.equal(both.whole_NC[n], alone.whole_NC[0])
+    assert both.sigma_NC[0, 1] > both.sigma_NC[1, 1]
