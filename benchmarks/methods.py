@@ -41,8 +41,7 @@ OWN: dict[str, list[str]] = {
 }
 WEIGHTS = {"darcy": (0.0008, 0.0144, 0.001), "poisson": (0.002, 0.02, 0.002), "burgers": (0.0005, 0.005, 0.0)}
 OBJECTIVES = {"piddm": 1.0, "pid": 0.1, "dm": 2.0}  # times the weights: their own losses differ in size
-# Three times as many endpoints as in the demo, of twice its steps: what fewer leave out is said when a run begins.
-ENDPOINTS = ["distill.reuse=12", "distill.solver_steps=24"]
+ENDPOINTS = ["distill.reuse=12", "distill.solver_steps=24"]  # three times as many as in the demo
 STEPS = "distill.steps=1100"
 CORE = ["cluster.workers=1", "cluster.cpus_per_worker=1"]
 TEACHER_STEPS = (4, 9, 18)

@@ -24,6 +24,7 @@ COMMON = [
     "distill.steps=400",
     "distill.ring=24",
     "distill.reuse=17",
+    "distill.solver_steps=12",
     "evaluate.samples=768",
     "evaluate.teacher_steps=[18]",
 ]
