@@ -15,7 +15,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,14 +48,16 @@ TEACHER_STEPS = (4, 9, 18)
 REFINE_STEPS = 20
 
 
-def commands(pde: str, seed: int, folder: Path) -> Iterator[list[str]]:
+def commands(pde: str, seed: int, folder: Path, objectives: Iterable[str] = OBJECTIVES) -> Iterator[list[str]]:
     """The scripts of one equation and seed, in order."""
     data = [f"pde={pde}", f"data.path={folder / 'shards' / pde}", *OWN[pde]]
     place = [f"run.folder={folder}", f"run.seed={seed}", *CORE]
     yield ["make_shards", *data]
     yield ["train_teacher", *data, *place, f"run.name={pde}-{seed}"]
-    for objective, times in OBJECTIVES.items():
-        weights = [f"distill.weights.{k}={times * v:g}" for k, v in zip(TERMS, WEIGHTS[pde], strict=True)]
+    for objective in objectives:
+        weights = [
+            f"distill.weights.{k}={OBJECTIVES[objective] * v:g}" for k, v in zip(TERMS, WEIGHTS[pde], strict=True)
+        ]
         teacher = f"distill.teacher={folder / f'{pde}-{seed}' / 'teacher'}"
         own = [f"distill={objective}", f"run.name={pde}-{seed}-{objective}", teacher, *weights]
         own += [STEPS, *(ENDPOINTS if objective != "pid" else [])]
@@ -63,9 +65,9 @@ def commands(pde: str, seed: int, folder: Path) -> Iterator[list[str]]:
         yield ["distill", *data[:2], *own, *OWN[pde], *place]
 
 
-def train(pde: str, seed: int, folder: Path) -> None:
+def train(pde: str, seed: int, folder: Path, objectives: Iterable[str] = OBJECTIVES) -> None:
     """Run what is missing."""
-    for script, *arguments in commands(pde, seed, folder):
+    for script, *arguments in commands(pde, seed, folder, objectives):
         subprocess.run([sys.executable, f"launch/{script}.py", *arguments], check=True)
 
 

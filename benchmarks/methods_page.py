@@ -40,8 +40,8 @@ def _table(rows: Rows) -> str:
     return table(["method", "NFE", *COLUMNS.values(), "least variance"], lines)
 
 
-def _shown(rows: Rows) -> list[list[str]]:
-    """What is claimed of an equation, by seed: how many seeds agree."""
+def agreed(rows: Rows) -> dict[str, tuple[int, int]]:
+    """What is claimed of an equation: for how many seeds it holds, and of how many."""
     by_seed = {
         seed: {row["method"]: row for row in rows if row["seed"] == seed}
         for seed in sorted({row["seed"] for row in rows})
@@ -63,7 +63,7 @@ def _shown(rows: Rows) -> list[list[str]]:
             min(m["piddm-8"]["phase_error"], m["dm+physics"]["phase_error"])
             <= 1.5 * m["teacher-heun-18"]["phase_error"]
         )
-    return [[claim, f"{sum(map(holds, by_seed.values()))} of {len(by_seed)} seeds"] for claim, holds in claims.items()]
+    return {claim: (sum(map(holds, by_seed.values())), len(by_seed)) for claim, holds in claims.items()}
 
 
 def _less(methods: dict[str, dict[str, Any]], one: str, other: str, key: str) -> bool:
@@ -85,5 +85,6 @@ Training seconds are those of teacher, endpoints and student together, on one co
     for pde in dict.fromkeys(row["pde"] for row in rows):
         own = [row for row in rows if row["pde"] == pde]
         parts += [f"## {pde}, seeds {sorted({row['seed'] for row in own})}\n", _table(own), ""]
-        parts += [table(["claim", "holds for"], _shown(own)), ""]
+        held = [[claim, f"{holds} of {seeds} seeds"] for claim, (holds, seeds) in agreed(own).items()]
+        parts += [table(["claim", "holds for"], held), ""]
     return "\n".join(parts)
