@@ -117,7 +117,7 @@ def measure(pde: str, seed: int, folder: Path) -> list[dict[str, Any]]:
         rows.append(row(one, against, solved))
         if one.name == "piddm-1":
             rows.append(row(methods.solved(one, solved, cost), against, solved))
-    return [{"pde": pde, "seed": seed} | one for one in rows]
+    return [{"pde": pde, "seed": seed, "commit": versions()["commit"]} | one for one in rows]
 
 
 def main() -> None:

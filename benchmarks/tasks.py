@@ -173,7 +173,7 @@ def page(result: dict[str, Any]) -> str:
 
 `python -m benchmarks.tasks`, whose head says what a task knows. The student searches {STARTS} starts of {STEPS} evaluations
 each, direct search {DIRECT} evaluations of the field, which cost far less; posterior samples are those of the first {DRAWN}
-fields. One core of {meta["machine"]}. [tasks.md](tasks.md) explains what is minimised.
+fields. One core; {meta["machine"]}. [tasks.md](tasks.md) explains what is minimised.
 
 Where the equation alone decides the answer, as it does with its inputs known, direct search is a solver of the equation and
 comes as near as that allows, and a student as near as the fields that it makes. Where much is left open, the student knows

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import closed_form, loader_page, memory_page, rollout_page, space_page, zoo
+from benchmarks import closed_form, loader_page, memory_page, methods_page, rollout_page, space_page, tasks, zoo
 from benchmarks.pages import contents, page
 from benchmarks.residuals import WRONG
 from pidscale.pde import PDES
@@ -50,6 +50,8 @@ def test_the_page_of_the_loader_is_what_its_command_writes() -> None:
         ("rollout", "rollout", rollout_page.page),
         ("closed_form", "closed_form", closed_form.page),
         ("memory", "split_memory", memory_page.page),
+        ("methods", "methods", methods_page.page),
+        ("tasks", "tasks_measured", tasks.page),
         ("space", "split_measured", space_page.page),
     ],
 )
@@ -65,6 +67,21 @@ def test_waiting_for_endpoints_is_as_it_was_measured() -> None:
     result = json.loads((ROOT / "benchmarks/results/rollout.json").read_text())
     (ring,) = (row for row in result["rows"] if (row["source"], row["calls"], row["reuse"]) == ("ring", 8, 8))
     assert ring["wait_high"] < 0.1 and max(row["ratio"] for row in result["endpoints"]) > 1.5
+
+
+def test_what_the_page_of_methods_claims_holds_for_every_seed() -> None:
+    rows = json.loads((ROOT / "benchmarks/results/methods.json").read_text())["rows"]
+    for pde in {row["pde"] for row in rows}:
+        for claim, (holds, seeds) in methods_page.agreed([row for row in rows if row["pde"] == pde]).items():
+            assert holds == seeds, (pde, claim)
+
+
+def test_a_student_beats_the_mean_field_and_reconstructs_better_than_direct_search() -> None:
+    rows = json.loads((ROOT / "benchmarks/results/tasks.json").read_text())["rows"]
+    for pde in {row["pde"] for row in rows}:
+        own = [row for row in rows if row["pde"] == pde]
+        assert all(wins for wins, _ in tasks.better(own, "mean field").values()), pde
+        assert tasks.better(own, "direct")["reconstruct"][0], pde
 
 
 def test_the_measured_floors_and_orders_pass() -> None:
