@@ -79,8 +79,8 @@ def page(result: dict[str, Any]) -> str:
 {rows[0]["n_samples"]} samples a row from the same noise; {meta["machine"]}. Solution error is the
 distance of the solution from that which the generator's solver finds for the generated input; residuals are relative to the
 equation's scale; SWD excess is the sliced Wasserstein distance to held-out truths beyond that of truths among each other.
-Training seconds are those of teacher, endpoints and student together, on one core, and so are those of samples; the other core
-had work of its own.
+Training seconds are those of teacher, endpoints and student together, on one core, and so are those of samples; the
+other core had work of its own.
 """
     parts = [head]
     for pde in dict.fromkeys(row["pde"] for row in rows):
