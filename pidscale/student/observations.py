@@ -85,9 +85,8 @@ def observe(
     if not known.flatten(1).any(dim=1).all():
         number = int((~known.flatten(1).any(dim=1)).nonzero()[0])
         raise UserError(f"{where}: nothing is known of field {number}: its mask holds no point; mark one at least")
-    share_NC = known.float().mean(dim=(2, 3))
-    sigma_NC, noisy_C = _sigma(generator, sigma, list(given), share_NC)
-    return Observation(joint, known, sigma_NC, (share_NC == 1) & ~noisy_C)
+    sigma_NC, noisy_C = _sigma(generator, sigma, list(given), known.float().mean(dim=(2, 3)))
+    return Observation(joint, known, sigma_NC, known.all(dim=(2, 3)) & ~noisy_C)
 
 
 def told_of(generator: Generator, observation: Observation) -> list[str]:
@@ -102,7 +101,7 @@ def told_of(generator: Generator, observation: Observation) -> list[str]:
         if channel.positive and (values <= 0).any():
             lines.append(
                 f"warning: {name}: {int((values <= 0).sum())} of {len(values)} known values are not above 0 (the least is "
-                f"{float(values.min()):.4g}), where {generator.pde.name} has no meaning: the answer cannot meet them"
+                f"{float(values.min()):.4g}), where {generator.pde.name} has no meaning"
             )
         far = (values - mean).abs() > USUAL * std
         if far.any():
