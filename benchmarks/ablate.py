@@ -20,6 +20,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.methods import CORE
 from benchmarks.report import options, processor, save
 from pidscale.config import Settings, from_plain
 from pidscale.engine.phases import versions
@@ -40,6 +41,7 @@ COMMON = [
     "distill.twin=false",
     "distill.huber=0",
     "evaluate.samples=1024",
+    *CORE,
 ]
 WEIGHTS = {"l2": 0.002, "dual": 0.02, "boundary": 0.002}
 USUAL = {  # in COMMON or by default

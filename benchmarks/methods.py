@@ -118,7 +118,8 @@ def measure(pde: str, seed: int, folder: Path) -> list[dict[str, Any]]:
         rows.append(row(one, against, solved))
         if one.name == "piddm-1":
             rows.append(row(methods.solved(one, solved, cost), against, solved))
-    return [{"pde": pde, "seed": seed, "commit": versions()["commit"]} | one for one in rows]
+    said = {"pde": pde, "seed": seed, "commit": versions()["commit"], "machine": processor()}
+    return [said | one for one in rows]
 
 
 def main() -> None:
@@ -135,7 +136,7 @@ def main() -> None:
             rows = measure(pde, seed, arguments.folder.absolute())
             known = json.loads(arguments.json.read_text())["rows"] if arguments.json.exists() else []
             known = [one for one in known if (one["pde"], one["seed"]) != (pde, seed)] + rows
-            save(arguments.json, {"rows": known, "meta": {"machine": processor(), "versions": versions()}})
+            save(arguments.json, {"rows": known, "meta": {"versions": versions()}})
     finish(arguments, json.loads(arguments.json.read_text()), page)
 
 
