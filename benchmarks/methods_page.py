@@ -25,8 +25,13 @@ def _text(values: list[float | None]) -> str:
     numbers = [value for value in values if value is not None]
     if not numbers:
         return ""
-    mean = f"{statistics.mean(numbers):.3g}"
-    return mean if len(numbers) < 2 else f"{mean} ± {statistics.stdev(numbers):.1g}"
+    mean = _digits(statistics.mean(numbers), 3)
+    return mean if len(numbers) < 2 else f"{mean} ± {_digits(statistics.stdev(numbers), 1)}"
+
+
+def _digits(number: float, digits: int) -> str:
+    """So many significant digits, without an exponent where there are only tens or thousands."""
+    return f"{float(f'{number:.{digits}g}'):g}"
 
 
 def _table(rows: Rows) -> str:
