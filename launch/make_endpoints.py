@@ -29,6 +29,10 @@ def main(settings: Settings) -> None:
     manifest = make_endpoint_set(settings, run_folder(settings), show)
     if line is not None:
         line.close()
+    else:
+        print(
+            f"endpoints: there already; launch/shards.py verify {settings.distill.endpoints} checks every byte of them"
+        )
     print(f"endpoints: {manifest.splits['train'].samples} in {settings.distill.endpoints}; use distill.source=shards")
 
 

@@ -21,6 +21,9 @@ def main(words: list[str]) -> int:
     try:
         carry_out(asked_from(words, __doc__ or ""), lambda line: print(line, flush=True))
         return 0
+    except KeyboardInterrupt:
+        print("interrupted; no answer was written", file=sys.stderr)
+        return 130
     except UserError as error:
         said = str(error)
     except MemoryError as error:

@@ -73,8 +73,10 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
         value = operator.attrgetter(name)(s)
         if not 0 <= value < math.inf:
             raise UserError(f"{name}={value}: expected 0 or more, finite")
-    if s.data.prefetch > 64:
-        raise UserError(f"data.prefetch={s.data.prefetch}: expected 1 to 64; each is a whole batch in memory")
+    for name, (most, why) in _MOST.items():
+        value = operator.attrgetter(name)(s)
+        if value > most:
+            raise UserError(f"{name}={value}: expected 1 to {most}; {why}")
     if not 0 <= s.distill.physics_from < 1:
         raise UserError(
             f"distill.physics_from={s.distill.physics_from}: expected a share of the steps, 0 or more and below 1"
@@ -114,6 +116,14 @@ _NOT_NEGATIVE = [
     f"distill.{key}"
     for key in (*(f"weights.{one.name}" for one in fields(LambdaSettings)), "power", "match", "huber", "physics_ramp")
 ]
+_MOST = {
+    "data.prefetch": (64, "each is a whole batch in memory"),
+    "distill.ring": (2**20, "each row is a whole batch in memory"),
+    "distill.ahead": (2**12, "each row is a whole batch in memory"),
+    "distill.solver_steps": (10_000, "an endpoint takes a teacher call or two for each"),
+    "distill.scale_steps": (10_000, "a sample takes two teacher calls for each"),
+}
+_NOT_NEGATIVE += ["run.seed", "evaluate.seed"]
 _NOT_NEGATIVE += ["evaluate.refine", "data.threads", "data.patience", "data.seed", "cluster.max_failures"]
 
 

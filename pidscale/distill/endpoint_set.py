@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from pidscale.generate.publish import Made, make_or_take
 from pidscale.records.check import load_manifest
 from pidscale.records.layout import VERSION, canonical, sample_key
 from pidscale.records.read import ShardSet
-from pidscale.records.store import open_store
+from pidscale.records.store import is_address, open_store
 from pidscale.records.write import Sample
 from pidscale.seeds import ROW_BLOCK
 
@@ -47,7 +48,7 @@ def needed(settings: Settings) -> int:
     """How many endpoints a distillation asks for, from counter 0 on."""
     d = settings.distill
     schedule = Schedule(d.ring, d.reuse, d.global_batch, 0, d.global_batch, settings.run.seed)
-    return 1 + max(int(counters[-1]) for counters in schedule.new_rows(0, d.steps, {}))
+    return schedule.rows_before(d.steps) * d.global_batch
 
 
 def request(settings: Settings, rollout: Rollout, count: int, per_shard: int) -> dict[str, Any]:
@@ -117,6 +118,8 @@ def open_set(settings: Settings, rollout: Rollout, data: DataSettings) -> Endpoi
     if path is None:
         raise UserError(f"{KEY}=null: distill.source=shards reads a set; make one with launch/make_endpoints.py")
     store = open_store(path, data.patience)
+    if not is_address(path) and not Path(store.where("manifest.json")).is_file():
+        raise UserError(f"{KEY}={path}: no finished set of endpoints; make it with launch/make_endpoints.py")
     manifest = load_manifest(store)
     found, wanted = manifest.request.get("endpoints"), described(settings, rollout)
     where = store.where("manifest.json")

@@ -62,6 +62,10 @@ def check_endpoint_set(settings: Settings, folder: Path) -> None:
 def _asked(settings: Settings, folder: Path) -> tuple[Rollout, dict[str, Any]]:
     """The teacher, and the request of the set that settings ask for."""
     path, d = settings.distill.endpoints, settings.distill
+    if not d.pairs:
+        raise UserError(
+            f"distill.objective={d.objective}: takes no endpoints as it is set; make none, or use distill=piddm"
+        )
     if path is None or is_address(path):
         raise UserError(
             f"{KEY}={path}: a set is made in a folder; name one, and copy it up afterwards if it is for others"

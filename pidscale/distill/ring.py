@@ -13,11 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
+import numpy as np
 import torch
 
 from pidscale import seeds
 from pidscale.distill.batch import Endpoints
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, turn: int, depth: int) -> np.ndarray:
+    """The order of the slots in one pass, asked for at each of its steps."""
+    return seeds.permutation(seed, "distill/ring", turn, depth)
 
 
 @dataclass
@@ -33,8 +41,8 @@ class Schedule:
 
     def slot(self, step: int) -> int:
         """The slot used at a step."""
-        place, within = divmod(step, self.depth)
-        return int(seeds.permutation(self.seed, "distill/ring", place, self.depth)[within])
+        turn, within = divmod(step, self.depth)
+        return int(_order(self.seed, turn, self.depth)[within])
 
     def generation(self, slot: int, step: int) -> int:
         """How often the row of a slot has been replaced when this step uses it."""
@@ -44,6 +52,15 @@ class Schedule:
         """Counters of this rank's endpoints in a row, int64 [last - first]."""
         row = generation * self.depth + slot
         return torch.arange(row * self.batch + self.first, row * self.batch + self.last)
+
+    def rows_before(self, steps: int) -> int:
+        """One more than the greatest row that the first `steps` steps use: that of the last pass of some slot."""
+        turn, within = divmod(steps, self.depth)
+        slots = np.arange(self.depth)
+        passes = np.full(self.depth, turn - 1)  # the last one in which each slot is used; -1: in none
+        passes[_order(self.seed, turn, self.depth)[:within]] = turn
+        rows = (passes + slots % self.reuse) // self.reuse * self.depth + slots
+        return 1 + int(rows[passes >= 0].max())
 
     def new_rows(self, first: int, last: int, there: dict[int, int]) -> Iterator[torch.Tensor]:
         """Counters of the rows that the steps from `first` to before `last` need beside those that are `there`, in order.

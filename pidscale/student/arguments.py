@@ -32,6 +32,8 @@ def whole(name: str, value: Any, least: int) -> int:
 
 def amount(name: str, value: Any, zero: bool = False) -> float:
     """The value as a finite number above 0, or 0 where that is allowed. Raises UserError."""
+    if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 0:
+        value = value.item()
     is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     number = float(value) if is_number else math.nan
     if not (0 < number < math.inf or (zero and number == 0)):
@@ -42,6 +44,8 @@ def amount(name: str, value: Any, zero: bool = False) -> float:
 def real(name: str, values: Any) -> Tensor:
     """An array or tensor of real numbers as float32, or float64 where it is that. Raises UserError."""
     if not isinstance(values, Tensor):
+        if np.ma.is_masked(values):
+            raise UserError(f"{name}: a masked array; give values.filled(nan), or values.data beside mask=~values.mask")
         try:
             array = np.asarray(values)
             if array.dtype.kind not in "fiub":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 from pidscale.config import UserError
 from pidscale.meter import ProgressLine
 from pidscale.pde import build_pde
+from pidscale.student.arguments import whole
 from pidscale.student.descend import OPTIMISERS
 from pidscale.student.files import read_known, write_answer
 from pidscale.student.load import Generator, load_student
@@ -20,6 +22,7 @@ from pidscale.student.picture import draw, layers
 from pidscale.student.posterior import Posterior, posterior
 from pidscale.student.tasks import Answer, Search, solve_task
 
+LONGEST = 200  # bytes of a file's name: file systems take 255, and a file that is being written has more than its own
 FAR = 3.0  # sigma from what is known beyond which an answer is doubted
 
 
@@ -69,7 +72,7 @@ def carry_out(asked: argparse.Namespace, say: Callable[[str], None]) -> None:
     observation = observe(student, asked.task, known.values, known.masks, _sigma(asked.sigma), str(asked.input))
     for line in told_of(student, observation):
         say(line)
-    answer = _answer(asked, student, observation, known.params | _pairs("--param", asked.param))
+    answer = _answer(asked, student, observation, known.params | _pairs("--param", asked.param, "diffusivity=0.002"))
     write_answer(asked.out, student.pde.name, answer)
     for line in _told(answer):
         say(line)
@@ -81,6 +84,8 @@ def carry_out(asked: argparse.Namespace, say: Callable[[str], None]) -> None:
 
 def _check_place(name: str, path: Path, ending: str, known: Path) -> None:
     """Raise UserError where a search would end with nowhere to write its answer, or over what it was asked."""
+    if len(os.fsencode(path.name)) > LONGEST:
+        raise UserError(f"{name}={path}: a name of more than {LONGEST} bytes; give a shorter one")
     if path.suffix != ending:
         raise UserError(f"{name}={path}: expected a name that ends in {ending}")
     if not path.parent.is_dir():
@@ -108,7 +113,8 @@ def _answer(
     physics = asked.physics if asked.physics is not None else 0.0 if asked.posterior else 1.0
     search = Search(asked.steps, asked.starts, asked.seed, asked.batch, physics, asked.optimiser, show)
     if asked.posterior is not None:
-        found: Answer | Posterior = posterior(student, observation, asked.posterior, params, search)
+        count = whole("--posterior", asked.posterior, 2)
+        found: Answer | Posterior = posterior(student, observation, count, params, search)
     else:
         found = solve_task(student, observation, params, search)
     line.close()
@@ -134,17 +140,19 @@ def _told(answer: Answer | Posterior) -> list[str]:
     return lines
 
 
-def _pairs(name: str, words: Sequence[str]) -> dict[str, float]:
-    """NAME=VALUE arguments."""
-    found = {}
+def _pairs(name: str, words: Sequence[str], example: str) -> dict[str, float]:
+    """NAME=VALUE arguments, each name once."""
+    found: dict[str, float] = {}
     for word in words:
         key, separator, value = word.partition("=")
+        if key in found:
+            raise UserError(f"{name}={word}: {key} is given twice; keep one")
         try:
             found[key] = float(value)
         except ValueError:
             separator = ""
         if not separator or not key:
-            raise UserError(f"{name}={word}: expected NAME=VALUE, such as diffusivity=0.002")
+            raise UserError(f"{name}={word}: expected NAME=VALUE, such as {example}")
     return found
 
 
@@ -155,4 +163,4 @@ def _sigma(words: Sequence[str]) -> float | dict[str, float] | None:
             return float(words[0])
         except ValueError:
             raise UserError(f"--sigma={words[0]}: expected a number, or CHANNEL=NUMBER") from None
-    return _pairs("--sigma", words) or None
+    return _pairs("--sigma", words, "pressure=0.001, or one number for all") or None

@@ -151,7 +151,7 @@ def _rows(generator: Generator, path: Path, text: str) -> Iterator[tuple[int, st
             names = [cell.lower() for cell in cells]
             if sorted(names) not in (sorted(BY_POINT), sorted(BY_PLACE)):
                 wanted = f"{','.join(BY_POINT)} or {','.join(BY_PLACE)}"
-                raise UserError(f"{where}: columns {','.join(cells)[:80]!r}; expected {wanted}")
+                raise UserError(f"{where}: columns {','.join(cells)[:80]!r}; expected {wanted}, separated by commas")
             continue
         if len(cells) != len(names):
             raise UserError(f"{where}: {len(cells)} values, expected {len(names)}: {','.join(names)}")

@@ -103,6 +103,8 @@ class Generator:
         """
         if self.card["kind"] != "student":
             raise UserError("a teacher cannot refine or solve tasks: load the student distilled from it")
+        if torch.is_inference_mode_enabled():
+            raise UserError("torch.inference_mode() is on: a search needs gradients; call it outside")
         with float32_island(self.device):
             told = self.told(params_BP.cpu())  # which takes float64, and some devices hold none
             x = one_step(told, eps_BCYX, self.noise.sigma_max, self.card.get("told"))

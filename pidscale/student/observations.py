@@ -80,7 +80,8 @@ def observe(
         if not joint[:, c].isfinite().all():
             number, y, x = (~joint[:, c].isfinite()).nonzero()[0].tolist()
             raise UserError(
-                f"{where}: {name} of field {number} is not finite at y={y}, x={x}; give a number, or reconstruct without it"
+                f"{where}: {name} of field {number} is not finite in single precision at y={y}, x={x}; give a "
+                "number, or reconstruct without it"
             )
     if not known.flatten(1).any(dim=1).all():
         number = int((~known.flatten(1).any(dim=1)).nonzero()[0])
@@ -181,7 +182,7 @@ def _masks(generator: Generator, mask: Any, names: list[str], takes: list[str] |
     found = {}
     for name, one in mask.items():
         label = f"mask[{name!r}]" if where == "values" else f"{where}: mask[{name!r}]"
-        check_channel(generator, name, "mask")
+        check_channel(generator, name, "mask" if where == "values" else f"{where}: mask")
         if name not in names:
             raise UserError(f"{label}: no values are given of it; give them, or leave its mask out")
         field = _field(generator, real(label, one), label)

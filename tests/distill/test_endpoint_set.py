@@ -89,7 +89,7 @@ REFUSED = {
     "another precision": ({"teacher_precision": "bf16"}, "endpoints of precision 'fp32', this run wants 'bf16'"),
     "too few": ({"steps": 100}, r"\d+ endpoints, this run uses \d+; make them with launch/make_endpoints.py"),
     "none named": ({"endpoints": None}, r"distill\.endpoints=null"),
-    "no set there": ({"endpoints": "nowhere"}, "nowhere"),
+    "no set there": ({"endpoints": "nowhere"}, r"distill\.endpoints=nowhere: no finished set.*make_endpoints"),
 }
 
 
@@ -114,6 +114,8 @@ def test_other_sets_are_told_apart(small_shards, folder, tmp_path):
         open_set(other, rollout_of(other, tmp_path), other.data)
     with pytest.raises(UserError, match=r"another request.*distill\.endpoints"):
         make_endpoint_set(other, tmp_path, parallel=False)
+    with pytest.raises(UserError, match=r"distill\.objective=pid: takes no endpoints"):
+        make_endpoint_set(chosen(small_shards, folder, objective="pid", source="inline"), folder, parallel=False)
     with pytest.raises(UserError, match=r"distill\.endpoints=s3://.*a set is made in a folder"):
         make_endpoint_set(chosen(small_shards, folder, endpoints="s3://bucket/set"), folder, parallel=False)
 

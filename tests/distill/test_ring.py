@@ -106,6 +106,18 @@ def test_what_will_be_wanted_is_known_beforehand(depth, reuse, seed, start, kept
     assert len(asked) == len(told) and all(torch.equal(a, b) for a, b in zip(asked, told, strict=True))
 
 
+@few
+@given(depth=DEPTHS, reuse=REUSES, seed=SEEDS, steps=st.integers(1, 200))
+def test_how_many_rows_a_run_uses_is_known_without_walking_it(depth, reuse, seed, steps):
+    assert ring(depth, reuse, seed=seed).rows_before(steps) == 1 + max(
+        rows(ring(depth, reuse, seed=seed), range(steps))
+    )
+
+
+def test_a_long_run_is_counted_at_once():
+    assert ring(1000, 10).rows_before(10**15) == pytest.approx(10**14, rel=1e-6)
+
+
 def test_the_order_within_a_pass_changes_from_pass_to_pass():
     one = ring(6, 3)
     orders = {tuple(one.slot(pass_ * 6 + i) for i in range(6)) for pass_ in range(20)}

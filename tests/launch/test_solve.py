@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -127,7 +128,13 @@ def test_where_nothing_can_be_written_is_said_before_the_search(solve, tmp_path:
         (ask("forward", "coefficient.npy", "--sigma", "0"), "sigma=0.0"),
         (ask("forward", "coefficient.npy", "--param", "k"), "--param=k: expected NAME=VALUE"),
         (ask("forward", "coefficient.npy", "--param", "k=1"), "params['k']"),
-        (ask("forward", "coefficient.npy", "--posterior", "1"), "count=1"),
+        (ask("forward", "coefficient.npy", "--sigma", "1", "--sigma", "2"), "--sigma=1: expected NAME=VALUE"),
+        (
+            ask("reconstruct", "sensors.csv", "--sigma", "pressure=1", "--sigma", "pressure=2"),
+            "pressure is given twice",
+        ),
+        (ask("forward", "coefficient.npy", "--posterior", "1"), "--posterior=1"),
+        (ask("forward", "coefficient.npy", "--out", "x" * 246 + ".npz"), "a name of more than 200 bytes"),
         (ask("forward", "coefficient.npy", "--steps", "0"), "steps=0"),
         (ask("forward", "coefficient.npy", "--picture", "x.jpg"), "--picture=x.jpg: expected a name that ends in .png"),
         (ask("forward", "coefficient.npy", "--out", "none/x.npz"), "--out=none/x.npz: no folder none"),
@@ -138,6 +145,17 @@ def test_where_nothing_can_be_written_is_said_before_the_search(solve, tmp_path:
 def test_a_mistake_is_one_line(solve, tmp_path: Path, words: list[str], part: str) -> None:
     _, errors = solve(*words, code=2)
     assert errors.count("\n") == 1 and part in errors, errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_ends_a_search_with_one_line(made: Path, tmp_path: Path) -> None:
+    words = [word.replace("MADE", str(made)) for word in ask("forward", "coefficient.npy", "--steps", "10000000")]
+    command = [sys.executable, str(ROOT / "launch" / "solve.py"), *words, "--optimiser", "adam"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.read(1)  # it searches
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "interrupted; no answer was written\n")
     assert list(tmp_path.iterdir()) == []
 
 

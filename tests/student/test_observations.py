@@ -59,6 +59,7 @@ def test_masks_say_what_is_known() -> None:
 def test_noise_is_a_number_or_one_for_each_channel() -> None:
     fields = {"permeability": A, "pressure": U}
     assert observe(STUDENT, "reconstruct", fields, sigma=0.5).sigma_NC.tolist() == [[0.5, 0.5]]
+    assert observe(STUDENT, "reconstruct", fields, sigma=torch.tensor(0.5)).sigma_NC.tolist() == [[0.5, 0.5]]
     mixed = observe(STUDENT, "reconstruct", fields, sigma={"pressure": 2e-4})
     torch.testing.assert_close(mixed.sigma_NC, torch.tensor([[TOLERANCE * STUDENT.normaliser.std[0], 2e-4]]))
     assert mixed.whole_NC.tolist() == [[True, False]]  # what has noise may not stand in for the student's own
@@ -72,7 +73,7 @@ def test_wrong_values_are_named() -> None:
         (("forward", {"permeabilty": A}), "did you mean 'permeability'? it has permeability, pressure"),
         (("forward", {"pressure": U}), "values['pressure']: forward looks for it; it takes permeability"),
         (("forward", {}), "values: no values of any channel; forward takes permeability"),
-        (("forward", NAN), "permeability of field 0 is not finite at y=0, x=1"),
+        (("forward", NAN), "permeability of field 0 is not finite in single precision at y=0, x=1"),
         (("reconstruct", np.full((2, 6, 6), np.nan)), "nothing is known of field 0"),
         (("reconstruct", {"pressure": U}, np.zeros((6, 6))), "nothing is known of field 0: its mask holds no point"),
         (("reconstruct", {"pressure": U}, 2 * MASK), "mask['pressure']: expected true or false"),
@@ -89,6 +90,10 @@ def test_wrong_values_are_named() -> None:
         (("forward", A, None, {"k": 1.0}), "sigma: no channel 'k' in darcy"),
         (("forward", A, None, {"pressure": 1.0}), "sigma['pressure']: no values are given of it"),
         (("reconstruct", {"pressure": U}, MASK[:3], None, "a.npz"), "a.npz: mask['pressure']: shape [3, 6]"),
+        (("reconstruct", {"pressure": U}, {"presure": MASK}, None, "a.npz"), "a.npz: mask: no channel 'presure'"),
+        (("forward", 1e300 * np.ones((6, 6))), "permeability of field 0 is not finite in single precision at y=0, x=0"),
+        (("reconstruct", np.ma.masked_array([A, U], mask=[MASK, MASK])), "values: a masked array; give values.filled"),
+        (("reconstruct", {"pressure": np.ma.masked_array(U, mask=MASK)}), "values['pressure']: a masked array"),
         (("sideways", A), "task='sideways': expected one of forward, inverse, reconstruct"),
     ]
     for arguments, part in cases:

@@ -212,3 +212,11 @@ def test_settings_by_name_are_a_search() -> None:
     assert search_from({"steps": 7}, physics=0.0) == Search(steps=7, physics=0.0, progress=Search().progress)
     assert search_from({"physics": 3}, physics=0.0).physics == 3
     assert math.isclose(Search().physics, 1.0)
+
+
+def test_a_search_under_inference_mode_is_told_of_and_one_under_no_grad_is_done(student: Generator) -> None:
+    known, how = np.full((POINTS, POINTS), 7.0), {"steps": 2, "starts": 1}
+    with torch.no_grad():
+        assert student.forward(known, **how).calls.tolist() == [2]
+    with torch.inference_mode(), pytest.raises(UserError, match=r"inference_mode\(\) is on"):
+        student.forward(known, **how)
