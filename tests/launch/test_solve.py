@@ -151,10 +151,20 @@ def test_a_mistake_is_one_line(solve, tmp_path: Path, words: list[str], part: st
 def test_ctrl_c_ends_a_search_with_one_line(made: Path, tmp_path: Path) -> None:
     words = [word.replace("MADE", str(made)) for word in ask("forward", "coefficient.npy", "--steps", "10000000")]
     command = [sys.executable, str(ROOT / "launch" / "solve.py"), *words, "--optimiser", "adam"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    )
+    try:
         assert process.stdout is not None and process.stdout.read(1)  # it searches
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert (process.returncode, errors) == (130, "interrupted; no answer was written\n")
     assert list(tmp_path.iterdir()) == []
 
