@@ -93,7 +93,8 @@ def page(result: dict[str, Any]) -> str:
 distance of the solution from that which the generator's solver finds for the generated input; residuals are relative to the
 equation's scale; SWD excess is the sliced Wasserstein distance to held-out truths beyond that of truths among each other.
 Training seconds are those of teacher, endpoints and student together, on one core, and so are those of samples; the
-other core had work of its own. {_machines(rows)}.
+other core had work of its own, and three runs shared two cores while Poisson's seed 2 trained: its seconds are too many.
+{_machines(rows)}.
 
 Settings were chosen on seed 0 and against the truths that score it: 24 solver steps for the endpoints (12 left Poisson an SWD
 excess of 0.034), the weights of PID and distribution matching, and half of the demo's weights for Darcy, after those of the
