@@ -59,7 +59,7 @@ def _parameters(pde: Pde) -> list[str]:
         ranges = [f"`{name}` from {low:g} to {high:g}" for name, (low, high) in pde.varying.items()]
         lines += ["", f"Of each sample its own, and told to teacher and student: {', '.join(ranges)}."]
     if pde.constraints:
-        lines += ["", f"Hard constraints: `distill.constraints=[{','.join(pde.constraints)}]`."]
+        lines += ["", f"Hard constraints: `'distill.constraints=[{','.join(pde.constraints)}]'`."]
     return lines
 
 
@@ -95,7 +95,7 @@ def page(name: str, row: dict[str, Any]) -> str:
         "",
         *_parameters(pde),
         "",
-        f"```bash\npython launch/make_shards.py pde={name} data.path=shards/{name} data.train=4096 data.test=1024\n```",
+        f"```bash\npython launch/make_shards.py pde={name} data.path=shards/{name} data.train=4096\n```",
     ]
     return "\n".join(lines) + "\n"
 

@@ -25,7 +25,7 @@ def _sources(rows: list[dict[str, Any]]) -> str:
 
 def _calls(rows: list[dict[str, Any]]) -> str:
     return table(
-        ["samples in a call", "endpoints/s (low to high)", "ratio to 1"],
+        ["samples in a call", "endpoints/s (low to high)", "ratio to 1 (median over turns)"],
         [
             [
                 str(row["chunk"]),
@@ -54,7 +54,7 @@ not counted.
 
 {_sources(result["rows"])}
 
-A thread or an actor hides the waiting and makes no core: here both are busy with `inline` too, so that samples a second
+A thread or an actor hides waiting but adds no compute: here both are busy with `inline` too, so that samples a second
 follow the work. They pay where the teacher's share is about that of the cores it has, or on devices of its own. With R = 1
 the teacher is what everyone waits for, whoever runs it.
 

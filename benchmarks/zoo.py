@@ -135,7 +135,9 @@ column of numbers.
 {f"{chr(10)}Not run yet: {missing}.{chr(10)}" if missing else ""}
 *pays*: the student beats its lambda = 0 twin in solution error and in the dual residual, and its SWD excess is at most
 the larger of 1.25 times the teacher's and 0.025. Residuals are relative to the scale of each equation: compare along a row
-and not down a column. Settings: benchmarks/zoo.py; these are runs of minutes. Where the first weights cost distance, others
+and not down a column. Settings: benchmarks/zoo.py; these are runs of minutes, and not
+always the defaults of [equations/](equations/README.md): 5 or 6 frames where there is time, Burgers with viscosity 0.02 on 32
+points, `fno_tiny` for heat, advection-diffusion, Navier-Stokes and wave. Where the first weights cost distance, others
 were chosen after a run or two on these same seeds.
 
 {lost}

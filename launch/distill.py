@@ -1,4 +1,4 @@
-"""Distil a teacher into one-step students: python launch/distill.py run.name=NAME distill.weights.dual=0.1"""
+"""Distil a teacher into one-step students: python launch/distill.py run.name=NAME distill.weights.dual=0.02"""
 
 from __future__ import annotations
 

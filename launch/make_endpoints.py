@@ -5,9 +5,11 @@ python launch/make_endpoints.py run.name=NAME distill.endpoints=shards/endpoints
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from entry import run
 
-from pidscale.cluster import connect
+from pidscale.cluster import check_resources, connect
 from pidscale.config import Settings
 from pidscale.distill.make_endpoints import check_endpoint_set, make_endpoint_set
 from pidscale.engine.phases import absolute, run_folder
@@ -26,6 +28,7 @@ def main(settings: Settings) -> None:
     settings = absolute(settings)
     check_endpoint_set(settings, run_folder(settings))
     connect()
+    check_resources(replace(settings.cluster, workers=1))  # of one task; as many run at a time as there is room for
     manifest = make_endpoint_set(settings, run_folder(settings), show)
     if line is not None:
         line.close()

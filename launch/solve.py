@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from pidscale.config import UserError
+from pidscale.engine.memory import is_out_of_memory
 from pidscale.student.command import asked_from, carry_out
 
 
@@ -26,8 +27,12 @@ def main(words: list[str]) -> int:
         return 130
     except UserError as error:
         said = str(error)
-    except MemoryError as error:
-        said = f"{error or 'out of memory'}; give a smaller --batch"
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        said = (
+            f"out of memory ({str(error).splitlines()[0] if str(error) else 'of this machine'}); give a smaller --batch"
+        )
     except OSError as error:
         said = f"{error.filename or 'solve'}: {error.strerror or error}; check the file and its permissions"
     print(f"error: {' '.join(said.split())}", file=sys.stderr)

@@ -61,7 +61,7 @@ def check_resources(settings: ClusterSettings, actors: int = 0) -> None:
         if count > have.get(name, 0):
             raise UserError(
                 f"cluster.workers={settings.workers}{beside}: they need {count} {name}s, this Ray cluster has "
-                f"{have.get(name, 0):.0f}; use fewer, or start Ray with more"
+                f"{have.get(name, 0):.0f}; use fewer (cluster.cpus_per_worker={settings.cpus_per_worker}), or start Ray with more"
             )
 
 
@@ -264,6 +264,8 @@ def run_phase(phase: str, settings: Settings) -> Path:
         print(f"{phase}: {whose}{plan_text(description, settings.cluster, parameters)}", flush=True)
         plan = memory_plan(settings, description, problem.grid.shape, phase, parameters)
         print(f"{phase}: {plan_lines(plan)}", flush=True)
+        if phase == "distill" and settings.distill.endpoints and settings.distill.source != "shards":
+            print(f"{phase}: distill.endpoints is not read: distill.source={settings.distill.source}", flush=True)
         if phase == "distill" and settings.distill.pairs:
             open_supply(settings, distill_loop.open_rollout(settings, teacher))  # a set that does not fit is said here
             print(f"{phase}: {cost_line(settings.distill, needed(settings), 4 * math.prod(problem.shape))}", flush=True)

@@ -38,7 +38,7 @@ def direct(
 
     scales: s_k^2 by term, as `residual_scales` gives them. mean: the mean field of the training data in physical units,
     where the search begins; None: the mean of each channel. params: as in `sample`; one that is not given is searched for,
-    from the middle of its range, in which all values are held equally likely. `eps` of the answer is the field in units of
+    from the middle of its range, under the same prior as a student's search. `eps` of the answer is the field in units of
     the model. Raises UserError.
     """
     search = search or Search()

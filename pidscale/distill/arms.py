@@ -63,13 +63,14 @@ class Arm:
                 self.sums[name] = self.sums.get(name, torch.zeros_like(share)) + share
         self.steps += 1
 
-    def update(self, rate: float, step: int) -> tuple[float, bool]:
-        """Take the step that the gradients ask for; returns their norm, and whether the student took it."""
+    def update(self, rate: float, step: int) -> tuple[float, list[str]]:
+        """Take the step that the gradients ask for; returns the norm of the student's, and who could not take it."""
         norm, applied = self.zero.step(rate)
         self.ema.update(step)
-        if self.critic is not None:
-            self.critic.step(rate)
-        return norm, applied
+        skipped = [] if applied else [self.name]
+        if self.critic is not None and not self.critic.step(rate)[1]:
+            skipped.append(f"{self.name}'s critic")
+        return norm, skipped
 
     def take_means(self) -> dict[str, float]:
         """Means over the global batches since the last call: loss, match, power, and the residuals as root mean squares."""

@@ -28,6 +28,7 @@ from pidscale.distill.supply import Supply
 from pidscale.distill.truncation import truncation, truncation_line
 from pidscale.engine import checkpoint
 from pidscale.engine.consolidate import card, publish
+from pidscale.engine.phases import teacher_folder
 from pidscale.engine.pictures import picture_row
 from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import learning_rate, micro_plan
@@ -47,7 +48,7 @@ TWIN = "student-lambda0"
 
 def open_teacher(settings: Settings, folder: Path, problem: Problem, device: torch.device) -> Generator:
     """Load the frozen teacher and check that it is one, of this equation on this grid. Raises UserError."""
-    path = Path(settings.distill.teacher or folder / "teacher")
+    path = teacher_folder(settings, folder)
     if not path.exists():
         raise UserError(f"{path}: no teacher there; run launch/train_teacher.py first, or set distill.teacher")
     teacher = load_student(path, device)
@@ -66,7 +67,8 @@ def measure_scales(
     rows, more = d.scale_samples // d.global_batch, further(vars(d.weights))
     terms = (*TERMS, *more)
     fields, params = (torch.cat(parts) for parts in zip(*batches.scaling(rows, d), strict=True))
-    shares = residual_shares(problem.pde, window, problem.normaliser.decode(fields), params, more)
+    decode = batches.rollout.teacher.normaliser.decode  # its units, which another set of its data need not have
+    shares = residual_shares(problem.pde, window, decode(fields), params, more)
     sums = mesh.sum(torch.stack([shares[k].double().sum() for k in terms])) / (rows * d.global_batch)
     truth = problem.samples("train", 64, window.rows).on(mesh.device)
     null = residual_shares(problem.pde, window, problem.pde.trivial(truth.fields, window), truth.params, more)
@@ -144,7 +146,8 @@ def train(
             arm.seconds = float(found.state["arm_seconds"][arm.name])
     board = Board(folder / "tb" / "distill" if mesh.first else None, first)
     board.text("config", json.dumps(to_plain(settings), indent=1))
-    timer = StepTimer(torch.cuda.synchronize if mesh.device.type == "cuda" else None)
+    # of this stream alone: the teacher may be at work on another
+    timer = StepTimer(torch.cuda.current_stream().synchronize if mesh.device.type == "cuda" else None)
     logged, last = (time.perf_counter(), first), {}
     batches.start(first, d.steps)
 
@@ -160,10 +163,10 @@ def train(
             began = time.perf_counter()
             arm.gradients(batch, timer)
             with timer.part("optimiser"):
-                norm, applied = arm.update(learning_rate(d, step), step)
+                norm, skipped = arm.update(learning_rate(d, step), step)
             arm.seconds += time.perf_counter() - began
-            if not applied:
-                reporter.say(f"warning: {arm.name} step {step} skipped: its gradient is not finite")
+            for name in skipped:
+                reporter.say(f"warning: {name} step {step} skipped: its gradient is not finite")
             board.scalars({f"{arm.name}/gradient_norm": norm}, step + 1)
         done = step + 1
         if done % d.log_every == 0 or done == d.steps:
@@ -176,7 +179,7 @@ def train(
         if (done % d.checkpoint_every == 0 or stopping) and done < d.steps:
             state = {
                 "scales": scales,
-                "endpoint_seconds": rolling,
+                "endpoint_seconds": rolling + batches.supply.tally.hidden,
                 "arm_seconds": {arm.name: arm.seconds for arm in arms},
             }
             _picture(arms, batches.rollout, board, problem, done)
@@ -191,7 +194,8 @@ def train(
     board.hparams(to_flat(settings), {f"student/{k}": v for k, v in last["student"].items()})
     board.close()
     for arm in arms:
-        seconds = float(teacher.card["metrics"]["train_seconds"]) + rolling + arm.seconds
+        made = rolling + batches.supply.tally.hidden
+        seconds = float(teacher.card["metrics"]["train_seconds"]) + made + arm.seconds
         cost = {"train_seconds": seconds, "wait_share": timer.share("teacher")}
         _publish(arm, folder, problem, scales, last[arm.name] | cost)
     mesh.barrier()
@@ -241,7 +245,7 @@ def _picture(arms: list[Arm], rollout: Rollout, board: Board, problem: Problem, 
     eps, params = rollout.eps(endpoints.counters[:4]), endpoints.params_BP[:4]
     decode = rollout.teacher.normaliser.decode
     sets = {
-        "truth": problem.samples("test", 4, window.rows).on(eps.device),
+        "truth": problem.held_out(4, window.rows).on(eps.device),
         "teacher": Samples(decode(endpoints.fields_BCYX[:4]), params),
     }
     told = condition(problem.pde, params).to(eps.device)

@@ -29,10 +29,11 @@ from pidscale.records.write import publish_manifest
 
 @dataclass(frozen=True)
 class _Job:
-    """One shard to make, in a process that opens the teacher by itself. plain: settings, as JSON."""
+    """One shard to make, in a process that opens the teacher by itself. plain: settings, as JSON. device: of the teacher."""
 
     plain: str
     folder: str
+    device: str
     root: str
     number: int
     first: int
@@ -40,18 +41,17 @@ class _Job:
 
 
 @lru_cache(maxsize=1)
-def _rollout(plain: str, folder: str) -> Rollout:
+def _rollout(plain: str, folder: str, device: str) -> Rollout:
     """The teacher of these settings, kept from one task of this process to the next."""
     settings = from_plain(Settings, json.loads(plain))
     torch.set_num_threads(settings.cluster.cpus_per_worker)  # as workers have: bits may follow from it
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    device = torch.device("cuda" if settings.cluster.use_gpu else "cpu")
     problem = open_problem(settings.pde, settings.data)
-    return open_rollout(settings, open_teacher(settings, Path(folder), problem, device))
+    return open_rollout(settings, open_teacher(settings, Path(folder), problem, torch.device(device)))
 
 
 def _shard(job: _Job) -> Made:
-    return make_shard(_rollout(job.plain, job.folder), job.root, job.number, job.first, job.last)
+    return make_shard(_rollout(job.plain, job.folder, job.device), job.root, job.number, job.first, job.last)
 
 
 def check_endpoint_set(settings: Settings, folder: Path) -> None:
@@ -72,7 +72,7 @@ def _asked(settings: Settings, folder: Path) -> tuple[Rollout, dict[str, Any]]:
         )
     if Path(path).is_file():
         raise UserError(f"{KEY}={path}: is a file; name a folder")
-    rollout = _rollout(json.dumps(to_plain(settings)), str(folder))
+    rollout = _rollout(json.dumps(to_plain(settings)), str(folder), "cpu")  # a driver may have no GPU
     per_shard = -(-settings.data.samples_per_shard // d.chunk) * d.chunk
     count = -(-needed(settings) // d.chunk) * d.chunk
     asked = request(settings, rollout, count, per_shard)
@@ -98,7 +98,8 @@ def make_endpoint_set(
         return manifest
     with claimed(root, asked, KEY):
         starts = enumerate(range(0, count, per_shard))
-        jobs = [_Job(plain, str(folder), str(root), n, first, min(first + per_shard, count)) for n, first in starts]
+        where = (plain, str(folder), "cuda" if c.use_gpu else "cpu", str(root))
+        jobs = [_Job(*where, n, first, min(first + per_shard, count)) for n, first in starts]
         resources = {"num_cpus": c.cpus_per_worker, "num_gpus": int(c.use_gpu)}
         made = in_ray(_shard, jobs, 2 * cluster_cpus(), **resources) if parallel else map(_shard, jobs)
         remedy = "check the teacher"

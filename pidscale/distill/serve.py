@@ -100,6 +100,7 @@ class Served:
         """The next row. UserError where no actor gives one within the timeout of the cluster."""
         import ray
 
+        began = time.perf_counter()
         asked, reference = self.asked.popleft() if self.started else self._ask(counters)
         if not torch.equal(asked, counters):
             raise RuntimeError(f"endpoints {asked.tolist()} came where {counters.tolist()} were asked for")
@@ -114,6 +115,10 @@ class Served:
             said = str(getattr(error, "cause", None) or error).strip().splitlines()
             raise UserError(f"distill.source=actors: a teacher actor could not start: {said[-1]}") from None
         if self.started:
+            self.tally.spent, self.tally.waited = (
+                self.tally.spent + seconds,
+                self.tally.waited + time.perf_counter() - began,
+            )
             self._fill()
         self.tally.add(len(counters), seconds)
         to = torch.tensor(fields, device=self.device), torch.tensor(checksums)  # copies: Ray's own memory is let go

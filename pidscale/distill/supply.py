@@ -23,10 +23,20 @@ Make = Callable[[Tensor], Endpoints]
 
 @dataclass
 class Tally:
-    """Endpoints that were made, and the seconds that this took, wherever it was, since the last `take`."""
+    """Endpoints that were made, and the seconds that this took, wherever it was, since the last `take`.
+
+    spent: seconds of making beside the steps, since the start. waited: seconds that steps waited for it.
+    """
 
     made: int = 0
     busy: float = 0.0
+    spent: float = 0.0
+    waited: float = 0.0
+
+    @property
+    def hidden(self) -> float:
+        """Seconds of making that no step waited for."""
+        return max(0.0, self.spent - self.waited)
 
     def add(self, made: int, busy: float) -> None:
         """Count some."""
@@ -97,10 +107,12 @@ class Ahead(Inline):
                 torch.cuda.set_device(self.device)  # which a new thread has not
                 stream = torch.cuda.Stream(self.device)
             for counters in wanted:
+                began = time.perf_counter()
                 with torch.cuda.stream(stream):
                     endpoints = super().get(counters)
                 if stream is not None:
                     stream.synchronize()
+                self.tally.spent += time.perf_counter() - began
                 self._put(endpoints)
                 if self.ended.is_set():
                     return
@@ -118,7 +130,9 @@ class Ahead(Inline):
         """The next row, waited for if it is not ready."""
         if self.thread is None:
             return super().get(counters)
+        began = time.perf_counter()
         item = self.ready.get()
+        self.tally.waited += time.perf_counter() - began
         if isinstance(item, Exception):
             raise item
         if not torch.equal(item.counters, counters):

@@ -23,6 +23,7 @@ from pidscale.engine.checkpoint import check_resumable
 from pidscale.records.layout import write_atomic
 from pidscale.records.lock import held
 from pidscale.records.store import is_address
+from pidscale.student.artifact import CARD
 
 # settings that may change between the attempts of a phase, because they do not change what it computes
 _COURSE = ("log_every", "checkpoint_every", "keep")
@@ -31,12 +32,18 @@ _FREE = {
     "teacher": {*_COURSE, "evaluate_every", "evaluate_samples", "evaluate_steps"},
     "distill": {*_COURSE, "teacher", "source", "ahead", "actors", "endpoints", "carry_teacher"},
 }
+_MAKES = {"teacher": ("teacher",), "distill": ("student", "student-lambda0")}
 _SECTIONS = {"teacher": ("pde", "model", "teacher"), "distill": ("pde", "distill")}
 
 
 def run_folder(settings: Settings) -> Path:
     """The run's folder, absolute: workers have working directories of their own."""
     return (Path(settings.run.folder) / settings.run.name).absolute()
+
+
+def teacher_folder(settings: Settings, folder: Path) -> Path:
+    """Where the teacher of a run's students is: distill.teacher, or the run's own."""
+    return Path(settings.distill.teacher or folder / "teacher").absolute()
 
 
 def absolute(settings: Settings) -> Settings:
@@ -108,11 +115,16 @@ def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
 
 
 def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
-    """Open a phase that is due, and write down what decides it. Returns False where it is finished already."""
+    """Open a phase that is due, and write down what decides it. Returns False where it is finished already.
+
+    A card in the folder says that a phase reached its end: one that an attempt left as it was killed at its end goes.
+    """
     if not due(phase, settings, inputs):
         return False
     folder = run_folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
+    for name in _MAKES[phase]:
+        (folder / name / CARD).unlink(missing_ok=True)
     write_atomic(folder / "config.json", json.dumps(to_plain(settings), indent=1).encode())
     write_atomic(folder / "versions.json", json.dumps(versions(), indent=1).encode())
     _record(folder / f"{phase}.json", signature(phase, settings, inputs), finished=False)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pidscale import metrics
 from pidscale.config import Settings, UserError
-from pidscale.engine.phases import run_folder, versions
+from pidscale.engine.phases import run_folder, teacher_folder, versions
 from pidscale.engine.skip import settled
 from pidscale.evaluate import methods
 from pidscale.evaluate.methods import Made
@@ -97,22 +97,25 @@ def row(made: Made, against: Reference, solved: Tensor) -> dict[str, Any]:
 def evaluate(settings: Settings, progress: Progress = lambda done, total, note: None) -> dict[str, Any]:
     """Measure every method that the run's folder holds; returns what report/metrics.json holds (`rows`, `meta`)."""
     folder, e = run_folder(settings), settings.evaluate
-    for name, script in (("teacher", "train_teacher"), ("student", "distill")):
-        if not (folder / name).exists():
-            raise UserError(
-                f"{folder / name}: nothing to measure there; run launch/{script}.py first, or name another run"
-            )
+    taught = teacher_folder(settings, folder)
+    for path, script, other in (
+        (taught, "train_teacher", "set distill.teacher to that of this run's students"),
+        (folder / "student", "distill", "name another run"),
+    ):
+        if not path.exists():
+            raise UserError(f"{path}: nothing to measure there; run launch/{script}.py first, or {other}")
     problem = settled(open_problem(settings.pde, settings.data), folder, Mesh(), print)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    teacher = load_student(folder / "teacher", device)
+    teacher = load_student(taught, device)
+    checked = taught if e.calls or settings.distill.teacher else None  # with it, a student says whether it is its own
     students = {
-        name: load_student(folder / name, device, folder / "teacher" if name == "student" and e.calls else None)
+        name: load_student(folder / name, device, checked if name == "student" else None)
         for name in ("student-lambda0", "student")
         if name == "student" or (folder / name / artifact.CARD).exists()
     }
     for name, generator in {"teacher": teacher, **students}.items():
         remedy = "give the settings that this run was made with, or another run.name"
-        check_fits(generator, folder / name, problem.pde, problem.grid, remedy)
+        check_fits(generator, taught if name == "teacher" else folder / name, problem.pde, problem.grid, remedy)
     against = reference(settings, problem)
     eps, params = (draw(range(e.samples), e.seed, "evaluate") for draw in (teacher.eps, teacher.params))
     made: dict[str, Made] = {}
@@ -140,7 +143,10 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
     _keep_other(report, e.samples)
     write_atomic(report / "metrics.json", json.dumps(_finite(result), indent=1).encode())
     write_report(report / "index.html", result, problem, {n: m.samples for n, m in made.items()}, against.truth)
-    for name in ["teacher", *students]:
+    own = (
+        ["teacher"] if taught == folder / "teacher" else []
+    )  # the card of another run's teacher is that run's to write
+    for name in [*own, *students]:
         wanted = f"teacher-heun-{max(e.teacher_steps)}" if name == "teacher" else name
         card = artifact.read_card(folder / name)
         measured = next(r for r in rows if r["method"] == wanted)

@@ -59,6 +59,10 @@ class Problem:
         ids = range(min(most, len(shards)))
         return Samples(torch.from_numpy(shards.read(ids, rows)), read_params(shards, self, ids))
 
+    def held_out(self, most: int, rows: slice | None = None) -> Samples:
+        """Samples to show beside generated ones: of the test split, or of train where a set has no other."""
+        return self.samples("test" if "test" in self.manifest.splits else "train", most, rows)
+
 
 def open_problem(pde_settings: PdeSettings, data: DataSettings) -> Problem:
     """Open the shard set and check it. Raises UserError for another equation, other parameters or another grid."""

@@ -65,17 +65,17 @@ def device_of(device: str | torch.device) -> torch.device:
     """The device of this name. Raises UserError where there is none."""
     try:
         chosen = torch.device(device)
-        if chosen.type not in ("cpu", "cuda", "mps", "xpu"):
+        if chosen.type not in ("cpu", "cuda", "xpu"):  # noise is drawn in float64, which mps has not
             raise RuntimeError(f"no fields live on {chosen}")
     except (RuntimeError, TypeError):
         raise UserError(f"device={device!r}: expected something like 'cpu', 'cuda' or 'cuda:1'") from None
     there = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
         "xpu": torch.xpu.is_available(),
     }
-    if not there[chosen.type]:
+    seen = {"cuda": torch.cuda.device_count, "xpu": torch.xpu.device_count}
+    if not there[chosen.type] or (chosen.index or 0) >= seen.get(chosen.type, lambda: 1)():
         raise UserError(f"device={str(device)!r}: this torch sees no such GPU; use device='cpu'")
     return chosen
 

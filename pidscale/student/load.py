@@ -173,6 +173,8 @@ class Generator:
         n, batch, seed, nfe = whole("n", n, 1), whole("batch", batch, 1), whole("seed", seed, 0), whole("nfe", nfe, 1)
         if nfe > 1 and (self.card["kind"] == "teacher" or steps is not None):
             raise UserError(f"nfe={nfe}: network calls of a student; a teacher takes steps=")
+        if nfe > 1 and solver != "heun":
+            raise UserError(f"solver={solver!r}: of a teacher's steps; leave it away beside nfe={nfe}")
         told = chosen(self.pde, self.params(range(n), seed), params)
         parts = []
         for start in range(0, n, batch):

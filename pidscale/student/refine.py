@@ -95,7 +95,7 @@ def refine(
     batch: int = 64,
     optimiser: str = "lbfgs",
     stream: str = "sample",
-    progress: Progress = lambda done, total, note: None,
+    progress: Progress | None = None,
 ) -> Refined:
     """The samples that `sample(n, seed)` gives, with less residual: at most `steps` evaluations of each.
 
@@ -111,7 +111,8 @@ def refine(
         rows = range(first, min(n, first + batch))
 
         def tell(done: int, energy: float, first: int = first) -> None:
-            progress((first // batch) * steps + done, -(-n // batch) * steps, f"energy {energy:.4g}")
+            if progress is not None:
+                progress((first // batch) * steps + done, -(-n // batch) * steps, f"energy {energy:.4g}")
 
         eps = generator.eps(rows, seed, stream)
         parts.append(_descend(generator, eps, told[rows.start : rows.stop], scales, tau, floor, steps, optimiser, tell))

@@ -6,7 +6,7 @@ M: where values x' are known, sigma their noise; R_k: the residuals l2, dual and
 student was distilled with; D: values of a field, so that with physics = 1 the equation weighs like one observation of every
 value. z = (eps, p): the noise, and a standard normal number for each parameter of the equation that is not given, which is
 drawn uniformly in its range: low + (high - low) Phi(p). The last term is the law of z, so the least energy is the likeliest
-field (MAP; DESIGN: section 4; Zhang et al. 2026, algorithm 3). The search begins at several draws, and the least energy is
+field (MAP; Zhang et al. 2026, algorithm 3). The search begins at several draws, and the least energy is
 kept.
 
 Whole channels that are known without noise stand in for the student's own in R; scattered points do not, since the jumps
@@ -54,7 +54,7 @@ class Search:
     batch: int = 64
     physics: float = 1.0
     optimiser: str = "lbfgs"
-    progress: Progress = lambda done, total, note: None
+    progress: Progress | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("starts", 1), ("seed", 0), ("batch", 1)):
@@ -201,7 +201,10 @@ def searched(
 
         def tell(done: int, mean: float, first: int = first) -> None:
             chunks = -(-len(owners) // search.batch)
-            search.progress(first // search.batch * search.steps + done, chunks * search.steps, f"energy {mean:.5g}")
+            if search.progress is not None:
+                search.progress(
+                    first // search.batch * search.steps + done, chunks * search.steps, f"energy {mean:.5g}"
+                )
 
         found = minimise(energy, start, search.steps, search.optimiser, tell)
         parts.append(Minimum(*(t.cpu() for t in (found.x_BD, found.energy_B, found.calls_B))))

@@ -243,6 +243,6 @@ def evaluate(teacher: Teacher, board: Board, step: int) -> dict[str, Any]:
     board.scalars({"residual/l2": l2, "residual/dual": dual, "residual/boundary": boundary}, step)
     board.scalars({"residual/floor_l2": floor["l2"], "residual/floor_dual": floor["dual"]}, step)
     if mesh.data_rank == 0:
-        truth = problem.samples("test", 4, teacher.window.rows).on(mesh.device)
+        truth = problem.held_out(4, teacher.window.rows).on(mesh.device)
         board.image("fields", picture_row(problem.pde, teacher.window, {"truth": truth, "teacher": physical}), step)
     return {"residual_l2": l2, "residual_dual": dual, "residual_boundary": boundary}

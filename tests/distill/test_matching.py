@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,12 +11,19 @@ from torch import Tensor
 from pidscale.config import DistillSettings
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.normaliser import Normaliser
+from pidscale.distill.arms import build_arm
 from pidscale.distill.batch import Batch
+from pidscale.distill.loop import open_batches, open_objective
 from pidscale.distill.matching import LOWEST, Matching
+from pidscale.engine.schedule import micro_plan
 from pidscale.meter import StepTimer
 from pidscale.ops.window import Window
+from pidscale.parallel.mesh import Mesh
 from pidscale.pde.darcy import Darcy
-from pidscale.student.load import Generator
+from pidscale.student.load import Generator, load_student
+from tests import small
+from tests.distill.test_rollout import write_teacher
+from tests.twins import spawn
 
 PDE = Darcy()
 GRID = PDE.grid(16)
@@ -114,3 +123,27 @@ def test_the_critic_learns_on_samples_without_a_gradient_to_them() -> None:
     }
     assert losses[0.3, 0.5] == pytest.approx(1.0, rel=0.05) and min(losses, key=losses.__getitem__) == (0.3, 0.5)
     assert not objective(Law(0, 1), Law(0, 1)).critic_losses(x, batch(size=64)).requires_grad
+
+
+def _wild(rank: int, world: int, shards: Path, folder: Path) -> list[str]:
+    """Who could not take a step, where a weight of the critic is not a number."""
+    settings = small.settings(shards, folder, distill={"objective": "dm"})
+    teacher, mesh = load_student(folder / "teacher"), Mesh(rank, world)
+    window, d = Window(teacher.grid), settings.distill
+    arm = build_arm(
+        "student",
+        settings,
+        open_objective(settings, teacher, window),
+        micro_plan(d.global_batch, d.micro_batch, mesh),
+        mesh,
+    )
+    assert arm.critic is not None
+    with torch.no_grad():
+        next(iter(arm.critic.module.parameters())).fill_(float("nan"))
+    arm.gradients(open_batches(settings, teacher, window, mesh).at(0, StepTimer().part), StepTimer())
+    return arm.update(1e-3, 0)[1]
+
+
+def test_a_critic_that_cannot_step_is_named(small_shards: Path, tmp_path: Path) -> None:
+    write_teacher(tmp_path / "teacher", small.settings(small_shards, tmp_path))
+    assert spawn(_wild, 1, small_shards, tmp_path) == [["student", "student's critic"]]

@@ -66,6 +66,23 @@ def test_what_is_ahead_is_bounded_and_taken_in_order():
     supply.close()
 
 
+def test_making_that_no_step_waits_for_is_counted():
+    def slow(counters):
+        time.sleep(0.05)
+        return make(counters)
+
+    inline, ahead = Inline(slow), Ahead(slow, 4, CPU)
+    for supply in (inline, ahead):
+        supply.get(torch.tensor([99]))  # before the first step, which waits for it
+        supply.start(torch.tensor([n]) for n in range(4))
+    assert waits(lambda: ahead.tally.spent >= 4 * 0.05)
+    for n in range(4):
+        inline.get(torch.tensor([n]))
+        ahead.get(torch.tensor([n]))
+    assert inline.tally.hidden == 0 and 4 * 0.05 - ahead.tally.waited <= ahead.tally.hidden < ahead.tally.busy
+    ahead.close()
+
+
 def test_an_error_reaches_the_step_that_waits():
     def broken(counters):
         if counters[0] == 2:

@@ -69,6 +69,17 @@ def test_a_begun_phase_goes_on_and_a_finished_one_is_left_alone(tmp_path: Path) 
     assert begin("teacher", made, INPUTS) is False
 
 
+def test_a_card_of_an_attempt_that_was_killed_at_its_end_does_not_count(tmp_path: Path) -> None:
+    made = settings(tmp_path)
+    assert begin("teacher", made, INPUTS) and begin("distill", made, INPUTS)
+    for name in ("teacher", "student", "student-lambda0"):
+        (tmp_path / "r" / name).mkdir()
+        (tmp_path / "r" / name / "card.json").write_text("{}")
+    finish("teacher", made, INPUTS)
+    assert not begin("teacher", made, INPUTS) and begin("distill", made, INPUTS)
+    assert [p.parent.name for p in sorted(tmp_path.glob("r/*/card.json"))] == ["teacher"]
+
+
 def test_resume_never_refuses_what_exists_and_must_what_does_not(tmp_path: Path) -> None:
     must, never = (settings(tmp_path, run={"resume": r}) for r in ("must", "never"))
     text = refused("teacher", must)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -122,6 +123,30 @@ def test_cards_carry_their_own_row(made: SimpleNamespace) -> None:
         metrics = artifact.read_card(made.folder / name)["metrics"]
         assert metrics["train_seconds"] == 1.5
         assert metrics["report"] == json.loads(json.dumps(made.rows[method]))
+
+
+def test_a_student_is_measured_beside_the_teacher_of_another_run(
+    made: SimpleNamespace, small_shards: Path, tmp_path: Path
+) -> None:
+    few = {"samples": 4, "batch": 4, "teacher_steps": [3]}
+    (tmp_path / "run").mkdir()
+    shutil.copytree(made.folder / "student", tmp_path / "run" / "student")
+    with pytest.raises(UserError, match=r"run/teacher: nothing .* set distill\.teacher"):
+        evaluate(settings(small_shards, tmp_path, evaluate=few))
+    write_generator(tmp_path / "other", "teacher", seed=7)
+    with pytest.raises(UserError, match=r"other: not the teacher that .*run/student was distilled from"):
+        evaluate(settings(small_shards, tmp_path, distill={"teacher": str(tmp_path / "other")}, evaluate=few))
+    theirs = settings(small_shards, tmp_path, distill={"teacher": str(made.folder / "teacher")}, evaluate=few)
+    before = (made.folder / "teacher" / artifact.CARD).read_bytes()
+    rows = {row["method"]: row for row in evaluate(theirs)["rows"]}
+    assert (made.folder / "teacher" / artifact.CARD).read_bytes() == before
+    for name in ("teacher", "student"):
+        shutil.copytree(made.folder / name, tmp_path / "whole" / "run" / name)
+    own = {row["method"]: row for row in evaluate(settings(small_shards, tmp_path / "whole", evaluate=few))["rows"]}
+    for method in ("teacher-heun-3", "student"):
+        assert rows[method]["residual_l2"] == own[method]["residual_l2"]
+    assert not (tmp_path / "run" / "teacher").exists()
+    assert artifact.read_card(tmp_path / "run" / "student")["metrics"]["report"]["n_samples"] == 4
 
 
 def test_a_report_of_another_size_is_kept(made: SimpleNamespace, small_shards: Path) -> None:

@@ -15,6 +15,7 @@ from pidscale.pde import build_pde
 from pidscale.records.check import check_set, load_manifest
 
 KILLS = 20
+FILES = 2 * 10 + 2  # ten shards with an index each, the request and the manifest
 
 
 def make(root: Path) -> None:
@@ -38,15 +39,18 @@ def test_killed_at_twenty_moments_the_set_is_the_same(tmp_path):
     whole = processes.Process(target=make, args=(tmp_path / "whole",))
     whole.start()
     whole.join()
-    seconds, expected = time.monotonic() - began, contents(tmp_path / "whole")
-    assert whole.exitcode == 0 and len(expected) == 2 * 10 + 2
+    between, expected = (time.monotonic() - began) / FILES, contents(tmp_path / "whole")
+    assert whole.exitcode == 0 and len(expected) == FILES
     check_set(load_manifest(tmp_path / "whole"), tmp_path / "whole", contents=True)
     draw, broken = random.Random(0), 0
     for attempt in range(KILLS):
         root = tmp_path / str(attempt)
         maker = processes.Process(target=make, args=(root,))
         maker.start()
-        time.sleep(seconds * draw.uniform(0.02, 0.98))
+        there = draw.randrange(FILES - 2)  # how far it has come, not how long it took: seconds follow the machine
+        while maker.is_alive() and len(list(root.glob("[!.]*"))) < there:
+            time.sleep(0.001)
+        time.sleep(between * draw.random())
         with suppress(ProcessLookupError):  # it may have ended
             os.kill(maker.pid, signal.SIGKILL)
         maker.join()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from launch.solve import main
@@ -101,6 +102,12 @@ def test_what_was_measured_is_never_written_over(solve, made: Path) -> None:
         "inverse", "--student", "MADE/student", "--input", "MADE/two.npz", "--out", "MADE/two.npz", code=2
     )
     assert "two.npz: is --input too, and would be lost" in errors and (made / "two.npz").read_bytes() == before
+
+
+def test_too_little_memory_is_one_line_with_a_remedy(solve, monkeypatch) -> None:
+    monkeypatch.setattr("launch.solve.carry_out", lambda *_: torch.empty(2**50))  # torch's own error, a RuntimeError
+    _, errors = solve(*ask("forward", "coefficient.npy"), code=2)
+    assert "out of memory" in errors and "--batch" in errors
 
 
 def test_where_nothing_can_be_written_is_said_before_the_search(solve, tmp_path: Path) -> None:

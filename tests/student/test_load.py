@@ -105,6 +105,8 @@ def test_impossible_requests_are_refused(student: Generator, tmp_path: Path) -> 
     assert "steps=1.5" in refused(lambda: teacher.sample(n=1, steps=1.5))
     assert "rk4" in refused(lambda: teacher.sample(n=1, steps=2, solver="rk4"))
     assert "device='foo'" in refused(lambda: load_student(tmp_path / "teacher", device="foo"))
+    assert "device='mps'" in refused(lambda: load_student(tmp_path / "teacher", device="mps"))
+    assert "device='cuda:99'" in refused(lambda: load_student(tmp_path / "teacher", device="cuda:99"))
     assert "device='meta'" in refused(lambda: load_student(tmp_path / "teacher", device="meta"))
     assert "None" in refused(lambda: load_student(None))
 

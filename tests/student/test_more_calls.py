@@ -51,6 +51,7 @@ def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path: Path)
         (lambda: load_student(teacher).sample(2, nfe=2), "a teacher takes steps="),
         (lambda: load_student(folder / "both").sample(2, nfe=0), "nfe=0"),
         (lambda: load_student(folder / "both").sample(2, nfe=4, steps=3), "nfe=4"),
+        (lambda: load_student(folder / "both").sample(2, nfe=4, solver="euler"), "solver='euler'.*nfe=4"),
         (lambda: load_student(folder / "alone", teacher=tmp_path / "other"), "not the teacher that"),
         (lambda: load_student(teacher, teacher=teacher), "a teacher for a teacher"),
         (lambda: load_student(folder / "alone", teacher=tmp_path / "nowhere"), "nowhere"),
