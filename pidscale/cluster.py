@@ -61,7 +61,7 @@ def check_resources(settings: ClusterSettings, actors: int = 0) -> None:
         if count > have.get(name, 0):
             raise UserError(
                 f"cluster.workers={settings.workers}{beside}: they need {count} {name}s, this Ray cluster has "
-                f"{have.get(name, 0):.0f}; use fewer (cluster.cpus_per_worker={settings.cpus_per_worker}), or start Ray with more"
+                f"{have.get(name, 0):.0f}; use fewer (cluster.cpus_per_worker={settings.cpus_per_worker}) or start more"
             )
 
 
