@@ -193,7 +193,7 @@ what fields look like and direct search does not.
 How closely noiseless readings are met (1 % of a channel's deviation for a few points, 3 % for whole fields) was chosen among
 four values on the test fields 0 to {TUNED - 1}, by the errors of seed 0's students in `reconstruct`, `inverse` and `forward`:
 that flatters a student there. It changes nothing in `noisy`, whose sigma is given. Times were taken while the other core
-trained, those of Poisson's `forward`, `inverse` and `reconstruct` while two runs trained on both: three times too long.
+trained.
 
 {body}
 """

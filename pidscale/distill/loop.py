@@ -40,10 +40,8 @@ from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import Samples, condition, residual_shares
 from pidscale.pde.constraints import check_constraints
-from pidscale.student.artifact import TEACHER
+from pidscale.student.artifact import TEACHER, TWIN
 from pidscale.student.load import Generator, check_fits, load_student
-
-TWIN = "student-lambda0"
 
 
 def open_teacher(settings: Settings, folder: Path, problem: Problem, device: torch.device) -> Generator:

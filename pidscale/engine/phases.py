@@ -23,7 +23,7 @@ from pidscale.engine.checkpoint import check_resumable
 from pidscale.records.layout import write_atomic
 from pidscale.records.lock import held
 from pidscale.records.store import is_address
-from pidscale.student.artifact import CARD
+from pidscale.student.artifact import CARD, TEACHER, TWIN
 
 # settings that may change between the attempts of a phase, because they do not change what it computes
 _COURSE = ("log_every", "checkpoint_every", "keep")
@@ -32,7 +32,7 @@ _FREE = {
     "teacher": {*_COURSE, "evaluate_every", "evaluate_samples", "evaluate_steps"},
     "distill": {*_COURSE, "teacher", "source", "ahead", "actors", "endpoints", "carry_teacher"},
 }
-_MAKES = {"teacher": ("teacher",), "distill": ("student", "student-lambda0")}
+_MAKES = {"teacher": (TEACHER,), "distill": ("student", TWIN)}
 _SECTIONS = {"teacher": ("pde", "model", "teacher"), "distill": ("pde", "distill")}
 
 
@@ -43,7 +43,7 @@ def run_folder(settings: Settings) -> Path:
 
 def teacher_folder(settings: Settings, folder: Path) -> Path:
     """Where the teacher of a run's students is: distill.teacher, or the run's own."""
-    return Path(settings.distill.teacher or folder / "teacher").absolute()
+    return Path(settings.distill.teacher or folder / TEACHER).absolute()
 
 
 def absolute(settings: Settings) -> Settings:

@@ -23,6 +23,7 @@ from pidscale.config import UserError
 VERSION = 1
 KINDS = ("student", "teacher")
 WEIGHTS, CARD = "weights.safetensors", "card.json"
+TWIN = "student-lambda0"  # folder of the student that was trained beside, without the residual
 TEACHER = "teacher"  # folder of a student's teacher within its own, if it has it with it
 _KEYS = {
     "kind": str,
