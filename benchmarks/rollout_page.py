@@ -56,7 +56,8 @@ not counted.
 
 A thread or an actor hides waiting but adds no compute: here both are busy with `inline` too, so that samples a second
 follow the work. They pay where the teacher's share is about that of the cores it has, or on devices of its own. With R = 1
-the teacher is what everyone waits for, whoever runs it.
+the teacher is what everyone waits for, whoever runs it. In each turn `shards` follows `actors`, whose processes may still be
+ending: read its samples a second as a lower bound.
 
 ## By samples in a call of the teacher
 
