@@ -85,6 +85,10 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
         _check_distill(s)
     if min(s.evaluate.teacher_steps, default=0) < 1:
         raise UserError(f"evaluate.teacher_steps={s.evaluate.teacher_steps}: expected step counts of 1 or more")
+    for name in ("teacher_steps", "calls"):
+        values = getattr(s.evaluate, name)
+        if len(set(values)) < len(values):
+            raise UserError(f"evaluate.{name}={values}: expected each once; every one is a row of the report")
     if min(s.evaluate.calls, default=2) < 2:
         raise UserError(
             f"evaluate.calls={s.evaluate.calls}: expected 2 or more each; one call is the student's own row"
@@ -121,6 +125,7 @@ _MOST = {
     "distill.ring": (2**20, "each row is a whole batch in memory"),
     "distill.ahead": (2**12, "each row is a whole batch in memory"),
     "distill.solver_steps": (10_000, "an endpoint takes a teacher call or two for each"),
+    "distill.levels": (100_000, "each is a level of noise"),
     "distill.scale_steps": (10_000, "a sample takes two teacher calls for each"),
 }
 _NOT_NEGATIVE += ["run.seed", "evaluate.seed"]

@@ -38,6 +38,9 @@ def test_a_run_cannot_change_its_settings() -> None:
     ("plain", "words"),
     [
         ({"teacher": {"stepz": 3}}, ["teacher.stepz", "did you mean 'steps'"]),
+        ({"distill": {"levels": 99999999999}}, ["distill.levels=99999999999", "100000"]),
+        ({"evaluate": {"calls": [2, 2]}}, ["evaluate.calls=[2, 2]", "each once"]),
+        ({"evaluate": {"teacher_steps": [4, 4]}}, ["evaluate.teacher_steps=[4, 4]", "each once"]),
         ({"teachers": {}}, ["teachers", "did you mean 'teacher'"]),
         ({"distill": {"weights": {"h1": 1.0}}}, ["distill.weights.h1", "boundary, conservation, dual, initial, l2"]),
         ({"run": {"xyz": 1}}, ["run.xyz", "known keys: folder, name, resume, seed"]),
