@@ -150,7 +150,7 @@ Least squares on endpoints of K Euler steps, against the map of those steps.
 ## Kinds of noise
 
 Relative error of Heun's method against the exact flow, from each kind's own top level down to zero; the last step, from
-sigma_min to zero, leaves an error of its own, near 7e-4 here, which more steps do not remove.
+sigma_min to zero, leaves an error of its own, which more steps do not remove.
 
 {table(["noise", "sigma_max", "50 steps", "200", "800"], kind)}
 

@@ -143,10 +143,9 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
     _keep_other(report, e.samples)
     write_atomic(report / "metrics.json", json.dumps(_finite(result), indent=1).encode())
     write_report(report / "index.html", result, problem, {n: m.samples for n, m in made.items()}, against.truth)
-    own = (
-        ["teacher"] if taught == folder / "teacher" else []
-    )  # the card of another run's teacher is that run's to write
-    for name in [*own, *students]:
+    for name in ("teacher", *students):
+        if name == "teacher" and taught != folder / name:
+            continue  # another run's card is not this one's to write
         wanted = f"teacher-heun-{max(e.teacher_steps)}" if name == "teacher" else name
         card = artifact.read_card(folder / name)
         measured = next(r for r in rows if r["method"] == wanted)

@@ -69,13 +69,8 @@ def device_of(device: str | torch.device) -> torch.device:
             raise RuntimeError(f"no fields live on {chosen}")
     except (RuntimeError, TypeError):
         raise UserError(f"device={device!r}: expected something like 'cpu', 'cuda' or 'cuda:1'") from None
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "xpu": torch.xpu.is_available(),
-    }
-    seen = {"cuda": torch.cuda.device_count, "xpu": torch.xpu.device_count}
-    if not there[chosen.type] or (chosen.index or 0) >= seen.get(chosen.type, lambda: 1)():
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "xpu": torch.xpu.device_count()}
+    if (chosen.index or 0) >= there[chosen.type]:
         raise UserError(f"device={str(device)!r}: this torch sees no such GPU; use device='cpu'")
     return chosen
 
