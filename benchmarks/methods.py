@@ -40,7 +40,8 @@ OWN: dict[str, list[str]] = {
     "poisson": ["distill.huber=0"],
     "burgers": ["pde.points=32", "pde.params.viscosity=0.02", "distill.huber=0"],
 }
-WEIGHTS = zoo.WEIGHTS | {"darcy": (0.0004, 0.0072, 0.0005)}  # half of the zoo's, which cost distance here
+HALVED = ("burgers", "darcy")  # the zoo's weights cost these more distance from the truths than is claimed
+WEIGHTS = {pde: tuple(0.5 * w if pde in HALVED else w for w in weights) for pde, weights in zoo.WEIGHTS.items()}
 OBJECTIVES = {"piddm": 1.0, "pid": 0.1, "dm": 2.0}  # times the weights: their own losses differ in size
 ENDPOINTS = ["distill.reuse=12", "distill.solver_steps=24"]  # three times as many as in the demo
 STEPS = "distill.steps=1100"
