@@ -5,7 +5,7 @@ python -m benchmarks.ablate [--pde poisson] [--only K norm ...] [--folder runs/a
 
 The teacher is trained once; each variant is a run of launch/distill.py with what is common and one value of its own. The
 values that are common, one of each axis, are one run. A run that is there already is not repeated; the file keeps the rows
-that are not asked for. lambda scales all three weights.
+that are not asked for. lambda is the factor of all weights.
 """
 
 from __future__ import annotations
@@ -39,11 +39,9 @@ COMMON = [
     "distill.solver_steps=12",
     "distill.reuse=16",
     "distill.twin=false",
-    "distill.huber=0",
     "evaluate.samples=1024",
     *CORE,
 ]
-WEIGHTS = {"l2": 0.002, "dual": 0.02, "boundary": 0.002}
 USUAL = {  # in COMMON or by default
     "K": "12",
     "R": "16",
@@ -55,7 +53,7 @@ USUAL = {  # in COMMON or by default
 AXES: dict[str, dict[str, list[str]]] = {
     "K": {str(k): [f"distill.solver_steps={k}"] for k in (3, 6, 12, 24)},
     "R": {str(r): [f"distill.reuse={r}"] for r in (1, 4, 16, 64)},
-    "lambda": {str(f): [f"distill.weights.{k}={w * f}" for k, w in WEIGHTS.items()] for f in (0, 0.1, 1, 10)},
+    "lambda": {str(f): [f"distill.physics_weight={f}"] for f in (0, 0.1, 1, 10)},
     "norm": {norm: [f"distill.norm={norm}"] for norm in ("l2", "dual", "both")},
     "start": {start: [f"distill.start={start}"] for start in ("teacher", "scratch")},
     "source": {source: [f"distill.source={source}"] for source in ("inline", "ring", "shards")},
@@ -94,9 +92,8 @@ def train_teacher(pde: str, folder: Path) -> None:
 def train(pde: str, folder: Path, axis: str, value: str, own: list[str]) -> Path:
     """Run one variant where it is not there; returns its folder."""
     name = f"{pde}-usual" if USUAL[axis] == value else f"{pde}-{axis}-{value}"
-    weights = [f"distill.weights.{k}={w}" for k, w in WEIGHTS.items()]
     places = [f"distill.teacher={folder / pde / 'teacher'}", f"distill.endpoints={folder / 'endpoints'}"]
-    arguments = [*common(pde, folder), *weights, *places, *own, f"run.name={name}"]
+    arguments = [*common(pde, folder), *places, *own, f"run.name={name}"]
     if value == "shards":
         _run("make_endpoints", *arguments)
     _run("distill", *arguments)
@@ -137,7 +134,7 @@ def page(result: dict[str, Any]) -> str:
     meta = result["meta"]
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>pidscale: ablation</title>
 <style>{STYLE}</style></head><body><h1>{html.escape(meta["pde"])}: one setting at a time</h1>
-<p class="note">Common: {html.escape(" ".join(COMMON))}, weights {html.escape(str(WEIGHTS))}. One seed.</p>
+<p class="note">Common: {html.escape(" ".join(COMMON))}. One seed.</p>
 <table><tr>{head}</tr>{"".join(body)}</table>{image(_plots(result["rows"]))}
 <p class="note">{html.escape(meta["machine"])}, {html.escape(str(meta["versions"]))}</p></body></html>"""
 

@@ -22,11 +22,9 @@ from typing import Any
 
 import torch
 
-from benchmarks import zoo
 from benchmarks.methods_page import page
 from benchmarks.report import finish, options, processor, save
 from pidscale.config import Settings, from_plain
-from pidscale.distill.physics import TERMS
 from pidscale.engine.phases import versions
 from pidscale.evaluate import methods
 from pidscale.evaluate.methods import Made
@@ -35,14 +33,8 @@ from pidscale.generate.problem import Problem, open_problem
 from pidscale.student.load import load_student
 
 PDES = ("darcy", "poisson", "burgers")
-OWN: dict[str, list[str]] = {
-    "darcy": [],
-    "poisson": ["distill.huber=0"],
-    "burgers": ["pde.points=32", "pde.params.viscosity=0.02", "distill.huber=0"],
-}
-HALVED = ("burgers", "darcy")  # the zoo's weights cost these more distance from the truths than is claimed
-WEIGHTS = {pde: tuple(0.5 * w if pde in HALVED else w for w in weights) for pde, weights in zoo.WEIGHTS.items()}
-OBJECTIVES = {"piddm": 1.0, "pid": 0.1, "dm": 2.0}  # times the weights: their own losses differ in size
+OWN = {"burgers": ["pde.points=32", "pde.params.viscosity=0.02"]}
+OBJECTIVES = ("piddm", "pid", "dm")
 ENDPOINTS = ["distill.reuse=12", "distill.solver_steps=24"]  # three times as many as in the demo
 STEPS = "distill.steps=1100"
 CORE = ["cluster.workers=1", "cluster.cpus_per_worker=1"]
@@ -52,19 +44,16 @@ REFINE_STEPS = 20
 
 def commands(pde: str, seed: int, folder: Path, objectives: Iterable[str] = OBJECTIVES) -> Iterator[list[str]]:
     """The scripts of one equation and seed, in order."""
-    data = [f"pde={pde}", f"data.path={folder / 'shards' / pde}", *OWN[pde]]
+    data = [f"pde={pde}", f"data.path={folder / 'shards' / pde}", *OWN.get(pde, [])]
     place = [f"run.folder={folder}", f"run.seed={seed}", *CORE]
     yield ["make_shards", *data]
     yield ["train_teacher", *data, *place, f"run.name={pde}-{seed}"]
     for objective in objectives:
-        weights = [
-            f"distill.weights.{k}={OBJECTIVES[objective] * v:g}" for k, v in zip(TERMS, WEIGHTS[pde], strict=True)
-        ]
         teacher = f"distill.teacher={folder / f'{pde}-{seed}' / 'teacher'}"
-        own = [f"distill={objective}", f"run.name={pde}-{seed}-{objective}", teacher, *weights]
+        own = [f"distill={objective}", f"run.name={pde}-{seed}-{objective}", teacher]
         own += [STEPS, *(ENDPOINTS if objective != "pid" else [])]
         own += ["distill.twin=false"] if objective == "dm" else []
-        yield ["distill", *data[:2], *own, *OWN[pde], *place]
+        yield ["distill", *data[:2], *own, *OWN.get(pde, []), *place]
 
 
 def train(pde: str, seed: int, folder: Path, objectives: Iterable[str] = OBJECTIVES) -> None:

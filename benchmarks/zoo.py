@@ -29,27 +29,19 @@ COMMON = [
     "evaluate.teacher_steps=[18]",
 ]
 # Smooth periodic fields: a Fourier network that need not pad. Fewer frames than by default: more to learn from in minutes.
-WAVES = ["model=fno_tiny", "model.change.padding=0.0", "model.change.width=16", "distill.huber=0"]
+WAVES = ["model=fno_tiny", "model.change.padding=0.0", "model.change.width=16"]
 LONGER = ["distill.steps=700", "distill.ring=32", "distill.reuse=22"]
 OWN: dict[str, list[str]] = {  # what an equation needs beside that
     "advection_diffusion": [*WAVES, "pde.params.frames=5", "pde.params.speed=0.25", "pde.params.duration=0.5"],
-    "burgers": ["pde.points=32", "pde.params.viscosity=0.02", "distill.huber=0", *LONGER],
+    "burgers": ["pde.points=32", "pde.params.viscosity=0.02", "distill.physics_weight=2", *LONGER],
+    "darcy": ["distill.physics_weight=2"],
     "heat": [*WAVES, "pde.params.frames=5"],
-    "helmholtz": ["distill.huber=0", *LONGER],
+    "helmholtz": [*LONGER],
     "navier_stokes": [*WAVES, "pde.params.frames=6"],
-    "poisson": ["distill.huber=0", *LONGER],
-    "reaction_diffusion": ["pde.params.frames=5", "pde.params.duration=2.0", "distill.huber=0"],
-    "stokes": ["pde.points=32", "distill.huber=0"],
+    "poisson": [*LONGER],
+    "reaction_diffusion": ["pde.params.frames=5", "pde.params.duration=2.0"],
+    "stokes": ["pde.points=32"],
     "wave": [*WAVES, "pde.params.frames=5"],
-}
-# of the residual in l2, in the dual norm, and of the boundary; each is relative to the teacher's own
-WEIGHTS: dict[str, tuple[float, float, float]] = dict.fromkeys(PDES, (0.002, 0.02, 0.002)) | {
-    "advection_diffusion": (0.02, 0.05, 0.0),
-    "burgers": (0.0005, 0.005, 0.0),
-    "darcy": (0.0008, 0.0144, 0.001),
-    "heat": (0.003, 0.01, 0.0),
-    "navier_stokes": (0.01, 0.05, 0.0),
-    "wave": (0.03, 0.1, 0.0),
 }
 KEYS = ["residual_l2", "residual_dual", "boundary_rms", "solution_error", "swd_excess", "nfe"]
 METHODS = {"teacher": "teacher-heun-18", "twin": "student-lambda0", "student": "student"}
@@ -57,9 +49,8 @@ METHODS = {"teacher": "teacher-heun-18", "twin": "student-lambda0", "student": "
 
 def command(name: str, folder: Path) -> list[str]:
     """The run of one equation."""
-    weights = [f"distill.weights.{k}={v}" for k, v in zip(("l2", "dual", "boundary"), WEIGHTS[name], strict=True)]
     places = [f"run.folder={folder}", f"run.name={name}", f"data.path={folder / 'shards' / name}"]
-    return [sys.executable, "launch/demo.py", f"pde={name}", *places, *COMMON, *weights, *OWN.get(name, [])]
+    return [sys.executable, "launch/demo.py", f"pde={name}", *places, *COMMON, *OWN.get(name, [])]
 
 
 def row(name: str, folder: Path) -> dict[str, Any]:
@@ -137,8 +128,8 @@ column of numbers.
 the larger of 1.25 times the teacher's and 0.025. Residuals are relative to the scale of each equation: compare along a row
 and not down a column. Settings: benchmarks/zoo.py; these are runs of minutes, and not
 always the defaults of [equations/](equations/README.md): 5 or 6 frames where there is time, Burgers with viscosity 0.02 on 32
-points, `fno_tiny` for heat, advection-diffusion, Navier-Stokes and wave. Where the first weights cost distance, others
-were chosen after a run or two on these same seeds.
+points, `fno_tiny` for heat, advection-diffusion, Navier-Stokes and wave, twice the default weights of the residual for
+Burgers and Darcy. Where the first weights cost distance, others were chosen after a run or two on these same seeds.
 
 {lost}
 

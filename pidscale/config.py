@@ -101,10 +101,13 @@ class TeacherSettings(TrainSettings):
 
 @dataclass(frozen=True)
 class LambdaSettings:
-    """Weights of the residual's terms, dimensionless: each term is divided by its own scale of the teacher's samples."""
+    """Weights of the residual's terms, dimensionless: each term is divided by its own scale of the teacher's samples.
 
-    l2: float = 0.001
-    dual: float = 0.006
+    The defaults suited most equations of the zoo; those with others have a file in configs/physics/.
+    """
+
+    l2: float = 0.002
+    dual: float = 0.02
     boundary: float = 0.002
     conservation: float = 0.0  # of budgets: the residual's mean over space, which a dual norm may not see
     initial: float = 0.0  # of the first interval of time, in addition to its share of the others
@@ -129,6 +132,7 @@ class DistillSettings(TrainSettings):
     chunk: int = 32
     norm: str = "both"  # l2, dual or both
     weights: LambdaSettings = field(default_factory=LambdaSettings)
+    physics_weight: float = 1.0  # times every one of them: the losses of the objectives differ in size
     levels: int = 250  # of pid: its grid of noise levels
     distance: str = "l2"  # between fields that should be equal: squared, or l1
     huber: float = 0.0  # width of a pseudo-Huber l2 distance, in units of the model; 0: squared

@@ -116,10 +116,8 @@ _POSITIVE_KEYS = {
     "cluster": ["workers", "space", "cpus_per_worker", "timeout"],
 }
 _POSITIVE = [f"{section}.{key}" for section, keys in _POSITIVE_KEYS.items() for key in keys]
-_NOT_NEGATIVE = [
-    f"distill.{key}"
-    for key in (*(f"weights.{one.name}" for one in fields(LambdaSettings)), "power", "match", "huber", "physics_ramp")
-]
+_NOT_NEGATIVE = [f"distill.weights.{one.name}" for one in fields(LambdaSettings)]
+_NOT_NEGATIVE += [f"distill.{key}" for key in ("physics_weight", "power", "match", "huber", "physics_ramp")]
 _MOST = {
     "data.prefetch": (64, "each is a whole batch in memory"),
     "distill.ring": (2**20, "each row is a whole batch in memory"),

@@ -129,8 +129,7 @@ def train(
         if mesh.first:
             reporter.say(truncation_line(lacking, d.solver_steps))
     first, rolling = found.step if found else 0, time.perf_counter() - began
-    weights = active_weights(d.weights, d.norm)
-    physics = Physics(problem.pde, window, teacher.normaliser, weights, scales, d.gradient_to)
+    physics = Physics(problem.pde, window, teacher.normaliser, active_weights(d), scales, d.gradient_to)
     physics_from = int(d.physics_from * d.steps)
     plan = micro_plan(d.global_batch, d.micro_batch, mesh)
     obeying = replace(objective, physics=physics)

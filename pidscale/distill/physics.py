@@ -18,7 +18,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pidscale.config import LambdaSettings
+from pidscale.config import DistillSettings
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.ops.window import Window
 from pidscale.pde.base import Pde, residual_shares, solution_mask
@@ -70,10 +70,11 @@ def of_constant_size(x_BCYX: Tensor, window: Window) -> Tensor:
     return x_BCYX - fixed / size * (along - along.detach())
 
 
-def active_weights(weights: LambdaSettings, norm: str) -> dict[str, float]:
-    """lambda_k by term; a norm that was not chosen has weight zero."""
-    unchosen = {"l2": "dual", "dual": "l2"}.get(norm)
-    return {k: 0.0 if k == unchosen else float(getattr(weights, k)) for k in MEASURES}
+def active_weights(settings: DistillSettings) -> dict[str, float]:
+    """lambda_k by term, `physics_weight` times what is set; a norm that was not chosen has weight zero."""
+    unchosen = {"l2": "dual", "dual": "l2"}.get(settings.norm)
+    times = settings.physics_weight
+    return {k: 0.0 if k == unchosen else times * getattr(settings.weights, k) for k in MEASURES}
 
 
 def further(weights: Mapping[str, float]) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -169,10 +171,11 @@ def test_fields_of_bad_samples_do_not_leak_into_others(sample):
 
 def test_a_norm_that_was_not_chosen_has_no_weight():
     weights = {"l2": 0.1, "dual": 0.2, "boundary": 0.3, "conservation": 0.4, "initial": 0.0}
-    chosen = LambdaSettings(**weights)
-    assert active_weights(chosen, "both") == weights
-    assert active_weights(chosen, "l2") == weights | {"dual": 0.0}
-    assert active_weights(chosen, "dual") == weights | {"l2": 0.0}
+    chosen = DistillSettings(weights=LambdaSettings(**weights))
+    assert active_weights(replace(chosen, norm="both")) == weights
+    assert active_weights(replace(chosen, norm="l2")) == weights | {"dual": 0.0}
+    assert active_weights(replace(chosen, norm="dual")) == weights | {"l2": 0.0}
+    assert active_weights(replace(chosen, physics_weight=0.5)) == {key: value / 2 for key, value in weights.items()}
     assert further(weights) == ("conservation",)
 
 

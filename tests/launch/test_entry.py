@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from launch.entry import CONFIGS, run, settings_from
-from pidscale.config import UserError, to_plain
+from pidscale.config import LambdaSettings, UserError, to_plain
+from pidscale.distill.physics import active_weights
 from pidscale.engine.plan import check_model, model_description
 from pidscale.pde import build_pde
 
@@ -58,7 +59,7 @@ def test_every_option_composes(group: str, option: str) -> None:
         text = refused(f"{group}={option}")
         assert all(word in text for word in words), text
     made = settings_from([f"{group}={option}", *beside])
-    plain = to_plain(made)[group]
+    plain = to_plain(made)[{"physics": "distill"}.get(group, group)]
     given = yaml.safe_load((CONFIGS / group / f"{option}.yaml").read_text())
     for key, value in given.items():
         if f"{group}.{key}" not in " ".join(beside):
@@ -67,6 +68,26 @@ def test_every_option_composes(group: str, option: str) -> None:
     pde = build_pde(made.pde.name, made.pde.params)
     description = model_description(made, len(pde.channels), len(pde.varying))
     assert check_model(made, description, pde.grid(made.pde.points).shape) > 1e5
+
+
+@pytest.mark.parametrize("pde", sorted(path.stem for path in (CONFIGS / "pde").glob("*.yaml")))
+def test_an_equation_brings_its_own_weights_to_every_objective(pde: str) -> None:
+    path = CONFIGS / "physics" / f"{pde}.yaml"
+    own = yaml.safe_load(path.read_text()) if path.exists() else {"weights": to_plain(LambdaSettings())}
+    name = ["pde.name=heat"] if pde == "own" else []
+    for objective, times in {"piddm": 1.0, "pid": 0.1, "dm": 2.0}.items():
+        made = settings_from([f"pde={pde}", f"distill={objective}", *name]).distill
+        active = active_weights(made)
+        assert {key: active[key] for key in own["weights"]} == pytest.approx(
+            {key: times * value for key, value in own["weights"].items()}
+        )
+        assert made.huber == (0.1 if (pde, objective) == ("darcy", "piddm") else 0.0)
+
+
+def test_what_an_equation_brings_gives_way_to_what_is_said() -> None:
+    made = settings_from(["pde=poisson", "distill.weights.dual=0.5", "distill.huber=0.2"]).distill
+    assert (made.weights.dual, made.huber, made.weights.l2) == (0.5, 0.2, 0.002)
+    assert settings_from(["pde=poisson", "physics=wave"]).distill.weights.dual == 0.1
 
 
 @pytest.mark.parametrize("config", sorted(p.stem for p in CONFIGS.glob("*.yaml")))
