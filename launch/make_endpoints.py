@@ -5,8 +5,6 @@ python launch/make_endpoints.py run.name=NAME distill.endpoints=shards/endpoints
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from entry import run
 
 from pidscale.cluster import check_resources, connect
@@ -28,7 +26,7 @@ def main(settings: Settings) -> None:
     settings = absolute(settings)
     check_endpoint_set(settings, run_folder(settings))
     connect()
-    check_resources(replace(settings.cluster, workers=1))  # of one task; as many run at a time as there is room for
+    check_resources(settings.cluster, {"tasks": 1})  # as many run at a time as there is room for
     manifest = make_endpoint_set(settings, run_folder(settings), show)
     if line is not None:
         line.close()

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,14 @@ def connect() -> None:
     ray.init(logging_level=logging.ERROR, log_to_driver=False, **own)
 
 
-def check_resources(settings: ClusterSettings, actors: int = 0) -> None:
-    """Raise UserError where the cluster as it is cannot hold the workers and so many teacher actors."""
-    have, parts = ray.cluster_resources(), settings.workers + actors
-    beside = f" and distill.actors={actors}" if actors else ""
+def check_resources(settings: ClusterSettings, asked: Mapping[str, int]) -> None:
+    """Raise UserError where the cluster as it is cannot hold what is asked, each part of it with a worker's resources."""
+    have, parts = ray.cluster_resources(), sum(asked.values())
+    said = " and ".join(f"{name}={count}" for name, count in asked.items() if count)
     for name, count in {"CPU": parts * settings.cpus_per_worker, "GPU": parts if settings.use_gpu else 0}.items():
         if count > have.get(name, 0):
             raise UserError(
-                f"cluster.workers={settings.workers}{beside}: they need {count} {name}s, this Ray cluster has "
+                f"{said}: they need {count} {name}s, this Ray cluster has "
                 f"{have.get(name, 0):.0f}; use fewer (cluster.cpus_per_worker={settings.cpus_per_worker}) or start more"
             )
 
@@ -186,10 +186,9 @@ def fit(phase: str, settings: Settings, folder: Path, plan: MemoryPlan) -> None:
 
     c = settings.cluster
     bulletin = ray.remote(num_cpus=0)(_Bulletin).remote()
-    plain = to_plain(settings)
-    actors = start_actors(settings, folder, plain, bulletin) if _actors(phase, settings) else []
-    parcel = {"settings": plain, "folder": str(folder), "phase": phase, "plan": plan, "bulletin": bulletin}
-    parcel["actors"] = actors
+    parcel = {"settings": (plain := to_plain(settings)), "folder": str(folder), "phase": phase, "plan": plan}
+    parcel["bulletin"] = bulletin
+    parcel["actors"] = start_actors(settings, folder, plain, bulletin) if _actors(phase, settings) else []
     resources = {"CPU": c.cpus_per_worker} | ({"GPU": 1} if c.use_gpu else {})
     trainer = TorchTrainer(
         worker,
@@ -271,7 +270,8 @@ def run_phase(phase: str, settings: Settings) -> Path:
             print(f"{phase}: {cost_line(settings.distill, needed(settings), 4 * math.prod(problem.shape))}", flush=True)
         with claimed(settings):
             connect()
-            check_resources(settings.cluster, _actors(phase, settings))
+            asked = {"cluster.workers": settings.cluster.workers, "distill.actors": _actors(phase, settings)}
+            check_resources(settings.cluster, asked)
             _complete(phase, settings, folder, inputs, plan)
     else:
         print(f"{phase}: finished already in {folder}")

@@ -124,6 +124,7 @@ _MOST = {
     "distill.ahead": (2**12, "each row is a whole batch in memory"),
     "distill.solver_steps": (10_000, "an endpoint takes a teacher call or two for each"),
     "distill.levels": (100_000, "each is a level of noise"),
+    "distill.scale_samples": (2**20, "all are in memory at once"),
     "distill.scale_steps": (10_000, "a sample takes two teacher calls for each"),
 }
 _NOT_NEGATIVE += ["run.seed", "evaluate.seed"]

@@ -39,6 +39,7 @@ def test_a_run_cannot_change_its_settings() -> None:
     [
         ({"teacher": {"stepz": 3}}, ["teacher.stepz", "did you mean 'steps'"]),
         ({"distill": {"levels": 99999999999}}, ["distill.levels=99999999999", "100000"]),
+        ({"distill": {"scale_samples": 2**30}}, ["distill.scale_samples=1073741824", "1048576"]),
         ({"evaluate": {"calls": [2, 2]}}, ["evaluate.calls=[2, 2]", "each once"]),
         ({"evaluate": {"teacher_steps": [4, 4]}}, ["evaluate.teacher_steps=[4, 4]", "each once"]),
         ({"teachers": {}}, ["teachers", "did you mean 'teacher'"]),

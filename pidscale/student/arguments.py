@@ -19,14 +19,16 @@ from pidscale.ops.precision import float32_or_better
 from pidscale.pde.base import SLACK, Pde
 
 
-def whole(name: str, value: Any, least: int) -> int:
-    """The value as a whole number. Raises UserError where it is none, or too small."""
+def whole(name: str, value: Any, least: int, most: float = math.inf) -> int:
+    """The value as a whole number. Raises UserError where it is none, too small or too large."""
     try:
         number = operator.index(value)
     except TypeError:
         number = least - 1
     if number < least or isinstance(value, bool):
         raise UserError(f"{name}={value!r}: expected a whole number, {least} or more")
+    if number > most:
+        raise UserError(f"{name}={value!r}: expected {most} or fewer")
     return number
 
 

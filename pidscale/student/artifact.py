@@ -78,8 +78,9 @@ def _own_sha256(card: Mapping[str, Any]) -> str:
 def read_card(folder: str | Path) -> dict[str, Any]:
     """Read and check a card. Raises UserError that names the file and the key."""
     path = Path(folder) / CARD
-    if not Path(folder).is_dir():
-        raise UserError(f"{folder}: no such folder; expected a consolidated generator with {CARD} and {WEIGHTS}")
+    if not str(folder) or not Path(folder).is_dir():
+        what = "a file; expected the folder of" if Path(folder).is_file() else "no such folder; expected"
+        raise UserError(f"{str(folder) or repr('')}: {what} a consolidated generator with {CARD} and {WEIGHTS}")
     if not path.is_file():
         raise UserError(f"{path}: missing; this is no consolidated generator, or it was not finished")
     try:

@@ -20,7 +20,7 @@ from pidscale.student.load import Generator, load_student
 from pidscale.student.observations import TASKS, Observation, observe, told_of
 from pidscale.student.picture import draw, layers
 from pidscale.student.posterior import Posterior, posterior
-from pidscale.student.tasks import Answer, Search, solve_task
+from pidscale.student.tasks import MOST, Answer, Search, solve_task
 
 LONGEST = 200  # bytes of a file's name: file systems take 255, and a file that is being written has more than its own
 FAR = 3.0  # sigma from what is known beyond which an answer is doubted
@@ -68,6 +68,8 @@ def carry_out(asked: argparse.Namespace, say: Callable[[str], None]) -> None:
         raise UserError(
             f"{asked.student}: a student of {student.pde.name}, not of {asked.equation}; name another folder"
         )
+    if student.card["kind"] != "student":
+        raise UserError(f"{asked.student}: a teacher cannot solve tasks; name the student distilled from it")
     known = read_known(student, asked.input)
     observation = observe(student, asked.task, known.values, known.masks, _sigma(asked.sigma), str(asked.input))
     for line in told_of(student, observation):
@@ -113,7 +115,7 @@ def _answer(
     physics = asked.physics if asked.physics is not None else 0.0 if asked.posterior else 1.0
     search = Search(asked.steps, asked.starts, asked.seed, asked.batch, physics, asked.optimiser, show)
     if asked.posterior is not None:
-        count = whole("--posterior", asked.posterior, 2)
+        count = whole("--posterior", asked.posterior, 2, MOST)
         found: Answer | Posterior = posterior(student, observation, count, params, search)
     else:
         found = solve_task(student, observation, params, search)

@@ -179,7 +179,7 @@ def _sensor(generator: Generator, where: str, cells: Mapping[str, str]) -> tuple
             points = generator.grid.shape[dim]
             if not re.fullmatch(r"[0-9]{1,9}", cells[axis]) or int(cells[axis]) >= points:
                 raise UserError(
-                    f"{where}: {axis}={cells[axis]!r}: expected a whole number from 0 to {points - 1}, inside the grid"
+                    f"{where}: {axis}={cells[axis][:80]!r}: expected a whole number from 0 to {points - 1}, inside the grid"
                 )
             places.append(int(cells[axis]))
         else:
@@ -193,7 +193,7 @@ def _number(where: str, name: str, text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"{where}: {name}={text!r}: expected a finite number")
+        raise UserError(f"{where}: {name}={text[:80]!r}: expected a finite number")
     return number
 
 

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from pidscale import seeds
-from pidscale.config import UserError
 from pidscale.student.arguments import whole
 from pidscale.student.observations import Observation
 from pidscale.student.tasks import MOST, Search, measured, normals, posed, searched
@@ -57,8 +56,7 @@ def posterior(
     search.physics adds the residual to what is minimised; it is 0 unless asked for, since the student has learned the
     equation and a draw has no noise of its own for it. search.starts is not used. Raises UserError.
     """
-    if whole("count", count, 2) > MOST:
-        raise UserError(f"count={count}: expected {MOST} or fewer")
+    whole("count", count, 2, MOST)
     task = posed(generator, observation, params, search.physics)
 
     def begin(counters: Tensor) -> tuple[Tensor, Tensor, Tensor]:

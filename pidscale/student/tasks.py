@@ -57,11 +57,10 @@ class Search:
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("starts", 1), ("seed", 0), ("batch", 1)):
+        for name, least in (("steps", 1), ("seed", 0), ("batch", 1)):
             whole(name, getattr(self, name), least)
+        whole("starts", self.starts, 1, MOST)
         amount("physics", self.physics, zero=True)
-        if self.starts > MOST:
-            raise UserError(f"starts={self.starts}: expected {MOST} or fewer")
 
 
 def search_from(given: Mapping[str, Any], **defaults: Any) -> Search:

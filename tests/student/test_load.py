@@ -223,6 +223,12 @@ def test_damage_is_one_line_that_names_the_file(tmp_path: Path, name: str) -> No
     assert str(folder) in text and all(word in text for word in words), text
 
 
+def test_a_folder_without_a_name_is_not_the_one_that_one_is_in(folder: Path, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    assert "'': no such folder" in refused(lambda: load_student(""))
+    assert load_student(".").card["kind"] == "student"
+
+
 def test_loading_and_sampling_need_torch_numpy_and_safetensors_only(folder: Path) -> None:
     script = (
         "import sys, pidscale\n"
