@@ -37,14 +37,21 @@ def groups() -> dict[str, list[str]]:
 
 def settings_from(arguments: Sequence[str], config: str = "config", phases: Sequence[str] = PHASES) -> Settings:
     """Settings from configs/ and `key=value` arguments, checked for these phases. Raises UserError with one line."""
+    known = groups()
     for argument in arguments:
-        key = argument.split("=")[0].lstrip("+~")
+        key, _, choice = argument.partition("=")
+        key = key.lstrip("+~")
         if "=" not in argument or not key:
             raise UserError(f"{argument!r}: expected group=choice or section.key=value; --help lists them")
-        if "." not in key and key not in groups():
-            close = difflib.get_close_matches(key, groups(), n=1)
-            advice = f"did you mean {close[0]!r}?" if close else f"groups: {', '.join(groups())};"
+        if "." not in key and key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            advice = f"did you mean {close[0]!r}?" if close else f"groups: {', '.join(known)};"
             raise UserError(f"{argument}: unknown group {key!r}; {advice} a single value is section.key=value")
+        choice = choice.strip("'\"")
+        if key in known and choice not in known[key]:  # Hydra is silent where a file is optional
+            close = difflib.get_close_matches(choice, known[key], n=1)
+            advice = f"did you mean {close[0]!r}? " if close else ""
+            raise UserError(f"{argument}: no such choice; {advice}{key} has {', '.join(known[key])}")
     # a dotted key is added as it stands, so that an unknown one is named by our own check
     overrides = [a if a[0] in "+~" or "." not in a.split("=")[0] else f"++{a}" for a in map(quoted, arguments)]
     try:

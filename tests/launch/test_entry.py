@@ -113,6 +113,9 @@ def test_every_top_level_config_composes(config: str) -> None:
         ("--help", ["--help"]),
         ("=3", ["=3"]),
         ("model=3", ["model=3"]),
+        ("physics=poison", ["physics=poison", "no such choice", "burgers"]),
+        ("physics=burger", ["did you mean 'burgers'"]),
+        ("physics=null", ["physics=null", "burgers"]),
     ],
 )
 def test_a_mistake_is_one_line(argument: str, words: list[str]) -> None:
