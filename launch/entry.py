@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from pidscale.config import PHASES, Settings, UserError, from_plain, to_flat
 from pidscale.limits import check
@@ -57,7 +58,7 @@ def settings_from(arguments: Sequence[str], config: str = "config", phases: Sequ
     try:
         with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
             plain = OmegaConf.to_container(compose(config, overrides), resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         said = str(error).split("Config search path")[0]
         line = "; ".join(line.strip() for line in said.splitlines() if line.strip()).replace(":; ", ": ")
         raise UserError(f"{' '.join(arguments) or config}: {line}") from None

@@ -25,7 +25,7 @@ from pidscale.distill import loop as distill_loop
 from pidscale.distill.batches import open_supply
 from pidscale.distill.cost import cost_line
 from pidscale.distill.endpoint_set import needed
-from pidscale.distill.physics import further
+from pidscale.distill.physics import active_weights, further
 from pidscale.distill.serve import Served, start_actors
 from pidscale.engine.agree import agree
 from pidscale.engine.memory import MemoryPlan, device_limit, memory_plan
@@ -254,7 +254,7 @@ def run_phase(phase: str, settings: Settings) -> Path:
         card = teacher.card
         description = card["architecture"]  # a student has its teacher's network, whatever the model section says
         check_constraints(problem.pde, settings.distill.constraints)
-        check_measures(problem.pde, problem.grid, further(vars(settings.distill.weights)))
+        check_measures(problem.pde, problem.grid, further(active_weights(settings.distill)))
         inputs["distill.teacher (its weights)"] = card["weights"]["sha256"]
     parameters = check_model(settings, description, problem.grid.shape)
     check_split(description, problem.pde, problem.grid, settings.cluster.space)

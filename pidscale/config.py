@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -103,7 +104,7 @@ class TeacherSettings(TrainSettings):
 class LambdaSettings:
     """Weights of the residual's terms, dimensionless: each term is divided by its own scale of the teacher's samples.
 
-    The defaults suited most equations of the zoo; those with others have a file in configs/physics/.
+    The defaults are for equations without a file in configs/physics/.
     """
 
     l2: float = 0.002
@@ -235,7 +236,7 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     if origin is list and isinstance(value, list):
         return [_value(typing.get_args(hint)[0], item, name) for item in value]
     if origin is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 2**1023 else math.inf
     if not isinstance(value, origin) or (isinstance(value, bool) and origin is not bool):
         raise UserError(f"{name}={value!r}: expected {origin.__name__}, got {type(value).__name__}")
     return dict(value) if origin is dict else value

@@ -62,7 +62,7 @@ def measure_scales(
 ) -> dict[str, float]:
     """s_k^2 by term: mean squared residuals of the teacher's own samples, measured once, split over the ranks."""
     d = settings.distill
-    rows, more = d.scale_samples // d.global_batch, further(vars(d.weights))
+    rows, more = d.scale_samples // d.global_batch, further(active_weights(d))
     terms = (*TERMS, *more)
     fields, params = (torch.cat(parts) for parts in zip(*batches.scaling(rows, d), strict=True))
     decode = batches.rollout.teacher.normaliser.decode  # its units, which another set of its data need not have

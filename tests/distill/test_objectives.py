@@ -177,6 +177,7 @@ def test_a_norm_that_was_not_chosen_has_no_weight():
     assert active_weights(replace(chosen, norm="dual")) == weights | {"l2": 0.0}
     assert active_weights(replace(chosen, physics_weight=0.5)) == {key: value / 2 for key, value in weights.items()}
     assert further(weights) == ("conservation",)
+    assert further(active_weights(replace(chosen, physics_weight=0.0))) == ()
 
 
 @pytest.mark.parametrize(

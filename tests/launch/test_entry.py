@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,14 @@ def test_an_equation_brings_its_own_weights_to_every_objective(pde: str) -> None
             {key: times * value for key, value in own["weights"].items()}
         )
         assert made.huber == (0.1 if (pde, objective) == ("darcy", "piddm") else 0.0)
+
+
+def test_a_file_of_ones_own_that_is_no_yaml_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    (tmp_path / "configs/physics/heat.yaml").write_text("# @package distill\nweights: {l2: [}\n")
+    monkeypatch.setattr("launch.entry.CONFIGS", tmp_path / "configs")
+    text = refused("pde=heat")
+    assert "heat.yaml" in text and "line 2" in text
 
 
 def test_what_an_equation_brings_gives_way_to_what_is_said() -> None:
