@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -45,14 +45,13 @@ def settings_from(arguments: Sequence[str], config: str = "config", phases: Sequ
         if "=" not in argument or not key:
             raise UserError(f"{argument!r}: expected group=choice or section.key=value; --help lists them")
         if "." not in key and key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            advice = f"did you mean {close[0]!r}?" if close else f"groups: {', '.join(known)};"
-            raise UserError(f"{argument}: unknown group {key!r}; {advice} a single value is section.key=value")
+            advice = _meant(key, known) or f"groups: {', '.join(known)}; "
+            raise UserError(f"{argument}: unknown group {key!r}; {advice}a single value is section.key=value")
         choice = choice.strip("'\"")
         if key in known and choice not in known[key]:  # Hydra is silent where a file is optional
-            close = difflib.get_close_matches(choice, known[key], n=1)
-            advice = f"did you mean {close[0]!r}? " if close else ""
-            raise UserError(f"{argument}: no such choice; {advice}{key} has {', '.join(known[key])}")
+            raise UserError(
+                f"{argument}: no such choice; {_meant(choice, known[key])}{key} has {', '.join(known[key])}"
+            )
     # a dotted key is added as it stands, so that an unknown one is named by our own check
     overrides = [a if a[0] in "+~" or "." not in a.split("=")[0] else f"++{a}" for a in map(quoted, arguments)]
     try:
@@ -65,6 +64,12 @@ def settings_from(arguments: Sequence[str], config: str = "config", phases: Sequ
     settings = from_plain(Settings, plain)  # type: ignore[arg-type]
     check(settings, phases)
     return settings
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    """A question after the nearest word that is known, if one is near."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
 
 
 def quoted(argument: str) -> str:

@@ -186,8 +186,8 @@ def fit(phase: str, settings: Settings, folder: Path, plan: MemoryPlan) -> None:
 
     c = settings.cluster
     bulletin = ray.remote(num_cpus=0)(_Bulletin).remote()
-    parcel = {"settings": (plain := to_plain(settings)), "folder": str(folder), "phase": phase, "plan": plan}
-    parcel["bulletin"] = bulletin
+    plain = to_plain(settings)
+    parcel = {"settings": plain, "folder": str(folder), "phase": phase, "plan": plan, "bulletin": bulletin}
     parcel["actors"] = start_actors(settings, folder, plain, bulletin) if _actors(phase, settings) else []
     resources = {"CPU": c.cpus_per_worker} | ({"GPU": 1} if c.use_gpu else {})
     trainer = TorchTrainer(

@@ -156,7 +156,10 @@ def _check_distill(s: Settings) -> None:
     if not d.pairs and d.source != "inline":
         raise UserError(f"distill.source={d.source}: objective {d.objective} takes no endpoints; leave it inline")
     if d.objective != "piddm" and d.power > 0:
-        raise UserError(f"distill.power={d.power:g}: objective {d.objective} matches no powers; set distill.power=0")
+        raise UserError(
+            f"distill.power={d.power:g}: objective {d.objective} matches no powers; choose distill={d.objective}, whose "
+            "values go together, or set distill.power=0"
+        )
     if d.distance == "l1" and d.huber > 0:
         raise UserError(f"distill.huber={d.huber:g} softens distance l2; set distill.huber=0 or distill.distance=l2")
     if not 0 <= d.physics_from + d.physics_ramp <= 1:
