@@ -40,8 +40,10 @@ def settings_from(arguments: Sequence[str], config: str = "config", phases: Sequ
     """Settings from configs/ and `key=value` arguments, checked for these phases. Raises UserError with one line."""
     known = groups()
     for argument in arguments:
+        if argument.startswith("~"):
+            raise UserError(f"{argument}: takes a setting away, and every setting has a value; give it another")
         key, _, choice = argument.partition("=")
-        key = key.lstrip("+~")
+        key = key.lstrip("+")
         if "=" not in argument or not key:
             raise UserError(f"{argument!r}: expected group=choice or section.key=value; --help lists them")
         if "." not in key and key not in known:
@@ -53,7 +55,7 @@ def settings_from(arguments: Sequence[str], config: str = "config", phases: Sequ
                 f"{argument}: no such choice; {_meant(choice, known[key])}{key} has {', '.join(known[key])}"
             )
     # a dotted key is added as it stands, so that an unknown one is named by our own check
-    overrides = [a if a[0] in "+~" or "." not in a.split("=")[0] else f"++{a}" for a in map(quoted, arguments)]
+    overrides = [a if a[0] == "+" or "." not in a.split("=")[0] else f"++{a}" for a in map(quoted, arguments)]
     try:
         with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
             plain = OmegaConf.to_container(compose(config, overrides), resolve=True, throw_on_missing=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import signal
 import threading
@@ -22,9 +21,7 @@ import torch.distributed as dist
 
 from pidscale.config import ClusterSettings, Settings, UserError, from_plain, to_plain
 from pidscale.distill import loop as distill_loop
-from pidscale.distill.batches import open_supply
-from pidscale.distill.cost import cost_line
-from pidscale.distill.endpoint_set import needed
+from pidscale.distill.cost import announcement
 from pidscale.distill.physics import active_weights, further
 from pidscale.distill.serve import Served, start_actors
 from pidscale.engine.agree import agree
@@ -263,11 +260,9 @@ def run_phase(phase: str, settings: Settings) -> Path:
         print(f"{phase}: {whose}{plan_text(description, settings.cluster, parameters)}", flush=True)
         plan = memory_plan(settings, description, problem.grid.shape, phase, parameters)
         print(f"{phase}: {plan_lines(plan)}", flush=True)
-        if phase == "distill" and settings.distill.endpoints and settings.distill.source != "shards":
-            print(f"{phase}: distill.endpoints is not read: distill.source={settings.distill.source}", flush=True)
-        if phase == "distill" and settings.distill.pairs:
-            open_supply(settings, distill_loop.open_rollout(settings, teacher))  # a set that does not fit is said here
-            print(f"{phase}: {cost_line(settings.distill, needed(settings), 4 * math.prod(problem.shape))}", flush=True)
+        if phase == "distill":
+            for line in announcement(settings, distill_loop.open_rollout(settings, teacher), problem.shape):
+                print(f"{phase}: {line}", flush=True)
         with claimed(settings):
             connect()
             asked = {"cluster.workers": settings.cluster.workers, "distill.actors": _actors(phase, settings)}

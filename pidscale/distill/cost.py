@@ -1,11 +1,16 @@
-"""What endpoints will cost beside the students, before a run starts: from K calls, R uses and nothing that is measured."""
+"""What a distillation says before it starts: what its residual weighs, what its endpoints will cost. Measures nothing."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
-from pidscale.config import DistillSettings
+from pidscale.config import DistillSettings, Settings
 from pidscale.diffusion.solvers import calls
+from pidscale.distill.batches import open_supply
+from pidscale.distill.endpoint_set import needed
+from pidscale.distill.physics import weights_line
+from pidscale.distill.rollout import Rollout
 
 STEP = 4.0  # a student's step on one sample, in forward passes: its own, a backward pass of two, and the residual
 LITTLE = 0.1
@@ -32,3 +37,14 @@ def cost_line(settings: DistillSettings, endpoints: int, bytes_each: int) -> str
     elif d.reuse < enough:
         line += f"; distill.reuse={enough} or more would make it {LITTLE:.0%}"
     return line
+
+
+def announcement(settings: Settings, rollout: Rollout, shape: Sequence[int]) -> Iterator[str]:
+    """What is said of a distillation of fields of this shape. Raises UserError for a set of endpoints that does not fit."""
+    d = settings.distill
+    yield weights_line(d)
+    if d.endpoints and d.source != "shards":
+        yield f"distill.endpoints is not read: distill.source={d.source}"
+    if d.pairs:
+        open_supply(settings, rollout)
+        yield cost_line(d, needed(settings), 4 * math.prod(shape))

@@ -77,6 +77,16 @@ def active_weights(settings: DistillSettings) -> dict[str, float]:
     return {k: 0.0 if k == unchosen else times * getattr(settings.weights, k) for k in MEASURES}
 
 
+def weights_line(settings: DistillSettings) -> str:
+    """One sentence before a run: what its residual weighs, as equation, objective and command together have it."""
+    weights = [f"{name} {weight:g}" for name, weight in active_weights(settings).items() if weight > 0]
+    if not weights:
+        return "the residual is left out: its weights are all 0"
+    begins = f"from step {int(settings.physics_from * settings.steps)} of {settings.steps}"
+    times = f"distill.weights times distill.physics_weight={settings.physics_weight:g}"
+    return f"the residual weighs {', '.join(weights)} ({times}), {begins}"
+
+
 def further(weights: Mapping[str, float]) -> tuple[str, ...]:
     """The terms beyond those of every equation that have a weight."""
     return tuple(name for name in MORE if weights.get(name, 0.0) > 0)

@@ -113,7 +113,8 @@ def _answer(
         line.show(done, note)
 
     physics = asked.physics if asked.physics is not None else 0.0 if asked.posterior else 1.0
-    search = Search(asked.steps, asked.starts, asked.seed, asked.batch, physics, asked.optimiser, show)
+    starts = whole("--starts", asked.starts, 1, MOST)
+    search = Search(asked.steps, starts, asked.seed, asked.batch, physics, asked.optimiser, show)
     if asked.posterior is not None:
         count = whole("--posterior", asked.posterior, 2, MOST)
         found: Answer | Posterior = posterior(student, observation, count, params, search)

@@ -126,10 +126,10 @@ def _places(generator: Generator, task: str) -> Tensor:
 def check_channel(generator: Generator, name: Any, where: str) -> None:
     """Raise UserError for a name that is no channel of the student's equation."""
     if name not in generator.channels:
-        close = difflib.get_close_matches(str(name), generator.channels, n=1)
+        close = difflib.get_close_matches(str(name)[:80], generator.channels, n=1)
         advice = f"did you mean {close[0]!r}? " if close else ""
         raise UserError(
-            f"{where}: no channel {name!r} in {generator.pde.name}, which the student is of; {advice}it has "
+            f"{where}: no channel {str(name)[:80]!r} in {generator.pde.name}, which the student is of; {advice}it has "
             f"{', '.join(generator.channels)}"
         )
 

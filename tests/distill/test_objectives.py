@@ -12,7 +12,7 @@ from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.distill.batch import Batch
 from pidscale.distill.objectives import mismatch, ramp
-from pidscale.distill.physics import TERMS, Physics, active_weights, frozen_scales, further
+from pidscale.distill.physics import TERMS, Physics, active_weights, frozen_scales, further, weights_line
 from pidscale.distill.piddm import Piddm
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
@@ -178,6 +178,13 @@ def test_a_norm_that_was_not_chosen_has_no_weight():
     assert active_weights(replace(chosen, physics_weight=0.5)) == {key: value / 2 for key, value in weights.items()}
     assert further(weights) == ("conservation",)
     assert further(active_weights(replace(chosen, physics_weight=0.0))) == ()
+
+
+def test_a_run_says_what_its_residual_weighs():
+    chosen = DistillSettings(weights=LambdaSettings(l2=0.1, dual=0.2, boundary=0.0), norm="both", physics_weight=0.5)
+    line = weights_line(replace(chosen, steps=1000, physics_from=0.33))
+    assert "weighs l2 0.05, dual 0.1 (" in line and "distill.physics_weight=0.5" in line and "step 330 of 1000" in line
+    assert "left out" in weights_line(replace(chosen, physics_weight=0.0))
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,7 @@ def test_every_top_level_config_composes(config: str) -> None:
         ("physics=poison", ["physics=poison", "no such choice", "burgers"]),
         ("physics=burger", ["did you mean 'burgers'"]),
         ("physics=null", ["physics=null", "burgers"]),
+        ("~distill=piddm", ["~distill=piddm", "every setting has a value"]),
     ],
 )
 def test_a_mistake_is_one_line(argument: str, words: list[str]) -> None:

@@ -145,6 +145,7 @@ def test_where_nothing_can_be_written_is_said_before_the_search(solve, tmp_path:
             ask("forward", "coefficient.npy", "--posterior", "9" * 11),
             "--posterior=99999999999: expected 1048576 or fewer",
         ),
+        (ask("forward", "coefficient.npy", "--starts", "0"), "--starts=0"),
         (ask("forward", "coefficient.npy", student="coefficient.npy"), "coefficient.npy: a file; expected the folder"),
         (ask("forward", "coefficient.npy", "--out", "x" * 246 + ".npz"), "a name of more than 200 bytes"),
         (ask("forward", "coefficient.npy", "--steps", "0"), "steps=0"),
