@@ -76,7 +76,7 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
     for name, (most, why) in _MOST.items():
         value = operator.attrgetter(name)(s)
         if value > most:
-            raise UserError(f"{name}={value}: expected 1 to {most}; {why}")
+            raise UserError(f"{name}={value}: expected at most {most}: {why}")
     if not 0 <= s.distill.physics_from < 1:
         raise UserError(
             f"distill.physics_from={s.distill.physics_from}: expected a share of the steps, 0 or more and below 1"
@@ -123,6 +123,8 @@ _MOST = {
     "distill.ring": (2**20, "each row is a whole batch in memory"),
     "distill.ahead": (2**12, "each row is a whole batch in memory"),
     "distill.solver_steps": (10_000, "an endpoint takes a teacher call or two for each"),
+    "distill.physics_weight": (10**6, "nothing would be left of the match"),
+    **{f"distill.weights.{one.name}": (10**6, "nothing would be left of the match") for one in fields(LambdaSettings)},
     "distill.levels": (100_000, "each is a level of noise"),
     "distill.scale_samples": (2**20, "all are in memory at once"),
     "distill.scale_steps": (10_000, "a sample takes two teacher calls for each"),

@@ -111,6 +111,8 @@ def test_whole_numbers_serve_where_fractions_are_wanted() -> None:
         ("distill", "weights.l2", float("nan")),
         ("distill", "physics_weight", -0.1),
         ("distill", "physics_weight", 10**400),
+        ("distill", "physics_weight", 1e7),
+        ("distill", "weights.l2", 1e300),
     ],
 )
 def test_a_value_out_of_range_is_named(section: str, key: str, value: Any) -> None:

@@ -184,7 +184,11 @@ def test_a_run_says_what_its_residual_weighs():
     chosen = DistillSettings(weights=LambdaSettings(l2=0.1, dual=0.2, boundary=0.0), norm="both", physics_weight=0.5)
     line = weights_line(replace(chosen, steps=1000, physics_from=0.33))
     assert "weighs l2 0.05, dual 0.1 (" in line and "distill.physics_weight=0.5" in line and "step 330 of 1000" in line
-    assert "left out" in weights_line(replace(chosen, physics_weight=0.0))
+    for without in (
+        replace(chosen, physics_weight=0.0),
+        replace(chosen, weights=LambdaSettings(l2=0.1, dual=0, boundary=0), norm="dual"),
+    ):
+        assert "left out" in weights_line(without) and "distill.norm" in weights_line(without)
 
 
 @pytest.mark.parametrize(
