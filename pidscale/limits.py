@@ -116,18 +116,18 @@ _POSITIVE_KEYS = {
     "cluster": ["workers", "space", "cpus_per_worker", "timeout"],
 }
 _POSITIVE = [f"{section}.{key}" for section, keys in _POSITIVE_KEYS.items() for key in keys]
-_NOT_NEGATIVE = [f"distill.weights.{one.name}" for one in fields(LambdaSettings)]
-_NOT_NEGATIVE += [f"distill.{key}" for key in ("physics_weight", "power", "match", "huber", "physics_ramp")]
+_WEIGHTS = ["distill.physics_weight", *(f"distill.weights.{one.name}" for one in fields(LambdaSettings))]
+_NOT_NEGATIVE = list(_WEIGHTS)
+_NOT_NEGATIVE += [f"distill.{key}" for key in ("power", "match", "huber", "physics_ramp")]
 _MOST = {
     "data.prefetch": (64, "each is a whole batch in memory"),
     "distill.ring": (2**20, "each row is a whole batch in memory"),
     "distill.ahead": (2**12, "each row is a whole batch in memory"),
     "distill.solver_steps": (10_000, "an endpoint takes a teacher call or two for each"),
-    "distill.physics_weight": (10**6, "nothing would be left of the match"),
-    **{f"distill.weights.{one.name}": (10**6, "nothing would be left of the match") for one in fields(LambdaSettings)},
     "distill.levels": (100_000, "each is a level of noise"),
     "distill.scale_samples": (2**20, "all are in memory at once"),
     "distill.scale_steps": (10_000, "a sample takes two teacher calls for each"),
+    **dict.fromkeys(_WEIGHTS, (10**6, "nothing would be left of the match")),
 }
 _NOT_NEGATIVE += ["run.seed", "evaluate.seed"]
 _NOT_NEGATIVE += ["evaluate.refine", "data.threads", "data.patience", "data.seed", "cluster.max_failures"]

@@ -46,5 +46,5 @@ def announcement(settings: Settings, rollout: Rollout, shape: Sequence[int]) -> 
     if d.endpoints and d.source != "shards":
         yield f"distill.endpoints is not read: distill.source={d.source}"
     if d.pairs:
-        open_supply(settings, rollout)
+        open_supply(settings, rollout)  # for its refusals alone
         yield cost_line(d, needed(settings), 4 * math.prod(shape))

@@ -81,7 +81,7 @@ def weights_line(settings: DistillSettings) -> str:
     """One sentence before a run: what its residual weighs, as equation, objective and command together have it."""
     weights = [f"{name} {weight:g}" for name, weight in active_weights(settings).items() if weight > 0]
     if not weights:
-        return "the residual is left out: none that distill.norm chooses of distill.weights times physics_weight is above 0"
+        return "the residual is left out: no term that distill.norm chooses has distill.weights times physics_weight above 0"
     begins = f"from step {int(settings.physics_from * settings.steps)} of {settings.steps}"
     times = f"distill.weights times distill.physics_weight={settings.physics_weight:g}"
     return f"the residual weighs {', '.join(weights)} ({times}), {begins}"

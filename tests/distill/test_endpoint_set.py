@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pidscale.config import UserError
-from pidscale.distill.cost import cost_line, teacher_share
+from pidscale.distill.cost import announcement, cost_line, teacher_share
 from pidscale.distill.endpoint_set import needed, open_set
 from pidscale.distill.loop import open_rollout, open_teacher
 from pidscale.distill.make_endpoints import make_endpoint_set
@@ -149,3 +149,14 @@ def test_the_cost_model_is_said(small_shards, folder):
     assert "K=5 teacher calls, R=2 uses" in line and "38% of the work" in line and "24 at a time (24.0 MiB)" in line
     assert "distill.reuse=12 or more would make it 10%" in line  # 5 / 12 beside 4
     assert "read from" in cost_line(chosen(small_shards, folder).distill, 24, 2**20)
+
+
+def test_a_distillation_says_what_it_will_do(small_shards, folder):
+    settings = chosen(small_shards, folder)
+    weights, cost = announcement(settings, rollout_of(settings, folder), (2, 16, 16))
+    assert "the residual weighs" in weights and "read from" in cost
+    idle = chosen(small_shards, folder, source="inline")
+    assert "distill.endpoints is not read" in list(announcement(idle, rollout_of(idle, folder), (2, 16, 16)))[1]
+    other = chosen(small_shards, folder, solver_steps=7)
+    with pytest.raises(UserError, match="steps 3, this run wants 7"):
+        list(announcement(other, rollout_of(other, folder), (2, 16, 16)))
