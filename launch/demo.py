@@ -10,7 +10,8 @@ from entry import run
 
 from pidscale.cluster import run_phase
 from pidscale.config import Settings
-from pidscale.engine.phases import absolute, run_folder
+from pidscale.engine.phases import run_folder
+from pidscale.paths import absolute
 
 
 def main(settings: Settings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -17,16 +18,10 @@ from yaml import YAMLError
 
 from pidscale.config import PHASES, Settings, UserError, from_plain, to_flat
 from pidscale.limits import check
+from pidscale.paths import PATH_SETTINGS, expanded, is_address, with_paths
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-PATHS = (
-    "data.path",
-    "data.cache",
-    "distill.teacher",
-    "distill.endpoints",
-    "run.folder",
-    "run.name",
-)  # any text a folder may be called
+PATHS = (*PATH_SETTINGS, "run.name")  # any text a folder may be called
 
 
 def groups() -> dict[str, list[str]]:
@@ -46,6 +41,8 @@ def settings_from(arguments: Sequence[str], config: str = "config", phases: Sequ
         key = key.lstrip("+")
         if "=" not in argument or not key:
             raise UserError(f"{argument!r}: expected group=choice or section.key=value; --help lists them")
+        if re.split(r"[./]", key)[0] == "hydra":
+            raise UserError(f"{argument}: a setting of Hydra itself, which nothing reads; a run lies in run.folder")
         if "." not in key and key not in known:
             advice = _meant(key, known) or f"groups: {', '.join(known)}; "
             raise UserError(f"{argument}: unknown group {key!r}; {advice}a single value is section.key=value")
@@ -63,7 +60,7 @@ def settings_from(arguments: Sequence[str], config: str = "config", phases: Sequ
         said = str(error).split("Config search path")[0]
         line = "; ".join(line.strip() for line in said.splitlines() if line.strip()).replace(":; ", ": ")
         raise UserError(f"{' '.join(arguments) or config}: {line}") from None
-    settings = from_plain(Settings, plain)  # type: ignore[arg-type]
+    settings = with_paths(from_plain(Settings, plain), expanded)  # type: ignore[arg-type]
     check(settings, phases)
     return settings
 
@@ -101,19 +98,43 @@ def run(main: Callable[[Settings], None], config: str = "config", phases: Sequen
     """Run a script that ends with these phases. A user's mistake ends it with one line and exit status 2."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.path.append(str(Path.cwd()))  # where a user's own equation may be; Ray's workers look there too
+    settings: Settings | None = None
+    signal.signal(signal.SIGTERM, _end)
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(f"{sys.modules['__main__'].__doc__}\n\n{help_text(config)}")
             return
-        main(settings_from(sys.argv[1:], config, phases))
+        settings = settings_from(sys.argv[1:], config, phases)
+        main(settings)
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted; the same command goes on from what is there", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)) from None
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"error: {error.filename}: {error.strerror}; see run.folder, run.name and data.path", file=sys.stderr)
+        print(f"error: {error.filename}: {error.strerror}; {_whose(str(error.filename), settings)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _end(number: int, frame: object) -> None:
+    """SIGTERM ends a script as Ctrl-C does, so that what it holds is let go."""
+    raise KeyboardInterrupt(number)
+
+
+def _whose(path: str, settings: Settings | None) -> str:
+    """Which setting led to a path, and what to do about it."""
+    named: list[str] = []
+
+    def look(folder: str, key: str) -> str:
+        if not is_address(folder) and Path(path).absolute().is_relative_to(Path(folder).absolute()):
+            named.append(f"{key}={folder}")
+        return folder
+
+    if settings is not None:
+        with_paths(settings, look)
+    return (
+        f"see {', '.join(named)}" if named else "no setting names it: see HOME and TMPDIR, free space and permissions"
+    )

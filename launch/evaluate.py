@@ -5,9 +5,9 @@ from __future__ import annotations
 from entry import run
 
 from pidscale.config import Settings
-from pidscale.engine.phases import absolute
 from pidscale.evaluate.run import evaluate, report_path, table
 from pidscale.meter import ProgressLine
+from pidscale.paths import absolute
 
 
 def main(settings: Settings) -> None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from entry import run
 
-from pidscale.cluster import check_resources, connect
+from pidscale.cluster import Need, connect, wait_for_room
 from pidscale.config import Settings
 from pidscale.distill.make_endpoints import check_endpoint_set, make_endpoint_set
-from pidscale.engine.phases import absolute, run_folder
+from pidscale.engine.phases import run_folder
 from pidscale.meter import ProgressLine
+from pidscale.paths import absolute
 
 
 def main(settings: Settings) -> None:
@@ -26,7 +27,8 @@ def main(settings: Settings) -> None:
     settings = absolute(settings)
     check_endpoint_set(settings, run_folder(settings))
     connect()
-    check_resources(settings.cluster, {"tasks": 1})  # as many run at a time as there is room for
+    need = Need.of(settings.cluster, {"tasks": 1})  # as many run at a time as there is room for
+    wait_for_room(need, settings.cluster.wait)
     manifest = make_endpoint_set(settings, run_folder(settings), show)
     if line is not None:
         line.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from entry import run
 
-from pidscale.cluster import connect
+from pidscale.cluster import Need, connect, wait_for_room
 from pidscale.config import Settings, UserError
 from pidscale.generate.make import check_target, make_shard_set
 from pidscale.meter import ProgressLine
@@ -18,6 +18,7 @@ def main(settings: Settings) -> None:
         raise UserError("pde.points=null: only a set that is there has a grid; say how many points a side to make")
     check_target(data.path)
     connect()
+    wait_for_room(Need({"tasks": 1}, {"CPU": 1}), settings.cluster.wait)
     line = ProgressLine("shards", data.train + data.test)
     manifest = make_shard_set(
         pde,

@@ -20,10 +20,11 @@ from pidscale.generate.card import card
 from pidscale.generate.inspect import verify
 from pidscale.generate.report import Lines
 from pidscale.meter import ProgressLine
+from pidscale.paths import is_address
 from pidscale.records.check import load_manifest
 from pidscale.records.layout import Manifest, write_atomic
 from pidscale.records.repair import repair_indices
-from pidscale.records.store import Store, is_address, open_store
+from pidscale.records.store import Store, open_store
 
 _SHOWN = 4  # samples of a picture
 

@@ -179,7 +179,8 @@ class ClusterSettings:
     use_gpu: bool = False
     space: int = 1  # workers that share each field, by rows; side by side, so on one host where it holds them
     zero_stage: int = 1
-    max_failures: int = 0
+    max_failures: int = 0  # lost workers or hosts after which a run still goes on by itself
+    wait: int = 600  # seconds to wait for room on the cluster, at the start and after a loss
     timeout: int = 1800
     deepspeed: dict[str, Any] = field(default_factory=dict)
 

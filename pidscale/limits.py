@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from pidscale.config import NOISES, OBJECTIVES, PHASES, SOLVERS, SOURCES, LambdaSettings, Settings, UserError
+from pidscale.paths import refuse_address
 
 
 def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
@@ -102,6 +103,14 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
         )
     if s.data.cache is not None and not s.data.cache.strip():
         raise UserError("data.cache='': expected a folder, or leave the key away")
+    for key, place in (
+        ("run.folder", s.run.folder),
+        ("distill.teacher", s.distill.teacher),
+        ("data.cache", s.data.cache),
+    ):
+        refuse_address(
+            place or "", key, "an address of a store; it must be a folder, which all hosts see; copy what lies there"
+        )
     for key, folder in (("run.folder", s.run.folder), ("data.path", s.data.path)):
         if not folder.strip():
             raise UserError(f"{key}={folder!r}: expected a folder; write out the default, or leave the key away")
@@ -130,7 +139,14 @@ _MOST = {
     **dict.fromkeys(_WEIGHTS, (10**6, "nothing would be left of the match")),
 }
 _NOT_NEGATIVE += ["run.seed", "evaluate.seed"]
-_NOT_NEGATIVE += ["evaluate.refine", "data.threads", "data.patience", "data.seed", "cluster.max_failures"]
+_NOT_NEGATIVE += [
+    "evaluate.refine",
+    "data.threads",
+    "data.patience",
+    "data.seed",
+    "cluster.max_failures",
+    "cluster.wait",
+]
 
 
 def _groups(s: Settings) -> str:

@@ -22,10 +22,11 @@ from pidscale.distill.ring import Schedule
 from pidscale.distill.rollout import Rollout
 from pidscale.generate.make import truth_residuals
 from pidscale.generate.publish import Made, make_or_take
+from pidscale.paths import is_address
 from pidscale.records.check import load_manifest
 from pidscale.records.layout import VERSION, canonical, sample_key
 from pidscale.records.read import ShardSet
-from pidscale.records.store import is_address, open_store
+from pidscale.records.store import open_store
 from pidscale.records.write import Sample
 from pidscale.seeds import ROW_BLOCK
 

@@ -21,9 +21,9 @@ from pidscale.generate.claim import check_request, claimed
 from pidscale.generate.make import Progress, cluster_cpus, in_ray, reported
 from pidscale.generate.problem import open_problem
 from pidscale.generate.publish import Made, manifest_of
+from pidscale.paths import refuse_address, refuse_job_package
 from pidscale.records.check import check_set, load_manifest
 from pidscale.records.layout import Manifest
-from pidscale.records.store import is_address
 from pidscale.records.write import publish_manifest
 
 
@@ -66,10 +66,10 @@ def _asked(settings: Settings, folder: Path) -> tuple[Rollout, dict[str, Any]]:
         raise UserError(
             f"distill.objective={d.objective}: takes no endpoints as it is set; make none, or use distill=piddm"
         )
-    if path is None or is_address(path):
-        raise UserError(
-            f"{KEY}={path}: a set is made in a folder; name one, and copy it up afterwards if it is for others"
-        )
+    if path is None:
+        raise UserError(f"{KEY}=null: a set is made in a folder; name one")
+    refuse_address(path, KEY, "a set is made in a folder; make it there and copy the folder up")
+    refuse_job_package(path, KEY)
     if Path(path).is_file():
         raise UserError(f"{KEY}={path}: is a file; name a folder")
     rollout = _rollout(json.dumps(to_plain(settings)), str(folder), "cpu")  # a driver may have no GPU

@@ -13,7 +13,6 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from pidscale.config import Settings, UserError, to_plain
 from pidscale.engine.checkpoint import check_resumable
 from pidscale.records.layout import write_atomic
 from pidscale.records.lock import held
-from pidscale.records.store import is_address
 from pidscale.student.artifact import CARD, TEACHER, TWIN
 
 # settings that may change between the attempts of a phase, because they do not change what it computes
@@ -44,26 +42,6 @@ def run_folder(settings: Settings) -> Path:
 def teacher_folder(settings: Settings, folder: Path) -> Path:
     """Where the teacher of a run's students is: distill.teacher, or the run's own."""
     return Path(settings.distill.teacher or folder / TEACHER).absolute()
-
-
-def absolute(settings: Settings) -> Settings:
-    """The settings with absolute paths: workers have working directories of their own."""
-    d, data = settings.distill, settings.data
-    return replace(
-        settings,
-        data=replace(data, path=_absolute(data.path), cache=_absolute(data.cache) if data.cache else None),
-        run=replace(settings.run, folder=_absolute(settings.run.folder)),
-        distill=replace(
-            d,
-            teacher=_absolute(d.teacher) if d.teacher else None,
-            endpoints=_absolute(d.endpoints) if d.endpoints else None,
-        ),
-    )
-
-
-def _absolute(path: str) -> str:
-    """A path from the root; an address of a remote store as it is."""
-    return path if is_address(path) else str(Path(path).absolute())
 
 
 def signature(phase: str, settings: Settings, inputs: Mapping[str, str]) -> dict[str, Any]:

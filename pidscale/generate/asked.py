@@ -10,7 +10,7 @@ from typing import Any
 
 from pidscale.config import UserError
 from pidscale.ops.grid import KINDS
-from pidscale.records.store import is_address
+from pidscale.paths import is_address
 
 _TRUTH = {"true": True, "false": False}
 _NAMED = ("channels", "axes", "scale", "parameters")  # asked for as NAMED.key=value

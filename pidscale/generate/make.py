@@ -22,10 +22,10 @@ from pidscale.generate.claim import check_request, claimed
 from pidscale.generate.publish import FIRST_COUNTER, Made, make_or_take, manifest_of
 from pidscale.generate.trial import blamed, check_own
 from pidscale.ops.grid import Grid
+from pidscale.paths import expanded, refuse_address, refuse_job_package
 from pidscale.pde.base import Pde, residual_squares
 from pidscale.records.check import check_set, check_wanted, load_manifest
 from pidscale.records.layout import VERSION, Manifest, canonical, sample_key
-from pidscale.records.store import is_address
 from pidscale.records.write import Sample, publish_manifest
 
 _CHUNK_BYTES = 2**25  # fields whose residual is taken together
@@ -69,7 +69,7 @@ def make_shard_set(
     returned without work. UserError for a wrong number, a folder of another request, or a sample that fails.
     """
     check_target(root)
-    root = Path(root).absolute()
+    root = Path(expanded(root, "data.path")).absolute()
     _check_numbers(pde, samples, samples_per_shard, in_flight)
     request = _request(pde, samples, grid, seed, samples_per_shard)
     check_request(root, request)
@@ -91,9 +91,9 @@ def make_shard_set(
 
 
 def check_target(root: str | Path) -> None:
-    """Raise UserError where a set is to be made at an address. A script asks before it starts a cluster."""
-    if is_address(root):
-        raise UserError(f"data.path={root}: a set is made in a folder; make it there and copy the folder up")
+    """Raise UserError where a set cannot be made or would not last. A script asks before it starts a cluster."""
+    refuse_address(root, "data.path", "a set is made in a folder; make it there and copy the folder up")
+    refuse_job_package(root, "data.path")
 
 
 def _check_numbers(pde: Pde, samples: Mapping[str, int], samples_per_shard: int, in_flight: int | None) -> None:

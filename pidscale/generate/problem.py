@@ -15,13 +15,14 @@ from torch import Tensor
 from pidscale.config import DataSettings, PdeSettings, UserError
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.ops.grid import Grid
+from pidscale.paths import is_address
 from pidscale.pde import build_pde
 from pidscale.pde.base import SLACK, Pde, Samples
 from pidscale.records.cache import Cache
 from pidscale.records.check import check_wanted, load_manifest
 from pidscale.records.layout import Manifest
 from pidscale.records.read import ShardSet
-from pidscale.records.store import Store, is_address, open_store
+from pidscale.records.store import Store, open_store
 
 
 @dataclass(frozen=True)

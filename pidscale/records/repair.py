@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from pidscale.config import UserError
+from pidscale.paths import is_address
 from pidscale.records.check import check_contents, load_manifest
 from pidscale.records.layout import (
     ShardEntry,
@@ -28,7 +29,7 @@ from pidscale.records.layout import (
     write_atomic,
 )
 from pidscale.records.lock import held
-from pidscale.records.store import Folder, is_address
+from pidscale.records.store import Folder
 from pidscale.records.write import Sample, index_bytes, index_tar, members, stream
 
 Progress = Callable[[int, int], None]

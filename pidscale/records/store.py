@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pidscale.config import UserError
+from pidscale.paths import expanded, is_address
 
 _OPEN_FILES = 32  # files that a folder keeps open
 _LARGEST_READ = 2**30  # bytes of a file that is read whole: a manifest or an index
@@ -156,17 +157,12 @@ class Folder:
             self._files.clear()
 
 
-def is_address(path: str | Path) -> bool:
-    """Whether a path names a remote store rather than a folder."""
-    return "://" in str(path)
-
-
 def open_store(path: str | Path | Store, patience: float = 300.0) -> Store:
     """The store of a folder or an address; a store as it is. patience: seconds for which a remote one may be away."""
     if not isinstance(path, (str, Path)):
         return path
     if not is_address(path):
-        return Folder(path)
+        return Folder(expanded(path, "path"))
     from pidscale.records.remote import Remote
 
     return Remote(str(path), patience)

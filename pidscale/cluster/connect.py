@@ -1,0 +1,137 @@
+"""Join the Ray cluster that the environment names, or start a Ray of one's own. Every way this can fail is one line.
+
+Knows Ray; must not know what will run on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from typing import Any
+
+import ray
+
+from pidscale.config import UserError
+
+_LISTEN_SECONDS = 10.0  # for which a head that does not answer is asked again
+_JOIN_SECONDS = 45.0  # for which a head that answers may take until we are part of its cluster
+_SHORT_FOLDER = "/tmp"
+
+
+def address() -> str | None:
+    """The address of the cluster that RAY_ADDRESS names, as a job's environment does; None where we start our own Ray."""
+    named = os.environ.get("RAY_ADDRESS", "").strip()
+    return None if named in ("", "local") else named
+
+
+def connect() -> None:
+    """Join the Ray that this job or RAY_ADDRESS names; without one, start our own, whatever else runs on this machine.
+
+    Raises:
+        UserError: Nobody answers at the address, the cluster does not take us, or Ray cannot start here.
+    """
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    named = address()
+    if named is None:
+        _start()
+    else:
+        _join(named)
+
+
+def _join(named: str) -> None:
+    if ":" in named and "://" not in named:
+        _check_listening(named)
+    remedy = "correct the address, or unset RAY_ADDRESS to start a Ray of its own"
+    try:
+        ended = _init({"address": named}, _JOIN_SECONDS)
+    except Exception as error:
+        if type(error).__name__ == "AuthenticationError" or "token" in str(error).lower():
+            remedy = "copy ~/.ray/auth_token of the head to this account, or set RAY_AUTH_TOKEN to what it holds"
+        raise UserError(f"RAY_ADDRESS={named}: this cluster cannot be joined ({_said(error)}); {remedy}") from None
+    if not ended:
+        raise UserError(
+            f"RAY_ADDRESS={named}: something answers there, but in {_JOIN_SECONDS:.0f} s it did not let this process join; "
+            f"see `ray status` on that host; {remedy}"
+        )
+
+
+def _check_listening(named: str) -> None:
+    """Raise UserError unless a process accepts connections at host:port, asked again for a few seconds."""
+    host, _, port = named.rpartition(":")
+    if not port.isdecimal() or not host:
+        raise UserError(f"RAY_ADDRESS={named}: expected HOST:PORT, as `ray start --head` prints it")
+    until = time.monotonic() + _LISTEN_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except (OSError, OverflowError) as error:
+            if time.monotonic() > until or isinstance(error, (socket.gaierror, OverflowError)):
+                raise UserError(
+                    f"RAY_ADDRESS={named}: nobody answers there ({getattr(error, 'strerror', None) or error}); start Ray on "
+                    "that host (`ray start --head`), correct the address, or unset RAY_ADDRESS to start a Ray of its own"
+                ) from None
+            time.sleep(1)
+
+
+def _start() -> None:
+    """Start a Ray of our own. What its defaults cannot do here (token in HOME, sockets in TMPDIR) is done elsewhere."""
+    options: dict[str, Any] = {"address": "local", "include_dashboard": False}
+    for _ in range(3):
+        try:
+            _init(options)
+            return
+        except OSError as error:
+            named = str(error.filename or "")
+            if "AF_UNIX" in str(error) and "_temp_dir" not in options and "RAY_TMPDIR" not in os.environ:
+                options["_temp_dir"] = f"{_SHORT_FOLDER}/ray"  # TMPDIR is too long for the names of sockets
+            elif "/.ray" in named and "RAY_AUTH_TOKEN" not in os.environ:
+                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # for this Ray alone: HOME cannot hold one
+                os.environ["RAY_AUTH_MODE"] = "token"
+            else:
+                raise UserError(f"Ray cannot start: {_remedy(error)}") from None
+        except Exception as error:
+            raise UserError(f"Ray cannot start ({_said(error)}); see {_SHORT_FOLDER}/ray/session_latest/logs") from None
+
+
+def _remedy(error: OSError) -> str:
+    """What an error of the system is about, and what to do."""
+    if "AF_UNIX" in str(error):
+        return f"RAY_TMPDIR={os.environ.get('RAY_TMPDIR')}: too long a name for its sockets; name a shorter folder"
+    if "/.ray" in str(error.filename or ""):
+        return f"{error.filename}: {error.strerror}; Ray keeps its token there: set RAY_AUTH_TOKEN, or HOME to another folder"
+    where = error.filename or os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or _SHORT_FOLDER
+    return f"{where}: {error.strerror or error}; set RAY_TMPDIR to a short folder with room that can be written"
+
+
+def _init(options: dict[str, Any], seconds: float | None = None) -> bool:
+    """ray.init in a thread, so that signals are heard meanwhile; whether it ended within `seconds`. Raises what it raises."""
+    failures: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=body, daemon=True)
+    thread.start()
+    until = None if seconds is None else time.monotonic() + seconds
+    while thread.is_alive() and (until is None or time.monotonic() < until):
+        thread.join(0.1)
+    for failure in failures:
+        raise failure
+    return not thread.is_alive()
+
+
+def _said(error: BaseException) -> str:
+    """The last line of an error, with its kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:200]

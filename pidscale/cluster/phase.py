@@ -1,0 +1,86 @@
+"""Phases of a run from its settings: what a driver can check is checked before anything starts, then workers take over.
+
+Knows of Ray only that there is one to connect to; knows no models and no equations beyond what it hands on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from pidscale.cluster.connect import connect
+from pidscale.cluster.fit import Stop, find_room, fit
+from pidscale.config import Settings, UserError
+from pidscale.distill import loop as distill_loop
+from pidscale.distill.cost import announcement
+from pidscale.distill.physics import active_weights, further
+from pidscale.engine.memory import MemoryPlan, memory_plan
+from pidscale.engine.phases import begin, claimed, due, finish, run_folder
+from pidscale.engine.plan import check_model, model_description, plan_lines, plan_text
+from pidscale.engine.spread import check_split
+from pidscale.generate.problem import open_problem
+from pidscale.limits import check
+from pidscale.paths import absolute, refuse_job_package
+from pidscale.pde.base import check_measures
+from pidscale.pde.constraints import check_constraints
+from pidscale.student.artifact import CARD, read_card
+
+
+def run_phase(phase: str, settings: Settings) -> Path:
+    """Check everything a driver can check, then run a phase (`teacher` or `distill`) unless it is finished already.
+
+    Returns the run's folder. Raises UserError before any worker starts wherever that is possible.
+    """
+    settings = absolute(settings)
+    check(settings, (phase,))
+    refuse_job_package(settings.run.folder, "run.folder")
+    folder = run_folder(settings)
+    problem = open_problem(settings.pde, settings.data)
+    inputs = {"data.path (its data_hash)": problem.manifest.data_hash}
+    if phase == "teacher":
+        description = model_description(settings, problem.shape[0], len(problem.pde.varying))
+    else:
+        teacher = distill_loop.open_teacher(settings, folder, problem, torch.device("cpu"))
+        card = teacher.card
+        description = card["architecture"]  # a student has its teacher's network, whatever the model section says
+        check_constraints(problem.pde, settings.distill.constraints)
+        check_measures(problem.pde, problem.grid, further(active_weights(settings.distill)))
+        inputs["distill.teacher (its weights)"] = card["weights"]["sha256"]
+    parameters = check_model(settings, description, problem.grid.shape)
+    check_split(description, problem.pde, problem.grid, settings.cluster.space)
+    if due(phase, settings, inputs):
+        whose = "the teacher's network, " if phase == "distill" else ""
+        print(f"{phase}: {whose}{plan_text(description, settings.cluster, parameters)}", flush=True)
+        plan = memory_plan(settings, description, problem.grid.shape, phase, parameters)
+        print(f"{phase}: {plan_lines(plan)}", flush=True)
+        if phase == "distill":
+            for line in announcement(settings, distill_loop.open_rollout(settings, teacher), problem.shape):
+                print(f"{phase}: {line}", flush=True)
+        with claimed(settings):
+            connect()
+            with Stop(folder).listening() as stop:
+                find_room(phase, settings, stop)
+                _complete(phase, settings, folder, inputs, plan, stop)
+    else:
+        print(f"{phase}: finished already in {folder}")
+    return folder
+
+
+def _complete(
+    phase: str, settings: Settings, folder: Path, inputs: dict[str, str], plan: MemoryPlan, stop: Stop
+) -> None:
+    """Begin a phase, or go on with it, and mark it finished."""
+    if not begin(phase, settings, inputs):
+        return
+    print(f"{phase}: tensorboard --logdir {folder / 'tb'}", flush=True)
+    fit(phase, settings, folder, plan, stop)
+    made = folder / ("teacher" if phase == "teacher" else "student")
+    if not (made / CARD).exists():
+        raise UserError(f"{folder}: {phase} was stopped; the same command goes on from its last checkpoint")
+    finish(phase, settings, inputs)
+    spent = read_card(made)["metrics"]
+    source = "data" if phase == "teacher" else "endpoints of the teacher"
+    print(
+        f"{phase}: {spent['train_seconds']:.0f} s in all; {spent['wait_share']:.1%} of the steps' time waited for {source}"
+    )
