@@ -3,7 +3,7 @@
 With the teacher actors and the tasks that make shards the only code that knows Ray.
 """
 
-from pidscale.cluster.connect import connect
+from pidscale.cluster.joining import connect
 from pidscale.cluster.phase import run_phase
 from pidscale.cluster.room import Need, wait_for_room
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pidscale.cluster.connect import connect
+from pidscale.cluster.joining import connect
 from pidscale.cluster.fit import Stop, find_room, fit
 from pidscale.config import Settings, UserError
 from pidscale.distill import loop as distill_loop

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import ray
 from ray._private.state import available_resources_per_node
 
-from pidscale.cluster.connect import address
+from pidscale.cluster.joining import address
 from pidscale.config import ClusterSettings, UserError
 
 SAY_EVERY = 15.0  # seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,15 @@ def test_every_top_level_config_composes(config: str) -> None:
         ("physics=burger", ["did you mean 'burgers'"]),
         ("physics=null", ["physics=null", "burgers"]),
         ("~distill=piddm", ["~distill=piddm", "every setting has a value"]),
+        ("hydra.run.dir=/scratch/out", ["hydra.run.dir=/scratch/out", "run.folder"]),
+        ("+hydra.job.chdir=true", ["+hydra.job.chdir=true", "Hydra itself"]),
+        ("++hydra.output_subdir=null", ["Hydra itself"]),
+        ("hydra/launcher=basic", ["Hydra itself"]),
+        ("run.folder=s3://bucket/runs", ["run.folder=s3://bucket/runs", "must be a folder"]),
+        ("distill.teacher=gs://bucket/teacher", ["distill.teacher=gs://bucket/teacher", "must be a folder"]),
+        ("data.cache=s3://bucket/cache", ["data.cache=s3://bucket/cache", "must be a folder"]),
+        ("run.folder=file:///scratch/runs", ["run.folder=file:///scratch/runs", "must be a folder"]),
+        ("run.folder=~nobody_of_that_name/runs", ["run.folder=~nobody_of_that_name/runs", "no home folder"]),
     ],
 )
 def test_a_mistake_is_one_line(argument: str, words: list[str]) -> None:
@@ -177,6 +187,34 @@ def test_a_folder_that_cannot_be_is_one_line(tmp_path, monkeypatch, capsys):
         run(main)
     said = capsys.readouterr().err
     assert ended.value.code == 2 and said.count("\n") == 1 and str(tmp_path / "file" / "run") in said
+    assert "no setting names it" in said and "run.folder" not in said  # it is not the run's
+
+
+def test_an_error_of_a_folder_names_the_setting_that_led_there(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("sys.argv", ["x", f"distill.endpoints={tmp_path}/file"])
+    with pytest.raises(SystemExit):
+        run(lambda settings: (tmp_path / "file" / "train-00000.tar").mkdir())
+    said = capsys.readouterr().err
+    assert f"see distill.endpoints={tmp_path}/file" in said and "run.folder" not in said and said.count("\n") == 1
+
+
+def test_a_script_that_is_told_to_end_ends_as_after_ctrl_c(tmp_path):
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); import time; from entry import run; "
+    code += "run(lambda settings: (print('at work', flush=True), time.sleep(60)))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(CONFIGS.parent / "launch")],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "at work\n"
+    process.send_signal(signal.SIGTERM)
+    assert (
+        process.wait(20) == 143
+        and process.stderr.read() == "interrupted; the same command goes on from what is there\n"
+    )
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "pde").glob("*.yaml")), ids=lambda path: path.stem)
@@ -205,3 +243,12 @@ def test_what_is_quoted_or_null_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOMEWHERE", "/far/away")
     made = settings_from(["data.path='a b'", 'run.name="c d"', "data.cache=null", "run.folder=${oc.env:SOMEWHERE}/é"])
     assert (made.data.path, made.run.name, made.data.cache, made.run.folder) == ("a b", "c d", None, "/far/away/é")
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["data.path", "data.cache", "distill.teacher", "distill.endpoints", "run.folder"]
+    made = settings_from([f"{key}=~/sub/x" for key in words])
+    found = [made.data.path, made.data.cache, made.distill.teacher, made.distill.endpoints, made.run.folder]
+    assert found == [f"{tmp_path}/sub/x"] * 5
+    assert settings_from(["data.path=./~", "run.name=~"]).data.path == "./~"  # names that only look like it

@@ -1,0 +1,96 @@
+"""What a script meets before it is part of a Ray: nobody at the address, a TMPDIR with too long a name, a read-only HOME."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pidscale.cluster import joining
+from pidscale.config import UserError
+from tests.conftest import RAY_ENVIRONMENT
+from tests.scripts import LAUNCH
+
+JOIN = """
+import sys
+from pidscale.cluster import joining
+joining._JOIN_SECONDS = 3.0
+try:
+    joining.connect()
+except joining.UserError as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def closed_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_an_address_where_nobody_listens_is_one_line(closed_port, monkeypatch):
+    monkeypatch.setattr(joining, "_LISTEN_SECONDS", 0.5)
+    with pytest.raises(
+        UserError, match=rf"RAY_ADDRESS=127.0.0.1:{closed_port}: nobody answers there \(Connection refused\)"
+    ):
+        joining._join(f"127.0.0.1:{closed_port}")
+
+
+@pytest.mark.parametrize("named", ["nonsense:port", ":6379", "127.0.0.1:99999999", "no.such.host.invalid:6379"])
+def test_an_address_that_can_be_none_is_one_line(named):
+    with pytest.raises(UserError, match=r"^RAY_ADDRESS=\S+: (expected HOST:PORT|nobody answers)"):
+        joining._join(named)
+
+
+@pytest.mark.parametrize(
+    ("named", "found"), [("", None), ("local", None), (" ", None), ("auto", "auto"), ("a:1", "a:1")]
+)
+def test_an_empty_address_is_none(named, found, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", named)
+    assert joining.address() == found
+
+
+def test_what_answers_and_is_no_ray_is_not_waited_for(tmp_path):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8)
+        environment = os.environ | {"RAY_ADDRESS": f"127.0.0.1:{silent.getsockname()[1]}"}
+        began = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", JOIN], env=environment, capture_output=True, text=True, timeout=90)
+    assert (
+        done.returncode == 0 and "something answers there, but in 3 s it did not let this process join" in done.stdout
+    )
+    assert time.monotonic() - began < 60 and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare")
+def test_neither_a_home_that_is_read_only_nor_a_long_tmpdir_is_in_the_way(tmp_path):
+    """A Ray of its own starts all the same, and the set is made."""
+    home, long = (
+        tmp_path / "home",
+        tmp_path / "scratch_of_a_user_with_a_long_name" / "slurm_job_1355700_of_a_long_partition",
+    )
+    home.mkdir()
+    long.mkdir(parents=True)
+    script = (
+        f'mount --bind {home} {home} && mount -o remount,ro,bind {home} && ! touch {home}/x 2>/dev/null && exec "$@"'
+    )
+    words = ["pde=poisson", "pde.points=8", "data.train=4", "data.test=2", f"data.path={tmp_path}/set"]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | RAY_ENVIRONMENT
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, str(LAUNCH / "make_shards.py"), *words],
+        env=kept | {"HOME": str(home), "TMPDIR": str(long)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr
+    assert Path(tmp_path, "set", "manifest.json").exists() and not list(home.iterdir())
