@@ -186,5 +186,6 @@ def test_what_only_a_cluster_can_tell_is_one_line_too(ray_cluster, made, refused
     for place in range(0, len(data), 64):  # one of them is in a field
         data[place] ^= 1
     tar.write_bytes(bytes(data))
-    line = refused("train_teacher", tiny(tmp_path, "flipped"), tmp_path / "shards")
-    assert tar.name in line
+    line = refused("train_teacher", tiny(tmp_path, "flipped", "cluster.max_failures=3"), tmp_path / "shards")
+    assert tar.name in line and "failure" not in line  # a mistake is not tried again
+    assert len(list((tmp_path / "runs/flipped/ray").glob("teacher-*"))) == 1

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from pidscale.cluster.joining import connect
 from pidscale.cluster.fit import Stop, find_room, fit
+from pidscale.cluster.joining import connect
 from pidscale.config import Settings, UserError
 from pidscale.distill import loop as distill_loop
 from pidscale.distill.cost import announcement

@@ -79,11 +79,7 @@ class _Verify:
     def run(self) -> None:
         """All checks in order: files before samples, samples before what is computed from them."""
         store = self.store
-        sizes, links = store.look() if isinstance(store, Folder) else (store.sizes(), {})
-        self.report.findings += links.values()
-        if "manifest.json" in links:
-            self.report.notes.append(f"{self.report.where}: nothing else was checked, for want of a manifest")
-            return
+        sizes = store.sizes()
         try:
             manifest = load_manifest(self.store) if "manifest.json" in sizes else None
         except UserError as error:
@@ -94,11 +90,11 @@ class _Verify:
             return
         self.report.findings += manifest_findings(manifest, self.store, sizes)
         self.report.notes += strays(manifest, self.store, sizes)
-        if "request.json" not in sizes and "request.json" not in links:
+        if "request.json" not in sizes:
             self.report.notes.append(
                 f"{self.store.where('request.json')}: missing; manifest.json holds the request too"
             )
-        audits = self._shards(manifest, sizes, links)
+        audits = self._shards(manifest, sizes)
         self._normaliser(manifest, audits.get("train", []))
         recheck = Recheck(self.store, manifest, self._equation(manifest))
         try:
@@ -115,16 +111,14 @@ class _Verify:
     def _found(self, name: str, said: str) -> None:
         self.report.findings.append(f"{self.store.where(name)}: {said}")
 
-    def _shards(
-        self, manifest: Manifest, sizes: Mapping[str, int], links: Mapping[str, str]
-    ) -> dict[str, list[ShardAudit]]:
+    def _shards(self, manifest: Manifest, sizes: Mapping[str, int]) -> dict[str, list[ShardAudit]]:
         """Every file of every shard, by split."""
         audits: dict[str, list[ShardAudit]] = {}
         done, total = 0, sum(len(split.shards) for split in manifest.splits.values())
         for name, split in manifest.splits.items():
             audits[name], first = [], 0
             for entry in split.shards:
-                audits[name].append(audit_shard(self.store, entry, sizes, links, manifest.shape, first))
+                audits[name].append(audit_shard(self.store, entry, sizes, manifest.shape, first))
                 self.report.findings += audits[name][-1].findings
                 self.report.bytes += sizes.get(entry.name, 0) + sizes.get(index_name(entry.name), 0)
                 first += entry.samples

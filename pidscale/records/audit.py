@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -62,28 +62,24 @@ def audit_shard(
     store: Store,
     entry: ShardEntry,
     sizes: Mapping[str, int],
-    links: Iterable[str],
     shape: tuple[int, int, int],
     first: int,
 ) -> ShardAudit:
     """Hold a shard against its entry, and its tar, as the stock tarfile reads it, against its index.
 
-    sizes, links: of `Folder.look`. shape: (C, Y, X) of every sample. first: the number of its first sample in the split.
+    sizes: of `Store.sizes`. shape: (C, Y, X) of every sample. first: the number of its first sample in the split.
     UserError where a remote store does not answer.
     """
     found: list[str] = []
     head: dict[str, Any] | None = None
     tar, index = store.where(entry.name), index_name(entry.name)
-    if index not in links:
-        try:
-            read_index(store, entry)
-            head = parsed(store.read(index), store.where(index))
-        except UserError as error:
-            found.append(str(error))
-        except OSError as error:
-            found.append(f"{store.where(index)}: {error.strerror}; {_AGAIN}")
-    if entry.name in links:
-        return ShardAudit(found, False, None)
+    try:
+        read_index(store, entry)
+        head = parsed(store.read(index), store.where(index))
+    except UserError as error:
+        found.append(str(error))
+    except OSError as error:
+        found.append(f"{store.where(index)}: {error.strerror}; {_AGAIN}")
     if entry.name not in sizes:
         return ShardAudit([*found, f"{tar}: missing, but manifest.json lists it; {_AGAIN}"], False, None)
     if sizes[entry.name] != entry.bytes:

@@ -9,6 +9,7 @@ import os
 import stat
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,43 +84,22 @@ class Folder:
         return str(self.root / name)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes by name. UserError for a folder that is not there, or a link that leaves it."""
-        sizes, links = self.look()
-        for said in links.values():
-            raise UserError(said)
-        return sizes
-
-    def look(self) -> tuple[dict[str, int], dict[str, str]]:
-        """Bytes by name, and what is wrong with links that leave the folder, by name. UserError where there is no folder."""
+        """Bytes by name. Links are followed wherever they lead: checksums prove what comes. UserError without a folder."""
         if not self.root.is_dir():
             what = "not a folder" if self.root.exists() else "no such folder"
             raise UserError(
                 f"{self.root}: {what}; name the folder of a shard set (data.path), or make one: launch/make_shards.py"
             )
         sizes: dict[str, int] = {}
-        links: dict[str, str] = {}
         with os.scandir(self.root) as entries:
             for entry in entries:
-                try:
-                    self.check_link(entry.name)
+                with suppress(OSError):  # what cannot be followed or has just gone is not there
                     if entry.is_file():
                         sizes[entry.name] = entry.stat().st_size
-                except UserError as error:
-                    links[entry.name] = str(error)
-                except OSError:  # what cannot be followed or has just gone is not there
-                    continue
-        return sizes, links
-
-    def check_link(self, name: str) -> None:
-        """Raise UserError for a link that leaves the folder."""
-        path = self.root / name
-        # realpath, as it goes on where links lead round in a circle
-        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root)):
-            raise UserError(f"{path}: a link that leaves the set's folder; put the file itself there")
+        return sizes
 
     def read(self, name: str) -> bytes:
         """A whole file."""
-        self.check_link(name)
         file = _Open(self.root / name)
         if os.fstat(file.descriptor).st_size > _LARGEST_READ:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), self.where(name))
@@ -141,7 +121,6 @@ class Folder:
             if name in self._files:
                 self._files.move_to_end(name)
             else:
-                self.check_link(name)
                 self._files[name] = _Open(self.root / name)
                 while len(self._files) > _OPEN_FILES:
                     self._files.popitem(last=False)
