@@ -8,7 +8,7 @@ import evaluate
 import make_shards
 from entry import run
 
-from pidscale.cluster import run_phase
+from pidscale.cluster.phase import run_phase
 from pidscale.config import Settings
 from pidscale.engine.phases import run_folder
 from pidscale.paths import absolute

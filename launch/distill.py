@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from entry import run
 
-from pidscale.cluster import run_phase
+from pidscale.cluster.phase import run_phase
 from pidscale.config import Settings
 
 

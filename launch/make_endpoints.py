@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from entry import run
 
-from pidscale.cluster import Need, connect, wait_for_room
+from pidscale.cluster.joining import connect
+from pidscale.cluster.room import Need, wait_for_room
 from pidscale.config import Settings
 from pidscale.distill.make_endpoints import check_endpoint_set, make_endpoint_set
 from pidscale.engine.phases import run_folder

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from entry import run
 
-from pidscale.cluster import Need, connect, wait_for_room
+from pidscale.cluster.joining import connect
+from pidscale.cluster.room import Need, wait_for_room
 from pidscale.config import Settings, UserError
 from pidscale.generate.make import check_target, make_shard_set
 from pidscale.meter import ProgressLine

@@ -15,6 +15,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import matplotlib
+
 from tests.conftest import RAY_ENVIRONMENT
 
 TOOLS = ("ip", "unshare", "nsenter", "mount")
@@ -51,7 +53,8 @@ class Host:
         """What a fresh account on this host has in its environment."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTEST_"))}
-        return kept | RAY_ENVIRONMENT | {"PATH": path, "HOME": str(self.home), "OMP_NUM_THREADS": "1"} | more
+        own = {"PATH": path, "HOME": str(self.home), "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": matplotlib.get_cachedir()}
+        return kept | RAY_ENVIRONMENT | own | more
 
     def start(self, *words: str, log: Path, cwd: Path | None = None, **more: str) -> subprocess.Popen:
         """A process on this host, whose output goes to a file."""
