@@ -15,6 +15,7 @@ import numpy as np
 
 from pidscale.config import UserError
 from pidscale.generate.asked import Asked, is_count
+from pidscale.generate.bad import marked_scalars
 from pidscale.generate.layouts.source import Source
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde
@@ -78,13 +79,13 @@ def find_parameters(pde: Pde, given: Mapping[str, Any], source: Source, count: i
     for name in pde.varying:
         if name not in samples:
             raise UserError(
-                f"{source.path}: sample 0 has no '{name}', which {pde.name} takes for each sample; the file has "
+                f"{source.sample(0)} has no '{name}', which {pde.name} takes for each sample; the file has "
                 f"{', '.join(source.scalars) or 'no numbers'}: set parameters.{name}=ARRAY, an array [N] of the file"
             )
     for other, values in source.scalars.items():  # what the equation does not take is kept with each sample
         if other not in used.values() and other not in samples and values.shape == (count,):
             samples[other] = values
-    _check_finite(source, samples)
+    _check_finite(source, samples, asked.force)
     _set_ranges(pde, given, source, fixed, samples)
     return Parameters(fixed, samples, used)
 
@@ -122,7 +123,7 @@ def _set_ranges(
             if outside.any():
                 number = int(np.argmax(outside))
                 raise UserError(
-                    f"{source.path}: sample {number} has {name}={values[number]:g}, pde.params.{key}={given[key]}; set "
+                    f"{source.sample(number)} has {name}={values[number]:g}, pde.params.{key}={given[key]}; set "
                     f"pde.params.{key}={value:g}"
                 )
 
@@ -174,11 +175,22 @@ def _agreed(equation: str, name: str, found: Any, given: Mapping[str, Any], sour
     return given[name]
 
 
-def _check_finite(source: Source, samples: Mapping[str, np.ndarray]) -> None:
+def _check_finite(source: Source, samples: Mapping[str, np.ndarray], force: bool) -> None:
+    """UserError names the sample of a number that is none: not finite, declared missing, or a usual mark of that."""
     for name, values in samples.items():
-        if not np.isfinite(values.astype(np.float64)).all():
-            number = int(np.argmin(np.isfinite(values.astype(np.float64))))
-            raise UserError(f"{source.path}: sample {number}, '{name}' is not finite; mend or leave out that sample")
+        finite = np.isfinite(values.astype(np.float64))
+        if not finite.all():
+            raise UserError(
+                f"{source.sample(int(np.argmin(finite)))}, '{name}' is missing or not finite (so are "
+                f"{int((~finite).sum())} of {values.size}); mend or leave out that sample"
+            )
+        marked = marked_scalars(values) if values.size > 1 else ~finite
+        if marked.any() and not force:
+            number = int(np.argmax(marked))
+            raise UserError(
+                f"{source.sample(number)}, '{name}' is {values[number]:g}, a usual mark of a missing value, which the "
+                "file does not declare; mend or leave out that sample, or set force=true to take it as it stands"
+            )
 
 
 def with_times(pde: Pde, source: Source, times: range, given: Mapping[str, Any], fixed: dict[str, Any]) -> None:
