@@ -18,7 +18,7 @@ _SIZES = (999, 9999, 99999, 999999, 9999999, 1e15, 1e20, 1e24, 1e30, 1e34, 1e35,
 _OTHERS = (-888, -999.9, -999.99, -9999.9, -9999.99, -32768, -32767, 32767, 65535, -(2**31), 2**31 - 1, 2**32 - 1)
 MARKS = np.array([*_SIZES, *(-size for size in _SIZES), *_OTHERS], dtype=np.float32)
 LARGE, ABSURD = 1e15, 1e12  # a value above both, the second times the median of its sample, is no physical one
-SHOWN = 5  # samples that are described, and stretches of numbers that are listed
+SHOWN = 3  # samples that are described, and stretches of numbers that are listed
 
 
 @dataclass(frozen=True)

@@ -107,10 +107,11 @@ def described(reading: Reading, bad: list[Bad]) -> str:
 
 def refusal(reading: Reading, bad: list[Bad]) -> str:
     """The line that refuses them, with what to do."""
-    force = ", or force=true to take the numbers as they stand" * all(one.finite for one in bad)
-    remedy = (
-        f"set bad=omit to leave them out{force}" if len(bad) < reading.count else f"mend the file, or set scale{force}"
-    )
+    remedy = "mend the file, or set bad=omit to leave them out"
+    if len(bad) == reading.count:
+        remedy = "nothing would be left without them; mend the file, or set scale where values are beyond float32"
+    if all(one.finite for one in bad):
+        remedy += ", or force=true to take the numbers as they stand"
     return f"{reading.source.path}: {described(reading, bad)}; {remedy}"
 
 

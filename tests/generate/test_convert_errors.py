@@ -51,7 +51,11 @@ def test_shapes_and_orders(tmp_path, darcy, wave):
 def test_values_that_are_not_finite(tmp_path, darcy):
     broken = darcy.astype(np.float64)
     broken[3, 1, 2, 2] = np.nan
-    has(refused(npz(tmp_path, a=broken[:, 0], u=broken[:, 1])), "a.npz: sample 3, pressure (array 'u')", "not finite")
+    has(
+        refused(npz(tmp_path, a=broken[:, 0], u=broken[:, 1])),
+        "a.npz: 1 of 5 samples",
+        "sample 3 (pressure, array 'u', at y 2, x 2: nan, not finite)",
+    )
     broken[3, 1, 2, 2] = 1e200
     has(refused(npz(tmp_path, a=broken[:, 0], u=broken[:, 1])), "sample 3", "float32")
     has(refused(npz(tmp_path, a=darcy[:, 0], u=darcy[:, 1]), scale={"pressure": "nan"}), "scale.pressure=nan")
