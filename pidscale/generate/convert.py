@@ -84,7 +84,7 @@ def convert(asked: Asked, equation: str, given: Mapping[str, Any], progress: Pro
     pde = _with_phases(pde, found, given, reading, seen)
     errors, warnings = _bounded(grid, pde, seen)
     _settle(path, errors, asked.force)
-    numbers, copies = splits(path, asked, seen, files.held_out([one.count for one in opened]))
+    numbers, copies = splits(source, asked, seen, files.held_out([one.count for one in opened]))
     request = settled(request, pde, numbers, seen)
     manifest = _written(root, request, pde, grid, reading, found, numbers, progress)
     warnings += findings + errors if asked.force else []

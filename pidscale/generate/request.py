@@ -15,6 +15,7 @@ from pidscale import seeds
 from pidscale.config import UserError
 from pidscale.generate.asked import Asked
 from pidscale.generate.files import files_of, short_names
+from pidscale.generate.layouts.source import Source
 from pidscale.generate.parameters import Parameters
 from pidscale.generate.reading import Reading
 from pidscale.generate.scan import Scan
@@ -97,18 +98,21 @@ def settled(request: Mapping[str, Any], pde: Pde, numbers: Mapping[str, Sequence
 
 
 def splits(
-    path: Path, asked: Asked, seen: Scan, held_out: range | None
+    source: Source, asked: Asked, seen: Scan, held_out: range | None
 ) -> tuple[dict[str, list[int]], list[tuple[int, int]]]:
     """Samples of each split, rising, without copies: those of the test files, or a draw of the seed."""
     kept, copies = seen.kept()
     if copies and asked.duplicates == "refuse":
-        again, first = copies[0]
+        names = [
+            f"{path.name}: sample {own}" if source.files else str(own) for path, own in map(source.place, copies[0])
+        ]
         raise UserError(
-            f"{path}: {len(copies)} samples are copies, sample {again} of {first}; set duplicates=drop to leave them out"
+            f"{source.path}: {len(copies)} samples are copies, {'sample ' * (not source.files)}{' of '.join(names)}; set "
+            "duplicates=drop to leave them out"
         )
     if len(kept) > 99999 * asked.samples_per_shard:
         raise UserError(f"samples_per_shard={asked.samples_per_shard}: more than 99999 shards a split; make it larger")
-    chosen = set(held_out or ()) & set(kept) if held_out is not None else _drawn(path, asked, kept)
+    chosen = set(held_out or ()) & set(kept) if held_out is not None else _drawn(source.path, asked, kept)
     if held_out is not None and not 0 < len(chosen) < len(kept):
         empty = "source" if chosen else f"test={asked.test}"
         raise UserError(f"{empty}: every sample of it is bad or a copy of one of source; name other files")
