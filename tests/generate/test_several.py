@@ -71,14 +71,15 @@ def test_a_test_split_of_its_own_file(tmp_path, fields):
 
 def test_a_test_sample_that_trains_too_is_left_out_of_the_test_split(tmp_path, fields):
     paths = three(tmp_path, fields)
-    plain(tmp_path / "c.h5", a=fields[3:11, 0], u=fields[3:11, 1])
+    paths["c"].unlink()
+    plain(paths["c"], a=fields[3:11, 0], u=fields[3:11, 1])
     done = converted(paths["b"], tmp_path / "set", test=str(paths["c"]))
     assert done.dropped == 2 and {s: v.samples for s, v in done.manifest.splits.items()} == {"train": 5, "test": 6}
     with pytest.raises(UserError, match=r"2 samples are copies, c\.h5: sample 0 of b\.h5: sample 3"):
         converted(paths["b"], tmp_path / "other", test=str(paths["c"]), duplicates="refuse")
-    plain(tmp_path / "c.h5", a=fields[:2, 0], u=fields[:2, 1])
-    with pytest.raises(UserError, match=r"c\.h5: every sample of it is bad or a copy"):
-        converted(paths["b"], tmp_path / "third", test=str(paths["c"]))
+    both = plain(tmp_path / "d.h5", a=fields[:2, 0], u=fields[:2, 1])
+    with pytest.raises(UserError, match=r"d\.h5: every sample of it is bad or a copy"):
+        converted(paths["b"], tmp_path / "third", test=str(both))
     with pytest.raises(UserError, match=r"b\.h5 is in source too"):
         converted(tmp_path / "*.h5", tmp_path / "third", test=str(paths["b"]))
 
@@ -96,32 +97,33 @@ def test_bad_samples_are_named_by_file_and_left_out(tmp_path, fields):
 def test_parameters_of_each_file_belong_to_its_samples(tmp_path):
     pde = build_pde("heat", {"frames": 4})
     drawn = foreign.truths(pde, foreign.WAVE.grid(8), 6)
-    plain(tmp_path / "a.h5", u=drawn[:4], alpha=0.001, table=np.arange(8.0).reshape(4, 2))
-    plain(tmp_path / "b.h5", u=drawn[4:], alpha=np.array([0.002, 0.003]), table=10 + np.arange(4.0).reshape(2, 2))
+    plain(tmp_path / "a.h5", u=drawn[:4], alpha=0.001, table=1 + np.arange(8.0).reshape(4, 2))
+    plain(tmp_path / "b.h5", u=drawn[4:], alpha=np.array([0.002, 0.003]), table=5 + np.arange(4.0).reshape(2, 2))
     done = converted(tmp_path, tmp_path / "set", "heat", test=0)
     shards = ShardSet(tmp_path / "set", "train")
     assert [shards.meta(n)["params"]["diffusivity"] for n in range(6)] == [0.001] * 4 + [0.002, 0.003]
     assert done.pde.params.diffusivity_high == 0.003
     converted(tmp_path, tmp_path / "other", "heat", test=0, parameters={"diffusivity": "table:1"}, force="true")
     shards = ShardSet(tmp_path / "other", "train")
-    assert [shards.meta(n)["params"]["diffusivity"] for n in range(6)] == [1, 3, 5, 7, 11, 13]
+    assert [shards.meta(n)["params"]["diffusivity"] for n in range(6)] == [2, 4, 6, 8, 6, 8]
 
 
 def test_files_that_differ_are_named(tmp_path, fields):
     times = np.linspace(0, 0.3, 4)
     wave = foreign.truths(foreign.WAVE, foreign.WAVE.grid(8), 4)
     first = plain(tmp_path / "a.h5", u=wave, t=times, c=1.0)
-    for arrays, told in (
+    cases = [
         ({"u": wave, "t": 2 * times, "c": 1.0}, "its times are 4 from 0 to 0.6"),
         ({"u": wave, "c": 1.0}, "its times are none"),
         ({"u": wave[:, :, :7], "t": times, "c": 1.0}, "displacement has [T, Y, X] of [4, 7, 8]"),
         ({"data": wave, "t": times, "c": 1.0}, "displacement is array 'data'"),
         ({"u": wave, "t": times}, "of the number 'c' it has none"),
-    ):
-        plain(tmp_path / "b.h5", **arrays)
+    ]
+    for i, (arrays, told) in enumerate(cases):
+        other = plain(tmp_path / f"b{i}.h5", **arrays)
         with pytest.raises(UserError) as error:
-            converted(tmp_path / "[ab].h5", tmp_path / "set", "wave", {"duration": 0.3} if "t" not in arrays else {})
-        has(str(error.value), f"{tmp_path / 'b.h5'}: {told}", f"{first} has", "must agree")
+            converted(f"{first},{other}", tmp_path / "set", "wave")
+        has(str(error.value), f"{other}: {told}", f"{first} has", "must agree")
     plain(tmp_path / "b.npz", u=wave, t=times, c=1.0)
     with pytest.raises(UserError, match=r"b\.npz: its layout is npz"):
         converted(f"{first},{tmp_path / 'b.npz'}", tmp_path / "set", "wave")
