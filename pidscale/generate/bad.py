@@ -47,9 +47,25 @@ class Bad:
         elif not what.startswith("a declared") and "valid range" not in what:
             what = f"{what}, not finite in float32"
         more = f", and {self.count - 1} more" if self.count > 1 else ""
-        path, own = reading.source.place(self.number)
-        file = f"{path.name}: " if reading.source.files else ""
-        return f"{file}sample {own} ({where}: {what}{more})"
+        return f"{_named(reading, self.number)} ({where}: {what}{more})"
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A sample without one of its numbers. why: which, and what it is instead."""
+
+    number: int
+    why: str
+    finite: bool = False
+
+    def told(self, reading: Reading) -> str:
+        """What is wrong with it."""
+        return f"{_named(reading, self.number)} ({self.why})"
+
+
+def _named(reading: Reading, number: int) -> str:
+    path, own = reading.source.place(number)
+    return f"{path.name}: sample {own}" if reading.source.files else f"sample {own}"
 
 
 def bad_of(reading: Reading, fields: np.ndarray, first: int) -> list[Bad]:

@@ -50,7 +50,9 @@ def _floors(floors: object) -> str:
 def _origin(request: Mapping[str, Any]) -> str:
     source = request.get("source")
     if isinstance(source, dict) and isinstance(source.get("files"), list):
-        return f"from {len(source['files'])} files ({source.get('layout')}) by launch/convert.py; its request names them"
+        return (
+            f"from {len(source['files'])} files ({source.get('layout')}) by launch/convert.py; its request names them"
+        )
     if isinstance(source, dict):
         told = f"{source.get('layout')}, {source.get('bytes')} bytes, SHA-256 {source.get('sha256')}"
         return f"from the file {source.get('file')} ({told}) by launch/convert.py"

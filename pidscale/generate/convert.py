@@ -80,7 +80,7 @@ def convert(asked: Asked, equation: str, given: Mapping[str, Any], progress: Pro
     if "low" in pde.params_dict():
         reading = replace(reading, phases=(pde.params_dict()["low"], pde.params_dict()["high"]))
     told = None if progress is None else lambda done, total: progress("reading", done, total)
-    seen = scan(reading, asked.bad, asked.force, told)
+    seen = scan(reading, found.lost, asked.bad, asked.force, told)
     pde = _with_phases(pde, found, given, reading, seen)
     errors, warnings = _bounded(grid, pde, seen)
     _settle(path, errors, asked.force)

@@ -5,14 +5,14 @@ Must not know shards. Memory: one block of samples, 16 bytes a sample, and sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import xxhash
 
 from pidscale.config import UserError
-from pidscale.generate.bad import SHOWN, Bad, bad_of, numbered
+from pidscale.generate.bad import SHOWN, Bad, Lost, bad_of, numbered
 from pidscale.generate.points import Edges
 from pidscale.generate.reading import Reading
 
@@ -30,8 +30,8 @@ class Scan:
     edges: dict[str, Edges] = field(default_factory=dict)
     digests: list[bytes] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
-    bad: list[Bad] = field(default_factory=list)
-    doubtful: list[Bad] = field(default_factory=list)
+    bad: list[Bad | Lost] = field(default_factory=list)
+    doubtful: list[Bad | Lost] = field(default_factory=list)
     low: np.ndarray = field(default_factory=lambda: np.array(np.inf))
     high: np.ndarray = field(default_factory=lambda: np.array(-np.inf))
 
@@ -52,11 +52,16 @@ class Scan:
 
 
 def scan(
-    reading: Reading, bad: str = "refuse", force: bool = False, progress: Callable[[int, int], None] | None = None
+    reading: Reading,
+    lost: Mapping[int, str],
+    bad: str = "refuse",
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Scan:
     """Read every sample once. UserError names the samples with values that are none, or a flat channel.
 
-    bad: refuse such samples, or omit them. force: take numbers that only look like missing values.
+    lost: samples that are bad for want of a number, and why. bad: refuse bad samples, or omit them. force: take numbers that
+    only look like missing values.
     """
     found = Scan({pick.slot: Edges() for pick in reading.picks})
     for first in range(0, reading.count, reading.block):
@@ -65,9 +70,10 @@ def scan(
         found.digests += [xxhash.xxh3_128_digest(one.data) for one in fields]
         wrong = bad_of(reading, fields, first)
         found.doubtful += [one for one in wrong if one.finite and force]
-        wrong = [one for one in wrong if not (one.finite and force)]
-        found.bad += wrong
-        _add(found, reading, np.delete(fields, [one.number - first for one in wrong], axis=0) if wrong else fields)
+        out: dict[int, Bad | Lost] = {one.number: one for one in wrong if not (one.finite and force)}
+        out |= {number: Lost(number, lost[number]) for number in sorted(lost) if first <= number < last}
+        found.bad += [out[number] for number in sorted(out)]
+        _add(found, reading, np.delete(fields, [number - first for number in out], axis=0) if out else fields)
         if progress is not None:
             progress(last, reading.count)
     if found.bad and (bad == "refuse" or len(found.bad) == reading.count):
@@ -94,7 +100,7 @@ def _add(found: Scan, reading: Reading, fields: np.ndarray) -> None:
     _collect(found, fields[:, 0])
 
 
-def described(reading: Reading, bad: list[Bad]) -> str:
+def described(reading: Reading, bad: Sequence[Bad | Lost]) -> str:
     """Bad samples for a message: how many, the first ones with place and value, and the numbers of the others."""
     told = ", ".join(one.told(reading) for one in bad[:SHOWN])
     more = [one.number for one in bad[SHOWN:]]
@@ -105,7 +111,7 @@ def described(reading: Reading, bad: list[Bad]) -> str:
     return f"{len(bad)} of {reading.count} samples hold values that are none: {told}{rest}"
 
 
-def refusal(reading: Reading, bad: list[Bad]) -> str:
+def refusal(reading: Reading, bad: Sequence[Bad | Lost]) -> str:
     """The line that refuses them, with what to do."""
     remedy = "mend the file, or set bad=omit to leave them out"
     if len(bad) == reading.count:

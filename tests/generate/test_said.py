@@ -133,7 +133,10 @@ def test_missing_parameters_and_coordinates(tmp_path, heat, diffusivity):
     arrays = {"T": heat, "alpha": lost}
     has(refused(written(tmp_path / "a.nc", arrays), "heat"), "sample 2, 'diffusivity' is -999", "force=true")
     path = written(tmp_path / "c.nc", arrays, {"alpha": {"_FillValue": -999.0}})
-    has(refused(path, "heat"), "sample 2, 'diffusivity' is missing or not finite", "1 of 4")
+    has(refused(path, "heat"), "sample 2, 'diffusivity' is missing or not finite", "1 of 4", "bad=omit")
+    done = converted(path, tmp_path / "made", "heat", bad="omit", test=0)
+    assert any("sample 2 ('diffusivity' is missing" in note for note in done.notes)
+    assert done.manifest.request["left_out"] == [2] and done.pde.params.diffusivity_high == 0.004
     arrays = {"T": heat, "alpha": diffusivity, "t": np.array([0, 1, FILL, 3])}
     path = written(tmp_path / "b.nc", arrays, {"t": {"_FillValue": FILL}})
     line = refused(path, "heat")
