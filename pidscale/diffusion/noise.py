@@ -229,11 +229,17 @@ def _whole(part: Tensor) -> Tensor:
 def strongest_mode(fields_BCyX: Tensor, iterations: int = 30, total: Callable[[Tensor], Tensor] = _whole) -> float:
     """Standard deviation of the strongest orthonormal mode of a batch of normalised fields, by power iteration.
 
-    total: adds up what holders of other rows have, where these are some rows of the fields.
+    0 where all fields are the same, as a single one is. total: adds up what holders of other rows have, where these are some
+    rows of the fields.
     """
     flat = fields_BCyX.flatten(1).double()
     flat = flat - flat.mean(dim=0)
     vector = flat[0]
+    if total(vector.square().sum()) == 0:  # the first is the mean of all: start from the one farthest from it
+        sizes = total(flat.square().sum(dim=1))
+        if not sizes.any():
+            return 0.0
+        vector = flat[int(sizes.argmax())]
     for _ in range(iterations + 1):
         vector = vector / total(vector.square().sum()).sqrt()
         along = total(flat @ vector)

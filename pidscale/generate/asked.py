@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pidscale.config import UserError
+from pidscale.generate.files import at_home
 from pidscale.ops.grid import KINDS
 from pidscale.paths import is_address
 
@@ -20,10 +21,12 @@ _NAMED = ("channels", "axes", "scale", "parameters")  # asked for as NAMED.key=v
 class Asked:
     """A conversion.
 
-    source: the file. out: the folder of the set. layout: recognised unless named. grid: node, cell, periodic or strip; the
-    equation's own unless stated. test: a share below 1, or a count. seed: chooses the test samples. start, every: first
-    time taken, and every how many. drop_end: leave away the repeated end point of periodic axes. duplicates: drop or
-    refuse. force: take data that contradict the grid all the same. channels.NAME=ARRAY or ARRAY:i: the array of a channel
+    source: a file, or several that are read as one: a folder, a pattern, or names with commas between. out: the folder of
+    the set. layout: recognised unless named. grid: node, cell, periodic or strip; the equation's own unless stated. test: a
+    share below 1, a count, or what files have the test split. seed: chooses the test samples. start, every: first time
+    taken, and every how many. drop_end: leave away the repeated end point of periodic axes. duplicates: drop or refuse.
+    bad: refuse or omit samples with missing values or values beyond float32. force: take data that contradict the grid, or
+    numbers that look like missing values, all the same. channels.NAME=ARRAY or ARRAY:i: the array of a channel
     or species, and which component of it. axes.ARRAY=LETTERS: its dims, of N T S Y X. scale.NAME=number: factor of a
     channel. parameters.NAME=ARRAY: the array of a parameter.
     """
@@ -32,12 +35,13 @@ class Asked:
     out: str
     layout: str | None = None
     grid: str | None = None
-    test: float = 0.1
+    test: float | str = 0.1
     seed: int = 0
     start: int = 0
     every: int = 1
     drop_end: bool = False
     duplicates: str = "drop"
+    bad: str = "refuse"
     samples_per_shard: int = 512
     force: bool = False
     channels: Mapping[str, str] = field(default_factory=dict)
@@ -49,17 +53,20 @@ class Asked:
         for key in ("source", "out"):
             if not getattr(self, key).strip():
                 raise UserError(f"{key}=: expected a {'file' if key == 'source' else 'folder'}")
+        object.__setattr__(self, "out", at_home("out", self.out))
         if is_address(self.out):
             raise UserError(f"out={self.out}: a set is made in a folder; make it there and copy the folder up")
         if self.grid is not None and self.grid not in KINDS:
             raise UserError(f"grid={self.grid}: expected one of {', '.join(KINDS)}")
-        if self.duplicates not in ("drop", "refuse"):
-            raise UserError(f"duplicates={self.duplicates}: expected drop or refuse")
+        for key, choices in (("duplicates", ("drop", "refuse")), ("bad", ("refuse", "omit"))):
+            if getattr(self, key) not in choices:
+                raise UserError(f"{key}={getattr(self, key)}: expected {' or '.join(choices)}")
         for key, least in (("every", 1), ("samples_per_shard", 1), ("start", 0), ("seed", 0)):
             if getattr(self, key) < least:
                 raise UserError(f"{key}={getattr(self, key)}: expected a whole number, {least} or more")
-        if not 0 <= self.test < math.inf or (self.test > 1 and self.test != int(self.test)):
-            raise UserError(f"test={self.test:g}: expected a share below 1 or a whole number of samples")
+        share = 0.0 if isinstance(self.test, str) else self.test
+        if not 0 <= share < math.inf or (share > 1 and share != int(share)):
+            raise UserError(f"test={share}: expected a share below 1, a whole number of samples, or a file")
         for name, axes in self.axes.items():
             if len(set(axes)) != len(axes) or not set("NX") <= set(axes) <= set("NTSYX"):
                 raise UserError(
@@ -108,7 +115,12 @@ def _typed(key: str, value: str, kind: str) -> Any:
         if value not in _TRUTH:
             raise UserError(f"{key}={value}: expected true or false")
         return _TRUTH[value]
-    return _number(key, value, {"int": int, "float": float}[kind]) if kind in ("int", "float") else value
+    if kind == "float | str":
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return _number(key, value, int) if kind == "int" else value
 
 
 def _number(key: str, value: str, kind: type) -> Any:

@@ -49,6 +49,10 @@ def _floors(floors: object) -> str:
 
 def _origin(request: Mapping[str, Any]) -> str:
     source = request.get("source")
+    if isinstance(source, dict) and isinstance(source.get("files"), list):
+        return (
+            f"from {len(source['files'])} files ({source.get('layout')}) by launch/convert.py; its request names them"
+        )
     if isinstance(source, dict):
         told = f"{source.get('layout')}, {source.get('bytes')} bytes, SHA-256 {source.get('sha256')}"
         return f"from the file {source.get('file')} ({told}) by launch/convert.py"
@@ -63,7 +67,7 @@ def how_to_finish(request: Mapping[str, Any], root: str) -> str:
     """The command that finishes the set of this request in the folder `root`, as far as the request tells."""
     source = request.get("source")
     if isinstance(source, dict):
-        return f"launch/convert.py source={source.get('file')} out={root} and the words that began it"
+        return f"launch/convert.py source={source.get('file', 'FILES')} out={root} and the words that began it"
     try:
         name, samples, points = request["equation"], request["samples"], _points(request)
         words = [f"pde={name}"] if name in PDES else ["pde=own", f"pde.name={name}"]

@@ -1,13 +1,12 @@
-"""Turn a file of somebody else's data into a shard set, as if it had been made here.
+"""Turn files of somebody else's data into a shard set, as if it had been made here.
 
-A set is a function of the file's bytes and of what was asked: a killed run is continued to the same bytes, a finished one is
-left alone, a folder with another request is refused. The file is read twice, a block of samples at a time. Must not know
+A set is a function of the files' bytes and of what was asked: a killed run is continued to the same bytes, a finished one is
+left alone, a folder with another request is refused. Files are read twice, a block of samples at a time. Must not know
 models.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,22 +14,25 @@ from typing import Any
 
 import numpy as np
 
-from pidscale import seeds
 from pidscale.config import UserError
 from pidscale.generate import points
 from pidscale.generate.asked import Asked
 from pidscale.generate.claim import check_request, claimed
+from pidscale.generate.joined import joined
 from pidscale.generate.layouts import open_source
 from pidscale.generate.make import truth_residuals
-from pidscale.generate.mapping import Reading, map_channels
+from pidscale.generate.mapping import map_channels
 from pidscale.generate.parameters import Parameters, find_parameters, finished_equation, plain, with_times
 from pidscale.generate.publish import FIRST_COUNTER, Made, make_or_take, manifest_of
-from pidscale.generate.scan import Scan, scan
+from pidscale.generate.reading import Reading
+from pidscale.generate.request import Files, asked_for, settled, splits
+from pidscale.generate.scan import Scan, described, scan
+from pidscale.generate.units import check_said, check_units
 from pidscale.ops.grid import Grid
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde
 from pidscale.records.check import check_set, check_wanted, load_manifest
-from pidscale.records.layout import VERSION, Manifest, canonical, file_sha256, sample_key
+from pidscale.records.layout import Manifest, sample_key
 from pidscale.records.write import Sample, publish_manifest
 
 Progress = Callable[[str, int, int], None]  # what is done, how many samples of it, of how many
@@ -38,7 +40,10 @@ Progress = Callable[[str, int, int], None]  # what is done, how many samples of 
 
 @dataclass(frozen=True)
 class Converted:
-    """What became of a file. notes: what was taken for granted. warnings: what contradicts the equation. dropped: copies."""
+    """What became of files. notes: what was taken for granted. warnings: what contradicts the equation. dropped: copies.
+
+    word: how messages call the files.
+    """
 
     manifest: Manifest
     pde: Pde
@@ -47,6 +52,7 @@ class Converted:
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     dropped: int
+    word: str
 
 
 def convert(asked: Asked, equation: str, given: Mapping[str, Any], progress: Progress | None = None) -> Converted:
@@ -54,44 +60,45 @@ def convert(asked: Asked, equation: str, given: Mapping[str, Any], progress: Pro
 
     equation, given: name and parameters of the settings. UserError in one line for whatever is wrong with file or settings.
     """
-    path, root = Path(asked.source), Path(asked.out).absolute()
-    draft = build_pde(equation, dict(given))
-    source = open_source(path, asked.layout)
-    reading = _trimmed(map_channels(draft, source, asked), draft, asked)
+    root, draft, files = Path(asked.out).absolute(), build_pde(equation, dict(given)), Files.of(asked)
+    opened = [
+        _trimmed(map_channels(draft, open_source(path, asked.layout), asked), draft, asked) for path in files.paths
+    ]
+    reading = joined(opened, files.word)
+    source, path = reading.source, reading.source.path
     found = find_parameters(draft, given, source, reading.count, asked)
     with_times(draft, source, reading.times, given, found.fixed)
     pde, notes = finished_equation(draft, found, given, source)
     grid = points.grid_of(pde, reading.shape, asked.grid, str(path))
     ends = {"y": reading.ends[0], "x": reading.ends[1]}
     findings = points.check_places(grid, source.places, ends) + points.check_stated(grid, source.boundary)
+    units, kept = check_units(pde, reading)
+    findings += units + [said for one in opened for said in check_said(one, list(found.used.values()))]
     _settle(path, findings, asked.force)
-    request = _asked_for(asked, pde, grid, reading, found)
+    request = asked_for(asked, files, pde, grid, reading, found)
     check_request(root, {key: request[key] for key in request if key != "params"}, "out")  # before hours of reading
     if "low" in pde.params_dict():
         reading = replace(reading, phases=(pde.params_dict()["low"], pde.params_dict()["high"]))
-    seen = scan(reading, None if progress is None else lambda done, total: progress("reading", done, total))
+    told = None if progress is None else lambda done, total: progress("reading", done, total)
+    seen = scan(reading, found.lost, asked.bad, asked.force, told)
     pde = _with_phases(pde, found, given, reading, seen)
     errors, warnings = _bounded(grid, pde, seen)
     _settle(path, errors, asked.force)
-    numbers, copies = _splits(path, asked, seen)
-    samples = {split: len(some) for split, some in numbers.items()}
-    request = _plain({**request, "params": pde.params_dict(), "samples": samples})
+    numbers, copies = splits(source, asked, seen, files.held_out([one.count for one in opened]))
+    request = settled(request, pde, numbers, seen)
     manifest = _written(root, request, pde, grid, reading, found, numbers, progress)
-    warned = tuple(warnings) + tuple(findings + errors if asked.force else ())
-    notes = (*source.notes, *notes, *_left_out(reading, found))
-    return Converted(manifest, pde, grid, reading, notes, warned, len(copies))
+    warnings += findings + errors if asked.force else []
+    warnings += [f"taken as they stand: {described(reading, seen.doubtful)}"] if seen.doubtful else []
+    notes = (*source.notes, *notes, *kept, *_left_out(reading, found, seen))
+    return Converted(manifest, pde, grid, reading, notes, tuple(warnings), len(copies), files.word)
 
 
-def _left_out(reading: Reading, found: Parameters) -> list[str]:
-    """A note of the arrays that nothing was taken from."""
+def _left_out(reading: Reading, found: Parameters, seen: Scan) -> list[str]:
+    """Notes of the samples that were left out, and of the arrays that nothing was taken from."""
     taken = {pick.array.name for pick in reading.picks} | {word.partition(":")[0] for word in found.used.values()}
     names = [name for name in reading.source.arrays if name not in taken]
-    return [f"not taken: {', '.join(names)}; channels.NAME=ARRAY takes another array"] if names else []
-
-
-def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    plain_values: dict[str, Any] = json.loads(canonical(value))
-    return plain_values
+    notes = [f"not taken: {', '.join(names)}; channels.NAME=ARRAY takes another array"] if names else []
+    return [f"left out, as request.json lists them: {described(reading, seen.bad)}", *notes] if seen.bad else notes
 
 
 def _settle(path: Path, findings: Sequence[str], force: bool) -> None:
@@ -115,7 +122,7 @@ def _trimmed(reading: Reading, pde: Pde, asked: Asked) -> Reading:
         ):
             name = "x" if axis == -1 else "y"
             raise UserError(
-                f"drop_end=true: {asked.source} does not repeat its first point at the end of {name}; leave it away"
+                f"drop_end=true: {reading.source.path} does not repeat its first point at the end of {name}; leave it away"
             )
     return replace(reading, ends=(int(-2 in axes), 1))
 
@@ -156,57 +163,6 @@ def _bounded(grid: Grid, pde: Pde, seen: Scan) -> tuple[list[str], list[str]]:
     return errors, warnings
 
 
-def _splits(path: Path, asked: Asked, seen: Scan) -> tuple[dict[str, list[int]], list[tuple[int, int]]]:
-    """Samples of each split, rising, without copies; which ones test is a draw of the seed."""
-    kept, copies = seen.kept()
-    if copies and asked.duplicates == "refuse":
-        again, first = copies[0]
-        raise UserError(
-            f"{path}: {len(copies)} samples are copies, sample {again} of {first}; set duplicates=drop to leave them out"
-        )
-    count = round(asked.test * len(kept)) if asked.test < 1 else int(asked.test)
-    count = max(count, int(asked.test > 0))
-    if count >= len(kept):
-        raise UserError(
-            f"test={asked.test:g}: {path} has {len(kept)} different samples, and some must be left to train on"
-        )
-    if len(kept) > 99999 * asked.samples_per_shard:
-        raise UserError(f"samples_per_shard={asked.samples_per_shard}: more than 99999 shards a split; make it larger")
-    chosen = set(seeds.permutation(asked.seed, "convert/test", 0, len(kept))[:count].tolist())
-    splits = {"train": [n for i, n in enumerate(kept) if i not in chosen]}
-    if chosen:
-        splits["test"] = [n for i, n in enumerate(kept) if i in chosen]
-    return splits, copies
-
-
-def _asked_for(asked: Asked, pde: Pde, grid: Grid, reading: Reading, found: Parameters) -> dict[str, Any]:
-    """What decides every byte of the set but what the samples themselves say: no path of this machine."""
-    path = reading.source.path
-    origin = {
-        "file": path.name,
-        "bytes": path.stat().st_size,
-        "sha256": file_sha256(path),
-        "layout": reading.source.layout,
-    }
-    times = {"start": reading.times.start, "step": reading.times.step, "count": len(reading.times)}
-    chosen = {"test": asked.test, "seed": asked.seed, "duplicates": asked.duplicates, "force": asked.force}
-    return _plain(
-        {
-            "format": VERSION,
-            "equation": pde.name,
-            "params": pde.params_dict(),
-            "grid": grid.describe(),
-            "source": origin,
-            "channels": {pick.slot: pick.describe() for pick in reading.picks},
-            "parameters": found.used,
-            "times": times,
-            "ends": list(reading.ends),
-            "samples_per_shard": asked.samples_per_shard,
-            **chosen,
-        }
-    )
-
-
 def _written(
     root: Path,
     request: dict[str, Any],
@@ -243,17 +199,24 @@ def _written(
 def _samples(
     pde: Pde, grid: Grid, reading: Reading, found: Parameters, numbers: Sequence[int], base: int, first: int
 ) -> Iterator[Sample]:
-    """Samples of one shard with the residual of what is stored; `source` is the number of the sample in its file."""
-    at = first
+    """Samples of one shard with the residual of what is stored.
+
+    `source` is the number of a sample in its file; of several files, `file` is the number of that in the request.
+    """
+    at, many = first, {path: i for i, (path, _) in enumerate(reading.source.files)}
     for some, fields in reading.blocks(numbers):
         varying = np.array([[found.of(number)[name] for name in pde.varying] for number in some])
         norms = truth_residuals(pde, grid, fields, varying)
         for i, number in enumerate(some):
             residual = {name: float(f"{values[i]:.6g}") for name, values in norms.items()}
             if not np.isfinite(list(residual.values())).all():
+                low, high = float(fields[i].min()), float(fields[i].max())
                 raise UserError(
-                    f"{reading.source.path}: sample {number} has a residual beyond float32; check scale and pde.params"
+                    f"{reading.source.sample(number)} has a residual beyond float32, its values go from {low:.4g} to "
+                    f"{high:.4g}; check scale and pde.params"
                 )
-            meta = {"seed": base + at, "source": number, "params": found.of(number), "residual": residual}
+            path, own = reading.source.place(number)
+            meta = {"seed": base + at, "source": own, "params": found.of(number), "residual": residual}
+            meta |= {"file": many[path]} if many else {}
             yield sample_key(at), fields[i], meta
             at += 1

@@ -31,12 +31,16 @@ SCALED = 1.25  # a factor to our own solution that a coarse grid alone may leave
 
 @dataclass(frozen=True)
 class Odd:
-    """Samples far above the others: how many of how many, the largest l2 and which sample of the file has it."""
+    """Samples far above the others: how many of how many, the largest l2, and which sample of which file has it.
+
+    file: of several, that file's name in the request; None of one.
+    """
 
     count: int
     of: int
     largest: float
     source: int
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ class Worth:
         if self.odd is not None:
             said.append(
                 f"{self.odd.count} of {self.odd.of} samples have an l2 more than {ODD:g} times the median, the largest "
-                f"{self.odd.largest:.2g} in sample {self.odd.source} of the file: look at them, and leave out what is wrong"
+                f"{self.odd.largest:.2g} in sample {self.odd.source} of {self.odd.file or 'the file'}: look at them, and "
+                "leave out what is wrong"
             )
         return said
 
@@ -126,7 +131,9 @@ def _odd(root: str | Path, manifest: Manifest, least: float) -> Odd | None:
     l2 = np.array([meta["residual"]["l2"] for meta in metas])
     count = int((l2 > max(ODD * float(np.median(l2)), least)).sum())
     worst = int(np.argmax(l2))
-    return Odd(count, len(l2), float(l2[worst]), int(metas[worst].get("source", worst))) if count else None
+    number, file = int(metas[worst].get("source", worst)), metas[worst].get("file")
+    name = None if file is None else manifest.request["source"]["files"][file]["file"]
+    return Odd(count, len(l2), float(l2[worst]), number, name) if count else None
 
 
 def _rms(norms: Mapping[str, np.ndarray]) -> dict[str, float]:

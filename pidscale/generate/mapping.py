@@ -1,25 +1,19 @@
-"""Which array of a file is which channel of an equation, and samples in the order and shape that a set stores.
+"""Which array of a file is which channel of an equation, and which dim of it is which axis.
 
 Must not know where points sit or what bounds them (points.py), nor parameters (parameters.py).
-Shapes: a target is "YX" for steady equations, "TYX" where channels are frames, "TX" where rows are times.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
 
 from pidscale.config import UserError
 from pidscale.generate.asked import Asked, is_count
+from pidscale.generate.axes import axes_of
 from pidscale.generate.layouts.source import Array, Source
+from pidscale.generate.reading import Pick, Reading
 from pidscale.pde.base import Pde
 from pidscale.pde.evolution import Evolution
-
-BLOCK_BYTES = 2**25  # read from a file at once
 
 # Names that others give to our channels. Those of one equation do not overlap.
 ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -37,91 +31,6 @@ ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
     "stokes": {"velocity": ("u", "data")},
     "wave": {"displacement": ("u", "data")},
 }
-
-
-@dataclass(frozen=True)
-class Pick:
-    """One array for one slot (a channel, or a species whose frames are channels): its axes, its component, its factor."""
-
-    slot: str
-    array: Array
-    axes: str
-    component: int | None
-    scale: float
-
-    def length(self, axis: str) -> int:
-        """Points along an axis; 1 where the array does not have it."""
-        return self.array.shape[self.axes.index(axis)] if axis in self.axes else 1
-
-    def describe(self) -> dict[str, Any]:
-        """Plain values for the request."""
-        plain = {"array": self.array.name, "axes": self.axes, "component": self.component, "scale": self.scale}
-        return {**plain, "stored": str(self.array.dtype)}
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How samples are read.
-
-    phases: the two values of a boolean coefficient (low, high). times: which are taken. ends: points dropped at the end of
-    (Y, X).
-    """
-
-    source: Source
-    target: str
-    picks: tuple[Pick, ...]
-    count: int
-    times: range
-    ends: tuple[int, int] = (0, 0)
-    phases: tuple[float, float] = (0.0, 1.0)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Points (Y, X) of a stored field; times and places where rows are times."""
-        first = self.picks[0]
-        rows = len(self.times) if self.target == "TX" else first.length("Y") - self.ends[0]
-        return rows, first.length("X") - self.ends[1]
-
-    @property
-    def block(self) -> int:
-        """Samples that are read at once."""
-        one = sum(math.prod(p.array.shape) // p.length("N") * p.array.dtype.itemsize for p in self.picks)
-        return max(1, BLOCK_BYTES // max(1, one))
-
-    def read(self, first: int, last: int) -> np.ndarray:
-        """Samples [first, last) as float32 [n, C, Y, X], in the order of the equation's channels."""
-        with np.errstate(over="ignore"):
-            parts = [self._part(pick, first, last).astype(np.float32) for pick in self.picks]
-        if self.target == "TX":
-            return np.ascontiguousarray(np.stack(parts, axis=1))
-        stacked = np.stack(parts, axis=-3)  # [n, (T), S or C, Y, X]
-        return np.ascontiguousarray(stacked.reshape(last - first, -1, *stacked.shape[-2:]))
-
-    def _part(self, pick: Pick, first: int, last: int) -> np.ndarray:
-        """One slot, [n, T, Y, X], [n, T, X] or [n, Y, X]."""
-        times = slice(self.times.start, self.times.stop, self.times.step)
-        some = {"N": slice(first, last), "T": times if "T" in self.target else slice(0, 1)}
-        some |= {"Y": slice(0, pick.length("Y") - self.ends[0]), "X": slice(0, pick.length("X") - self.ends[1])}
-        at = pick.component or 0
-        values = self.source.read(pick.array, tuple(some.get(a, slice(at, at + 1)) for a in pick.axes))
-        order = "N" + self.target
-        values = values.squeeze(tuple(i for i, a in enumerate(pick.axes) if a not in order))
-        kept = [a for a in pick.axes if a in order]
-        values = values.transpose([kept.index(a) for a in order])
-        if values.dtype == bool:
-            values = np.where(values, self.phases[1], self.phases[0])
-        return values * pick.scale if pick.scale != 1.0 else values
-
-    def blocks(self, numbers: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Samples of rising numbers, a block at a time: numbers and fields [n, C, Y, X]."""
-        at = 0
-        while at < len(numbers):
-            end = at
-            while end < len(numbers) and numbers[end] < numbers[at] + self.block:
-                end += 1
-            some = list(numbers[at:end])
-            yield some, self.read(some[0], some[-1] + 1)[[n - some[0] for n in some]]
-            at = end
 
 
 def slots_of(pde: Pde) -> tuple[tuple[str, ...], str]:
@@ -175,7 +84,7 @@ class _Search:
     def pick(self, slot: str) -> Pick:
         """The array of a slot with its axes, component and factor."""
         (array, component), path = self.array(slot), self.source.path
-        axes = self.asked.axes.get(array.name) or array.axes or _guessed(array.shape, self.target, len(self.slots))
+        axes = axes_of(array, self.target, len(self.slots), self.asked, path)
         if len(axes) != len(array.shape) or not set("N" + self.target) <= set(axes):
             frames = ": frames of at least 4 times, two ends alone cannot carry the equation" * ("T" in self.target)
             raise UserError(
@@ -188,6 +97,10 @@ class _Search:
         if component is not None and component >= pick.length("S"):
             raise UserError(
                 f"channels.{slot}={array.name}:{component}: the array has {pick.length('S')} components, from 0"
+            )
+        if "Y" in axes and "Y" not in self.target and pick.length("Y") != 1:
+            raise UserError(
+                f"{path}: array '{array.name}' has {pick.length('Y')} points along y, {self.equation} has none; save one row"
             )
         if "T" in axes and "T" not in self.target and pick.length("T") != 1:
             raise UserError(
@@ -232,19 +145,6 @@ class _Search:
         return source.arrays[known[0]], None
 
 
-def _guessed(shape: tuple[int, ...], target: str, slots: int) -> str:
-    """Axes of an array that does not say: samples first, components after times or last, where their number fits."""
-    plain = "N" + target
-    if len(shape) == len(plain):
-        return plain
-    if len(shape) != len(plain) + 1:
-        return ""
-    place = 2 if target == "TYX" else 1
-    if shape[place] in (1, slots):
-        return plain[:place] + "S" + plain[place:]
-    return plain + "S" if shape[-1] in (1, slots) else ""
-
-
 def _check_shapes(source: Source, target: str, picks: tuple[Pick, ...]) -> None:
     """All slots have the same samples, times and places; axes that look like another order are named."""
     for pick in picks:
@@ -255,7 +155,7 @@ def _check_shapes(source: Source, target: str, picks: tuple[Pick, ...]) -> None:
                 f"[{', '.join('N' + target)}]; they must agree: set axes.{pick.array.name} or channels.{pick.slot}"
             )
         turned = target == "TYX" and pick.length("Y") != pick.length("X") and pick.length("T") == pick.length("Y")
-        if turned and pick.axes == "NTYX" and not pick.array.axes:
+        if turned and pick.axes == "NTYX" and not pick.array.axes and not pick.array.said.dims:
             raise UserError(
                 f"{source.path}: array '{pick.array.name}' {list(pick.array.shape)} looks like [N, Y, X, T]; "
                 f"set axes.{pick.array.name}=NYXT, or =NTYX if that is its order"

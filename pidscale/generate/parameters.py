@@ -15,6 +15,7 @@ import numpy as np
 
 from pidscale.config import UserError
 from pidscale.generate.asked import Asked, is_count
+from pidscale.generate.bad import marked_scalars
 from pidscale.generate.layouts.source import Source
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde
@@ -42,12 +43,15 @@ _CLOSE = 1e-4  # relative difference at which a file and the settings still agre
 
 @dataclass(frozen=True)
 class Parameters:
-    """fixed: of the equation, given or found. samples: values [N] by name, for each sample. used: which array gave which."""
+    """fixed: of the equation, given or found. samples: values [N] by name, for each sample. used: which array gave which.
+
+    lost: samples to leave out, for want of a number, and why.
+    """
 
     fixed: dict[str, Any]
     samples: dict[str, np.ndarray] = field(default_factory=dict)
     used: dict[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    lost: dict[int, str] = field(default_factory=dict)
 
     def of(self, number: int) -> dict[str, float]:
         """The parameters of one sample."""
@@ -78,15 +82,17 @@ def find_parameters(pde: Pde, given: Mapping[str, Any], source: Source, count: i
     for name in pde.varying:
         if name not in samples:
             raise UserError(
-                f"{source.path}: sample 0 has no '{name}', which {pde.name} takes for each sample; the file has "
+                f"{source.sample(0)} has no '{name}', which {pde.name} takes for each sample; the file has "
                 f"{', '.join(source.scalars) or 'no numbers'}: set parameters.{name}=ARRAY, an array [N] of the file"
             )
     for other, values in source.scalars.items():  # what the equation does not take is kept with each sample
         if other not in used.values() and other not in samples and values.shape == (count,):
             samples[other] = values
-    _check_finite(source, samples)
-    _set_ranges(pde, given, source, fixed, samples)
-    return Parameters(fixed, samples, used)
+    lost = _lost(source, samples, asked)
+    kept = np.setdiff1d(np.arange(count), list(lost))
+    if len(kept):
+        _set_ranges(pde, given, source, fixed, samples, kept)
+    return Parameters(fixed, samples, used, lost)
 
 
 def _numbers(source: Source, name: str, word: str) -> np.ndarray:
@@ -104,13 +110,19 @@ def _numbers(source: Source, name: str, word: str) -> np.ndarray:
 
 
 def _set_ranges(
-    pde: Pde, given: Mapping[str, Any], source: Source, fixed: dict[str, Any], samples: Mapping[str, np.ndarray]
+    pde: Pde,
+    given: Mapping[str, Any],
+    source: Source,
+    fixed: dict[str, Any],
+    samples: Mapping[str, np.ndarray],
+    kept: np.ndarray,
 ) -> None:
-    """Ranges of the parameters of each sample: those of the file, unless given. UserError for a value outside those given."""
+    """Ranges of the parameters of the samples `kept`: those of the file, unless given. UserError for a value outside."""
     own = pde.params_dict()
     for name in pde.varying:
-        values = samples[name].astype(np.float64)
-        low, high = plain(samples[name].min()), plain(samples[name].max())
+        stored = samples[name][kept]
+        values = stored.astype(np.float64)
+        low, high = plain(stored.min()), plain(stored.max())
         ends = {f"{name}_low": low, f"{name}_high": high}
         if not set(ends) <= set(own):  # a wind is drawn from -speed to speed
             ends = {"speed": max(abs(low), abs(high), fixed.get("speed", 0.0))}
@@ -122,7 +134,7 @@ def _set_ranges(
             if outside.any():
                 number = int(np.argmax(outside))
                 raise UserError(
-                    f"{source.path}: sample {number} has {name}={values[number]:g}, pde.params.{key}={given[key]}; set "
+                    f"{source.sample(int(kept[number]))} has {name}={values[number]:g}, pde.params.{key}={given[key]}; set "
                     f"pde.params.{key}={value:g}"
                 )
 
@@ -174,11 +186,29 @@ def _agreed(equation: str, name: str, found: Any, given: Mapping[str, Any], sour
     return given[name]
 
 
-def _check_finite(source: Source, samples: Mapping[str, np.ndarray]) -> None:
+def _lost(source: Source, samples: Mapping[str, np.ndarray], asked: Asked) -> dict[int, str]:
+    """Samples of which a number is none: not finite, declared missing, or a usual mark of that; and why.
+
+    UserError names the first of each number, unless bad samples are to be left out.
+    """
+    lost: dict[int, str] = {}
     for name, values in samples.items():
-        if not np.isfinite(values.astype(np.float64)).all():
-            number = int(np.argmin(np.isfinite(values.astype(np.float64))))
-            raise UserError(f"{source.path}: sample {number}, '{name}' is not finite; mend or leave out that sample")
+        wrong = ~np.isfinite(values.astype(np.float64))
+        if not wrong.any() and values.size > 1 and not asked.force:
+            wrong = marked_scalars(values)
+        for number in np.flatnonzero(wrong).tolist():
+            value = float(values[number])
+            why = "is missing or not finite"
+            if np.isfinite(value):
+                why = f"is {value:g}, a usual mark of a missing value, which the file does not declare"
+            if asked.bad != "omit":
+                remedy = ", or force=true to take it as it stands" * bool(np.isfinite(value))
+                raise UserError(
+                    f"{source.sample(number)}, '{name}' {why} (so are {int(wrong.sum())} of {values.size}); mend it, or set "
+                    f"bad=omit to leave such samples out{remedy}"
+                )
+            lost[number] = f"'{name}' {why}"
+    return lost
 
 
 def with_times(pde: Pde, source: Source, times: range, given: Mapping[str, Any], fixed: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pidscale.generate.asked import Asked
 from pidscale.generate.convert import Converted
 from pidscale.generate.judge import Worth
-from pidscale.generate.mapping import Pick
+from pidscale.generate.reading import Pick
 from pidscale.meter import ProgressLine
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde
@@ -36,7 +36,7 @@ def told(asked: Asked, converted: Converted, worth: Worth) -> list[str]:
     frames = f", {len(reading.times)} frames" if reading.target == "TYX" else ""
     warnings = (*converted.warnings, *worth.warnings(converted.pde, reading.picks[-1].scale))
     return [
-        f"{Path(asked.source).name} ({reading.source.layout}, {reading.count} samples) -> {asked.out}",
+        f"{_files(converted)} ({reading.source.layout}, {reading.count} samples) -> {asked.out}",
         f"  {converted.pde.name}: {'; '.join(_mapped(pick) for pick in reading.picks)}",
         f"  {grid.kind} grid {form}{frames}; {counts}; {converted.dropped} copies left out",
         f"  params: {', '.join(f'{k}={v}' for k, v in manifest.params.items())}",
@@ -45,6 +45,11 @@ def told(asked: Asked, converted: Converted, worth: Worth) -> list[str]:
         *(f"warning: {warning}" for warning in warnings),
         f"train on it: {_settings(asked, converted.pde)}",
     ]
+
+
+def _files(converted: Converted) -> str:
+    count = len(converted.reading.source.files)
+    return f"{converted.word}: {count} files" if count else Path(converted.word).name
 
 
 def _mapped(pick: Pick) -> str:

@@ -111,7 +111,7 @@ def test_the_request_says_where_the_data_came_from_and_no_path(finished, source)
 
 
 def test_the_same_request_gives_the_same_bytes(finished, source, tmp_path, monkeypatch):
-    monkeypatch.setattr("pidscale.generate.mapping.BLOCK_BYTES", 3000)  # blocks are no part of the request
+    monkeypatch.setattr("pidscale.generate.reading.BLOCK_BYTES", 3000)  # blocks are no part of the request
     moved = shutil.copy(source, tmp_path / "a.npz")  # nor is the folder of the source
     run(moved, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(finished)

@@ -51,7 +51,11 @@ def test_shapes_and_orders(tmp_path, darcy, wave):
 def test_values_that_are_not_finite(tmp_path, darcy):
     broken = darcy.astype(np.float64)
     broken[3, 1, 2, 2] = np.nan
-    has(refused(npz(tmp_path, a=broken[:, 0], u=broken[:, 1])), "a.npz: sample 3, pressure (array 'u')", "not finite")
+    has(
+        refused(npz(tmp_path, a=broken[:, 0], u=broken[:, 1])),
+        "a.npz: 1 of 5 samples",
+        "sample 3 (pressure, array 'u', at y 2, x 2: nan, not finite)",
+    )
     broken[3, 1, 2, 2] = 1e200
     has(refused(npz(tmp_path, a=broken[:, 0], u=broken[:, 1])), "sample 3", "float32")
     has(refused(npz(tmp_path, a=darcy[:, 0], u=darcy[:, 1]), scale={"pressure": "nan"}), "scale.pressure=nan")
@@ -187,6 +191,7 @@ def test_settings(tmp_path, darcy):
     has(refused(path, given={"lowest": 1.0}), "pde.params.lowest")
     has(refused(path, test=5), "test=5", "5 different samples")
     has(refused(path, test=1.5), "test=1.5")
+    has(refused(path, test="many"), "test=many: no such file")
     has(refused(path, duplicates="keep"), "duplicates=keep")
     has(refused(path, every=0), "every=0")
     has(refused(path, axes={"a": "NYY"}), "axes.a=NYY")
@@ -198,7 +203,7 @@ def test_settings(tmp_path, darcy):
         (["source=", "out=b"], "source="),
         (["source=a", "out=s3://b/set"], "out=s3://b/set: a set is made in a folder"),
         (["source=a", "out=b", "tset=1"], "did you mean test?"),
-        (["source=a", "out=b", "test=many"], "test=many: expected a number"),
+        (["source=a", "out=b", "bad=drop"], "bad=drop: expected refuse or omit"),
         (["source=a", "out=b", "seed=1.5"], "seed=1.5: expected a whole number"),
         (["source=a", "out=b", "force=yes"], "force=yes: expected true or false"),
         (["source=a", "out=b", "channels=u"], "channels.NAME=value"),

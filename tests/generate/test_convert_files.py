@@ -17,7 +17,7 @@ from tests.scripts import ROOT
 
 def test_missing_empty_and_foreign_files(tmp_path):
     has(refused(tmp_path / "a.npz"), "a.npz: no such file")
-    has(refused(tmp_path), "not a file")
+    has(refused(tmp_path), "a folder without a file of", ".hdf5")
     (tmp_path / "b.npz").write_bytes(b"")
     has(refused(tmp_path / "b.npz"), "b.npz: empty, 0 bytes")
     (tmp_path / "c.csv").write_text("1,2,3\n")

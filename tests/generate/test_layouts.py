@@ -246,7 +246,7 @@ def test_hdf5_is_read_in_blocks(tmp_path, monkeypatch):
     """Never more than the block of bytes, also where samples are the last axis of the stored array."""
     fields = foreign.truths(BURGERS, STRIP, 40)[:, 0]
     path = foreign.matlab73(tmp_path / "a.mat", u=fields)
-    monkeypatch.setattr("pidscale.generate.mapping.BLOCK_BYTES", 4 * fields[0].nbytes)
+    monkeypatch.setattr("pidscale.generate.reading.BLOCK_BYTES", 4 * fields[0].nbytes)
     largest, read = [], h5py.Dataset.__getitem__
 
     def counted(self, index):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pidscale.config import UserError
 from pidscale.generate.layouts import arrays, hdf5, matlab5, pdebench, well
-from pidscale.generate.layouts.source import Source, pickled, readable
+from pidscale.generate.layouts.faults import pickled, readable
+from pidscale.generate.layouts.source import Source
 
 READERS: dict[str, Callable[[Path], Source]] = {
     "npy": arrays.open_npy,
@@ -47,11 +48,8 @@ def _recognised(path: Path) -> str:
     size = path.stat().st_size
     if size == 0:
         raise UserError(f"{path}: empty, 0 bytes; fetch or write the file again")
-    try:
-        with open(path, "rb") as file:
-            head = file.read(1024)
-    except OSError as error:
-        raise UserError(f"source={path}: {error.strerror}; it must be a file that this run may read") from None
+    with readable(path, "a file"), open(path, "rb") as file:
+        head = file.read(1024)
     if head.startswith(b"\x93NUMPY"):
         return "npy"
     if head.startswith(b"PK\x03\x04"):
@@ -60,6 +58,10 @@ def _recognised(path: Path) -> str:
         return "mat5"
     if head.startswith(_SIGNATURE) or head[512:].startswith(_SIGNATURE):
         return _hdf5(path)
+    if head[:3] == b"CDF":
+        raise UserError(
+            f"{path}: netCDF of the classic format, which is not read; write it as netCDF-4: nccopy -k nc4 {path.name} NEW.nc"
+        )
     if path.suffix in (".pt", ".pth") and head[:1] == b"\x80":
         return "pt"  # older than the zip form
     if head[:1] == b"\x80" or path.suffix in (".pkl", ".pickle"):

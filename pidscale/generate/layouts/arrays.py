@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from pidscale.config import UserError
-from pidscale.generate.layouts.source import Array, Source, in_memory, readable, sorted_out
+from pidscale.generate.layouts.faults import readable
+from pidscale.generate.layouts.source import Array, Source, in_memory, sorted_out
 
 WHOLE = "data"  # the name of an array in a file that gives it none
 

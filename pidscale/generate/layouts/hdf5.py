@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from pidscale.config import UserError
-from pidscale.generate.layouts.source import Array, Slices, Source, readable, sorted_out
+from pidscale.generate.layouts.faults import readable, with_filters
+from pidscale.generate.layouts.said import is_bare_dimension, said_of
+from pidscale.generate.layouts.source import Array, Slices, Source, sorted_out
 
 
 def open_file(path: Path, layout: str) -> Any:
     """The open h5py file; it stays open for as long as its arrays are used."""
-    import h5py
-
     with readable(path, layout):
+        import h5py
+
         return h5py.File(path, "r")
 
 
@@ -32,20 +34,40 @@ def own(path: Path, dataset: Any) -> Any:
     return dataset
 
 
+def is_netcdf(dataset: Any) -> bool:
+    """Whether the netCDF library wrote the file of a dataset."""
+    return "_NCProperties" in dataset.file.attrs
+
+
+def numbers(path: Path, dataset: Any, index: Any = ()) -> np.ndarray:
+    """A part of a dataset as the numbers that are meant, nan where the file declares a value missing."""
+    part = np.asarray(with_filters(path, own(path, dataset))[index])
+    return said_of(dataset, is_netcdf(dataset)).decode(part)
+
+
 def stored(path: Path, dataset: Any, name: str, axes: str = "") -> Array:
     """A dataset in the order in which HDF5 has its axes."""
     own(path, dataset)
-    return Array(name, tuple(dataset.shape), dataset.dtype, lambda index: dataset[index], axes)
+    said = said_of(dataset, is_netcdf(dataset))
+
+    def read(index: Slices) -> np.ndarray:
+        return said.decode(np.asarray(with_filters(path, dataset)[index]))
+
+    def why(index: Slices) -> str:
+        return said.why(with_filters(path, dataset)[index])
+
+    return Array(name, tuple(dataset.shape), said.dtype(dataset.dtype), read, axes, said, why)
 
 
 def open_plain(path: Path) -> Source:
-    """Every numeric dataset of a file, by its path in it."""
+    """Every numeric dataset of a file, by its path in it; dims of netCDF that have no values of their own are none."""
     import h5py
 
     found: dict[str, Array] = {}
 
     def take(name: str, item: Any) -> None:  # hard links only: others may leave the file
-        if isinstance(item, h5py.Dataset) and item.shape is not None and item.dtype.kind in "biuf":
+        plain = isinstance(item, h5py.Dataset) and item.shape is not None and item.dtype.kind in "biuf"
+        if plain and not is_bare_dimension(item):
             found[name] = stored(path, item, name)
 
     file = open_file(path, "hdf5")
@@ -75,12 +97,7 @@ def _reversed(path: Path, dataset: Any, name: str, logical: bool) -> Array:
     own(path, dataset)
 
     def read(index: Slices) -> np.ndarray:
-        values = dataset[tuple(reversed(index))].transpose()
+        values = with_filters(path, dataset)[tuple(reversed(index))].transpose()
         return values.astype(bool) if logical else values
 
     return Array(name, tuple(reversed(dataset.shape)), np.dtype(bool) if logical else dataset.dtype, read)
-
-
-def text(value: Any) -> str:
-    """An attribute as text."""
-    return value.decode() if isinstance(value, bytes) else str(value)

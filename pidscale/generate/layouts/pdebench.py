@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pidscale.config import UserError
-from pidscale.generate.layouts.hdf5 import open_file, own, stored, text
-from pidscale.generate.layouts.source import Array, Slices, Source, readable
+from pidscale.generate.layouts.faults import readable
+from pidscale.generate.layouts.hdf5 import is_netcdf, numbers, open_file, stored
+from pidscale.generate.layouts.said import Said, said_of, text
+from pidscale.generate.layouts.source import Slices, Source
 
 _COORDINATE = {"x": "x-coordinate", "y": "y-coordinate"}
 
@@ -47,7 +51,9 @@ def open_pdebench(path: Path) -> Source:
 def _tensor(path: Path, file: Any) -> Source:
     scalars: dict[str, np.ndarray] = {}
     notes: tuple[str, ...] = ()
-    places = {axis: file[name][()] for axis, name in _COORDINATE.items() if name in file}
+    places = {axis: numbers(path, file[name]) for axis, name in _COORDINATE.items() if name in file}
+    lines = {"t": "t-coordinate", **_COORDINATE}
+    said = _said({key: file[name] for key, name in lines.items() if name in file})
     steady = "nu" in file
     tensor = file["tensor"]
     arrays = {"tensor": stored(path, tensor, "tensor", {3: "NTX", 4: "NTXY", 5: "NTXYS"}.get(tensor.ndim, ""))}
@@ -55,13 +61,17 @@ def _tensor(path: Path, file: Any) -> Source:
         arrays["nu"] = stored(path, file["nu"], "nu", "NXY")
         if "beta" in file.attrs:
             scalars["source"] = np.asarray(file.attrs["beta"]).reshape(())
-        return Source(path, "pdebench", arrays, scalars, None, places)
-    times = file["t-coordinate"][()][: tensor.shape[1]] if "t-coordinate" in file else None
+        return Source(path, "pdebench", arrays, scalars, None, places, said=said)
+    times = numbers(path, file["t-coordinate"])[: tensor.shape[1]] if "t-coordinate" in file else None
     if "Nu" in file.attrs:
         nu = float(np.asarray(file.attrs["Nu"]).reshape(()))
         scalars["viscosity"] = np.asarray(float(f"{nu / math.pi:.6g}"))
         notes = (f"PDEBench's equation has Nu / pi before u_xx: Nu={nu:g} is viscosity={nu / math.pi:.6g}",)
-    return Source(path, "pdebench", arrays, scalars, times, places, notes=notes)
+    return Source(path, "pdebench", arrays, scalars, times, places, notes=notes, said=said)
+
+
+def _said(lines: Mapping[str, Any]) -> dict[str, Said]:
+    return {key: said_of(dataset, is_netcdf(dataset)) for key, dataset in lines.items()}
 
 
 def _groups(path: Path, file: Any) -> Source:
@@ -71,19 +81,24 @@ def _groups(path: Path, file: Any) -> Source:
 
     def read(index: Slices) -> np.ndarray:
         chosen = range(*index[0].indices(len(names)))
-        parts = [own(path, file[names[i]]["data"]) for i in chosen]
+        parts = [stored(path, file[names[i]]["data"], "data") for i in chosen]
         for i, part in zip(chosen, parts, strict=True):
             if part.shape != shape[1:]:
                 raise UserError(
                     f"{path}: group {names[i]} has data {list(part.shape)}, group {names[0]} {list(shape[1:])}"
                 )
-        return np.stack([part[index[1:]] for part in parts])
+        return np.stack([part.read(index[1:]) for part in parts])
+
+    def why(index: Slices) -> str:
+        return stored(path, file[names[index[0].start]]["data"], "data").why(index[1:])
 
     axes = {5: "NTYXS", 4: "NTXS"}.get(len(shape), "")
-    grid = {axis: first["grid"][axis][()] for axis in ("x", "y") if axis in first["grid"]}
-    times = first["grid"]["t"][()] if "t" in first["grid"] else None
-    found = {"data": Array("data", shape, first["data"].dtype, read, axes)}
-    return Source(path, "pdebench", found, _configured(text(first.attrs.get("config", ""))), times, grid)
+    grid = {axis: numbers(path, first["grid"][axis]) for axis in ("x", "y") if axis in first["grid"]}
+    times = numbers(path, first["grid"]["t"]) if "t" in first["grid"] else None
+    whole = stored(path, first["data"], "data", axes)
+    found = {"data": replace(whole, shape=shape, read=read, why=why)}
+    said = _said({key: first["grid"][key] for key in ("t", "x", "y") if key in first["grid"]})
+    return Source(path, "pdebench", found, _configured(text(first.attrs.get("config", ""))), times, grid, said=said)
 
 
 def _configured(config: str) -> dict[str, np.ndarray]:

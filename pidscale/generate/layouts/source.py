@@ -6,33 +6,51 @@ Axes of an array are one letter for each dim: N samples, T times, S species or c
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from pidscale.config import UserError
+from pidscale.generate.layouts.faults import readable
+from pidscale.generate.layouts.said import Said
 
 Slices = tuple[slice, ...]
-TIMES = ("t", "time", "times", "t-coordinate", "t_coordinate", "tspan")
+TIMES = ("t", "time", "times", "t-coordinate", "t_coordinate", "tspan", "valid_time")
 PLACES = {
-    "x": ("x", "x-coordinate", "x_coordinate", "grid_x", "xs"),
-    "y": ("y", "y-coordinate", "y_coordinate", "grid_y", "ys"),
+    "x": ("x", "x-coordinate", "x_coordinate", "grid_x", "xs", "lon", "longitude"),
+    "y": ("y", "y-coordinate", "y_coordinate", "grid_y", "ys", "lat", "latitude"),
 }
+# what others call the dims of an array, for each letter
+DIMS = {
+    "N": ("n", "sample", "samples", "batch", "realization", "realisation", "realizations", "member", "ensemble", "number",
+          "trajectory", "trajectories", "case", "cases", "simulation", "run", "instance", "idx", "index"),
+    "T": (*TIMES, "step", "steps", "timestep", "frame", "frames", "snapshot", "nt"),
+    "S": ("s", "channel", "channels", "component", "components", "species", "variable", "variables", "field", "fields"),
+    "Y": (*PLACES["y"], "row", "rows", "height", "ny", "nlat", "south_north"),
+    "X": (*PLACES["x"], "col", "cols", "column", "columns", "width", "nx", "nlon", "west_east"),
+}  # fmt: skip
+
+
+NOTHING_SAID = Said()
 
 
 @dataclass(frozen=True)
 class Array:
-    """One array: shape and type as stored, axes where the layout says them ("" where not), and how to read a part."""
+    """One array: its shape, the type of its numbers, and how to read a part.
+
+    axes: where the layout says them, "" where not. said: what the file says of its numbers; `read` obeys it already.
+    why: of one value, by an index of single slices, why it is no number; "" where the file does not say so.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[Slices], np.ndarray]  # one slice for each dim, steps of 1 or more
     axes: str = ""
+    said: Said = NOTHING_SAID
+    why: Callable[[Slices], str] = lambda index: ""
 
     def whole(self) -> np.ndarray:
         """All of it: for scalars and coordinates."""
@@ -44,7 +62,8 @@ class Source:
     """A file that is open.
 
     arrays: those that may be fields. scalars: numbers, [] or [N]. times: [T]. places: coordinates by axis, "x" and "y".
-    boundary: what the file says of its edges, by axis. notes: what its reader wants to be said.
+    boundary: what the file says of its edges, by axis. notes: what its reader wants to be said. said: of the arrays that
+    became scalars, times ("t") and places. files: of several that are read as one, path and samples of each.
     """
 
     path: Path
@@ -55,37 +74,34 @@ class Source:
     places: Mapping[str, np.ndarray] = field(default_factory=dict)
     boundary: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    said: Mapping[str, Said] = field(default_factory=dict)
+    files: tuple[tuple[Path, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, line in {"times": self.times, **{f"{axis} coordinate": v for axis, v in self.places.items()}}.items():
+            if line is not None and not np.isfinite(line.astype(np.float64)).all():
+                count = int((~np.isfinite(line.astype(np.float64))).sum())
+                raise UserError(
+                    f"{self.path}: {count} of the {line.size} values of its {name} are missing or not finite; mend the file"
+                )
+
+    def place(self, number: int) -> tuple[Path, int]:
+        """The file of a sample, and its number there."""
+        for path, count in self.files:
+            if number < count:
+                return path, number
+            number -= count
+        return self.path, number
+
+    def sample(self, number: int) -> str:
+        """How messages call a sample."""
+        path, own = self.place(number)
+        return f"{path}: sample {own}"
 
     def read(self, array: Array, index: Slices) -> np.ndarray:
-        """A part of an array. UserError where the file ends early or is damaged."""
+        """A part of an array. UserError where the file ends early, is damaged, or cannot be read for another cause."""
         with readable(self.path, self.layout):
             return np.asarray(array.read(index))
-
-
-@contextmanager
-def readable(path: Path, layout: str) -> Iterator[None]:
-    """Turn whatever a library says of a file it cannot read into one line; a pickle is refused by name."""
-    try:
-        yield
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:  # these libraries raise of every kind for a damaged file
-        said = re.sub(r"\s+", " ", str(error).replace(str(path), path.name)).strip()[:160] or type(error).__name__
-        code = ("allow_pickle", "Python objects", "Weights only")
-        if type(error).__name__ == "UnpicklingError" or any(word in said for word in code):
-            raise pickled(path) from None
-        raise UserError(
-            f"{path}: cannot be read as {layout} ({said}): it is truncated, damaged "
-            "or of another layout: fetch it again, or name its layout by layout="
-        ) from None
-
-
-def pickled(path: Path) -> UserError:
-    """The refusal of a file that could run code when it is loaded."""
-    return UserError(
-        f"{path}: holds pickled objects, which can run any code and are never loaded; save plain arrays: npz, HDF5, "
-        "or a .pt of a dict of tensors"
-    )
 
 
 def in_memory(name: str, values: np.ndarray, axes: str = "") -> Array:
@@ -98,6 +114,7 @@ def sorted_out(path: Path, layout: str, arrays: Mapping[str, Array], notes: tupl
     fields: dict[str, Array] = {}
     scalars: dict[str, np.ndarray] = {}
     places: dict[str, np.ndarray] = {}
+    said: dict[str, Said] = {}
     times = None
     for name, array in arrays.items():
         if array.dtype.kind not in "biuf":
@@ -111,12 +128,15 @@ def sorted_out(path: Path, layout: str, arrays: Mapping[str, Array], notes: tupl
         axis = next((axis for axis, names in PLACES.items() if last in names), None)
         if len(long) > 1 or (len(array.shape) > 2 and long):
             fields[name] = array
-        elif long and last in TIMES:
-            times = array.whole().reshape(-1)
+            continue
+        values = array.whole()
+        if long and last in TIMES:
+            times, name = values.reshape(-1), "t"
         elif long and axis:
-            places[axis] = array.whole().reshape(-1)
+            places[axis], name = values.reshape(-1), axis
         else:
-            scalars[name] = array.whole().reshape(-1) if long else array.whole().reshape(())
+            scalars[name] = values.reshape(-1) if long else values.reshape(())
+        said[name] = array.said
     if not fields and not scalars:
         raise UserError(f"{path}: no array of numbers in it; expected fields [N, Y, X] or [N, T, Y, X]")
-    return Source(path, layout, fields, scalars, times, places, notes=notes)
+    return Source(path, layout, fields, scalars, times, places, notes=notes, said=said)

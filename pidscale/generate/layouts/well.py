@@ -6,14 +6,17 @@ one coordinate for each of spatial_dims, scalars/NAME, boundary_conditions/*/bc_
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pidscale.config import UserError
-from pidscale.generate.layouts.hdf5 import open_file, own, text
-from pidscale.generate.layouts.source import Array, Slices, Source, readable
+from pidscale.generate.layouts.faults import readable, with_filters
+from pidscale.generate.layouts.hdf5 import is_netcdf, numbers, open_file, own
+from pidscale.generate.layouts.said import Said, said_of, text
+from pidscale.generate.layouts.source import Array, Slices, Source
 
 
 def looks_like(file: Any) -> bool:
@@ -37,8 +40,9 @@ def open_well(path: Path) -> Source:
         for name in file.get("t1_fields", {}):
             for i, dim in enumerate(dims):
                 arrays[f"{name}_{dim}"] = _field(path, file["t1_fields"][name], f"{name}_{dim}", dims, count, i)
-        places = {dim: file["dimensions"][dim][()].reshape(-1) for dim in dims}
-        return Source(path, "well", arrays, _scalars(file), _times(path, file), places, _edges(file))
+        places = {dim: numbers(path, file["dimensions"][dim]).reshape(-1) for dim in dims}
+        scalars, times = _scalars(path, file), _times(path, file)
+        return Source(path, "well", arrays, scalars, times, places, _edges(file), said=_said(file, dims, scalars))
 
 
 def _field(path: Path, dataset: Any, name: str, dims: list[str], count: int, component: int | None = None) -> Array:
@@ -51,28 +55,40 @@ def _field(path: Path, dataset: Any, name: str, dims: list[str], count: int, com
     own_shape = tuple(dataset.shape[: len(axes) - (not by_sample)])
     shape = own_shape if by_sample else (count, *own_shape)
 
-    def read(index: Slices) -> np.ndarray:
+    said = said_of(dataset, is_netcdf(dataset))
+
+    def raw(index: Slices) -> np.ndarray:
         end: tuple[Any, ...] = () if component is None else (component,)
         if by_sample:
-            return np.asarray(dataset[(*index, *end)])
-        values = np.asarray(dataset[(*index[1:], *end)])
+            return np.asarray(with_filters(path, dataset)[(*index, *end)])
+        values = np.asarray(with_filters(path, dataset)[(*index[1:], *end)])
         return np.broadcast_to(values, (len(range(*index[0].indices(count))), *values.shape))
 
-    return Array(name, shape, dataset.dtype, read, axes)
+    dtype = said.dtype(dataset.dtype)
+    return Array(
+        name, shape, dtype, lambda index: said.decode(raw(index)), axes, said, lambda index: said.why(raw(index))
+    )
 
 
-def _scalars(file: Any) -> dict[str, np.ndarray]:
+def _said(file: Any, dims: list[str], scalars: Mapping[str, np.ndarray]) -> dict[str, Said]:
+    """What the file says of its coordinates and scalars."""
+    lines = {"t": file["dimensions"]["time"], **{dim: file["dimensions"][dim] for dim in dims}}
+    every = {**lines, **{name: file["scalars"][name] for name in scalars}}
+    return {name: said_of(dataset, is_netcdf(dataset)) for name, dataset in every.items()}
+
+
+def _scalars(path: Path, file: Any) -> dict[str, np.ndarray]:
     """Scalars [] or [N]; one that varies in time is no parameter and is left out."""
     found = {}
     for name, dataset in file.get("scalars", {}).items():
         if not dataset.attrs.get("time_varying", False) and dataset.dtype.kind in "biuf":
-            values = dataset[()].reshape(-1)
+            values = numbers(path, dataset).reshape(-1)
             found[name] = values if dataset.attrs.get("sample_varying", False) else values[:1].reshape(())
     return found
 
 
 def _times(path: Path, file: Any) -> np.ndarray | None:
-    times = np.asarray(file["dimensions"]["time"][()])
+    times = numbers(path, file["dimensions"]["time"])
     if times.ndim == 2:
         if not (times == times[:1]).all():
             raise UserError(f"{path}: dimensions/time varies between samples; a set has one time axis")
