@@ -22,6 +22,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PATHS = (
     "data.path",
     "data.cache",
+    "teacher.start",
     "distill.teacher",
     "distill.endpoints",
     "run.folder",

@@ -107,7 +107,7 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
             raise UserError(f"{key}={folder!r}: expected a folder; write out the default, or leave the key away")
 
 
-_LOOP = ["steps", "micro_batch", "lr", "ema", "log_every", "checkpoint_every", "keep"]
+_LOOP = ["steps", "micro_batch", "lr", "ema", "max_skips", "log_every", "checkpoint_every", "keep"]
 _POSITIVE_KEYS = {
     "data": ["train", "test", "samples_per_shard", "prefetch", "cache_gib"],
     "teacher": [*_LOOP, "evaluate_every", "evaluate_samples", "evaluate_steps"],
