@@ -38,6 +38,7 @@ from pidscale.pde.base import check_measures
 from pidscale.pde.constraints import check_constraints
 from pidscale.student.artifact import CARD, read_card
 from pidscale.teacher import loop as teacher_loop
+from pidscale.teacher.start import open_start
 
 
 def connect() -> None:
@@ -246,6 +247,9 @@ def run_phase(phase: str, settings: Settings) -> Path:
     inputs = {"data.path (its data_hash)": problem.manifest.data_hash}
     if phase == "teacher":
         description = model_description(settings, problem.shape[0], len(problem.pde.varying))
+        start = open_start(settings, problem)
+        if start is not None:
+            inputs["teacher.start (its weights)"] = start.card["weights"]["sha256"]
     else:
         teacher = distill_loop.open_teacher(settings, folder, problem, torch.device("cpu"))
         card = teacher.card

@@ -20,7 +20,7 @@ from pidscale.engine.zero import Zero
 from pidscale.parallel.mesh import Mesh
 from pidscale.plain import not_finite
 
-LARGE = 1000.0  # samples so many times as large as data are those of a run that diverged
+LARGE = 100.0  # samples so many times as large as data are those of a run that diverged
 
 
 @dataclass
@@ -95,7 +95,7 @@ class Watch:
     def result(self, numbers: Mapping[str, Any], sizes: Mapping[str, float]) -> None:
         """Raise UserError where a number that the run ends with is not finite, or samples are: nothing is then published.
 
-        sizes: root mean square of samples beside that of data, by who made them; a thousand is no field of this equation.
+        sizes: root mean square of samples beside that of data, by who made them.
         """
         wrong = [f"{name} is not a finite number" for name in not_finite(numbers)]
         wrong += [f"the size of samples of {name} is not a finite number" for name in not_finite(sizes)]
@@ -108,13 +108,13 @@ class Watch:
             )
 
     def _remedy(self) -> str:
-        p, last = self.phase, last_sealed(self.root)
+        p, last, clip = self.phase, last_sealed(self.root), self.settings.clip
         kept = "no checkpoint was written, so the same run.name takes other values"
         if last is not None:
             kept = f"the checkpoint of step {last} stays in {self.root}; other values need another run.name"
+        clipped = "" if 0 < clip <= 1 else f", set {p}.clip=1 (now {clip:g})"
         return (
-            f"lower {p}.lr={self.settings.lr:g}, set {p}.clip=1 (now {self.settings.clip:g}), or look for bad values with "
-            f"launch/shards.py verify; {kept}"
+            f"lower {p}.lr={self.settings.lr:g}{clipped}, or look for bad values with launch/shards.py verify; {kept}"
         )
 
 

@@ -52,7 +52,12 @@ class Start:
     def line(self) -> str:
         """One sentence for whoever starts the run."""
         own = self.card["provenance"]
-        return f"goes on from {self.folder}: {own['steps']} steps on the set {own['data_hash'][:12]}, in its units and levels"
+        known = (
+            f" ({own['steps']} steps on the set {str(own['data_hash'])[:12]})"
+            if {"steps", "data_hash"} <= set(own)
+            else ""
+        )
+        return f"teacher: goes on from {self.folder}{known}, in its units and levels"
 
     def weights(self) -> dict[str, Tensor]:
         """Its average by name. Raises UserError where the file is not what the card says."""
