@@ -92,15 +92,15 @@ def attempt(root: Path, step: int, mesh: Mesh, needed: int | None = None) -> Ite
     if lacking is not None:
         raise UserError(lacking)
     folder = root / f"step_{step:08d}.{own}.tmp"
-    try:
-        with in_one_line(root, what, needed, after):
+    with in_one_line(root, what, needed, after):
+        try:
             folder.mkdir(parents=True, exist_ok=True)
             if mesh.first:
                 (folder / _MARK).touch()
             yield folder
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # so that a disk that was full has its room again
-        raise
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # so that a disk that was full has its room again
+            raise
 
 
 def sweep(root: Path, mesh: Mesh) -> None:

@@ -52,12 +52,8 @@ class Start:
     def line(self) -> str:
         """One sentence for whoever starts the run."""
         own = self.card["provenance"]
-        known = (
-            f" ({own['steps']} steps on the set {str(own['data_hash'])[:12]})"
-            if {"steps", "data_hash"} <= set(own)
-            else ""
-        )
-        return f"teacher: goes on from {self.folder}{known}, in its units and levels"
+        known = f"{own.get('steps', 'unknown')} steps on the set {str(own.get('data_hash', 'unknown'))[:12]}"
+        return f"teacher: goes on from {self.folder} ({known}), in its units and levels"
 
     def weights(self) -> dict[str, Tensor]:
         """Its average by name. Raises UserError where the file is not what the card says."""

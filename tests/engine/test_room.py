@@ -34,7 +34,7 @@ def disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
     if os.geteuid() != 0:
-        pytest.skip("only root may mount a small file system; the device /dev/full is tried below")
+        pytest.skip("only root may mount a small file system; /dev/full and a look at the room are tried below as well")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", folder], check=True)
     try:
         checkpoint.save(folder / "run", 10, {}, 1, Mesh(), 2, lambda own: (own / "small").write_bytes(b"x"))

@@ -1,4 +1,4 @@
-"""cluster.timeout holds for every group of a run: a step of DeepSpeed does not wait half an hour for a rank that stands still."""
+"""cluster.timeout holds for every group of a run: no step of DeepSpeed waits half an hour for a rank that stands still."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def _stands_still(rank, world):
 
 
 def test_a_rank_that_stands_still_is_noticed_within_the_timeout():
-    (seconds, said), _ = spawn(_stands_still, 2, timeout=90)
+    (seconds, said), _ = spawn(_stands_still, 2, timeout=240)
     assert LIMIT - 1 < seconds < ASLEEP - 2 and "imed out" in said, (seconds, said)
