@@ -41,7 +41,7 @@ from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import residual_shares
 from pidscale.pde.constraints import check_constraints
-from pidscale.plain import json_text
+from pidscale.plain import json_text, not_finite
 from pidscale.student.artifact import TWIN
 from pidscale.student.load import Generator, check_fits, load_student
 
@@ -73,11 +73,17 @@ def measure_scales(
     truth = problem.samples("train", 64, window.rows).on(mesh.device)
     null = residual_shares(problem.pde, window, problem.pde.trivial(truth.fields, window), truth.params, more)
     nulls = mesh.sum(torch.stack([null[k].double().sum() for k in terms])) / (mesh.data * len(truth.fields))
-    return frozen_scales(
+    scales = frozen_scales(
         dict(zip(terms, sums.tolist(), strict=True)),
         problem.manifest.truth_residual["train"],
         dict(zip(terms, nulls.sqrt().tolist(), strict=True)),
     )
+    for name in not_finite(scales):
+        raise UserError(
+            f"distill.teacher: the residual ({name}) of its samples is not a finite number, so they teach nothing; train it "
+            "again, or name another"
+        )
+    return scales
 
 
 def open_objective(settings: Settings, teacher: Generator, window: Window) -> Objective:
@@ -146,7 +152,6 @@ def train(
             arm.seconds = float(found.state["arm_seconds"][arm.name])
     watch = Watch("distill", d, root, mesh, reporter.say)
     watch.restore(found.state if found else {})
-    watch.result({"scales": scales}, {})
     board = Board(folder / "tb" / "distill" if mesh.first else None, first, reporter.say)
     board.text("config", json_text(to_plain(settings), indent=1))
     # of this stream alone: the teacher may be at work on another

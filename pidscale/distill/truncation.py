@@ -6,10 +6,12 @@ the strongest modes before it sees anything else. Knows no students.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 
+from pidscale.config import UserError
 from pidscale.distill.rollout import Rollout
 from pidscale.parallel.mesh import Mesh
 
@@ -29,13 +31,18 @@ class Truncation(NamedTuple):
 
 
 def truncation(rollout: Rollout, mesh: Mesh) -> Truncation:
-    """Measured on a chunk of each group of ranks; all ranks call it and learn the same."""
+    """Measured on a chunk of each group of ranks; all ranks call it and learn the same. UserError where it is no number."""
     counters = torch.arange(rollout.chunk) + rollout.chunk * mesh.data_rank
     coarse, fine = (
         rollout.by(rollout.solver, steps, STREAM).endpoints(counters).fields_BCYX.double()
         for steps in (rollout.steps, 2 * rollout.steps)
     )
     apart, own, theirs = mesh.sum(torch.stack([x.square().sum() for x in (coarse - fine, coarse, fine)])).tolist()
+    if not (math.isfinite(apart + own) and 0 < theirs < math.inf):
+        raise UserError(
+            f"distill.solver={rollout.solver}: what the teacher makes in {rollout.steps} steps, or in twice as many, is not "
+            "finite; train the teacher again, or try distill.solver=heun"
+        )
     return Truncation((apart / theirs) ** 0.5, own / theirs)
 
 
