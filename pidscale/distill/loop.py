@@ -126,7 +126,8 @@ def train(
     check_constraints(problem.pde, d.constraints)
     root, stage = folder / "checkpoints" / "distill", settings.cluster.zero_stage
     found = checkpoint.newest(root, stage, mesh, reporter.say)
-    checkpoint.sweep(root, mesh)
+    if mesh.first:
+        checkpoint.sweep(root)
     began = time.perf_counter()
     window = window_for(teacher.card["architecture"], problem.grid, mesh.space)
     teacher = replace(teacher, denoiser=spread(teacher.denoiser, window))
@@ -208,7 +209,8 @@ def train(
         seconds = float(teacher.card["metrics"]["train_seconds"]) + made + arm.seconds
         cost = {"train_seconds": seconds, "wait_share": timer.share("teacher")}
         publish_arm(arm, folder, problem, scales, last.get(arm.name, {}) | cost)
-    checkpoint.sweep(root, mesh)
+    if mesh.first:
+        checkpoint.sweep(root)
     mesh.barrier()
     return last
 

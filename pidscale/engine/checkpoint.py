@@ -103,14 +103,13 @@ def attempt(root: Path, step: int, mesh: Mesh, needed: int | None = None) -> Ite
             raise
 
 
-def sweep(root: Path, mesh: Mesh) -> None:
+def sweep(root: Path) -> None:
     """Remove what attempts that were killed left under a name that does not count; only what bears our mark.
 
-    The first rank does it, while no attempt of this run is writing.
+    For one process, while no attempt of this run is writing.
     """
-    if mesh.first:
-        for mark in root.glob(f"step_????????.????????.tmp/{_MARK}"):
-            shutil.rmtree(mark.parent, ignore_errors=True)
+    for mark in root.glob(f"step_????????.????????.tmp/{_MARK}"):
+        shutil.rmtree(mark.parent, ignore_errors=True)
 
 
 def last_sealed(root: Path) -> int | None:

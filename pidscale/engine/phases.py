@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from pidscale.config import Settings, UserError, to_plain
-from pidscale.engine.checkpoint import check_resumable
+from pidscale.engine.checkpoint import check_resumable, sweep
+from pidscale.engine.room import in_one_line
 from pidscale.plain import json_text
 from pidscale.records.layout import write_atomic
 from pidscale.records.lock import held
@@ -124,12 +125,14 @@ def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
     if not due(phase, settings, inputs):
         return False
     folder = run_folder(settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in _MAKES[phase]:
-        (folder / name / CARD).unlink(missing_ok=True)
-    write_atomic(folder / "config.json", json_text(to_plain(settings), indent=1).encode())
-    write_atomic(folder / "versions.json", json_text(versions(), indent=1).encode())
-    _record(folder / f"{phase}.json", signature(phase, settings, inputs), finished=False)
+    sweep(folder / "checkpoints" / phase)  # first of all: a disk that it filled has room for what follows
+    with in_one_line(folder, "the run's records", None, "then the same command goes on"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _MAKES[phase]:
+            (folder / name / CARD).unlink(missing_ok=True)
+        write_atomic(folder / "config.json", json_text(to_plain(settings), indent=1).encode())
+        write_atomic(folder / "versions.json", json_text(versions(), indent=1).encode())
+        _record(folder / f"{phase}.json", signature(phase, settings, inputs), finished=False)
     return True
 
 

@@ -141,7 +141,8 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     teacher = build(settings, problem, noise, mesh, began_from)
     root = folder / "checkpoints" / "teacher"
     found = checkpoint.newest(root, settings.cluster.zero_stage, mesh, reporter.say)
-    checkpoint.sweep(root, mesh)
+    if mesh.first:
+        checkpoint.sweep(root)
     first, seconds = (found.step, float(found.state["train_seconds"])) if found else (0, 0.0)
     if began_from is not None and not found:
         seconds = began_from.seconds
@@ -222,7 +223,8 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
         finals = {f"residual/{k}": results[f"residual_{k}"] for k in ("l2", "dual", "boundary")}
         board.hparams(to_flat(settings), finals)
     _publish(teacher, folder, results, began_from)
-    checkpoint.sweep(root, mesh)
+    if mesh.first:
+        checkpoint.sweep(root)
     mesh.barrier()
     return results
 

@@ -1,4 +1,4 @@
-"""Distillations that diverge end with one line and publish nothing: student, twin and critic, by skips or by their samples."""
+"""Distillations that diverge end with one line and publish nothing: student, twin and critic, by skips or by samples."""
 
 from __future__ import annotations
 

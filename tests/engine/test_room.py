@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pidscale.config import UserError
+from pidscale.config import Settings, UserError, from_plain
 from pidscale.engine import checkpoint
+from pidscale.engine.phases import begin
 from pidscale.engine.room import in_one_line, kind_of
 from pidscale.meter import Board
 from pidscale.parallel.mesh import Mesh
@@ -50,11 +51,28 @@ def test_a_full_disk_is_one_line_and_mends_itself(disk, writer):
         fill(root, writer)
     text = str(error.value)
     assert text.startswith(f"{root}: no room on the disk for the files of step 20") and "\n" not in text
-    assert "KiB free" in text and text.endswith("make room, the same command goes on from step 10")
+    assert " free); " in text and text.endswith("make room, the same command goes on from step 10")
     assert sorted(p.name for p in root.iterdir()) == ["step_00000010"]  # its own temporary files are gone
     subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
     fill(root, writer)
     assert checkpoint.last_sealed(root) == 20
+
+
+def test_what_a_killed_attempt_left_makes_room_for_the_next_start(disk):
+    """The driver writes first, and must not fail for want of the room that the run itself took."""
+    made = from_plain(Settings, {"run": {"folder": str(disk), "name": "run"}})
+    begin("teacher", made, {})
+    left = disk / "run" / "checkpoints" / "teacher" / "step_00000020.0123abcd.tmp"
+    left.mkdir(parents=True)
+    (left / ".attempt").touch()
+    fill_up = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    (left / "big").write_bytes(b"x" * fill_up)
+    assert begin("teacher", made, {}) and not left.exists()
+    (disk / "mine").write_bytes(b"x" * fill_up)  # and where it is another's: one line
+    with pytest.raises(
+        UserError, match=r"no room on the disk for the run's records \(.* free\); make room, then the same"
+    ):
+        begin("teacher", made, {})
 
 
 def test_a_disk_that_is_mounted_for_reading_is_told_so(disk):
