@@ -120,7 +120,7 @@ _WEIGHTS = ["distill.physics_weight", *(f"distill.weights.{one.name}" for one in
 _NOT_NEGATIVE = list(_WEIGHTS)
 _NOT_NEGATIVE += [f"distill.{key}" for key in ("power", "match", "huber", "physics_ramp")]
 _MOST = {
-    **dict.fromkeys(("teacher.lr", "distill.lr"), (10**30, "Adam's step would leave float32")),
+    **dict.fromkeys(("teacher.lr", "distill.lr"), (1e30, "Adam's step would leave float32")),
     "data.prefetch": (64, "each is a whole batch in memory"),
     "distill.ring": (2**20, "each row is a whole batch in memory"),
     "distill.ahead": (2**12, "each row is a whole batch in memory"),

@@ -96,6 +96,7 @@ def _compared(settings: Settings, problem: Problem, card: dict[str, Any]) -> lis
         ("varying parameters (pde.params)", dict(theirs.varying), dict(pde.varying)),
         *((f"the grid's {key}", card["grid"].get(key), grid[key]) for key in ("kind", "boundary")),
         ("teacher.noise", card["noise"].get("kind", "edm"), settings.teacher.noise),
+        ("model.kind", card["architecture"].get("kind"), wanted["kind"]),
         ("the network (model)", card["architecture"], wanted),
     ]
 
