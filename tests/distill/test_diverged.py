@@ -49,7 +49,7 @@ def _lives(rank, world, shards, root):
 
 def test_nothing_diverged_is_published(small_shards, tmp_path):
     write_teacher(tmp_path / "teacher", small.settings(small_shards, tmp_path))
-    (found,) = spawn(_lives, 1, small_shards, tmp_path, timeout=400)
+    (found,) = spawn(_lives, 1, small_shards, tmp_path, timeout=550)
     line = found["row"][0]
     assert line.startswith("distill: student") and "skipped 4 steps in a row" in line and "distill.lr=1e+08" in line
     assert found["again"][0] == line

@@ -52,7 +52,7 @@ def _lives(rank, world, shards, root):
 
 
 def test_nothing_diverged_is_published(small_shards, tmp_path):
-    (found,) = spawn(_lives, 1, small_shards, tmp_path, timeout=400)
+    (found,) = spawn(_lives, 1, small_shards, tmp_path, timeout=550)
     line, said = found["row"]
     assert "teacher: teacher skipped 5 steps in a row, the last at step 6 of 30: its gradient is not finite" in line
     assert "teacher.lr=1e+30" in line and "the checkpoint of step 3 stays" in line and "\n" not in line

@@ -42,7 +42,7 @@ def test_a_teacher_goes_on_from_another_in_its_units(small_shards, tmp_path):
         pde, other, {"train": 48, "test": 16}, grid=pde.grid(16), seed=99, samples_per_shard=16, parallel=False
     )
     first = write_teacher(tmp_path / "first", small.settings(small_shards, tmp_path))
-    (said,) = spawn(_goes_on, 1, small_shards, other, tmp_path, timeout=400)
+    (said,) = spawn(_goes_on, 1, small_shards, other, tmp_path, timeout=550)
     assert len(said) == 2 and all(f"teacher: goes on from {first} (" in line for line in said)
     weights = {
         name: load_file(tmp_path / name / "weights.safetensors") for name in ("first", "still/teacher", "on/teacher")
