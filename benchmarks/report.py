@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from pidscale.plain import json_text
 
 
 def options(doc: str | None, name: str, page: str | None = None) -> argparse.ArgumentParser:
@@ -22,7 +23,7 @@ def options(doc: str | None, name: str, page: str | None = None) -> argparse.Arg
 def save(path: Path, result: dict[str, Any]) -> None:
     """Write the figures as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path.write_text(json_text(result, indent=1) + "\n")
 
 
 def finish(arguments: argparse.Namespace, result: dict[str, Any], page: Callable[[dict[str, Any]], str]) -> None:

@@ -82,6 +82,7 @@ class TrainSettings:
     warmup: int = 100
     clip: float = 1.0
     ema: float = 0.03  # half-life of the weight average as a share of the steps done so far
+    max_skips: int = 20  # steps in a row without a finite gradient that end the run
     log_every: int = 25
     checkpoint_every: int = 500
     keep: int = 2
@@ -89,7 +90,10 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class TeacherSettings(TrainSettings):
-    """Training of the teacher. sigma_max, p_mean and p_std follow from data and grid where null; the latter two are EDM's."""
+    """Training of the teacher. sigma_max, p_mean and p_std follow from data and grid where null; the latter two are EDM's.
+
+    start: folder of a finished teacher whose weights, units and levels this one goes on from; null begins anew.
+    """
 
     noise: str = "edm"  # which levels: edm, vp, subvp, or flow (which predicts the velocity)
     evaluate_every: int = 1000
@@ -98,6 +102,7 @@ class TeacherSettings(TrainSettings):
     sigma_max: float | None = None
     p_mean: float | None = None
     p_std: float | None = None
+    start: str | None = None
 
 
 @dataclass(frozen=True)

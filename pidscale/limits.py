@@ -116,7 +116,7 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
             raise UserError(f"{key}={folder!r}: expected a folder; write out the default, or leave the key away")
 
 
-_LOOP = ["steps", "micro_batch", "lr", "ema", "log_every", "checkpoint_every", "keep"]
+_LOOP = ["steps", "micro_batch", "lr", "ema", "max_skips", "log_every", "checkpoint_every", "keep"]
 _POSITIVE_KEYS = {
     "data": ["train", "test", "samples_per_shard", "prefetch", "cache_gib"],
     "teacher": [*_LOOP, "evaluate_every", "evaluate_samples", "evaluate_steps"],
@@ -129,6 +129,7 @@ _WEIGHTS = ["distill.physics_weight", *(f"distill.weights.{one.name}" for one in
 _NOT_NEGATIVE = list(_WEIGHTS)
 _NOT_NEGATIVE += [f"distill.{key}" for key in ("power", "match", "huber", "physics_ramp")]
 _MOST = {
+    **dict.fromkeys(("teacher.lr", "distill.lr"), (1e30, "Adam's step would leave float32")),
     "data.prefetch": (64, "each is a whole batch in memory"),
     "distill.ring": (2**20, "each row is a whole batch in memory"),
     "distill.ahead": (2**12, "each row is a whole batch in memory"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -52,47 +52,68 @@ def rates(
 class Board:
     """A TensorBoard event file, or nothing at all where `folder` is None (every rank but the first).
 
-    first_step: finished steps that an earlier attempt wrote of; what it wrote of later ones is forgotten.
+    first_step: finished steps that an earlier attempt wrote of; what it wrote of later ones is forgotten. say: told once of a
+    file that cannot be written (no room, read-only, folder gone); what comes after it is not written, and nothing else ends.
     """
 
-    def __init__(self, folder: Path | None, first_step: int = 0) -> None:
+    def __init__(self, folder: Path | None, first_step: int = 0, say: Callable[[str], None] = print) -> None:
+        self.folder, self.say = folder, say
         self.writer: Any = None
         if folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(folder), purge_step=first_step + 1)
+            with self._spared():
+                self.writer = SummaryWriter(str(folder), purge_step=first_step + 1)
+
+    @contextmanager
+    def _spared(self) -> Iterator[Any]:
+        """The writer, for a body that does not end the run; None where there is none."""
+        try:
+            yield self.writer
+        except OSError as error:
+            self.writer = None
+            self.say(
+                f"warning: {self.folder}: {error.strerror or error}; TensorBoard gets no more until the next start, training "
+                "goes on"
+            )
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Write scalars."""
-        if self.writer is not None:
-            for name, value in values.items():
-                self.writer.add_scalar(name, value, step)
+        for name, value in values.items():
+            with self._spared() as writer:
+                if writer is not None:
+                    writer.add_scalar(name, value, step)
 
     def image(self, name: str, picture_YX3: np.ndarray | None, step: int) -> None:
         """Write one picture, uint8 [Y, X, 3]; nothing where this rank has none."""
-        if self.writer is not None and picture_YX3 is not None:
-            self.writer.add_image(name, picture_YX3, step, dataformats="HWC")
+        with self._spared() as writer:
+            if writer is not None and picture_YX3 is not None:
+                writer.add_image(name, picture_YX3, step, dataformats="HWC")
 
     def text(self, name: str, text: str) -> None:
         """Write a text, shown as a code block."""
-        if self.writer is not None:
-            self.writer.add_text(name, "    " + text.replace("\n", "\n    "))
+        with self._spared() as writer:
+            if writer is not None:
+                writer.add_text(name, "    " + text.replace("\n", "\n    "))
 
     def hparams(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Write the table row of this run: settings flattened to scalars, and its final metrics."""
-        if self.writer is not None:
-            flat = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in settings.items()}
-            self.writer.add_hparams(flat, dict(metrics), run_name=".")
+        with self._spared() as writer:
+            if writer is not None:
+                flat = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in settings.items()}
+                writer.add_hparams(flat, dict(metrics), run_name=".")
 
     def flush(self) -> None:
         """Bring to disk what was written: before a checkpoint, so that a resumed run has no gap."""
-        if self.writer is not None:
-            self.writer.flush()
+        with self._spared() as writer:
+            if writer is not None:
+                writer.flush()
 
     def close(self) -> None:
         """Flush and close."""
-        if self.writer is not None:
-            self.writer.close()
+        with self._spared() as writer:
+            if writer is not None:
+                writer.close()
 
 
 class ProgressLine:

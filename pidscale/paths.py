@@ -14,7 +14,7 @@ from pathlib import Path
 from pidscale.config import Settings, UserError
 
 # the settings that are paths
-PATH_SETTINGS = ("data.path", "data.cache", "distill.teacher", "distill.endpoints", "run.folder")
+PATH_SETTINGS = ("data.path", "data.cache", "teacher.start", "distill.teacher", "distill.endpoints", "run.folder")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # s3://bucket, and s3:/bucket as pathlib writes it
 _PACKAGE = "/working_dir_files/_ray_pkg_"  # where Ray unpacks what `ray job submit --working-dir` uploads
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import time
 from pathlib import Path
 
@@ -54,6 +55,28 @@ def test_a_board_holds_what_it_was_told(tmp_path: Path) -> None:
     text = next(t for t in events.Tags()["tensors"] if t.startswith("plan"))
     assert events.Tensors(text)[0].tensor_proto.string_val[0] == b"    one\n    two"
     assert events.Scalars("final")[0].value == 3.0
+
+
+@pytest.mark.parametrize("harm", ["gone", "a file in its place"])
+def test_a_board_that_cannot_be_written_is_told_of_once(tmp_path: Path, harm: str) -> None:
+    said: list[str] = []
+    folder = tmp_path / "tb"
+    if harm == "a file in its place":
+        folder.write_text("mine")
+    board = Board(folder, 0, said.append)
+    if harm == "gone":
+        board.scalars({"loss": 1.0}, 1)
+        board.flush()
+        shutil.rmtree(folder)
+    for step in range(2, 40):
+        board.scalars({"loss": 1.0}, step)
+        board.flush()
+    board.image("fields", np.zeros((2, 2, 3), dtype=np.uint8), 1)
+    board.text("plan", "one")
+    board.hparams({"lr": 0.1}, {"final": 3.0})
+    board.close()
+    (line,) = said
+    assert line.startswith(f"warning: {folder}: ") and "training goes on" in line and "\n" not in line
 
 
 def test_a_resumed_board_forgets_what_it_will_write_again(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from pidscale.paths import absolute, refuse_job_package
 from pidscale.pde.base import check_measures
 from pidscale.pde.constraints import check_constraints
 from pidscale.student.artifact import CARD, read_card
+from pidscale.teacher.start import open_start
 
 
 def run_phase(phase: str, settings: Settings) -> Path:
@@ -40,6 +41,9 @@ def run_phase(phase: str, settings: Settings) -> Path:
     inputs = {"data.path (its data_hash)": problem.manifest.data_hash}
     if phase == "teacher":
         description = model_description(settings, problem.shape[0], len(problem.pde.varying))
+        start = open_start(settings, problem)
+        if start is not None:
+            inputs["teacher.start (its weights)"] = start.card["weights"]["sha256"]
     else:
         teacher = distill_loop.open_teacher(settings, folder, problem, torch.device("cpu"))
         card = teacher.card

@@ -18,6 +18,7 @@ from pidscale.distill.batch import Batch
 from pidscale.distill.matching import Matching
 from pidscale.distill.objectives import Objective
 from pidscale.distill.physics import MEASURES
+from pidscale.engine.checkpoint import attempt
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import MicroPlan
 from pidscale.engine.spread import spread
@@ -43,11 +44,21 @@ class Arm:
     critic: Zero | None = None
     seconds: float = 0.0
     sums: dict[str, Tensor] = field(default_factory=dict)
-    steps: int = 0
+    steps: int = 0  # that the sums are of
+    before: dict[str, Tensor] = field(default_factory=dict)  # the sums without the step at hand
+
+    @property
+    def bytes(self) -> int:
+        """Of what `save` writes, the average apart, all ranks together."""
+        return self.zero.bytes + (0 if self.critic is None else self.critic.bytes)
+
+    def begin(self, objective: Objective) -> None:
+        """Go on with another objective, whose means are its own."""
+        self.objective, self.sums, self.steps = objective, {}, 0
 
     def gradients(self, batch: Batch, timer: StepTimer) -> None:
         """All micro-steps of a global batch from this rank's samples of it; parts of the loss are added up."""
-        count = self.settings.distill.global_batch
+        count, self.before = self.settings.distill.global_batch, dict(self.sums)
         for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
             part = batch.part(index)
             learned = self.objective.losses(self.zero, part, timer)
@@ -61,20 +72,31 @@ class Arm:
             for name, values in parts.items():
                 share = (weight * values.detach()).sum() / count
                 self.sums[name] = self.sums.get(name, torch.zeros_like(share)) + share
-        self.steps += 1
 
-    def update(self, rate: float, step: int) -> tuple[float, list[str]]:
-        """Take the step that the gradients ask for; returns the norm of the student's, and who could not take it."""
-        norm, applied = self.zero.step(rate)
-        self.ema.update(step)
-        skipped = [] if applied else [self.name]
-        if self.critic is not None and not self.critic.step(rate)[1]:
-            skipped.append(f"{self.name}'s critic")
-        return norm, skipped
+    def update(self, rate: float, step: int) -> dict[str, tuple[float, bool]]:
+        """Take the step that the gradients ask for; returns norm and whether it was taken, of the student and of its critic.
+
+        One that one of them could not take leaves no trace in the average of the weights, nor in the means of the loss.
+        """
+        norms = {self.name: self.zero.step(rate)}
+        if norms[self.name][1]:
+            self.ema.update(step)
+        if self.critic is not None:
+            norms[f"{self.name}'s critic"] = self.critic.step(rate)
+        if all(applied for _, applied in norms.values()):
+            self.steps += 1
+        else:
+            self.sums = self.before
+        return norms
 
     def take_means(self) -> dict[str, float]:
-        """Means over the global batches since the last call: loss, match, power, and the residuals as root mean squares."""
-        values = self.mesh.sum(torch.stack(list(self.sums.values()))) / max(1, self.steps)
+        """Means over the global batches since the last call: loss, match, power, and the residuals as root mean squares.
+
+        Empty where no step was taken.
+        """
+        if not self.steps:
+            return {}
+        values = self.mesh.sum(torch.stack(list(self.sums.values()))) / self.steps
         means = dict(zip(self.sums, values.tolist(), strict=True))
         self.sums, self.steps = {}, 0
         return {k: v**0.5 if k in MEASURES else v for k, v in means.items()}
@@ -101,23 +123,24 @@ class Arm:
         self.ema.restore(load_file(folder / f"ema-{self.name}.safetensors"))
 
 
-def fork(arm: Arm, name: str, folder: Path) -> Arm:
+def fork(arm: Arm, name: str, root: Path, step: int) -> Arm:
     """A second arm with the same weights, optimiser state and average as the first; it goes on without physics.
 
-    folder: where DeepSpeed's files pass through; all ranks see it, and it is gone afterwards.
+    DeepSpeed's files pass through a folder of `root` that all ranks see, as those of a checkpoint of `step` do.
     """
-    arm.zero.save(folder, "fork")
-    if arm.critic is not None:
-        arm.critic.save(folder, "fork-critic")
-    arm.mesh.barrier()
-    twin = build_arm(name, arm.settings, replace(arm.objective, physics=None), arm.plan, arm.mesh)
-    twin.zero.load(folder, "fork")
-    if twin.critic is not None:
-        twin.critic.load(folder, "fork-critic")
-    for key, piece in twin.ema.pieces.items():
-        piece.copy_(arm.ema.pieces[key])
-    twin.seconds = arm.seconds
-    arm.mesh.barrier()
+    with attempt(root, step, arm.mesh, arm.bytes) as folder:
+        arm.zero.save(folder, "fork")
+        if arm.critic is not None:
+            arm.critic.save(folder, "fork-critic")
+        arm.mesh.barrier()
+        twin = build_arm(name, arm.settings, replace(arm.objective, physics=None), arm.plan, arm.mesh)
+        twin.zero.load(folder, "fork")
+        if twin.critic is not None:
+            twin.critic.load(folder, "fork-critic")
+        for key, piece in twin.ema.pieces.items():
+            piece.copy_(arm.ema.pieces[key])
+        twin.seconds = arm.seconds
+        arm.mesh.barrier()
     if arm.mesh.first:
         shutil.rmtree(folder)
     return twin

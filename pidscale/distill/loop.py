@@ -6,8 +6,9 @@ through a bounded ring.
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,25 +23,26 @@ from pidscale.distill.objectives import Objective
 from pidscale.distill.physics import MEASURES, TERMS, Physics, active_weights, frozen_scales, further
 from pidscale.distill.pid import Pid
 from pidscale.distill.piddm import Piddm
+from pidscale.distill.results import picture, publish_arm
 from pidscale.distill.ring import Ring
 from pidscale.distill.rollout import Rollout
 from pidscale.distill.supply import Supply
 from pidscale.distill.truncation import truncation, truncation_line
 from pidscale.engine import checkpoint
-from pidscale.engine.consolidate import card, publish
 from pidscale.engine.phases import teacher_folder
-from pidscale.engine.pictures import picture_row
 from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import learning_rate, micro_plan
 from pidscale.engine.skip import settled
 from pidscale.engine.spread import spread, window_for
+from pidscale.engine.watch import Watch, shown
 from pidscale.generate.problem import Problem, open_problem
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import Samples, condition, residual_shares
+from pidscale.pde.base import residual_shares
 from pidscale.pde.constraints import check_constraints
-from pidscale.student.artifact import TEACHER, TWIN
+from pidscale.plain import json_text, not_finite
+from pidscale.student.artifact import TWIN
 from pidscale.student.load import Generator, check_fits, load_student
 
 
@@ -71,11 +73,17 @@ def measure_scales(
     truth = problem.samples("train", 64, window.rows).on(mesh.device)
     null = residual_shares(problem.pde, window, problem.pde.trivial(truth.fields, window), truth.params, more)
     nulls = mesh.sum(torch.stack([null[k].double().sum() for k in terms])) / (mesh.data * len(truth.fields))
-    return frozen_scales(
+    scales = frozen_scales(
         dict(zip(terms, sums.tolist(), strict=True)),
         problem.manifest.truth_residual["train"],
         dict(zip(terms, nulls.sqrt().tolist(), strict=True)),
     )
+    for name in not_finite(scales):
+        raise UserError(
+            f"distill.teacher: the residual ({name}) of its samples is not a finite number, so they teach nothing; train it "
+            "again, or name another"
+        )
+    return scales
 
 
 def open_objective(settings: Settings, teacher: Generator, window: Window) -> Objective:
@@ -118,6 +126,8 @@ def train(
     check_constraints(problem.pde, d.constraints)
     root, stage = folder / "checkpoints" / "distill", settings.cluster.zero_stage
     found = checkpoint.newest(root, stage, mesh, reporter.say)
+    if mesh.first:
+        checkpoint.sweep(root)
     began = time.perf_counter()
     window = window_for(teacher.card["architecture"], problem.grid, mesh.space)
     teacher = replace(teacher, denoiser=spread(teacher.denoiser, window))
@@ -141,62 +151,78 @@ def train(
         for arm in arms:
             arm.restore(found.folder)
             arm.seconds = float(found.state["arm_seconds"][arm.name])
-    board = Board(folder / "tb" / "distill" if mesh.first else None, first)
-    board.text("config", json.dumps(to_plain(settings), indent=1))
+    watch = Watch("distill", d, root, mesh, reporter.say)
+    watch.restore(found.state if found else {})
+    board = Board(folder / "tb" / "distill" if mesh.first else None, first, reporter.say)
+    board.text("config", json_text(to_plain(settings), indent=1))
     # of this stream alone: the teacher may be at work on another
     timer = StepTimer(torch.cuda.current_stream().synchronize if mesh.device.type == "cuda" else None)
-    logged, last = (time.perf_counter(), first), {}
+    logged: tuple[float, int] = (time.perf_counter(), first)
+    last: dict[str, dict[str, float]] = {}
     batches.start(first, d.steps)
 
-    for step in range(first, d.steps):
-        if step == physics_from:  # from here on the student obeys the equation, and its twin goes on without
-            arms += [fork(arms[0], TWIN, root / "fork")] if d.twin else []
-            arms[0].objective = replace(arms[0].objective, physics=physics)
-            arms[0].sums, arms[0].steps = {}, 0
-        began = time.perf_counter()
-        batch = batches.at(step, timer.part)
-        rolling += time.perf_counter() - began
-        for arm in arms:
+    with closing(batches.supply), closing(board):
+        for step in range(first, d.steps):
+            if step == physics_from:  # from here on the student obeys the equation, and its twin goes on without
+                arms += [fork(arms[0], TWIN, root, step)] if d.twin else []
+                arms[0].begin(replace(arms[0].objective, physics=physics))
             began = time.perf_counter()
-            arm.gradients(batch, timer)
-            with timer.part("optimiser"):
-                norm, skipped = arm.update(learning_rate(d, step), step)
-            arm.seconds += time.perf_counter() - began
-            for name in skipped:
-                reporter.say(f"warning: {name} step {step} skipped: its gradient is not finite")
-            board.scalars({f"{arm.name}/gradient_norm": norm}, step + 1)
-        done = step + 1
-        if done % d.log_every == 0 or done == d.steps:
-            now = time.perf_counter()
-            last = {arm.name: arm.take_means() for arm in arms}
-            _log(board, last, timer, now - logged[0], done - logged[1], learning_rate(d, step), batches, done)
-            reporter.progress(done, d.steps, " ".join(f"{k} {v:.4f}" for k, v in last["student"].items()))
-            logged = (now, done)
-        stopping = done % d.log_every == 0 and reporter.stopped(mesh)
-        if (done % d.checkpoint_every == 0 or stopping) and done < d.steps:
-            state = {
-                "scales": scales,
-                "endpoint_seconds": rolling + batches.supply.tally.hidden,
-                "arm_seconds": {arm.name: arm.seconds for arm in arms},
-            }
-            _picture(arms, batches.rollout, board, problem, done)
-            board.flush()
-            _save(arms, root, done, state)
-        if stopping and done < d.steps:
-            batches.supply.close()
-            raise Stopped(f"distillation stopped at step {done} of {d.steps} with a checkpoint in {root}")
+            batch = batches.at(step, timer.part)
+            rolling += time.perf_counter() - began
+            for arm in arms:
+                began = time.perf_counter()
+                arm.gradients(batch, timer)
+                with timer.part("optimiser"):
+                    norms = arm.update(learning_rate(d, step), step)
+                arm.seconds += time.perf_counter() - began
+                for name, (norm, applied) in norms.items():
+                    watch.step(name, step, norm, applied)
+                board.scalars({f"{arm.name}/gradient_norm": norms[arm.name][0]}, step + 1)
+            done = step + 1
+            if done % d.log_every == 0 or done == d.steps:
+                now = time.perf_counter()
+                last |= {arm.name: means for arm in arms if (means := arm.take_means())}
+                board.scalars({"train/skipped": watch.total}, done)
+                _log(board, last, timer, now - logged[0], done - logged[1], learning_rate(d, step), batches, done)
+                reporter.progress(done, d.steps, _note(last.get("student", {"loss": None})))
+                logged = (now, done)
+            stopping = done % d.log_every == 0 and reporter.stopped(mesh)
+            if (done % d.checkpoint_every == 0 or stopping) and done < d.steps:
+                state = {
+                    "scales": scales,
+                    "endpoint_seconds": rolling + batches.supply.tally.hidden,
+                    "arm_seconds": {arm.name: arm.seconds for arm in arms},
+                    "skipped": watch.state(),
+                }
+                _check_weights(watch, arms, done)
+                picture(arms, batches.rollout, board, problem, done)
+                board.flush()
+                _save(arms, root, done, state)
+            if stopping and done < d.steps:
+                raise Stopped(f"distillation stopped at step {done} of {d.steps} with a checkpoint in {root}")
 
-    batches.supply.close()
-    _picture(arms, batches.rollout, board, problem, d.steps)
-    board.hparams(to_flat(settings), {f"student/{k}": v for k, v in last["student"].items()})
-    board.close()
+        _check_weights(watch, arms, d.steps)
+        watch.result(last, picture(arms, batches.rollout, board, problem, d.steps))
+        board.hparams(to_flat(settings), {f"student/{k}": v for k, v in last.get("student", {}).items()})
     for arm in arms:
         made = rolling + batches.supply.tally.hidden
         seconds = float(teacher.card["metrics"]["train_seconds"]) + made + arm.seconds
         cost = {"train_seconds": seconds, "wait_share": timer.share("teacher")}
-        _publish(arm, folder, problem, scales, last[arm.name] | cost)
+        publish_arm(arm, folder, problem, scales, last.get(arm.name, {}) | cost)
+    if mesh.first:
+        checkpoint.sweep(root)
     mesh.barrier()
     return last
+
+
+def _note(means: Mapping[str, float | None]) -> str:
+    """The student's means as the live line shows them."""
+    return " ".join(f"{name} {shown(value)}" for name, value in means.items())
+
+
+def _check_weights(watch: Watch, arms: list[Arm], step: int) -> None:
+    critics = [arm.critic for arm in arms if arm.critic is not None]
+    watch.weights(step, [*(arm.zero for arm in arms), *critics], [arm.ema for arm in arms])
 
 
 def _log(
@@ -225,66 +251,10 @@ def _log(
 def _save(arms: list[Arm], root: Path, step: int, state: dict[str, Any]) -> None:
     averages = {arm.name: arm.ema.whole() for arm in arms}
     s, mesh = arms[0].settings, arms[0].mesh
+    needed = sum(arm.bytes for arm in arms) + sum(one.nbytes for a in averages.values() for one in a.values())
 
     def write(folder: Path) -> None:
         for arm in arms:
             arm.save(folder, averages[arm.name])
 
-    checkpoint.save(root, step, state, s.cluster.zero_stage, mesh, s.distill.keep, write)
-
-
-def _picture(arms: list[Arm], rollout: Rollout, board: Board, problem: Problem, step: int) -> None:
-    """Truth, teacher and students from the same noise, and their residuals; drawn by the first rank."""
-    plain, window = {arm.name: (arm, arm.averaged()) for arm in arms}, arms[0].objective.window
-    if arms[0].mesh.data_rank > 0:
-        return
-    endpoints = rollout.endpoints(torch.arange(rollout.chunk) + 2**60)
-    eps, params = rollout.eps(endpoints.counters[:4]), endpoints.params_BP[:4]
-    decode = rollout.teacher.normaliser.decode
-    sets = {
-        "truth": problem.held_out(4, window.rows).on(eps.device),
-        "teacher": Samples(decode(endpoints.fields_BCYX[:4]), params),
-    }
-    told = condition(problem.pde, params).to(eps.device)
-    with torch.no_grad():
-        for name, (arm, denoiser) in plain.items():
-            sets[name] = Samples(decode(arm.objective.sample(denoiser, eps, told)), params)
-    board.image("fields", picture_row(problem.pde, window, sets), step)
-
-
-def _publish(arm: Arm, folder: Path, problem: Problem, scales: dict[str, float], metrics: dict[str, float]) -> None:
-    weights = arm.ema.whole()
-    if not arm.mesh.first:
-        return
-    objective, settings = arm.objective, arm.settings
-    teacher, d = objective.teacher, settings.distill
-    provenance = {
-        "data_hash": problem.manifest.data_hash,
-        "teacher": teacher.card["weights"]["sha256"],
-        "seed": settings.run.seed,
-        "steps": d.steps,
-        "objective": d.objective,
-        "start": d.start,
-        "endpoints": {"solver": d.solver, "steps": d.solver_steps, "reuse": d.reuse} if d.pairs else {},
-        "weights": objective.physics.weights if objective.physics else {},
-        "scales": scales,
-        "gradient_to": d.gradient_to,
-        "huber": d.huber,
-        "power": d.power,
-    }
-    contents = card(
-        "student",
-        problem.pde,
-        problem.grid,
-        teacher.normaliser,
-        teacher.noise,
-        teacher.card["architecture"],
-        provenance,
-        metrics,
-        d.constraints,
-        objective.told,
-    )
-    publish(folder / arm.name, weights, contents)
-    if d.carry_teacher:
-        card_of = {key: value for key, value in teacher.card.items() if key not in ("weights", "sha256", "version")}
-        publish(folder / arm.name / TEACHER, teacher.denoiser.state_dict(), card_of)
+    checkpoint.save(root, step, state, s.cluster.zero_stage, mesh, s.distill.keep, write, needed)

@@ -1,7 +1,7 @@
 """Checkpoints of a run. A checkpoint counts when its manifest, written last, is there and true. Knows no equations.
 
     checkpoints/step_00000500/  zero files of DeepSpeed, averages by name, state.json, and manifest.json
-    (while it is written: step_00000500.ATTEMPT.tmp)
+    (while it is written: step_00000500.ATTEMPT.tmp, which holds a mark of ours; one that was left is removed)
 
 The manifest alone decides: it holds names, sizes and checksums of all files, the world size, the ZeRO stage and the step.
 """
@@ -13,17 +13,20 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pidscale.config import UserError
+from pidscale.engine.room import in_one_line, lack_of_room
 from pidscale.parallel.mesh import Mesh
+from pidscale.plain import json_text
 from pidscale.records.layout import write_atomic
 
 MANIFEST = "manifest.json"
+_MARK = ".attempt"  # in a folder that is being written: says that a run made it
 
 
 @dataclass(frozen=True)
@@ -44,36 +47,85 @@ def _checksum(path: Path) -> str:
 
 
 def save(
-    root: Path, step: int, state: dict[str, Any], stage: int, mesh: Mesh, keep: int, write: Callable[[Path], None]
+    root: Path,
+    step: int,
+    state: dict[str, Any],
+    stage: int,
+    mesh: Mesh,
+    keep: int,
+    write: Callable[[Path], None],
+    needed: int | None = None,
 ) -> None:
     """Write a checkpoint of `step` finished steps. All ranks call it; `write` puts each rank's files into a folder.
 
     Nothing counts until the first rank has written the manifest and renamed the folder. Older ones beyond `keep` go.
+    needed: bytes of all files, about. UserError where there is no room for them, or none is left while they are written.
     """
-    attempt = mesh.share(uuid.uuid4().hex[:8])
-    folder = root / f"step_{step:08d}.{attempt}.tmp"
-    folder.mkdir(parents=True, exist_ok=True)
-    write(folder)
-    mesh.barrier()
-    if mesh.first:
-        write_atomic(folder / "state.json", json.dumps(state, indent=1).encode())
-        _seal(folder, step, stage, mesh.world)
-        final = root / f"step_{step:08d}"
-        if final.exists():
-            shutil.rmtree(final)  # the same step of an earlier attempt, whose manifest was not true
-        folder.rename(final)
-        _forget(root, step, keep)
-    mesh.barrier()
+    with attempt(root, step, mesh, needed) as folder:
+        write(folder)
+        mesh.barrier()
+        if mesh.first:
+            write_atomic(folder / "state.json", json_text(state, indent=1).encode())
+            _seal(folder, step, stage, mesh.world)
+            final = root / f"step_{step:08d}"
+            if final.exists():
+                shutil.rmtree(final)  # the same step of an earlier attempt, whose manifest was not true
+            folder.rename(final)
+            (final / _MARK).unlink()
+            _forget(root, step, keep)
+        mesh.barrier()
+
+
+@contextmanager
+def attempt(root: Path, step: int, mesh: Mesh, needed: int | None = None) -> Iterator[Path]:
+    """A folder of `root` that all ranks write into, under a name that does not count; gone where the body fails.
+
+    Raises UserError where the disk has no room, before the body where `needed` bytes are known and too many.
+    """
+    last = last_sealed(root)
+    after = "the same command begins anew" if last is None else f"the same command goes on from step {last}"
+    what, own = f"the files of step {step}", mesh.share(uuid.uuid4().hex[:8])
+    lacking = None
+    if mesh.first and needed is not None:
+        lacking = lack_of_room(root, what, needed, after)
+    lacking = mesh.share(lacking)
+    if lacking is not None:
+        raise UserError(lacking)
+    folder = root / f"step_{step:08d}.{own}.tmp"
+    with in_one_line(root, what, needed, after):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if mesh.first:
+                (folder / _MARK).touch()
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # so that a disk that was full has its room again
+            raise
+
+
+def sweep(root: Path) -> None:
+    """Remove what attempts that were killed left under a name that does not count; only what bears our mark.
+
+    For one process, while no attempt of this run is writing.
+    """
+    for mark in root.glob(f"step_????????.????????.tmp/{_MARK}"):
+        shutil.rmtree(mark.parent, ignore_errors=True)
+
+
+def last_sealed(root: Path) -> int | None:
+    """The step of the newest checkpoint that has a manifest, which is not read; None where there is none."""
+    steps = [int(p.parent.name[5:]) for p in root.glob(f"step_????????/{MANIFEST}") if p.parent.name[5:].isdigit()]
+    return max(steps, default=None)
 
 
 def _seal(folder: Path, step: int, stage: int, world: int) -> None:
     files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != _MARK):
         with path.open("rb") as file:
             os.fsync(file.fileno())
         files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": _checksum(path)}
     manifest = {"version": 1, "step": step, "stage": stage, "world": world, "files": files}
-    write_atomic(folder / MANIFEST, json.dumps({**manifest, "sha256": _own_checksum(manifest)}, indent=1).encode())
+    write_atomic(folder / MANIFEST, json_text({**manifest, "sha256": _own_checksum(manifest)}, indent=1).encode())
 
 
 def _own_checksum(manifest: dict[str, Any]) -> str:

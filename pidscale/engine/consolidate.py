@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pidscale.diffusion.noise import Noise
 from pidscale.diffusion.normaliser import Normaliser
+from pidscale.engine.room import in_one_line
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde
 from pidscale.student import artifact
@@ -48,5 +49,10 @@ def card(
 
 
 def publish(folder: Path, weights: Mapping[str, Tensor], contents: Mapping[str, Any]) -> None:
-    """Write the generator's folder. Called by the first rank alone, with whole weights."""
-    artifact.write(folder, weights, contents)
+    """Write the generator's folder. Called by the first rank alone, with whole weights.
+
+    UserError where the disk has no room, or where a weight or a number of the card is not finite.
+    """
+    size, after = sum(one.nbytes for one in weights.values()), "the same command goes on from the last checkpoint"
+    with in_one_line(folder, "the finished weights", size, after):
+        artifact.write(folder, weights, contents)

@@ -24,6 +24,11 @@ def _piece(parameter: Tensor, stage: int, mesh: Mesh) -> Tensor:
     return torch.cat([piece, piece.new_zeros(size - piece.numel())]) if piece.numel() < size else piece
 
 
+def pieces(module: nn.Module, stage: int, mesh: Mesh) -> dict[str, Tensor]:
+    """This rank's flat pieces of the current float32 weights, by name."""
+    return {n: _piece(p, stage, mesh) for n, p in module.named_parameters()}
+
+
 def _shape(parameter: Tensor) -> torch.Size:
     shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
     return shape
@@ -34,13 +39,13 @@ class Ema:
 
     def __init__(self, module: nn.Module, stage: int, mesh: Mesh, share: float) -> None:
         self.module, self.stage, self.mesh, self.share = module, stage, mesh, share
-        self.pieces = {n: _piece(p, stage, mesh).clone() for n, p in module.named_parameters()}
+        self.pieces = {n: p.clone() for n, p in pieces(module, stage, mesh).items()}
 
     def update(self, step: int) -> None:
         """Blend in the weights after the update of `step` (counted from 0)."""
         decay = 0.5 ** (1.0 / (self.share * (step + 1) + 1e-9))
         with torch.no_grad():
-            fresh = [_piece(p, self.stage, self.mesh) for _, p in self.module.named_parameters()]
+            fresh = list(pieces(self.module, self.stage, self.mesh).values())
             torch._foreach_lerp_(list(self.pieces.values()), fresh, 1 - decay)
 
     def whole(self) -> dict[str, Tensor]:

@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from pidscale.config import Settings, UserError, to_plain
-from pidscale.engine.checkpoint import check_resumable
+from pidscale.engine.checkpoint import check_resumable, sweep
+from pidscale.engine.room import in_one_line
+from pidscale.plain import json_text
 from pidscale.records.layout import write_atomic
 from pidscale.records.lock import held
 from pidscale.student.artifact import CARD, TEACHER, TWIN
 
 # settings that may change between the attempts of a phase, because they do not change what it computes
-_COURSE = ("log_every", "checkpoint_every", "keep")
+_COURSE = ("log_every", "checkpoint_every", "keep", "max_skips")
 _FREE = {
     "model": {"recompute"},
-    "teacher": {*_COURSE, "evaluate_every", "evaluate_samples", "evaluate_steps"},
+    "teacher": {*_COURSE, "evaluate_every", "evaluate_samples", "evaluate_steps", "start"},
     "distill": {*_COURSE, "teacher", "source", "ahead", "actors", "endpoints", "carry_teacher"},
 }
 _MAKES = {"teacher": (TEACHER,), "distill": ("student", TWIN)}
@@ -100,12 +102,14 @@ def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
     if not due(phase, settings, inputs):
         return False
     folder = run_folder(settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in _MAKES[phase]:
-        (folder / name / CARD).unlink(missing_ok=True)
-    write_atomic(folder / "config.json", json.dumps(to_plain(settings), indent=1).encode())
-    write_atomic(folder / "versions.json", json.dumps(versions(), indent=1).encode())
-    _record(folder / f"{phase}.json", signature(phase, settings, inputs), finished=False)
+    sweep(folder / "checkpoints" / phase)  # first of all: a disk that it filled has room for what follows
+    with in_one_line(folder, "the run's records", None, "then the same command goes on"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _MAKES[phase]:
+            (folder / name / CARD).unlink(missing_ok=True)
+        write_atomic(folder / "config.json", json_text(to_plain(settings), indent=1).encode())
+        write_atomic(folder / "versions.json", json_text(versions(), indent=1).encode())
+        _record(folder / f"{phase}.json", signature(phase, settings, inputs), finished=False)
     return True
 
 
@@ -141,7 +145,7 @@ def finish(phase: str, settings: Settings, inputs: Mapping[str, str]) -> None:
 
 def _record(path: Path, signed: dict[str, Any], finished: bool) -> None:
     record = {"finished": finished, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "signature": signed}
-    write_atomic(path, json.dumps(record, indent=1).encode())
+    write_atomic(path, json_text(record, indent=1).encode())
 
 
 def versions() -> dict[str, str]:

@@ -15,6 +15,7 @@ import torch
 from pidscale.config import UserError
 from pidscale.generate.problem import Problem
 from pidscale.parallel.mesh import Mesh, share
+from pidscale.plain import json_text
 from pidscale.records.layout import write_atomic
 
 LIST = "bad-samples.json"
@@ -44,7 +45,7 @@ def settled(problem: Problem, folder: Path, mesh: Mesh, say: Callable[[str], Non
         known = {split: _bad(problem, split, mesh) for split in problem.manifest.splits}
         if mesh.first:
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, json.dumps({"data_hash": own, "bad": known}, indent=1).encode())
+            write_atomic(path, json_text({"data_hash": own, "bad": known}, indent=1).encode())
             for split, found in known.items():
                 _tell(split, found, problem.manifest.splits[split].samples, path, say)
         mesh.barrier()

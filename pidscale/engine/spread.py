@@ -19,7 +19,7 @@ from torch.nn import functional
 from pidscale.config import UserError
 from pidscale.engine.window import TileWindow
 from pidscale.models import row_unit, without_bytes
-from pidscale.models.fno import Crop, Extend, SpectralConv
+from pidscale.models.fno import Crop, Extend, SpectralConv, as_complex
 from pidscale.models.layers import Attention, Up
 from pidscale.ops.grid import Grid
 from pidscale.ops.precision import float32_island, float32_or_better
@@ -126,7 +126,7 @@ class SplitSpectralConv(nn.Module):
             x, cut, space = float32_or_better(x_BCyX), self.tile.of(x_BCyX), self.tile.space
             rows, height, width = cut.rows(space.rank), cut.total, x.shape[-1]
             m, columns = min(self.modes, height // 2), min(self.modes, width // 2 + 1)
-            weight = torch.view_as_complex(float32_or_better(self.weight).contiguous())[:, :, :, :m, :columns]
+            weight = as_complex(self.weight)[:, :, :, :m, :columns]
             low, high = kept_modes(x, rows, height, (m, columns), space).chunk(2, dim=2)
             low = torch.einsum("bcyx,cdyx->bdyx", low, weight[0])
             high = torch.einsum("bcyx,cdyx->bdyx", high, weight[1])

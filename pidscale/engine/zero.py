@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pidscale.config import UserError
+from pidscale.engine.memory import state_bytes
 from pidscale.engine.zero_config import deepspeed_dict
 from pidscale.parallel.mesh import Mesh
 
@@ -44,6 +45,8 @@ class Zero:
             settings.stage, settings.micro_batch, settings.accumulation, clip, settings.section, count
         )
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+        kept, _, state = state_bytes(count, 1, settings.stage)
+        self.bytes = kept + state  # of what `save` writes, all ranks together
         self.settings = settings
         self.mesh = mesh
         self.micro_steps = 0
@@ -69,7 +72,7 @@ class Zero:
     def step(self, lr: float) -> tuple[float, bool]:
         """Update at the boundary of accumulation; returns (gradient norm before clipping, whether it was applied).
 
-        A step with a gradient that is not finite is skipped on all ranks at every stage.
+        A step with a gradient that is not finite, or whose square is not in float32, is skipped on all ranks at every stage.
         """
         if self.micro_steps % self.settings.accumulation:
             raise RuntimeError("step() before all micro-steps of the global batch were given to backward()")
@@ -83,10 +86,13 @@ class Zero:
         return norm, math.isfinite(norm)
 
     def _gate(self) -> float:
-        """Stage 0: clip, or drop gradients that are not finite, which DeepSpeed would apply; returns the norm before."""
+        """Stage 0: clip, or drop gradients that are not finite, which DeepSpeed would apply; returns the norm before.
+
+        So does one whose square is beyond float32, which would stop Adam for ever; the other stages measure it in float32.
+        """
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         total = sum((g.double().square().sum().cpu() for g in gradients), torch.zeros((), dtype=torch.float64))
-        if not torch.isfinite(total):
+        if not total < torch.finfo(torch.float32).max:
             for parameter in self.module.parameters():
                 parameter.grad = None
             return math.nan

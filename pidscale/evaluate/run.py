@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pidscale.evaluate.report import write_report
 from pidscale.generate.problem import Problem, open_problem
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import Samples, shown_channels, solution_mask
+from pidscale.plain import finite, json_text
 from pidscale.records.layout import write_atomic
 from pidscale.student import artifact
 from pidscale.student.load import Generator, check_fits, load_student
@@ -141,7 +141,7 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
     report = folder / "report"
     report.mkdir(parents=True, exist_ok=True)
     _keep_other(report, e.samples)
-    write_atomic(report / "metrics.json", json.dumps(_finite(result), indent=1).encode())
+    write_atomic(report / "metrics.json", json_text(result, indent=1).encode())
     write_report(report / "index.html", result, problem, {n: m.samples for n, m in made.items()}, against.truth)
     for name in ("teacher", *students):
         if name == "teacher" and taught != folder / name:
@@ -149,7 +149,7 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
         wanted = f"teacher-heun-{max(e.teacher_steps)}" if name == "teacher" else name
         card = artifact.read_card(folder / name)
         measured = next(r for r in rows if r["method"] == wanted)
-        artifact.update_metrics(folder / name, {**card["metrics"], "report": _finite(measured)})
+        artifact.update_metrics(folder / name, {**card["metrics"], "report": finite(measured)})
     return result
 
 
@@ -191,15 +191,6 @@ def _methods(
         yield methods.generate_more(f"student-{nfe}", student, eps, params, batch, nfe)
     if e.refine > 0:
         yield methods.refined("student-refined", student, e.samples, e.seed, batch, e.refine)
-
-
-def _finite(value: Any) -> Any:
-    """Plain JSON has no infinities: a value that is not finite becomes null."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(result: dict[str, Any]) -> str:

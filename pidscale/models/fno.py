@@ -40,13 +40,22 @@ class SpectralConv(nn.Module):
             x = float32_or_better(x_BCYX)
             height, width = x.shape[-2:]
             rows, columns = min(self.modes, height // 2), min(self.modes, width // 2 + 1)
-            weight = torch.view_as_complex(float32_or_better(self.weight).contiguous())[:, :, :, :rows, :columns]
+            weight = as_complex(self.weight)[:, :, :, :rows, :columns]
             spectrum = torch.fft.rfft2(x, norm="ortho")
             low = torch.einsum("bcyx,cdyx->bdyx", spectrum[:, :, :rows, :columns], weight[0])
             high = torch.einsum("bcyx,cdyx->bdyx", spectrum[:, :, -rows:, :columns], weight[1])
             middle = low.new_zeros(low.shape[0], low.shape[1], height - 2 * rows, columns)
             kept = functional.pad(torch.cat([low, middle, high], dim=2), (0, width // 2 + 1 - columns))
             return torch.fft.irfft2(kept, s=(height, width), norm="ortho")
+
+
+def as_complex(pairs: Tensor) -> Tensor:
+    """Real pairs (..., 2) as complex numbers, in float32 or better, without a copy where they lie as torch wants them.
+
+    ZeRO lays all weights into one buffer, where those after an odd number of others begin at an odd place.
+    """
+    packed = float32_or_better(pairs).contiguous()
+    return torch.view_as_complex(packed.clone() if packed.storage_offset() % 2 else packed)
 
 
 class Extend(nn.Module):

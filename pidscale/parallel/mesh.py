@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import distributed_c10d
 
 
 def share(count: int, rank: int, world: int) -> slice:
@@ -78,6 +79,16 @@ class Space:
         return self.base + (self.rank + 1) % self.size
 
 
+def _limit_new_groups(timeout: float) -> None:
+    """Let groups that are made without a limit of their own, as DeepSpeed makes them, wait so many seconds for a rank.
+
+    torch has no call for it: its default is these two names.
+    """
+    limit = datetime.timedelta(seconds=timeout)
+    for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
+        setattr(distributed_c10d, name, limit)
+
+
 @dataclass(frozen=True)
 class Mesh:
     """This process among all: rank, world size, device, and the space group that it belongs to."""
@@ -89,9 +100,13 @@ class Mesh:
 
     @classmethod
     def over(cls, rank: int, world: int, device: torch.device, space: int, timeout: float = 1800.0) -> Mesh:
-        """A mesh of world / space groups of `space` ranks each. All ranks call it. ValueError where that does not divide."""
+        """A mesh of world / space groups of `space` ranks each. All ranks call it. ValueError where that does not divide.
+
+        timeout: seconds that its groups, and all that a library makes after them, wait for a rank.
+        """
         if space < 1 or world % space:
             raise ValueError(f"cluster.space={space} does not divide the {world} workers")
+        _limit_new_groups(timeout)
         if space == 1:
             return cls(rank, world, device)
         limit, own = datetime.timedelta(seconds=timeout), None

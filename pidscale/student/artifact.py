@@ -11,14 +11,16 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, isfinite
 
 from pidscale.config import UserError
+from pidscale.plain import json_text, not_finite
 
 VERSION = 1
 KINDS = ("student", "teacher")
@@ -41,17 +43,26 @@ _KEYS = {
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a file that is there whole or not at all. Raises OSError that names the file; nothing of it is then left."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
     """Write weights (by parameter name, whole shapes) and card; the card, written last, makes the folder valid."""
+    _check_finite(folder / CARD, card)
+    for name, tensor in weights.items():
+        if not isfinite(tensor).all():
+            raise UserError(f"{folder / WEIGHTS}: {name} is not finite: a run that diverged; nothing was written")
     folder.mkdir(parents=True, exist_ok=True)
     data = save({name: tensor.contiguous() for name, tensor in weights.items()})
     replace(folder / WEIGHTS, data)
@@ -65,8 +76,20 @@ def update_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def _write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    _check_finite(folder / CARD, card)
     whole = {**card, "sha256": _own_sha256(card)}
-    replace(folder / CARD, json.dumps(whole, indent=1, sort_keys=True).encode())
+    replace(folder / CARD, json_text(whole, indent=1, sort_keys=True).encode())
+
+
+def _check_finite(path: Path, card: Mapping[str, Any]) -> None:
+    """Raise UserError where a number of a card is not finite: no run that went well has one."""
+    wrong = list(not_finite(card))
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise UserError(
+            f"{path}: {wrong[0]}{more} is not a finite number: a run that diverged; train again with a lower rate (lr), or "
+            "with clip=1"
+        )
 
 
 def _own_sha256(card: Mapping[str, Any]) -> str:
@@ -100,6 +123,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: kind {card['kind']!r}: expected one of {', '.join(KINDS)}")
     if card["sha256"] != _own_sha256(card):
         raise UserError(f"{path}: checksum differs from its contents: edited or damaged; copy the folder again")
+    _check_finite(path, card)
     return card
 
 

@@ -5,10 +5,10 @@ Every rank calls `train` with the same settings; the loss of a global batch is t
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import MicroPlan, learning_rate, micro_plan
 from pidscale.engine.skip import settled
 from pidscale.engine.spread import spread, window_for
+from pidscale.engine.watch import Watch, shown
 from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.generate.problem import Problem, open_problem, read_params
 from pidscale.meter import Board, StepTimer, rates
@@ -38,8 +39,10 @@ from pidscale.models.precondition import Denoiser, conditioned
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import Samples, condition, draw_params, residual_shares
+from pidscale.plain import json_text
 from pidscale.records.feed import Feed
 from pidscale.records.read import ShardSet
+from pidscale.teacher.start import Start, open_start
 
 MODE_SAMPLES = 1024  # training fields that the strongest mode is measured on,
 MODE_VALUES = 2**25  # fewer of large ones, so that they do not fill the memory,
@@ -83,11 +86,13 @@ class Teacher:
         return total
 
 
-def build(settings: Settings, problem: Problem, noise: Noise, mesh: Mesh) -> Teacher:
-    """A fresh teacher, the same weights on every rank."""
+def build(settings: Settings, problem: Problem, noise: Noise, mesh: Mesh, began_from: Start | None = None) -> Teacher:
+    """A teacher with new weights, or those of another that it goes on from, the same on every rank."""
     torch.manual_seed(settings.run.seed)
     window, s = rows_of(settings, problem, mesh), settings.model
     model = build_denoiser(describe(settings, problem), noise.sigma_data, s.precision, s.recompute)
+    if began_from is not None:
+        model.load_state_dict(began_from.weights())
     model = spread(model, window).to(mesh.device)
     plan = micro_plan(settings.teacher.global_batch, settings.teacher.micro_batch, mesh)
     stage, t = settings.cluster.zero_stage, settings.teacher
@@ -105,14 +110,22 @@ def rows_of(settings: Settings, problem: Problem, mesh: Mesh) -> Window:
     return window_for(describe(settings, problem), problem.grid, mesh.space)
 
 
-def noise_for(settings: Settings, problem: Problem, shards: ShardSet, mesh: Mesh) -> Noise:
-    """The noise schedule that this data needs. Raises ValueError for settings that would lose its strongest mode."""
+def noise_for(
+    settings: Settings, problem: Problem, shards: ShardSet, mesh: Mesh, began_from: Start | None = None
+) -> Noise:
+    """The noise schedule that this data needs, or that of a teacher to go on from, but for what the settings say.
+
+    Raises ValueError for one that would lose the strongest mode of the data.
+    """
     window = rows_of(settings, problem, mesh)
     most = max(LEAST_MODE_SAMPLES, min(MODE_SAMPLES, MODE_VALUES // math.prod(problem.shape)))
     fields = torch.from_numpy(shards.read(range(min(most, len(shards))), window.rows))
     t = settings.teacher
     mode = strongest_mode(problem.normaliser.encode(fields.to(mesh.device)), total=window.total)
-    return schedule_for(t.noise, mode, min(problem.grid.shape), t.sigma_max, t.p_mean, t.p_std)
+    own = {"sigma_max": t.sigma_max, "p_mean": t.p_mean, "p_std": t.p_std}
+    if began_from is not None:
+        own = {key: began_from.card["noise"].get(key) if value is None else value for key, value in own.items()}
+    return schedule_for(t.noise, mode, min(problem.grid.shape), **own)
 
 
 def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> dict[str, Any]:
@@ -121,12 +134,20 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     Returns the final metrics. Raises Stopped after a checkpoint when a stop was asked for.
     """
     problem, t = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say), settings.teacher
+    began_from = open_start(settings, problem)
+    problem = problem if began_from is None else replace(problem, normaliser=began_from.normaliser)
     shards = problem.shards("train")
-    noise = noise_for(settings, problem, shards, mesh)
-    teacher = build(settings, problem, noise, mesh)
+    noise = noise_for(settings, problem, shards, mesh, began_from)
+    teacher = build(settings, problem, noise, mesh, began_from)
     root = folder / "checkpoints" / "teacher"
     found = checkpoint.newest(root, settings.cluster.zero_stage, mesh, reporter.say)
+    if mesh.first:
+        checkpoint.sweep(root)
     first, seconds = (found.step, float(found.state["train_seconds"])) if found else (0, 0.0)
+    if began_from is not None and not found:
+        seconds = began_from.seconds
+        if mesh.first:
+            reporter.say(began_from.line)
     if found:
         teacher.zero.load(found.folder, "zero")
         teacher.ema.restore(load_file(found.folder / "ema.safetensors"))
@@ -142,77 +163,101 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
         threads=settings.data.threads,
         pinned=mesh.device.type == "cuda",
     )
-    board = Board(folder / "tb" / "teacher" if mesh.first else None, first)
-    board.text("config", json.dumps(to_plain(settings), indent=1))
+    watch = Watch("teacher", t, root, mesh, reporter.say)
+    watch.restore(found.state if found else {})
+    board = Board(folder / "tb" / "teacher" if mesh.first else None, first, reporter.say)
+    board.text("config", json_text(to_plain(settings), indent=1))
     timer = StepTimer(torch.cuda.synchronize if mesh.device.type == "cuda" else None)
-    start, logged, window = time.perf_counter(), time.perf_counter(), torch.zeros(2, device=mesh.device)
+    start, logged, window, mean = (
+        time.perf_counter(),
+        (time.perf_counter(), first),
+        torch.zeros(2, device=mesh.device),
+        None,
+    )
 
-    for step in range(first, t.steps):
-        with timer.part("wait"):
-            fields = feed.batch(step)
-        with timer.part("data"):
-            x = problem.normaliser.encode(fields.to(mesh.device))
-            params = read_params(shards, problem, feed.ids(step))
-            told = condition(problem.pde, params).to(mesh.device)
-        loss = teacher.gradients(step, x, told, timer)
-        with timer.part("optimiser"):
-            norm, applied = teacher.zero.step(learning_rate(t, step))
-            teacher.ema.update(step)
-        window += torch.stack([loss, torch.ones_like(loss)])
-        done = step + 1
-        if not applied:
-            reporter.say(f"warning: teacher step {step} skipped: its gradient is not finite")
-        if done % t.log_every == 0 or done == t.steps:
-            mean = float(mesh.sum(window[0])) / float(window[1])
-            now = time.perf_counter()
-            speeds = rates(timer.take(), int(window[1]), now - logged, t.global_batch)
-            scalars = {"loss/denoising": mean, "train/lr": learning_rate(t, step), "train/gradient_norm": norm}
-            board.scalars(scalars | speeds, done)
-            reporter.progress(done, t.steps, f"loss {mean:.4f}")
-            logged, window = now, torch.zeros_like(window)
+    with closing(feed), closing(board):
+        for step in range(first, t.steps):
+            with timer.part("wait"):
+                fields = feed.batch(step)
+            with timer.part("data"):
+                x = problem.normaliser.encode(fields.to(mesh.device))
+                params = read_params(shards, problem, feed.ids(step))
+                told = condition(problem.pde, params).to(mesh.device)
+            loss = teacher.gradients(step, x, told, timer)
+            with timer.part("optimiser"):
+                norm, applied = teacher.zero.step(learning_rate(t, step))
+                if applied:
+                    teacher.ema.update(step)
+            watch.step("teacher", step, norm, applied)
+            if applied:
+                window += torch.stack([loss, torch.ones_like(loss)])
+            done = step + 1
+            if done % t.log_every == 0 or done == t.steps:
+                mean = float(mesh.sum(window[0])) / float(window[1]) if window[1] > 0 else mean
+                now = time.perf_counter()
+                speeds = rates(timer.take(), done - logged[1], now - logged[0], t.global_batch)
+                scalars = {
+                    "train/lr": learning_rate(t, step),
+                    "train/gradient_norm": norm,
+                    "train/skipped": watch.total,
+                }
+                board.scalars(scalars | speeds | ({} if mean is None else {"loss/denoising": mean}), done)
+                reporter.progress(done, t.steps, f"loss {shown(mean)}")
+                logged, window = (now, done), torch.zeros_like(window)
+            spent = seconds + time.perf_counter() - start
+            if done % t.evaluate_every == 0 and done < t.steps:
+                evaluate(teacher, board, done)
+            stopping = done % t.log_every == 0 and reporter.stopped(mesh)
+            if (done % t.checkpoint_every == 0 or stopping) and done < t.steps:
+                watch.weights(done, [teacher.zero], [teacher.ema])
+                board.flush()
+                _save(teacher, root, done, {"train_seconds": spent, "skipped": watch.state()})
+            if stopping and done < t.steps:
+                raise Stopped(f"teacher stopped at step {done} of {t.steps} with a checkpoint in {root}")
+
         spent = seconds + time.perf_counter() - start
-        if done % t.evaluate_every == 0 and done < t.steps:
-            evaluate(teacher, board, done)
-        stopping = done % t.log_every == 0 and reporter.stopped(mesh)
-        if (done % t.checkpoint_every == 0 or stopping) and done < t.steps:
-            board.flush()
-            _save(teacher, root, done, spent)
-        if stopping and done < t.steps:
-            feed.close()
-            raise Stopped(f"teacher stopped at step {done} of {t.steps} with a checkpoint in {root}")
-
-    feed.close()
-    spent = seconds + time.perf_counter() - start
-    results = evaluate(teacher, board, t.steps) | {"train_seconds": spent, "wait_share": timer.share("wait")}
-    board.hparams(to_flat(settings), {f"residual/{k}": results[f"residual_{k}"] for k in ("l2", "dual", "boundary")})
-    board.close()
-    weights = teacher.ema.whole()
+        watch.weights(t.steps, [teacher.zero], [teacher.ema])
+        results, size = evaluate(teacher, board, t.steps)
+        watch.result({"loss": mean, **results}, {"teacher": size})
+        results |= {"train_seconds": spent, "wait_share": timer.share("wait")}
+        finals = {f"residual/{k}": results[f"residual_{k}"] for k in ("l2", "dual", "boundary")}
+        board.hparams(to_flat(settings), finals)
+    _publish(teacher, folder, results, began_from)
     if mesh.first:
-        provenance = {"data_hash": problem.manifest.data_hash, "seed": settings.run.seed, "steps": t.steps}
-        contents = card(
-            "teacher",
-            problem.pde,
-            problem.grid,
-            problem.normaliser,
-            teacher.noise,
-            describe(settings, problem),
-            provenance,
-            results,
-        )
-        publish(folder / "teacher", weights, contents)
+        checkpoint.sweep(root)
     mesh.barrier()
     return results
 
 
-def _save(teacher: Teacher, root: Path, step: int, seconds: float) -> None:
+def _publish(teacher: Teacher, folder: Path, results: dict[str, Any], began_from: Start | None) -> None:
+    weights, problem, s = teacher.ema.whole(), teacher.problem, teacher.settings
+    if not teacher.mesh.first:
+        return
+    provenance = {"data_hash": problem.manifest.data_hash, "seed": s.run.seed, "steps": s.teacher.steps}
+    provenance |= {} if began_from is None else {"start": began_from.provenance}
+    contents = card(
+        "teacher",
+        problem.pde,
+        problem.grid,
+        problem.normaliser,
+        teacher.noise,
+        describe(s, problem),
+        provenance,
+        results,
+    )
+    publish(folder / "teacher", weights, contents)
+
+
+def _save(teacher: Teacher, root: Path, step: int, state: dict[str, Any]) -> None:
     average, mesh, s = teacher.ema.whole(), teacher.mesh, teacher.settings
+    needed = teacher.zero.bytes + sum(one.nbytes for one in average.values())
 
     def write(folder: Path) -> None:
         teacher.zero.save(folder, "zero")
         if mesh.first:
             save_file(average, folder / "ema.safetensors")
 
-    checkpoint.save(root, step, {"train_seconds": seconds}, s.cluster.zero_stage, mesh, s.teacher.keep, write)
+    checkpoint.save(root, step, state, s.cluster.zero_stage, mesh, s.teacher.keep, write, needed)
 
 
 def averaged(teacher: Teacher) -> Denoiser:
@@ -223,8 +268,11 @@ def averaged(teacher: Teacher) -> Denoiser:
     return spread(plain, teacher.window).to(teacher.mesh.device).eval()
 
 
-def evaluate(teacher: Teacher, board: Board, step: int) -> dict[str, Any]:
-    """Residuals of samples of the averaged teacher, split over the ranks; a picture of a few of them."""
+def evaluate(teacher: Teacher, board: Board, step: int) -> tuple[dict[str, Any], float]:
+    """Residuals of samples of the averaged teacher, split over the ranks; a picture of a few of them.
+
+    The second value is the root mean square of the samples beside that of data, in the units of the model.
+    """
     s, problem, mesh = teacher.settings, teacher.problem, teacher.mesh
     denoiser = averaged(teacher)
     mine = mesh.slice(s.teacher.evaluate_samples)
@@ -239,10 +287,12 @@ def evaluate(teacher: Teacher, board: Board, step: int) -> dict[str, Any]:
     squares = residual_shares(problem.pde, teacher.window, *physical)
     sums = mesh.sum(torch.stack([squares[k].sum() for k in ("l2", "dual", "boundary")]))
     l2, dual, boundary = (float(v) for v in (sums / s.teacher.evaluate_samples).sqrt())
+    values = s.teacher.evaluate_samples * math.prod(problem.shape)
+    size = float(mesh.sum(x.double().square().sum()) / values) ** 0.5 / teacher.noise.sigma_data
     floor = problem.manifest.truth_residual["train"]
     board.scalars({"residual/l2": l2, "residual/dual": dual, "residual/boundary": boundary}, step)
     board.scalars({"residual/floor_l2": floor["l2"], "residual/floor_dual": floor["dual"]}, step)
-    if mesh.data_rank == 0:
+    if mesh.data_rank == 0 and math.isfinite(size + l2):
         truth = problem.held_out(4, teacher.window.rows).on(mesh.device)
         board.image("fields", picture_row(problem.pde, teacher.window, {"truth": truth, "teacher": physical}), step)
-    return {"residual_l2": l2, "residual_dual": dual, "residual_boundary": boundary}
+    return {"residual_l2": l2, "residual_dual": dual, "residual_boundary": boundary}, size

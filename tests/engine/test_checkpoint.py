@@ -73,19 +73,40 @@ def test_nothing_counts_before_the_manifest(root):
     assert newest(root)[0].step == 30
 
 
-def test_an_attempt_that_ended_early_is_left_out_and_left_alone(root):
+def test_an_attempt_that_ended_early_leaves_nothing(root):
+    """Not even its room on the disk, which is what the next one may lack."""
+
     def write(folder):
         (folder / "part.bin").write_bytes(b"x")
-        raise RuntimeError("the disk is full")
+        raise RuntimeError("something else went wrong")
 
-    with pytest.raises(RuntimeError, match="disk is full"):
+    with pytest.raises(RuntimeError, match="something else"):
         checkpoint.save(root, 30, {}, STAGE, Mesh(), 1, write)
     assert newest(root)[0].step == 20 and newest(root)[1] == []
+    assert names(root) == ["step_00000010", "step_00000020"]
+
+
+def _killed_in_a_save(root):
+    def write(folder):
+        (folder / "part.bin").write_bytes(b"x" * 1000)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoint.save(root, 30, {}, STAGE, Mesh(), 1, write)
+
+
+def test_what_a_killed_attempt_left_counts_for_nothing_and_is_swept(root):
+    """What a run did not make stays, whatever it is called."""
+    process = multiprocessing.get_context("fork").Process(target=_killed_in_a_save, args=(root,))
+    process.start()
+    process.join()
     (left,) = root.glob("*.tmp")
     shutil.copy(root / "step_00000020" / MANIFEST, left / MANIFEST)  # even with a manifest, the name decides
     assert newest(root)[0].step == 20
-    save(root, 30)
-    assert newest(root)[0].step == 30 and left.exists()
+    foreign = root / "step_00000005.ab12cd34.tmp"
+    foreign.mkdir()
+    (foreign / "weights.bin").write_bytes(b"mine")
+    checkpoint.sweep(root)
+    assert names(root) == [foreign.name, "step_00000010", "step_00000020"] and (foreign / "weights.bin").exists()
 
 
 def _missing(path):

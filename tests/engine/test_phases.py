@@ -180,7 +180,7 @@ def test_a_changed_data_set_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("phase", "change"),
     [
-        ("teacher", {"teacher": {"checkpoint_every": 7, "keep": 5, "log_every": 3}}),
+        ("teacher", {"teacher": {"checkpoint_every": 7, "keep": 5, "log_every": 3, "max_skips": 7}}),
         ("teacher", {"distill": {"steps": 9}, "evaluate": {"samples": 8}}),
         ("teacher", {"cluster": {"workers": 1, "zero_stage": 3}}),
         ("distill", {"teacher": {"steps": 9}, "cluster": {"timeout": 60}}),
@@ -210,9 +210,9 @@ def test_a_weight_that_there_was_not_when_a_run_began_has_its_default(tmp_path: 
 def test_every_other_setting_of_a_phase_is_in_its_signature() -> None:
     """A new setting decides the result until someone says that it does not."""
     made = Settings()
-    free = {"log_every", "checkpoint_every", "keep"}
+    free = {"log_every", "checkpoint_every", "keep", "max_skips"}
     for phase, own in (
-        ("teacher", {"evaluate_every", "evaluate_samples", "evaluate_steps"}),
+        ("teacher", {"evaluate_every", "evaluate_samples", "evaluate_steps", "start"}),
         ("distill", {"teacher", "source", "ahead", "actors", "endpoints", "carry_teacher"}),
     ):
         signed = signature(phase, made, {})

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pidscale.config import UserError
 from pidscale.student import artifact
 from tests.student.made import write_generator
 
@@ -60,3 +61,20 @@ def test_without_its_card_a_folder_is_not_there(tmp_path: Path, monkeypatch: pyt
     assert [p.name for p in (tmp_path / "student").iterdir()] == ["weights.safetensors"]
     with pytest.raises(artifact.UserError, match=r"card\.json: missing"):
         artifact.read_card(tmp_path / "student")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_diverged_one_is_neither_written_nor_read(tmp_path: Path, value: float) -> None:
+    folder = write_generator(tmp_path / "student")
+    card, weights = artifact.read_card(folder), dict(artifact.read_weights(folder, artifact.read_card(folder)))
+    with pytest.raises(UserError, match=r"card\.json: metrics\.report\.l2 is not a finite number: a run that diverged"):
+        artifact.update_metrics(folder, {"train_seconds": 1.0, "report": {"l2": value}})
+    name = next(iter(weights))
+    with pytest.raises(UserError, match=f"{name} is not finite: a run that diverged; nothing was written"):
+        artifact.write(tmp_path / "other", {**weights, name: weights[name] * value}, card)
+    assert not (tmp_path / "other").exists() and artifact.read_card(folder) == card
+    bare = {key: one for key, one in card.items() if key != "sha256"} | {"metrics": {"l2": value}}
+    text = json.dumps({**bare, "sha256": artifact._own_sha256(bare)})  # as earlier versions wrote it
+    (folder / "card.json").write_text(text)
+    with pytest.raises(UserError, match=r"metrics\.l2 is not a finite number"):
+        artifact.read_card(folder)

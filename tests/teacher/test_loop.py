@@ -1,4 +1,4 @@
-"""The teacher's loop: what a step sees, what it does with a damaged checkpoint, and with gradients that are not finite.
+"""The teacher's loop: what a step sees, and what it does with a damaged checkpoint.
 
 That stopping and resuming gives the same bits is tested beside the distillation, which needs a teacher anyway.
 """
@@ -19,7 +19,6 @@ from pidscale.generate.problem import open_problem, read_params
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.records.read import ShardSet
-from pidscale.student.load import load_student
 from pidscale.teacher import loop
 from tests import small
 from tests.twins import spawn
@@ -56,8 +55,8 @@ def test_a_schedule_that_would_lose_the_strongest_mode_is_refused(small_shards, 
 
 
 def _lives(rank, world, shards, folder):
-    """A run without a break; the same from a damaged checkpoint on; one whose steps blow up."""
-    mesh, said = Mesh(rank, world), {"whole": [], "damaged": [], "wild": []}
+    """A run without a break; the same from a damaged checkpoint on."""
+    mesh, said = Mesh(rank, world), {"whole": [], "damaged": []}
     own = {"steps": 8, "checkpoint_every": 3, "keep": 5, "log_every": 4}
     settings = small.settings(shards, folder, teacher=own)
     loop.train(settings, folder / "whole", mesh, Reporter(folder / "whole", say=said["whole"].append))
@@ -66,12 +65,10 @@ def _lives(rank, world, shards, folder):
     part = next(newest.rglob("*optim_states.pt"))
     part.write_bytes(part.read_bytes()[:-100])
     loop.train(settings, folder / "damaged", mesh, Reporter(folder / "damaged", say=said["damaged"].append))
-    wild = small.settings(shards, folder, teacher=own | {"lr": 1e30, "warmup": 0, "clip": 0.0, "steps": 4})
-    said["result"] = loop.train(wild, folder / "wild", mesh, Reporter(folder / "wild", say=said["wild"].append))
     return said
 
 
-def test_damaged_checkpoints_and_wild_steps(small_shards, tmp_path):
+def test_damaged_checkpoints(small_shards, tmp_path):
     (said,) = spawn(_lives, 1, small_shards, tmp_path, timeout=200)
     assert said["whole"] == []
     (warning,) = said["damaged"]
@@ -82,9 +79,6 @@ def test_damaged_checkpoints_and_wild_steps(small_shards, tmp_path):
         "step_00000003",
         "step_00000006",
     ]
-    assert said["wild"] and all("skipped: its gradient is not finite" in line for line in said["wild"])
-    assert len(said["wild"]) == 3 and "teacher step 1 " in said["wild"][0]
-    assert load_student(tmp_path / "wild" / "teacher").card["kind"] == "teacher"
 
 
 def test_a_parameter_outside_its_range_is_named_with_its_sample(heat_shards, tmp_path):

@@ -1,0 +1,116 @@
+"""Steps that teach nothing are counted and end a run; what is not finite is neither kept nor published."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pidscale.config import TeacherSettings, UserError
+from pidscale.engine import checkpoint
+from pidscale.engine.ema import Ema
+from pidscale.engine.watch import Watch, shown
+from pidscale.parallel.mesh import Mesh
+
+BAD = [(math.nan, False), (math.inf, False), (0.0, True)]  # norm of the gradient, and whether the step was taken
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+def watch(root: Any, said: list[str], mesh: Mesh | None = None, **values: Any) -> Watch:
+    return Watch("teacher", TeacherSettings(**values), root, mesh or Mesh(), said.append)
+
+
+@pytest.mark.parametrize("norm, applied", BAD)
+def test_so_many_steps_in_a_row_end_the_run_with_one_line(tmp_path, said, norm, applied):
+    one = watch(tmp_path, said, max_skips=3, steps=50, lr=1e6, clip=0.0)
+    for step in (0, 1, 3, 4, 6, 7):  # two in a row, three times
+        one.step("teacher", step, norm, applied)
+        if step in (1, 4, 7):
+            one.step("teacher", step + 1, 1.0, True)
+    one.step("teacher", 9, norm, applied)
+    one.step("teacher", 10, norm, applied)
+    with pytest.raises(UserError) as error:
+        one.step("teacher", 11, norm, applied)
+    text = str(error.value)
+    assert "skipped 3 steps in a row, the last at step 12 of 50" in text and "\n" not in text
+    assert "teacher.lr=1e+06" in text and "teacher.clip=1 (now 0)" in text and "no checkpoint was written" in text
+    assert "nan" not in text and " inf" not in text
+
+
+def test_the_line_names_the_checkpoint_that_stays_and_no_remedy_that_is_taken(tmp_path, said):
+    checkpoint.save(tmp_path, 7, {}, 1, Mesh(), 2, lambda folder: None)
+    with pytest.raises(UserError, match=rf"the checkpoint of step 7 stays in {tmp_path}; other values need") as error:
+        watch(tmp_path, said, max_skips=1).step("teacher", 8, math.nan, False)
+    assert "clip" not in str(error.value)
+
+
+def test_many_skips_are_few_warnings_of_the_first_rank_alone(tmp_path, said):
+    one, other = watch(tmp_path, said), watch(tmp_path, said, Mesh(1, 2))
+    for step in range(200):
+        for rank in (one, other):
+            rank.step("student", step, math.nan if step % 2 else 1.0, step % 2 == 0)
+    assert [line.split(": ")[2].split(" ")[0] for line in said] == ["1", "2", "4", "8", "16", "32", "64"]
+    assert "student: 64 steps skipped so far, the last at step 128: its gradient is not finite" in said[-1]
+    assert one.total == other.total == 100
+
+
+def test_each_network_has_a_row_of_its_own_that_goes_on_over_a_restart(tmp_path, said):
+    one = watch(tmp_path, said, max_skips=4)
+    for step in range(3):
+        one.step("student", step, math.nan, False)
+        one.step("student's critic", step, 1.0, True)
+    again = watch(tmp_path, said, max_skips=4)
+    again.restore({"skipped": one.state()})
+    assert again.total == 3
+    again.step("student's critic", 3, math.nan, False)
+    with pytest.raises(UserError, match="student skipped 4 steps in a row, the last at step 4"):
+        again.step("student", 3, math.nan, False)
+    again.restore({"train_seconds": 1.0})  # of before there were counts
+    assert again.total == 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_not_kept(tmp_path, said, value):
+    module = nn.Linear(3, 2)
+    ema = Ema(module, 0, Mesh(), 0.1)
+    watch(tmp_path, said).weights(5, [], [ema])
+    with torch.no_grad():
+        module.weight[1, 2] = value
+    ema.update(0)
+    with pytest.raises(UserError, match="weights are not finite at step 5 of 3000, so none are written"):
+        watch(tmp_path, said).weights(5, [], [ema])
+
+
+@pytest.mark.parametrize(
+    "numbers, sizes, words",
+    [
+        ({"loss": math.nan}, {}, "loss is not a finite number"),
+        ({"student": {"match": 1.0, "l2": math.inf}}, {}, "student.l2 is not a finite number"),
+        ({"loss": 1.0}, {"twin": math.nan}, "the size of samples of twin is not a finite number"),
+        ({"loss": 1.0}, {"student": 2.5e4}, "samples of student are 2.5e.04 times as large as data"),
+    ],
+)
+def test_a_result_that_is_none_is_not_published(tmp_path, said, numbers, sizes, words):
+    with pytest.raises(UserError, match=f"{words} after step 3000, so nothing is published"):
+        watch(tmp_path, said).result(numbers, sizes)
+
+
+def test_a_sound_result_passes(tmp_path, said):
+    watch(tmp_path, said).result({"loss": 0.5, "count": 3, "none": None}, {"student": 1.1})
+    assert said == []
+
+
+def test_a_loss_is_shown_in_words_where_it_is_no_number():
+    assert [shown(v) for v in (0.25, math.nan, math.inf, None)] == [
+        "0.2500",
+        "not finite",
+        "not finite",
+        "unknown, no step was taken",
+    ]

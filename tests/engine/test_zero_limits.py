@@ -1,0 +1,65 @@
+"""Limits of a step under ZeRO: a gradient too large for float32's squares, and a rank that stands still.
+
+cluster.timeout holds for every group of a run, so that no step of DeepSpeed waits torch's half an hour.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from pidscale.engine.ema import weights
+from pidscale.engine.zero import Zero, ZeroSettings
+from pidscale.parallel.mesh import Mesh
+from tests.twins import spawn
+
+LIMIT, ASLEEP = 4.0, 14.0
+STAGES = (0, 1, 2, 3)
+
+
+def _zero(stage, mesh):
+    torch.manual_seed(0)
+    return Zero(nn.Linear(4, 4), ZeroSettings(stage, 1, 1, 0.0, {}), mesh)
+
+
+def _large(stage, mesh):
+    """Steps of a gradient of 1e25, then of 1: whether each was taken, and how far the weights went in it."""
+    zero, found = _zero(stage, mesh), []
+    for size in (1e25, 1.0, 1.0):
+        before = weights(zero.module, stage, mesh)
+        zero.backward(zero(torch.full((1, 4), size)).sum() / mesh.world)
+        norm, applied = zero.step(1e-3)
+        after = weights(zero.module, stage, mesh)
+        found.append((math.isfinite(norm), applied, max(float((after[n] - before[n]).abs().max()) for n in after)))
+    zero.close()
+    return found
+
+
+def _limits(rank, world):
+    """What large gradients come to by stage; seconds until the first rank is told that the other is not there, and how."""
+    mesh = Mesh.over(rank, world, torch.device("cpu"), 1, LIMIT)
+    large, zero = {stage: _large(stage, mesh) for stage in STAGES}, _zero(1, mesh)
+    dist.barrier()
+    began = time.monotonic()
+    if rank == 1:
+        time.sleep(ASLEEP)
+        return large, 0.0, ""
+    try:
+        zero.backward(zero(torch.ones(1, 4)).sum())
+        zero.step(1e-3)
+    except RuntimeError as error:
+        return large, time.monotonic() - began, str(error)
+    return large, time.monotonic() - began, "no error"
+
+
+def test_large_gradients_and_a_rank_that_stands_still():
+    (large, seconds, said), _ = spawn(_limits, 2, timeout=240)
+    for stage in STAGES:
+        first, *others = large[stage]
+        assert first == (False, False, 0.0), stage  # a square beyond float32 would stop Adam for ever
+        assert all(applied and 5e-4 < moved < 2e-3 for _, applied, moved in others), (stage, others)
+    assert LIMIT - 1 < seconds < ASLEEP - 3 and "imed out" in said, (seconds, said)

@@ -1,0 +1,31 @@
+"""What is written is JSON for every reader: no NaN, no infinities."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from pidscale.plain import finite, json_text, not_finite
+
+VALUE = {"a": math.nan, "b": [1.0, math.inf, {"c": -math.inf}], "d": (2, "NaN"), "e": None, "f": True, "g": 0.1}
+
+
+def test_numbers_that_are_not_finite_become_null() -> None:
+    assert finite(VALUE) == {"a": None, "b": [1.0, None, {"c": None}], "d": [2, "NaN"], "e": None, "f": True, "g": 0.1}
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    assert json.loads(json_text(VALUE, indent=1), parse_constant=refuse) == finite(VALUE)
+
+
+@pytest.mark.parametrize("good", [{}, 1.5, "nan", [1, 2.0], {"a": {"b": None}}])
+def test_finite_values_are_written_as_they_were(good: object) -> None:
+    assert json_text(good, sort_keys=True) == json.dumps(good, sort_keys=True)
+    assert list(not_finite(good)) == []
+
+
+def test_what_is_not_finite_is_named() -> None:
+    assert list(not_finite(VALUE)) == ["a", "b.1", "b.2.c"]
