@@ -6,7 +6,6 @@ Needs torch, numpy and safetensors only. Knows no ranks.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from pidscale.models.precondition import Denoiser, conditioned
 from pidscale.ops.grid import Grid
 from pidscale.ops.precision import float32_island
 from pidscale.ops.window import Window
-from pidscale.pde import build_pde
+from pidscale.pde import stored_pde
 from pidscale.pde.base import Pde, condition, draw_params, residual_squares
 from pidscale.pde.constraints import check_constraints, constrain
 from pidscale.student.arguments import beside, chosen, device_of, real, whole
@@ -220,13 +219,6 @@ class Generator:
         return found
 
 
-def _check_known(path: str | Path, name: Any) -> None:
-    """A card may not decide what is imported: the module of a user's own equation has to be there already."""
-    module = str(name).partition(":")[0]
-    if ":" in str(name) and module not in sys.modules:
-        raise UserError(f"{path}: of the equation {name!r}, which is not of this library: `import {module}` first")
-
-
 def load_student(path: str | Path, device: str | torch.device = "cpu", teacher: str | Path | None = None) -> Generator:
     """Load a consolidated student, or a teacher in the same form, from its folder.
 
@@ -238,11 +230,10 @@ def load_student(path: str | Path, device: str | torch.device = "cpu", teacher: 
     where = device_of(device)
     card = read_card(path)
     weights = read_weights(path, card)
-    _check_known(path, card["equation"].get("name"))
+    pde = stored_pde(str(path), card["equation"].get("name"), card["equation"].get("params"))
     try:
         denoiser = build_denoiser(card["architecture"], card["noise"]["sigma_data"], "fp32")
         denoiser.load_state_dict(weights)
-        pde = build_pde(card["equation"]["name"], card["equation"]["params"])
         if card["architecture"].get("conditions", 0) != len(pde.varying):
             raise ValueError(f"the network is not told the {len(pde.varying)} varying parameters of {pde.name}")
         check_constraints(pde, card.get("constraints", ()))
