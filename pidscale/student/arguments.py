@@ -115,4 +115,4 @@ def beside(pde: Pde, fields: Mapping[str, Any], count: int) -> Tensor:
         if name not in fields:
             raise UserError(f"fields: {name!r} is missing: each sample has its own {', '.join(pde.varying)}")
         columns.append(_column(pde, name, f"fields[{name!r}]", fields[name], count))
-    return torch.stack(columns, dim=1) if columns else torch.zeros(count, 0)
+    return torch.stack(columns, dim=1) if columns else torch.zeros(count, 0, dtype=torch.float32)
