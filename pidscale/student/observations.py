@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pidscale.config import UserError
+from pidscale.ops.caller import sheltered
 from pidscale.pde.base import solution_mask
 from pidscale.student.arguments import amount, real
 
@@ -48,6 +49,7 @@ class Observation:
         return Observation(*moved)
 
 
+@sheltered
 def observe(
     generator: Generator, task: str, values: Any, mask: Any = None, sigma: Any = None, where: str = "values"
 ) -> Observation:

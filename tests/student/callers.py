@@ -19,8 +19,9 @@ from pidscale.pde import PDES, build_pde
 from pidscale.pde.base import condition, draw_params, residual_squares, shuffled, solution_mask, truths
 from pidscale.student.observations import observe
 from pidscale.student.posterior import coverage, crps
+from pidscale.student.tasks import Search
 
-POINTS = 8
+POINTS, BRIEF = 8, Search(steps=3, physics=0.0)
 FRAMES = ("advection_diffusion", "heat", "navier_stokes", "reaction_diffusion", "wave")
 
 
@@ -56,17 +57,30 @@ def forget() -> None:
         cache.cache_clear()
 
 
-def everything(folder: str, gradients: bool = False) -> dict[str, Tensor]:
-    """What all of it gives, by name. gradients: also to the fields of a residual, which no cache may stand in the way of."""
+def everything(folder: Path) -> dict[str, Tensor]:
+    """What all of it gives, by name."""
     found: dict[str, Tensor] = {}
     for name in PDES:
-        found |= {f"{name} {key}": values for key, values in _equation(name, gradients).items()}
+        found |= {f"{name} {key}": values for key, values in _equation(name).items()}
     for name in ("darcy", "heat"):
-        found |= {f"{name} {key}": values for key, values in _student(Path(folder), name).items()}
+        found |= {f"{name} {key}": values for key, values in _student(folder, name).items()}
     return {name: values.detach().clone() for name, values in found.items()}
 
 
-def _equation(name: str, gradients: bool) -> dict[str, Tensor]:
+def gradients(folder: Path) -> dict[str, Tensor]:
+    """Gradients of residuals to their fields by equation, and a refined sample: what no cache may stand in the way of."""
+    found = {}
+    for name in PDES:
+        pde = build_pde(name, {"frames": 4} if name in FRAMES else {})
+        made = truths(pde, 0, range(1), pde.grid(POINTS))
+        moved = (made.fields.float() * 1.01).requires_grad_()
+        sum(square.sum() for square in residual_squares(pde, pde.grid(POINTS), moved, made.params).values()).backward()
+        found[name] = moved.grad
+    found["eps"] = pidscale.load_student(folder / "darcy").refine(1, steps=3).eps
+    return found
+
+
+def _equation(name: str) -> dict[str, Tensor]:
     pde = build_pde(name, {"frames": 4} if name in FRAMES else {})
     grid = pde.grid(POINTS)
     made = truths(pde, 0, range(3), grid)
@@ -81,10 +95,6 @@ def _equation(name: str, gradients: bool) -> dict[str, Tensor]:
         found |= {f"{what} {key}": square for key, square in residual_squares(pde, grid, values, params).items()}
     found["rms"] = torch.tensor(list(metrics.residual_rms(pde, grid, fields, params).values()), dtype=torch.float64)
     found["solved"] = torch.from_numpy(pde.solve(made.fields[0].numpy(), grid, params[0].tolist())[0])
-    if gradients:
-        moved = (fields * 1.01).detach().requires_grad_()
-        sum(square.sum() for square in residual_squares(pde, grid, moved, params).values()).backward()
-        found["gradient"] = moved.grad
     return found
 
 
@@ -113,11 +123,12 @@ def _student(folder: Path, name: str) -> dict[str, Tensor]:
         [coverage(draws.samples[channel], known[channel]), crps(draws.samples[channel], known[channel])],
         dtype=torch.float64,
     )
-    if name == "darcy":
-        found["more"] = student.join(student.sample(2, nfe=3))
-        found["teacher"] = student.teacher.join(student.teacher.sample(2, steps=3))
-        seen = observe(student, "inverse", known)
-        found["direct"] = direct(student.pde, student.grid, student.normaliser, seen, {}, search=_brief()).eps
+    if name == "heat":
+        return found
+    found["more"] = student.join(student.sample(2, nfe=3))
+    found["teacher"] = student.teacher.join(student.teacher.sample(2, steps=3))
+    seen = observe(student, "inverse", known)
+    found["direct"] = direct(student.pde, student.grid, student.normaliser, seen, {}, search=BRIEF).eps
     x, other = (
         student.normaliser.encode(student.join(drawn)),
         student.normaliser.encode(student.join(student.sample(3))),
@@ -127,9 +138,3 @@ def _student(folder: Path, name: str) -> dict[str, Tensor]:
     found["metrics"] = torch.tensor([*flat, metrics.sliced_floor(x.flatten(1), 2)], dtype=torch.float64)
     found["nearest"], found["spectrum"] = metrics.nearest(x, other), metrics.spectrum(x)
     return found
-
-
-def _brief() -> object:
-    from pidscale.student.tasks import Search
-
-    return Search(steps=3, physics=0.0)
