@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pidscale import seeds
-from pidscale.config import UserError
+from pidscale.config import UserError, exact
 from pidscale.ops.caller import kept, sheltered
 from pidscale.ops.grid import Grid
 from pidscale.ops.precision import float32_island
@@ -284,11 +284,11 @@ def check_ranges(values: Mapping[str, Any], ranges: Mapping[str, tuple[float, fl
     """Raise UserError that names the first parameter outside its range, both ends included."""
     for key, (least, most) in ranges.items():
         if not least <= values[key] <= most:
-            raise UserError(f"pde.params.{key}={values[key]}: expected {least:g} to {most:g}")
+            raise UserError(f"pde.params.{key}={values[key]}: expected {exact(least)} to {exact(most)}")
 
 
 def check_span(values: Mapping[str, Any], name: str) -> None:
     """Raise UserError unless NAME_low is at most NAME_high."""
     low, high = values[f"{name}_low"], values[f"{name}_high"]
     if low > high:
-        raise UserError(f"pde.params.{name}_low={low:g}, {name}_high={high:g}: expected low <= high")
+        raise UserError(f"pde.params.{name}_low={exact(low)}, {name}_high={exact(high)}: expected low <= high")

@@ -196,7 +196,7 @@ DAMAGE = {  # what happens to a folder, and what its one line names besides the 
         lambda f: ((f / "weights.safetensors").unlink(), (f / "weights.safetensors").mkdir()),
         ["weights.safetensors", "is a folder"],
     ),
-    "far longer weights": (lambda f: os.truncate(f / "weights.safetensors", 2**44), ["17592186044416 bytes", "longer"]),
+    "far longer weights": (lambda f: os.truncate(f / "weights.safetensors", 2**40), ["1099511627776 bytes", "longer"]),
     "a huge card": (lambda f: os.truncate(f / "card.json", 2**40), ["card.json", "1099511627776 bytes"]),
     "weights that cannot be read": (lambda f: unreadable(f / "weights.safetensors", f), ["Input/output error", "disk"]),
     "a card that cannot be read": (lambda f: unreadable(f / "card.json", f), ["Input/output error", "disk"]),
