@@ -195,5 +195,5 @@ def test_a_number_that_is_refused_never_reads_like_its_bound() -> None:
     )
     with pytest.raises(UserError, match=r"pde.params.viscosity=1.0000001: expected 0.001 to 1$"):
         build_pde("burgers", {"viscosity": 1.0000001})
-    with pytest.raises(ValueError, match="keeps 98.99999 % of the strongest mode .* at least 99% is needed"):
+    with pytest.raises(ValueError, match=r"keeps 98.99999 % of the strongest mode .* at least 99% is needed"):
         schedule_for("edm", 100.0, 32, sigma_max=100 * 0.9899999 / (1 - 0.9899999**2) ** 0.5)

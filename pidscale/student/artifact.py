@@ -77,7 +77,7 @@ def _own_sha256(card: Mapping[str, Any]) -> str:
 
 
 def _is(kind: str, path: Path) -> bool:
-    """Whether a path is a folder (`is_dir`) or a file (`is_file`); one that no system has, such as a very long one, is neither."""
+    """Whether a path is a folder (`is_dir`) or a file (`is_file`); one that is too long for the system is neither."""
     try:
         return bool(getattr(path, kind)())
     except PermissionError as error:
