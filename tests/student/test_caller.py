@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -41,7 +40,6 @@ STATES: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "deterministic": lambda: held(
         lambda: torch.use_deterministic_algorithms(True), lambda: torch.use_deterministic_algorithms(False)
     ),
-    "numpy": lambda: np.errstate(all="raise"),
 }
 
 
@@ -66,7 +64,7 @@ def plain(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     [
         ("inference_mode", "autocast"),
         ("no_grad", "float64", "deterministic"),
-        ("bfloat16", "meta", "numpy"),
+        ("bfloat16", "meta"),
         ("device",),
     ],
     ids=" ".join,
