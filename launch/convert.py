@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from entry import one_line, settings_from
 
@@ -12,6 +11,7 @@ from pidscale.generate.asked import Asked, asked_from, split_words
 from pidscale.generate.convert import convert
 from pidscale.generate.judge import judge
 from pidscale.generate.report import Lines, told
+from pidscale.pde.own import look_here
 
 
 def main(words: list[str]) -> None:
@@ -24,13 +24,13 @@ def main(words: list[str]) -> None:
     if "pde.points" in named:
         raise UserError("pde.points: the file has its own grid; leave it away")
     settings = settings_from(theirs, phases=())
+    look_here(settings.pde.name)
     converted = convert(asked, settings.pde.name, settings.pde.params, progress=Lines())
     worth = judge(asked.out, converted.manifest, converted.pde, converted.grid)
     print("\n".join(told(asked, converted, worth)))
 
 
 if __name__ == "__main__":
-    sys.path.append(str(Path.cwd()))  # where a user's own equation may be
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(f"{__doc__}\n\n{Asked.__doc__}")

@@ -19,6 +19,7 @@ from yaml import YAMLError
 from pidscale.config import PHASES, Settings, UserError, from_plain, to_flat
 from pidscale.limits import check
 from pidscale.paths import PATH_SETTINGS, expanded, is_address, with_paths
+from pidscale.pde.own import look_here
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PATHS = (*PATH_SETTINGS, "run.name")  # any text a folder may be called
@@ -97,7 +98,6 @@ def one_line(error: BaseException) -> str:
 def run(main: Callable[[Settings], None], config: str = "config", phases: Sequence[str] = PHASES) -> None:
     """Run a script that ends with these phases. A user's mistake ends it with one line and exit status 2."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    sys.path.append(str(Path.cwd()))  # where a user's own equation may be; Ray's workers look there too
     settings: Settings | None = None
     signal.signal(signal.SIGTERM, _end)
     try:
@@ -105,6 +105,7 @@ def run(main: Callable[[Settings], None], config: str = "config", phases: Sequen
             print(f"{sys.modules['__main__'].__doc__}\n\n{help_text(config)}")
             return
         settings = settings_from(sys.argv[1:], config, phases)
+        look_here(settings.pde.name)
         main(settings)
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

@@ -4,6 +4,8 @@
   python launch/shards.py show PATH [--out FILE.png]   print its card, and draw a few samples (default: last part of PATH.png)
   python launch/shards.py repair-index PATH            write indices that are missing or untrue anew from their tars
 
+--equation NAME says which equation a set is expected to be of. Nothing is imported because a set asks for it: of a set of an
+equation of your own (module:Class, here or on PYTHONPATH), verify and show leave out what needs it unless you name it so.
 Ends with status 0 if nothing is wrong, 2 otherwise; each finding is one line on stderr.
 """
 
@@ -21,6 +23,9 @@ from pidscale.generate.inspect import verify
 from pidscale.generate.report import Lines
 from pidscale.meter import ProgressLine
 from pidscale.paths import is_address
+from pidscale.pde import build_pde, stored_pde
+from pidscale.pde.base import Pde
+from pidscale.pde.own import NotImported, look_here
 from pidscale.records.check import load_manifest
 from pidscale.records.layout import Manifest, write_atomic
 from pidscale.records.repair import repair_indices
@@ -42,14 +47,18 @@ def _asked(words: list[str]) -> argparse.Namespace:
     for name in ("verify", "show", "repair-index"):
         command = commands.add_parser(name, allow_abbrev=False, description=f"{name}: see launch/shards.py --help")
         command.add_argument("path", metavar="PATH", help="folder or address of a shard set")
+        if name != "repair-index":
+            command.add_argument(
+                "--equation", metavar="NAME", help="what the set is of; module:Class for one of your own"
+            )
         if name == "show":
             command.add_argument("--out", metavar="FILE.png", type=Path, help="where the picture is written")
     return parser.parse_args(words)
 
 
-def _verify(path: str) -> bool:
+def _verify(path: str, equation: str | None) -> bool:
     """Check a set; whether nothing is wrong."""
-    report = verify(path, Lines())
+    report = verify(path, Lines(), equation)
     for note in report.notes:
         print(f"note: {note}")
     _tell(report.findings)
@@ -75,8 +84,11 @@ def _repair(path: str) -> bool:
     return not done.left
 
 
-def _show(path: str, out: Path | None) -> None:
-    """Print the card of a set and write a picture of a few samples. UserError for what cannot be read or written."""
+def _show(path: str, out: Path | None, equation: str | None) -> None:
+    """Print the card of a set and write a picture of a few samples. UserError for what cannot be read or written.
+
+    A set of a user's own equation that he does not name has no picture, and a line says so.
+    """
     target = out or Path(
         f"{path.rstrip('/').rsplit('/', 1)[-1] if is_address(path) else Path(path).resolve().name}.png"
     )
@@ -84,8 +96,15 @@ def _show(path: str, out: Path | None) -> None:
         raise UserError(f"--out={out}: expected a name that ends in .png")
     store = open_store(path)
     manifest = load_manifest(store)
+    if equation not in (None, manifest.equation):
+        raise UserError(f"{path}: a set of {manifest.equation}, not of {equation}; name another set")
     print("\n".join(card(manifest, path.rstrip("/"))))
-    picture = _picture(store, manifest)
+    try:
+        pde = stored_pde(store.where("manifest.json"), manifest.equation, manifest.params)
+    except NotImported as error:
+        print(f"note: no picture: {error}")
+        return
+    picture = _picture(store, manifest, pde)
     try:
         write_atomic(target, picture)
     except OSError as error:
@@ -93,17 +112,16 @@ def _show(path: str, out: Path | None) -> None:
     print(f"  picture    {target}")
 
 
-def _picture(store: Store, manifest: Manifest) -> bytes:
+def _picture(store: Store, manifest: Manifest, pde: Pde) -> bytes:
     """The first samples of the train split as a PNG."""
     import torch
 
     from pidscale.engine.pictures import field_figure
     from pidscale.ops.grid import Grid
-    from pidscale.pde import build_pde
     from pidscale.pde.base import Samples
     from pidscale.records.read import ShardSet
 
-    pde, grid = build_pde(manifest.equation, dict(manifest.params)), Grid.from_description(manifest.grid)
+    grid = Grid.from_description(manifest.grid)
     shards = ShardSet(store, "train")
     ids = range(min(_SHOWN, len(shards)))
     samples = Samples(torch.from_numpy(shards.read(ids)), torch.from_numpy(shards.params(ids, pde.varying)))
@@ -120,10 +138,15 @@ def _tell(findings: list[str]) -> None:
 
 def _do(words: list[str]) -> bool:
     asked = _asked(words)
-    if asked.command == "show":
-        _show(asked.path, asked.out)
-        return True
-    return {"verify": _verify, "repair-index": _repair}[asked.command](asked.path)
+    if asked.command == "repair-index":
+        return _repair(asked.path)
+    if asked.equation is not None:
+        look_here(asked.equation)
+        build_pde(asked.equation)  # imports its module, which a manifest may not
+    if asked.command == "verify":
+        return _verify(asked.path, asked.equation)
+    _show(asked.path, asked.out, asked.equation)
+    return True
 
 
 def main(words: list[str]) -> int:
@@ -138,5 +161,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.append(str(Path.cwd()))  # where a user's own equation may be
     raise SystemExit(main(sys.argv[1:]))

@@ -10,7 +10,6 @@ With --posterior K, K samples with their mean, spread and pointwise 90 % interva
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from pidscale.config import UserError
 from pidscale.engine.memory import is_out_of_memory
@@ -40,5 +39,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.append(str(Path.cwd()))  # where a user's own equation may be
     raise SystemExit(main(sys.argv[1:]))

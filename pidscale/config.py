@@ -25,6 +25,12 @@ class UserError(Exception):
     """A user's mistake: one clear line that names the file or key, what was expected and what to do."""
 
 
+def exact(number: float) -> str:
+    """A number in as few digits as tell it from any other: what is refused never reads like its own bound."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(float(number))
+
+
 @dataclass(frozen=True)
 class PdeSettings:
     """Which equation, with which parameters, on how many points a side (null: the grid of the shard set)."""

@@ -103,11 +103,8 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
         )
     if s.data.cache is not None and not s.data.cache.strip():
         raise UserError("data.cache='': expected a folder, or leave the key away")
-    for key, place in (
-        ("run.folder", s.run.folder),
-        ("distill.teacher", s.distill.teacher),
-        ("data.cache", s.data.cache),
-    ):
+    folders = {"run.folder": s.run.folder, "teacher.start": s.teacher.start, "distill.teacher": s.distill.teacher}
+    for key, place in {**folders, "data.cache": s.data.cache}.items():
         refuse_address(
             place or "", key, "an address of a store; it must be a folder, which all hosts see; copy what lies there"
         )

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from pidscale import seeds
+from pidscale.ops.caller import exactly, kept
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde, residual_squares
 
@@ -21,6 +21,7 @@ DIRECTIONS = 256  # random directions of a sliced distance
 PATCH, PATCHES = 5, 16  # points a side of a patch, patches drawn from each field
 
 
+@exactly
 def residual_rms(
     pde: Pde, grid: Grid, physical_NCYX: Tensor, params_NP: Tensor | None = None, chunk: int = 256
 ) -> dict[str, float]:
@@ -34,29 +35,33 @@ def residual_rms(
     return {name: math.sqrt(total / len(physical_NCYX)) for name, total in sums.items()}
 
 
+@exactly
 def mean_error(x_NCYX: Tensor, truth_NCYX: Tensor) -> float:
     """MMSE: mean over points of the squared difference of the pointwise means (Cheng et al., ECI-sampling, 2025)."""
     return float((x_NCYX.mean(dim=0) - truth_NCYX.mean(dim=0)).square().mean())
 
 
+@exactly
 def deviation_error(x_NCYX: Tensor, truth_NCYX: Tensor) -> float:
     """SMSE: the same for the pointwise standard deviations."""
     return float((x_NCYX.std(dim=0) - truth_NCYX.std(dim=0)).square().mean())
 
 
+@exactly
 def variance_ratio(x_NCYX: Tensor, truth_NCYX: Tensor) -> list[float]:
     """Variance about the pointwise mean, summed over points, of each channel relative to the truth's."""
     ratio = x_NCYX.var(dim=0).flatten(1).sum(dim=1) / truth_NCYX.var(dim=0).flatten(1).sum(dim=1)
     return [float(value) for value in ratio]
 
 
-@lru_cache(maxsize=8)
+@kept(8)
 def _directions(dimension: int, stream: str) -> Tensor:
     """Unit vectors [DIRECTIONS, dimension]; drawing them costs seconds, and every distance of a report takes the same."""
     draws = seeds.normal(0, f"metrics/{stream}", range(DIRECTIONS), (1, 1, dimension)).reshape(DIRECTIONS, dimension)
     return draws / draws.norm(dim=1, keepdim=True)
 
 
+@exactly
 def sliced_wasserstein(x_ND: Tensor, truth_ND: Tensor, stream: str = "directions") -> float:
     """Sliced 2-Wasserstein distance of two sets of equal size: root mean square over fixed random directions."""
     directions = _directions(x_ND.shape[1], stream).T
@@ -64,6 +69,7 @@ def sliced_wasserstein(x_ND: Tensor, truth_ND: Tensor, stream: str = "directions
     return float((x - truth).square().mean().sqrt())
 
 
+@exactly
 def sliced_floor(pool_ND: Tensor, pairs: int = 20) -> float:
     """The distance of two independent halves of a pool of truths: what sampling alone costs. Mean over `pairs` splits."""
     half = len(pool_ND) // 2
@@ -79,6 +85,7 @@ def excess(distance: float, floor: float) -> float:
     return math.sqrt(max(0.0, distance**2 - floor**2))
 
 
+@exactly
 def patches(x_NCYX: Tensor) -> Tensor:
     """Fixed random 5 x 5 patches of all channels, [N * PATCHES, C * 25]."""
     windows = x_NCYX.unfold(2, PATCH, 1).unfold(3, PATCH, 1)
@@ -89,12 +96,13 @@ def patches(x_NCYX: Tensor) -> Tensor:
     return windows[sample, :, y, x].reshape(len(x_NCYX) * PATCHES, -1)
 
 
+@exactly
 def spectrum(x_NCYX: Tensor) -> Tensor:
     """Mean power of each channel in shells of wave number, [C, shells], of the fields about their mean."""
     power = torch.fft.rfft2(x_NCYX - x_NCYX.mean(dim=0), norm="ortho").abs().square().mean(dim=0)
     height, width = x_NCYX.shape[-2:]
-    ky = torch.fft.fftfreq(height, d=1.0 / height)
-    kx = torch.fft.rfftfreq(width, d=1.0 / width)
+    ky = torch.fft.fftfreq(height, d=1.0 / height, dtype=torch.float32)
+    kx = torch.fft.rfftfreq(width, d=1.0 / width, dtype=torch.float32)
     shell = torch.sqrt(ky[:, None] ** 2 + kx[None, :] ** 2).round().long()
     shells = min(height, width) // 2 + 1
     inside = shell < shells
@@ -103,18 +111,21 @@ def spectrum(x_NCYX: Tensor) -> Tensor:
     return sums / counts
 
 
+@exactly
 def spectrum_error(x_NCYX: Tensor, truth_NCYX: Tensor) -> float:
     """Mean over channels and shells of |ln(power / true power)|."""
     ratio = spectrum(x_NCYX).clamp_min(1e-12) / spectrum(truth_NCYX).clamp_min(1e-12)
     return float(ratio.log().abs().mean())
 
 
+@exactly
 def solution_error(u: Tensor, solved: Tensor) -> float:
     """Mean over samples of |u - S(input)| / |S(input)|, physical solution values [N, ...]; the primary figure."""
     difference = (u - solved).double().flatten(1).norm(dim=1)
     return float((difference / solved.double().flatten(1).norm(dim=1)).mean())
 
 
+@exactly
 def nearest(x_NCYX: Tensor, training_NCYX: Tensor, chunk: int = 256) -> Tensor:
     """Distance of each field to its nearest training field relative to its own norm, [N]: small means memorised."""
     flat, training = x_NCYX.flatten(1), training_NCYX.flatten(1)
@@ -122,6 +133,7 @@ def nearest(x_NCYX: Tensor, training_NCYX: Tensor, chunk: int = 256) -> Tensor:
     return closest / flat.norm(dim=1)
 
 
+@exactly
 def distribution_row(
     x_NCYX: Tensor, truth_NCYX: Tensor, floors: Sequence[float], names: Sequence[str]
 ) -> dict[str, object]:

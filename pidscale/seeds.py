@@ -143,7 +143,7 @@ def uniform(
 
 def permutation(seed: int, stream: str, epoch: int, n: int) -> np.ndarray:
     """A permutation of range(n), int64 [n], as a pure function of (seed, stream, epoch)."""
-    place = torch.arange(n, dtype=torch.int64)
+    place = torch.arange(n, dtype=torch.int64, device="cpu")
     low, high = _counter_words([epoch], "cpu")
     words = philox(stream_key(seed, stream), place & _MASK, place >> 32, low.expand(n), high.expand(n))
     keys = (words[0].numpy().astype(np.uint64) << np.uint64(32)) | words[1].numpy().astype(np.uint64)

@@ -6,10 +6,13 @@ import dataclasses
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
-from pidscale.config import DistillSettings, Settings, UserError, from_plain, to_plain
+from pidscale.config import DistillSettings, Settings, UserError, exact, from_plain, to_plain
+from pidscale.diffusion.noise import schedule_for
 from pidscale.limits import check
+from pidscale.pde import build_pde
 
 
 def refused(plain: dict[str, Any]) -> str:
@@ -183,3 +186,14 @@ def test_a_value_that_would_fail_late_is_refused_at_once(section: str, key: str,
 def test_a_chunk_that_does_not_fit_comes_with_one_that_does() -> None:
     text = refused({"distill": {"chunk": 16, "global_batch": 32, "scale_samples": 32}, "cluster": {"workers": 8}})
     assert "distill.chunk=4" in text
+
+
+def test_a_number_that_is_refused_never_reads_like_its_bound() -> None:
+    assert [exact(number) for number in (1, 1.0, 0.0005, 1e6, -2.5)] == ["1", "1", "0.0005", "1e+06", "-2.5"]
+    assert (
+        exact(1000000.5) == "1000000.5" and exact(float("nan")) == "nan" and exact(np.float64(1e6 + 1)) == "1000001.0"
+    )
+    with pytest.raises(UserError, match=r"pde.params.viscosity=1.0000001: expected 0.001 to 1$"):
+        build_pde("burgers", {"viscosity": 1.0000001})
+    with pytest.raises(ValueError, match=r"keeps 98.99999 % of the strongest mode .* at least 99% is needed"):
+        schedule_for("edm", 100.0, 32, sigma_max=100 * 0.9899999 / (1 - 0.9899999**2) ** 0.5)

@@ -18,12 +18,14 @@ from torch import Tensor
 
 from pidscale.config import UserError
 from pidscale.diffusion.normaliser import Normaliser
+from pidscale.ops.caller import sheltered
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde
 from pidscale.student.observations import Observation
 from pidscale.student.tasks import Answer, Posed, Search, answered, known_params, searched
 
 
+@sheltered
 def direct(
     pde: Pde,
     grid: Grid,
@@ -48,6 +50,7 @@ def direct(
     return answered(task, found, owners, search.batch)
 
 
+@sheltered
 def mean_field(
     pde: Pde,
     grid: Grid,
@@ -80,10 +83,10 @@ def _posed(
 def _mean(task: Posed, normaliser: Normaliser, mean_CYX: Tensor | None) -> Tensor:
     """Where the search begins, [1, D]: a field in units of the model, and the middle of each parameter's range."""
     if mean_CYX is None:
-        field = torch.zeros(task.shape)
+        field = torch.zeros(task.shape, dtype=torch.float32)
     elif tuple(mean_CYX.shape) == task.shape:
         field = normaliser.encode(mean_CYX[None].float())[0]
     else:
         raise UserError(f"mean: shape {list(mean_CYX.shape)}, expected {list(task.shape)}")
-    start = torch.cat([field.cpu().flatten(), torch.zeros(len(task.pde.varying))])
+    start = torch.cat([field.cpu().flatten(), torch.zeros(len(task.pde.varying), dtype=torch.float32)])
     return start[None].to(task.params_NP.device)

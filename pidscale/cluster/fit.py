@@ -24,6 +24,7 @@ from pidscale.cluster.room import Need, described, hosts, wait_for_room
 from pidscale.cluster.worker import Parcel, environment, work
 from pidscale.config import ClusterSettings, Settings, UserError, to_plain
 from pidscale.distill.serve import start_actors
+from pidscale.engine.checkpoint import last_sealed
 from pidscale.engine.memory import MemoryPlan
 from pidscale.engine.reporting import STOP_FILE
 
@@ -171,8 +172,8 @@ def _say(phase: str) -> Any:
 
 def _from_step(folder: Path, phase: str) -> str:
     """Where the next attempt begins, as far as the driver can see."""
-    sealed = [path.parent.name for path in (folder / "checkpoints" / phase).glob("step_????????/manifest.json")]
-    return f"from step {int(max(sealed).removeprefix('step_'))}" if sealed else "from the beginning: no checkpoint yet"
+    step = last_sealed(folder / "checkpoints" / phase)
+    return "from the beginning: no checkpoint yet" if step is None else f"from step {step}"
 
 
 @contextlib.contextmanager

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from pidscale.config import exact
+
 # Training levels at 32 points a side: wider than for images (-1.2, 1.2). High levels set the strongest modes of a field, low
 # ones its fine structure, which a residual weighs by 1 / h^2; images need neither.
 P_MEAN, P_STD = -0.8, 1.6
@@ -210,7 +212,7 @@ def schedule_for(
     share = kept(chosen, strongest_mode)
     if not share >= KEPT:
         raise ValueError(
-            f"teacher.sigma_max={chosen:g} keeps {share:.1%} of the strongest mode of this data "
+            f"teacher.sigma_max={exact(chosen)} keeps {100 * share:.7g} % of the strongest mode of this data "
             f"(standard deviation {strongest_mode:.3g}): at least {KEPT:.0%} is needed, so {10 * strongest_mode:.0f} or more"
         )
     if kind != "edm":

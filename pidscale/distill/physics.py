@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from pidscale.config import DistillSettings
 from pidscale.diffusion.normaliser import Normaliser
+from pidscale.ops.caller import kept
 from pidscale.ops.window import Window
 from pidscale.pde.base import Pde, residual_shares, solution_mask
 from pidscale.pde.terms import MORE
@@ -55,7 +55,7 @@ class Physics:
         return torch.stack(terms).sum(dim=0) if terms else torch.zeros_like(squares["l2"])
 
 
-@lru_cache(maxsize=8)
+@kept(8)
 def _solution(pde: Pde, window: Window, device: torch.device) -> Tensor:
     return window.crop(solution_mask(pde, window.grid)).to(device)
 

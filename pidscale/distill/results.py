@@ -65,6 +65,7 @@ def publish_arm(
         "endpoints": {"solver": d.solver, "steps": d.solver_steps, "reuse": d.reuse} if d.pairs else {},
         "weights": objective.physics.weights if objective.physics else {},
         "scales": scales,
+        "residual_floor": problem.manifest.truth_residual["train"].get("l2"),
         "gradient_to": d.gradient_to,
         "huber": d.huber,
         "power": d.power,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pidscale.config import UserError
-from pidscale.pde import PDES, build_pde
+from pidscale.pde import PDES, stored_pde
 from pidscale.records.layout import Manifest, is_number
 
 
@@ -82,5 +82,5 @@ def how_to_finish(request: Mapping[str, Any], root: str) -> str:
 
 def _points(request: Mapping[str, Any]) -> int:
     """Points a side for which the equation's own grid is that of the request. StopIteration if there is none."""
-    pde = build_pde(request["equation"], dict(request["params"]))
+    pde = stored_pde("request.json", request["equation"], request["params"])
     return next(int(n) for n in request["grid"]["shape"] if pde.grid(int(n)).describe() == request["grid"])

@@ -17,8 +17,9 @@ from pidscale.config import UserError
 from pidscale.generate.card import how_to_finish
 from pidscale.generate.recheck import Recheck
 from pidscale.ops.grid import Grid
-from pidscale.pde import build_pde
+from pidscale.pde import stored_pde
 from pidscale.pde.base import Pde
+from pidscale.pde.own import is_own
 from pidscale.records.audit import ShardAudit, apart, audit_shard
 from pidscale.records.check import load_manifest
 from pidscale.records.layout import ChannelInfo, Manifest, index_name, read_json
@@ -51,13 +52,17 @@ class Report:
         return f"{self.where}: {self.samples} samples, {self.bytes / 1e6:.1f} MB, {self.seconds:.1f} s, {found}"
 
 
-def verify(path: str | Path, progress: Progress | None = None) -> Report:
-    """Check all of a set in a folder or at an address; nothing is raised for what is wrong with it, all of it is listed."""
+def verify(path: str | Path, progress: Progress | None = None, equation: str | None = None) -> Report:
+    """Check all of a set in a folder or at an address; nothing is raised for what is wrong with it, all of it is listed.
+
+    equation: the name of that which the set is expected to be of. Residuals of a user's own equation are checked where its
+    module is imported already.
+    """
     began, report = time.monotonic(), Report(str(path))
     try:
         store = open_store(path, _PATIENCE)
         try:
-            _Verify(store, report, progress or (lambda stage, done, total: None)).run()
+            _Verify(store, report, progress or (lambda stage, done, total: None), equation).run()
         finally:
             store.close()
     except UserError as error:  # no such folder, or a store that is away: there is nothing to go on with
@@ -73,8 +78,8 @@ def verify(path: str | Path, progress: Progress | None = None) -> Report:
 class _Verify:
     """One check of one set."""
 
-    def __init__(self, store: Store, report: Report, progress: Progress) -> None:
-        self.store, self.report, self.progress = store, report, progress
+    def __init__(self, store: Store, report: Report, progress: Progress, expected: str | None) -> None:
+        self.store, self.report, self.progress, self.expected = store, report, progress, expected
 
     def run(self) -> None:
         """All checks in order: files before samples, samples before what is computed from them."""
@@ -147,14 +152,20 @@ class _Verify:
     def _equation(self, manifest: Manifest) -> tuple[Pde, Grid] | None:
         """Equation and grid of the set, None (and why) where its residual cannot be taken."""
         where = self.store.where("manifest.json")
+        if self.expected not in (None, manifest.equation):
+            self._found("manifest.json", f"a set of {manifest.equation}, not of {self.expected}; name another set")
+            return None
         try:
-            pde = build_pde(manifest.equation, dict(manifest.params))
+            pde = stored_pde(where, manifest.equation, manifest.params)
             grid = Grid.from_description(manifest.grid)
-        except (UserError, ValueError) as error:
-            if ":" in manifest.equation:
-                self.report.notes.append(f"{where}: residuals not checked: {error}")
+        except UserError as error:
+            if is_own(manifest.equation):
+                self.report.notes.append(f"residuals not checked: {error}")
             else:
-                self._found("manifest.json", f"{error}; restore the file or make the set again")
+                self.report.findings.append(str(error))
+            return None
+        except ValueError as error:
+            self._found("manifest.json", f"{error}; restore the file or make the set again")
             return None
         channels = tuple(ChannelInfo(c.name, c.unit, c.role) for c in pde.channels)
         if channels != manifest.channels:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pidscale.config import DataSettings, PdeSettings, UserError
+from pidscale.config import DataSettings, PdeSettings, UserError, exact
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.ops.grid import Grid
 from pidscale.paths import is_address
@@ -98,7 +98,8 @@ def read_params(shards: ShardSet, problem: Problem, ids: Sequence[int] | np.ndar
         if outside.any():
             first = int(np.argmax(outside))
             raise UserError(
-                f"{shards.where}: sample {ids[first]} has {name}={column[first]:g}, the settings say {low:g} to {high:g}; "
+                f"{shards.where}: sample {ids[first]} has {name}={exact(column[first])}, the settings say "
+                f"{exact(low)} to {exact(high)}; "
                 "change pde.params, or make the set again"
             )
     return torch.from_numpy(params)

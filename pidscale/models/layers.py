@@ -38,7 +38,9 @@ class NoiseEmbedding(nn.Module):
     def __init__(self, features: int, embedding: int, conditions: int = 0) -> None:
         super().__init__()
         half = features // 2
-        self.register_buffer("frequencies", torch.exp(torch.linspace(0.0, math.log(64.0), half)), persistent=False)
+        # of the CPU whatever the default, for a network that is built of shapes alone has none else to tell it from
+        ramp = torch.linspace(0.0, math.log(64.0), half, dtype=torch.float32, device="cpu")
+        self.register_buffer("frequencies", torch.exp(ramp), persistent=False)
         self.first = nn.Linear(2 * half, embedding)
         self.condition = nn.Linear(conditions, embedding, bias=False) if conditions else None
         self.second = nn.Linear(embedding, embedding)

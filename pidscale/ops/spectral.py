@@ -10,23 +10,23 @@ an error about as the error of the solution, where the l2 norm weighs white nois
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from pidscale.ops.caller import kept
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 
 
-@lru_cache(maxsize=32)
+@kept(32)
 def _sine_matrix(n: int, dtype: torch.dtype, device: str) -> Tensor:
     k = torch.arange(1, n + 1, dtype=torch.float64)
     matrix = torch.sin(math.pi / (n + 1) * k[:, None] * k[None, :]) * math.sqrt(2.0 / (n + 1))
     return matrix.to(dtype=dtype, device=device)
 
 
-@lru_cache(maxsize=32)
+@kept(32)
 def _sine_eigenvalues(n: int, spacing: float, dtype: torch.dtype, device: str) -> Tensor:
     k = torch.arange(1, n + 1, dtype=torch.float64)
     return ((2.0 / spacing * torch.sin(math.pi / (2 * (n + 1)) * k)) ** 2).to(dtype=dtype, device=device)
@@ -46,7 +46,7 @@ def dual_square_dirichlet(field_ByX: Tensor, window: Window) -> Tensor:
     return ((_sine_matrix(height, kind, device) @ lines).square() / mu).flatten(1).sum(dim=1) / (height * width)
 
 
-@lru_cache(maxsize=32)
+@kept(32)
 def dual_square_of_one(grid: Grid) -> float:
     """What `dual_square_dirichlet` gives for the constant 1, from the product of its sine modes along y and x."""
     height, width = (points - 2 for points in grid.shape)
@@ -63,7 +63,7 @@ def dual_square_dirichlet_line(field_BX: Tensor, spacing: float) -> Tensor:
     return ((field_BX @ _sine_matrix(points, kind, device)).square() / mu).mean(dim=1)
 
 
-@lru_cache(maxsize=32)
+@kept(32)
 def _cosine_matrix(n: int, dtype: torch.dtype, device: str) -> Tensor:
     k = torch.arange(n, dtype=torch.float64)
     matrix = torch.cos(math.pi / n * k[:, None] * (k[None, :] + 0.5)) * math.sqrt(2.0 / n)
@@ -71,7 +71,7 @@ def _cosine_matrix(n: int, dtype: torch.dtype, device: str) -> Tensor:
     return matrix.to(dtype=dtype, device=device)
 
 
-@lru_cache(maxsize=32)
+@kept(32)
 def _inverse_eigenvalues(
     kind: str, shape: tuple[int, int], spacing: tuple[float, float], dtype: torch.dtype, device: str
 ) -> Tensor:
@@ -135,7 +135,7 @@ def field_of(window: Window, spectrum_Yk: Tensor, columns: int | None = None) ->
     return torch.fft.irfft(lines, n=width, norm="forward")
 
 
-@lru_cache(maxsize=32)
+@kept(32)
 def _wave_numbers(
     shape: tuple[int, int], extent: tuple[float, float], dtype: torch.dtype, device: str
 ) -> tuple[Tensor, Tensor]:

@@ -8,16 +8,16 @@ Shapes: x_BCyX this rank's rows, spectrum_BCMK complex with M modes along y (0 t
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from pidscale.ops.caller import kept
 from pidscale.parallel.mesh import Space
 from pidscale.parallel.reduce import total
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _along_x(width: int, columns: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
     """Matrices to modes [X, 2 K] (real parts, then imaginary ones) and back [2 K, X], orthonormal."""
     turns = torch.arange(width)[:, None] * torch.arange(columns)[None, :] % width  # whole numbers: no angle is rounded
@@ -31,7 +31,7 @@ def _along_x(width: int, columns: int, dtype: torch.dtype, device: str) -> tuple
     return there.to(dtype=dtype, device=device), back.to(dtype=dtype, device=device)
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _along_y(height: int, start: int, stop: int, modes: int, dtype: torch.dtype, device: str) -> Tensor:
     """exp(-2 pi i k y / Y) / sqrt(Y), [2 m, y], of the rows start to stop."""
     k = torch.cat([torch.arange(modes), torch.arange(-modes, 0)])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor
 
 from pidscale import seeds
-from pidscale.config import UserError
+from pidscale.config import UserError, exact
+from pidscale.ops.caller import kept, sheltered
 from pidscale.ops.grid import Grid
 from pidscale.ops.precision import float32_island
 from pidscale.ops.window import Window
@@ -140,12 +140,14 @@ class Equation:
         return None
 
 
+@sheltered
 def solution_mask(pde: Pde, grid: Grid) -> Tensor:
     """Which values of a joint field are solution, bool [C, Y, X]; all others are input."""
     is_solution = torch.tensor([channel.role == "solution" for channel in pde.channels])
     return is_solution[:, None, None] & pde.unknown(grid)
 
 
+@sheltered
 def truths(pde: Pde, seed: int, counters: Sequence[int], grid: Grid) -> Samples:
     """Truths as the generator makes them, float64."""
     drawn = [pde.sample(seed, counter, grid) for counter in counters]
@@ -153,12 +155,15 @@ def truths(pde: Pde, seed: int, counters: Sequence[int], grid: Grid) -> Samples:
     return Samples(torch.from_numpy(np.stack([fields for fields, _ in drawn])), torch.from_numpy(params))
 
 
+@sheltered
 def draw_params(pde: Pde, seed: int, stream: str, counters: Sequence[int] | Tensor) -> Tensor:
     """The varying parameters of these counters, uniform in their ranges, float64 [B, P]."""
     if not pde.varying:
         return torch.zeros(len(counters), 0, dtype=torch.float64)
     low, high = torch.tensor(list(pde.varying.values()), dtype=torch.float64).T
-    return low + (high - low) * seeds.uniform(seed, f"{stream}/params", torch.as_tensor(counters).cpu(), len(low))
+    return low + (high - low) * seeds.uniform(
+        seed, f"{stream}/params", torch.as_tensor(counters, device="cpu"), len(low)
+    )
 
 
 def condition(pde: Pde, params_BP: Tensor) -> Tensor:
@@ -187,12 +192,14 @@ def shown_channels(pde: Pde, most: int = 4) -> list[int]:
     return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)}) if count > most else list(range(count))
 
 
+@sheltered
 def shuffled(pde: Pde, grid: Grid, fields_BCYX: Tensor) -> Tensor:
     """The inputs of each sample with the solution of the one before it: what a residual must tell from the truth too."""
     mask = solution_mask(pde, grid).to(fields_BCYX.device)
     return torch.where(mask, fields_BCYX.roll(1, dims=0), fields_BCYX)
 
 
+@sheltered
 def residual_squares(pde: Pde, grid: Grid, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Tensor]:
     """Squared relative residuals per sample, each [B]: `l2`, `dual` (interior) and `boundary`.
 
@@ -226,12 +233,12 @@ def check_measures(pde: Pde, grid: Grid, more: Collection[str]) -> None:
     """Raise UserError where further measures are asked for that an equation has not."""
     if "initial" not in more:
         return
-    fields = torch.zeros(1, len(pde.channels), *grid.shape)
+    fields = torch.zeros(1, len(pde.channels), *grid.shape, dtype=torch.float32)
     if not pde.residual(Window(grid), fields, draw_params(pde, 0, "check", [0]))["interior"].intervals:
         raise UserError(f"distill.weights.initial: {pde.name} is steady, without a first interval of time; set it to 0")
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _takes(pde: Pde, points: int) -> tuple[int, str, str]:
     """Channels, and kind and boundary of the grid of so many points, that the residual of an equation takes."""
     grid = pde.grid(points)
@@ -277,11 +284,11 @@ def check_ranges(values: Mapping[str, Any], ranges: Mapping[str, tuple[float, fl
     """Raise UserError that names the first parameter outside its range, both ends included."""
     for key, (least, most) in ranges.items():
         if not least <= values[key] <= most:
-            raise UserError(f"pde.params.{key}={values[key]}: expected {least:g} to {most:g}")
+            raise UserError(f"pde.params.{key}={values[key]}: expected {exact(least)} to {exact(most)}")
 
 
 def check_span(values: Mapping[str, Any], name: str) -> None:
     """Raise UserError unless NAME_low is at most NAME_high."""
     low, high = values[f"{name}_low"], values[f"{name}_high"]
     if low > high:
-        raise UserError(f"pde.params.{name}_low={low:g}, {name}_high={high:g}: expected low <= high")
+        raise UserError(f"pde.params.{name}_low={exact(low)}, {name}_high={exact(high)}: expected low <= high")

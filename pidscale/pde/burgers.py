@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pidscale.ops.caller import kept
 from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_periodic_line, line_wave_numbers, resample
@@ -159,7 +159,7 @@ def _dual_square(values_BTX: Tensor, grid: Grid) -> Tensor:
     return lines.reshape(len(values_BTX), -1).sum(dim=1) / (grid.shape[0] - 1)
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _standing_scales(pde: Burgers) -> tuple[float, float]:
     grid = pde.grid(2 * TYPICAL_POINTS)
     points = grid.shape[1]

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pidscale.ops.caller import kept
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_dirichlet
 from pidscale.ops.stencil import laplacian
@@ -27,14 +27,14 @@ from pidscale.pde.terms import Term
 TYPICAL_POINTS, TYPICAL_SAMPLES = 33, 64  # grid and samples that the typical size of u is measured on
 
 
-@lru_cache(maxsize=16)
+@kept(16)
 def _typical_sources(alpha: float, tau: float) -> np.ndarray:
     shape = (TYPICAL_POINTS, TYPICAL_POINTS)
     drawn = [cosine_field(0, "dirichlet/typical", i, shape, alpha, tau) for i in range(TYPICAL_SAMPLES)]
     return np.stack(drawn) / cosine_rms(alpha, tau)
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def typical_solution(shift: float, alpha: float, tau: float) -> float:
     """Root mean square of u over a fixed set of sources: a function of the parameters alone."""
     from pidscale.pde.solve.sine import solve_shifted_poisson
@@ -43,7 +43,7 @@ def typical_solution(shift: float, alpha: float, tau: float) -> float:
     return math.sqrt(float(np.mean(np.square(solutions))))
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def typical_dual_square(alpha: float, tau: float) -> float:
     """Squared dual norm of the source, mean over the same set."""
     sources = torch.from_numpy(_typical_sources(alpha, tau))[:, 1:-1, 1:-1]

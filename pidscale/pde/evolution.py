@@ -11,13 +11,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pidscale.ops.caller import kept
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_periodic, dual_square_zero_flux
 from pidscale.ops.window import Window
@@ -165,7 +165,7 @@ def dual_square_of(values: Tensor, window: Window) -> Tensor:
     return dual(values.flatten(0, -3), window).reshape(len(values), -1).mean(dim=1)
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def standing_scales(pde: Evolution) -> tuple[float, float]:
     """RMS and dual RMS of the residual of states that stand still, over a fixed set of initial states and parameters."""
     grid, counters = pde.grid(TYPICAL_POINTS), range(2**50, 2**50 + TYPICAL_SAMPLES)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 
 from pidscale import seeds
+from pidscale.ops.caller import kept
 from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_dirichlet_line
@@ -156,7 +156,7 @@ def _dual_square(values_BTY: Tensor, grid: Grid) -> Tensor:
     return lines.reshape(len(values_BTY), -1).sum(dim=1) / (grid.shape[0] - 1)
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _standing_scales(pde: Stokes) -> tuple[float, float]:
     grid, counters = pde.grid(2 * TYPICAL_POINTS), range(2**50, 2**50 + TYPICAL_SAMPLES)
     states = torch.from_numpy(np.stack([pde.sample(0, counter, grid)[0] for counter in counters]))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pidscale.config import UserError
+from pidscale.config import UserError, exact
 from pidscale.ops.precision import float32_or_better
 from pidscale.pde.base import SLACK, Pde
 
@@ -83,9 +83,9 @@ def _column(pde: Pde, name: str, label: str, values: Any, count: int) -> Tensor:
     found = torch.atleast_1d(real(label, values).detach().double().cpu())
     slack = SLACK * max(abs(low), abs(high))
     if found.shape not in ((1,), (count,)) or not bool(((low - slack <= found) & (found <= high + slack)).all()):
-        wrong = f"shape {list(found.shape)}" if found.shape not in ((1,), (count,)) else f"{_wrong(found, low, high):g}"
+        wrong = f"shape {list(found.shape)}" if found.shape not in ((1,), (count,)) else exact(_wrong(found, low, high))
         raise UserError(
-            f"{label}: {wrong}; expected a number or {count} of them, each from {low:g} to {high:g} as in training"
+            f"{label}: {wrong}; expected a number or {count} of them, each from {exact(low)} to {exact(high)} as in training"
         )
     return found.clamp(low, high).expand(count)
 
@@ -115,4 +115,4 @@ def beside(pde: Pde, fields: Mapping[str, Any], count: int) -> Tensor:
         if name not in fields:
             raise UserError(f"fields: {name!r} is missing: each sample has its own {', '.join(pde.varying)}")
         columns.append(_column(pde, name, f"fields[{name!r}]", fields[name], count))
-    return torch.stack(columns, dim=1) if columns else torch.zeros(count, 0)
+    return torch.stack(columns, dim=1) if columns else torch.zeros(count, 0, dtype=torch.float32)

@@ -23,6 +23,7 @@ from pidscale.config import UserError
 from pidscale.plain import json_text, not_finite
 
 VERSION = 1
+_LARGEST_CARD, _LONGEST = 2**24, 200  # bytes of a card, and characters of a path in a message
 KINDS = ("student", "teacher")
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 TWIN = "student-lambda0"  # folder of the student that was trained beside, without the residual
@@ -98,16 +99,48 @@ def _own_sha256(card: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def _is(kind: str, path: Path) -> bool:
+    """Whether a path is a folder (`is_dir`) or a file (`is_file`); one that is too long for the system is neither."""
+    try:
+        return bool(getattr(path, kind)())
+    except PermissionError as error:
+        raise _unreadable(path, error) from None
+    except (OSError, ValueError):
+        return False
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: {error.strerror or error}; check the file, its permissions and the disk it is on")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a file. Raises UserError where the system does not give them."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
 def read_card(folder: str | Path) -> dict[str, Any]:
     """Read and check a card. Raises UserError that names the file and the key."""
     path = Path(folder) / CARD
-    if not str(folder) or not Path(folder).is_dir():
-        what = "a file; expected the folder of" if Path(folder).is_file() else "no such folder; expected"
-        raise UserError(f"{str(folder) or repr('')}: {what} a consolidated generator with {CARD} and {WEIGHTS}")
-    if not path.is_file():
+    if not str(folder) or not _is("is_dir", Path(folder)):
+        what = "a file; expected the folder of" if _is("is_file", Path(folder)) else "no such folder; expected"
+        shown = str(folder) if len(str(folder)) <= _LONGEST else f"{str(folder)[:_LONGEST]}..."
+        raise UserError(f"{shown or repr('')}: {what} a consolidated generator with {CARD} and {WEIGHTS}")
+    if not _is("is_file", path):
         raise UserError(f"{path}: missing; this is no consolidated generator, or it was not finished")
+    if (size := _size(path)) > _LARGEST_CARD:
+        raise UserError(f"{path}: {size} bytes, where a card has some thousands; copy the folder again")
     try:
-        card = json.loads(path.read_text())
+        card = json.loads(_read(path))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); copy the folder again from where it was made") from None
     if not isinstance(card, dict) or card.get("version") != VERSION:
@@ -131,13 +164,14 @@ def read_weights(folder: str | Path, card: Mapping[str, Any]) -> dict[str, Tenso
     """Read the weights a card names. Raises UserError where the file is missing, truncated or altered."""
     path = Path(folder) / WEIGHTS
     entry = card["weights"]
-    if not path.is_file():
+    stated = entry.get("bytes")
+    if not _is("is_file", path):
         what = "is a folder, not a file" if path.is_dir() else "missing"
-        raise UserError(f"{path}: {what}; the card beside it expects a file of {entry.get('bytes')} bytes")
-    data = path.read_bytes()
-    if len(data) != entry.get("bytes"):
-        how = "truncated" if len(data) < int(entry.get("bytes") or 0) else "longer than what was written"
-        raise UserError(f"{path}: {len(data)} bytes where the card says {entry.get('bytes')}: {how}; copy it again")
+        raise UserError(f"{path}: {what}; the card beside it expects a file of {stated} bytes")
+    if (size := _size(path)) != stated:  # before it is read: it may be larger than the memory
+        how = "truncated" if isinstance(stated, int) and size < stated else "longer than what was written"
+        raise UserError(f"{path}: {size} bytes where the card says {stated}: {how}; copy it again")
+    data = _read(path)
     if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
         raise UserError(f"{path}: checksum differs from the card: altered or damaged; copy it again")
     try:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from pidscale.config import UserError
 from pidscale.meter import ProgressLine
 from pidscale.pde import build_pde
+from pidscale.pde.own import look_here
 from pidscale.student.arguments import whole
 from pidscale.student.descend import OPTIMISERS
 from pidscale.student.files import read_known, write_answer
@@ -61,8 +62,9 @@ def carry_out(asked: argparse.Namespace, say: Callable[[str], None]) -> None:
     for name, path, ending in (("--out", asked.out, ".npz"), ("--picture", asked.picture, ".png")):
         if path is not None:
             _check_place(name, path, ending, asked.input)
-    if asked.equation and ":" in asked.equation:
-        build_pde(asked.equation)  # finds its module, which a card alone may not
+    if asked.equation is not None:
+        look_here(asked.equation)
+        build_pde(asked.equation)  # imports its module, which a card may not
     student = load_student(asked.student, asked.device)
     if asked.equation not in (None, student.pde.name):
         raise UserError(

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from pidscale.config import UserError
+from pidscale.config import UserError, exact
 from pidscale.student import artifact
 from pidscale.student.observations import check_channel
 
@@ -131,8 +131,8 @@ def read_sensors(generator: Generator, path: Path) -> dict[str, np.ndarray]:
         first = found.setdefault((channel, y, x), _Reading(line, value))
         if not math.isclose(first.value, value, rel_tol=SAME):
             raise UserError(
-                f"{path}: lines {first.line} and {line} are {channel} at the same point y={y}, x={x}, of {first.value:g} and "
-                f"{value:g}; keep one, or their mean"
+                f"{path}: lines {first.line} and {line} are {channel} at the same point y={y}, x={x}, of "
+                f"{exact(first.value)} and {exact(value)}; keep one, or their mean"
             )
     if not found:
         raise UserError(f"{path}: no sensor in it; expected lines of {','.join(BY_POINT)} below those names")
@@ -203,7 +203,9 @@ def _nearest(generator: Generator, where: str, dim: int, place: float) -> int:
     grid = generator.grid
     extent, points = grid.extent[dim], grid.shape[dim]
     if not 0 <= place <= extent:
-        raise UserError(f"{where}: {'yx'[dim]}_coord={place:g}: outside the grid, which goes from 0 to {extent:g}")
+        raise UserError(
+            f"{where}: {'yx'[dim]}_coord={exact(place)}: outside the grid, which goes from 0 to {exact(extent)}"
+        )
     steps = place / grid.spacing[dim] - (0.5 if grid.kind == "cell" else 0.0)
     goes_round = grid.kind == "periodic" or (grid.kind == "strip" and dim == 1 and grid.boundary == "periodic")
     index = math.floor(steps + 0.5)

@@ -6,7 +6,6 @@ Needs torch, numpy and safetensors only. Knows no ranks.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,10 +22,11 @@ from pidscale.diffusion.normaliser import Normaliser
 from pidscale.diffusion.solvers import DenoiserCall, one_step, solve
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser, conditioned
+from pidscale.ops.caller import sheltered
 from pidscale.ops.grid import Grid
 from pidscale.ops.precision import float32_island
 from pidscale.ops.window import Window
-from pidscale.pde import build_pde
+from pidscale.pde import stored_pde
 from pidscale.pde.base import Pde, condition, draw_params, residual_squares
 from pidscale.pde.constraints import check_constraints, constrain
 from pidscale.student.arguments import beside, chosen, device_of, real, whole
@@ -58,11 +58,13 @@ class Generator:
         """Names of the physical fields, in the order of the joint field."""
         return [channel.name for channel in self.pde.channels]
 
+    @sheltered
     def eps(self, counters: range, seed: int, stream: str = "sample") -> Tensor:
         """Standard normal noise [n, C, Y, X] of these counters."""
         shape = (len(self.channels), *self.grid.shape)
         return seeds.normal(seed, stream, list(counters), shape, device=self.device)
 
+    @sheltered
     def params(self, counters: range, seed: int, stream: str = "sample") -> Tensor:
         """The parameters [n, P] that vary from sample to sample, drawn for these counters; on the CPU, in float64."""
         return draw_params(self.pde, seed, stream, counters)
@@ -71,6 +73,7 @@ class Generator:
         """The denoiser of samples with these parameters."""
         return conditioned(self.denoiser, condition(self.pde, params_BP).to(self.device))
 
+    @sheltered
     def generate(self, eps_BCYX: Tensor, params_BP: Tensor, steps: int | None = None, solver: str = "heun") -> Tensor:
         """Fields in the units of the model from noise: one call of a student, `steps` solver steps of a teacher."""
         with torch.no_grad():
@@ -92,6 +95,7 @@ class Generator:
         """`generate` in physical units, under the constraints of the card."""
         return self.finished(self.generate(eps_BCYX, params_BP, steps, solver))
 
+    @sheltered
     def finished(self, x_BCYX: Tensor) -> Tensor:
         """Fields of the model in physical units, under the constraints of the card."""
         return constrain(self.pde, Window(self.grid), self.constraints, self.normaliser.decode(x_BCYX))
@@ -110,26 +114,31 @@ class Generator:
             x = one_step(told, eps_BCYX, self.noise.sigma_max, self.card.get("told"))
         return self.finished(x)
 
+    @sheltered
     def refine(self, n: int, seed: int = 0, steps: int = 20, **how: Any) -> Refined:
         """The samples of `sample(n, seed)` with less residual, and how far they went: see refine.py."""
         return refine(self, n, seed, steps, **how)
 
+    @sheltered
     def forward(self, inputs: Any, sigma: Any = None, params: Mapping[str, Any] | None = None, **search: Any) -> Answer:
         """Fields whose inputs are these: coefficient, source or initial state, [Y, X] or [n, Y, X] in physical units."""
         return self._solve(self._observed("forward", inputs, None, sigma), params, search)
 
+    @sheltered
     def inverse(
         self, solution: Any, sigma: Any = None, params: Mapping[str, Any] | None = None, **search: Any
     ) -> Answer:
         """Fields whose solution is this."""
         return self._solve(self._observed("inverse", solution, None, sigma), params, search)
 
+    @sheltered
     def reconstruct(
         self, values: Any, mask: Any = None, sigma: Any = None, params: Mapping[str, Any] | None = None, **search: Any
     ) -> Answer:
         """Fields that have these values where `mask` is true; where values are finite, if there is no mask."""
         return self._solve(self._observed("reconstruct", values, mask, sigma), params, search)
 
+    @sheltered
     def posterior(
         self,
         task: str,
@@ -150,9 +159,10 @@ class Generator:
     def _observed(self, task: str, values: Any, mask: Any, sigma: Any) -> Observation:
         observation = observe(self, task, values, mask, sigma)
         for line in told_of(self, observation):
-            warnings.warn(line.removeprefix("warning: "), stacklevel=3)  # where the task was asked
+            warnings.warn(line.removeprefix("warning: "), stacklevel=4)  # where the task was asked
         return observation
 
+    @sheltered
     def sample(
         self,
         n: int,
@@ -191,6 +201,7 @@ class Generator:
         """Joint physical fields as a dict of channel name to [n, Y, X]."""
         return {name: physical_NCYX[:, i] for i, name in enumerate(self.channels)}
 
+    @sheltered
     def join(self, fields: Mapping[str, Any]) -> Tensor:
         """A dict of channel name to [n, Y, X] as joint fields [n, C, Y, X]. Raises UserError that names the channel."""
         if not isinstance(fields, Mapping):
@@ -210,6 +221,7 @@ class Generator:
             raise UserError(f"fields: {[len(p) for p in parts]} samples in the channels, expected the same number")
         return torch.stack(parts, dim=1)
 
+    @sheltered
     def residual(self, fields: Mapping[str, Any]) -> Fields:
         """Relative residuals of physical fields, each [n]: `l2`, `dual`, `boundary`; 1 is the equation's own scale."""
         joint = self.join(fields)
@@ -220,13 +232,7 @@ class Generator:
         return found
 
 
-def _check_known(path: str | Path, name: Any) -> None:
-    """A card may not decide what is imported: the module of a user's own equation has to be there already."""
-    module = str(name).partition(":")[0]
-    if ":" in str(name) and module not in sys.modules:
-        raise UserError(f"{path}: of the equation {name!r}, which is not of this library: `import {module}` first")
-
-
+@sheltered
 def load_student(path: str | Path, device: str | torch.device = "cpu", teacher: str | Path | None = None) -> Generator:
     """Load a consolidated student, or a teacher in the same form, from its folder.
 
@@ -238,11 +244,12 @@ def load_student(path: str | Path, device: str | torch.device = "cpu", teacher: 
     where = device_of(device)
     card = read_card(path)
     weights = read_weights(path, card)
-    _check_known(path, card["equation"].get("name"))
+    pde = stored_pde(str(path), card["equation"].get("name"), card["equation"].get("params"))
     try:
-        denoiser = build_denoiser(card["architecture"], card["noise"]["sigma_data"], "fp32")
-        denoiser.load_state_dict(weights)
-        pde = build_pde(card["equation"]["name"], card["equation"]["params"])
+        with torch.device("meta"):  # shapes alone: no random weights are drawn that the file's would replace
+            denoiser = build_denoiser(card["architecture"], card["noise"]["sigma_data"], "fp32")
+        own = {name: values.to(torch.float32, copy=True) for name, values in weights.items()}
+        denoiser.load_state_dict(own, assign=True)
         if card["architecture"].get("conditions", 0) != len(pde.varying):
             raise ValueError(f"the network is not told the {len(pde.varying)} varying parameters of {pde.name}")
         check_constraints(pde, card.get("constraints", ()))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pidscale.config import UserError
+from pidscale.ops.caller import sheltered
 from pidscale.pde.base import solution_mask
 from pidscale.student.arguments import amount, real
 
@@ -48,6 +49,7 @@ class Observation:
         return Observation(*moved)
 
 
+@sheltered
 def observe(
     generator: Generator, task: str, values: Any, mask: Any = None, sigma: Any = None, where: str = "values"
 ) -> Observation:
@@ -70,7 +72,7 @@ def observe(
             raise UserError(
                 f"{where}: {len(field)} fields or masks of {name} beside {count} of another; give as many of each"
             )
-    joint = torch.zeros(count, len(generator.channels), *generator.grid.shape)
+    joint = torch.zeros(count, len(generator.channels), *generator.grid.shape, dtype=torch.float32)
     known = torch.zeros(joint.shape, dtype=torch.bool)
     for name, field in given.items():
         c = generator.channels.index(name)
@@ -86,7 +88,7 @@ def observe(
     if not known.flatten(1).any(dim=1).all():
         number = int((~known.flatten(1).any(dim=1)).nonzero()[0])
         raise UserError(f"{where}: nothing is known of field {number}: its mask holds no point; mark one at least")
-    sigma_NC, noisy_C = _sigma(generator, sigma, list(given), known.float().mean(dim=(2, 3)))
+    sigma_NC, noisy_C = _sigma(generator, sigma, list(given), known.to(torch.float32).mean(dim=(2, 3)))
     return Observation(joint, known, sigma_NC, known.all(dim=(2, 3)) & ~noisy_C)
 
 
@@ -198,7 +200,8 @@ def _sigma(generator: Generator, sigma: Any, names: list[str], share_NC: Tensor)
     share_NC: of a channel's values that are known.
     """
     given = sigma if isinstance(sigma, Mapping) else {} if sigma is None else dict.fromkeys(generator.channels, sigma)
-    sigma_NC = torch.where(share_NC < 0.5, TOLERANCE_OF_SOME, TOLERANCE) * torch.tensor(generator.normaliser.std)
+    std = torch.tensor(generator.normaliser.std, dtype=torch.float32)
+    sigma_NC = torch.where(share_NC < 0.5, TOLERANCE_OF_SOME * std, TOLERANCE * std)
     for name, value in given.items():
         check_channel(generator, name, "sigma")
         if isinstance(sigma, Mapping) and name not in names:

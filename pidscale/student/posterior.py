@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pidscale import seeds
+from pidscale.ops.caller import exactly
 from pidscale.student.arguments import whole
 from pidscale.student.observations import Observation
 from pidscale.student.tasks import MOST, Search, measured, normals, posed, searched
@@ -81,6 +82,7 @@ def posterior(
     )
 
 
+@exactly
 def interval(samples_NK: Tensor, level: float = LEVEL) -> tuple[Tensor, Tensor]:
     """The ends [N, ...] of the central interval of samples [N, K, ...].
 
@@ -98,12 +100,14 @@ def interval(samples_NK: Tensor, level: float = LEVEL) -> tuple[Tensor, Tensor]:
     return ends[0], ends[1]
 
 
+@exactly
 def coverage(samples_NK: Tensor, truth_N: Tensor, level: float = LEVEL) -> float:
     """The share of true values [N, ...] inside the central interval of samples [N, K, ...]: `level` if all is right."""
     low, high = interval(samples_NK, level)
     return float(((low <= truth_N) & (truth_N <= high)).double().mean())
 
 
+@exactly
 def crps(samples_NK: Tensor, truth_N: Tensor) -> float:
     """Continuous ranked probability score, mean over true values [N, ...], in their unit: 0 is best, lower is better.
 

@@ -13,6 +13,7 @@ every grid: the distance that costs as much as one s_k. Knows no files and no ra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ Progress = Callable[[int, int, str], None]
 TERMS = ("l2", "dual", "boundary")
 MEASURED = 16  # own samples that scales are measured on where a card has none
 LEAST_SCALE = 1e-4  # s^2 at least, as in training: a hundredth of the equation's own scale
-USUAL_FLOOR = 0.01  # the l2 residual that ends a descent where a card does not know the truths' own
+USUAL_FLOOR = 0.01  # the l2 residual that ends a descent where an older card does not hold the truths' own
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,12 @@ def residual_scales(generator: Generator) -> dict[str, float]:
 
 
 def floor_of(generator: Generator) -> float:
-    """The truths' own l2 residual where the student has been evaluated, else 0.01 of the equation's scale."""
-    report = generator.card["metrics"].get("report")
-    found = report.get("residual_floor") if isinstance(report, Mapping) else None
-    return float(found) if isinstance(found, (int, float)) and found > 0 else USUAL_FLOOR
+    """The truths' own l2 residual, which the card has had since the student was published; else 0.01 of the equation's scale.
+
+    What a report says of the student is not looked at: it comes later, and an answer may not depend on when it is asked for.
+    """
+    found = generator.card["provenance"].get("residual_floor")
+    return float(found) if isinstance(found, (int, float)) and 0 < found < math.inf else USUAL_FLOOR
 
 
 def refine(

@@ -29,6 +29,7 @@ from pidscale.models import build_denoiser
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import condition, residual_shares
+from pidscale.records.check import load_manifest
 from pidscale.student.load import load_student
 from pidscale.teacher import loop as teacher_loop
 from tests import small
@@ -137,6 +138,7 @@ def test_teacher_and_students_stopped_and_resumed_have_the_same_bits(small_shard
     assert any(not torch.equal(first[n], weights_of(whole / "teacher")[n]) for n in first)
     provenance = load_student(whole / "student").card["provenance"]
     assert provenance["teacher"] == load_student(whole / "teacher").card["weights"]["sha256"]
+    assert provenance["residual_floor"] == load_manifest(small_shards).truth_residual["train"]["l2"] > 0
     assert provenance["weights"] == asdict(LambdaSettings()) and all(s > 0 for s in provenance["scales"].values())
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import Tensor
 
 from pidscale.config import Settings, UserError
 from pidscale.evaluate.run import evaluate, report_path, table
@@ -38,9 +40,35 @@ def made(small_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Simple
     write_generator(folder / "teacher", "teacher", normaliser=units)
     write_generator(folder / "student-lambda0", normaliser=units, seed=1)
     write_generator(folder / "student", network="fno", normaliser=units, seed=2, teacher=folder / "teacher")
+    before = answers(folder / "student", folder / "teacher")
     result = evaluate(s)
     rows = {row["method"]: row for row in result["rows"]}
-    return SimpleNamespace(settings=s, folder=folder, result=result, rows=rows, page=report_path(s).read_text())
+    page = report_path(s).read_text()
+    return SimpleNamespace(settings=s, folder=folder, result=result, rows=rows, page=page, before=before)
+
+
+def answers(folder: Path, teacher: Path) -> dict[str, Tensor]:
+    """What a student gives of its own and when it is asked, as one dict."""
+    student = load_student(folder, teacher=teacher)
+    drawn, how = student.sample(2, seed=4), {"steps": 6, "starts": 1}
+    asked = {"sample": drawn, "more": student.sample(2, nfe=3), "residual": student.residual(drawn)}
+    asked["refine"] = student.refine(2, steps=12).fields
+    asked["forward"] = student.forward(drawn["permeability"], **how).fields
+    asked["inverse"] = student.inverse(drawn["pressure"], **how).fields
+    asked["reconstruct"] = student.reconstruct({"pressure": drawn["pressure"]}, torch.eye(16) > 0, **how).fields
+    asked["posterior"] = student.posterior("inverse", drawn["pressure"], count=2, steps=6).samples
+    return {f"{name} {key}": values for name, found in asked.items() for key, values in found.items()}
+
+
+def test_a_student_answers_alike_before_and_after_it_is_measured(made: SimpleNamespace, tmp_path: Path) -> None:
+    teacher = made.folder / "teacher"
+    after = answers(made.folder / "student", teacher)
+    assert all(torch.equal(made.before[name], values) for name, values in after.items()) and len(after) == 17
+    # one whose truths lie so high that a descent would end at once, had the report been asked
+    folder = shutil.copytree(made.folder / "student", tmp_path / "student")
+    metrics = artifact.read_card(folder)["metrics"]
+    artifact.update_metrics(folder, metrics | {"report": metrics["report"] | {"residual_floor": 1e6}})
+    assert all(torch.equal(made.before[name], values) for name, values in answers(folder, teacher).items())
 
 
 def test_every_method_has_a_row_with_every_measure(made: SimpleNamespace) -> None:

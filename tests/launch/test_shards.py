@@ -73,20 +73,26 @@ def test_a_card_and_a_picture_are_made_where_one_is(shards, copy, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["darcy", "darcy.png", "other.png"]
 
 
-def test_an_equation_of_ones_own_is_found_in_the_folder(shards, tmp_path, monkeypatch):
+def test_an_equation_of_ones_own_is_found_in_the_folder_where_it_is_named(shards, tmp_path, monkeypatch):
     shutil.copy(ROOT / "docs" / "examples" / "fisher.py", tmp_path)
     with monkeypatch.context() as patch:
         patch.syspath_prepend(str(tmp_path))
         pde = build_pde("fisher:Fisher", {"frames": 4})
         make_shard_set(pde, tmp_path / "set", {"train": 4}, grid=pde.grid(12), seed=1, parallel=False)
-    said, _ = process(tmp_path, "verify", "set")
+        said, _ = shards("show", "set", "--equation", "fisher:Fisher")
+        assert said.splitlines()[-1].split() == ["picture", "set.png"]
+    said, _ = process(tmp_path, "verify", "set", "--equation", "fisher:Fisher")
     assert "note" not in said
-    (tmp_path / "fisher.py").unlink()
+    for command in ("show", "verify"):
+        _, errors = shards(command, "set", "--equation", "heat", code=2)
+        assert errors.count("\n") == 1 and "a set of fisher:Fisher, not of heat; name another set" in errors
     sys.modules.pop("fisher")
-    said, _ = shards("verify", tmp_path / "set")
-    assert "note: " in said and "residuals not checked" in said
-    _, errors = shards("show", tmp_path / "set", code=2)
-    assert errors.count("\n") == 1 and "fisher:Fisher" in errors
+    said, _ = shards("verify", "set")
+    assert "note: residuals not checked" in said and "--equation" in said
+    said, _ = shards("show", "set")
+    assert said.splitlines()[-1].startswith("note: no picture") and "fisher:Fisher" in said
+    _, errors = shards("verify", "set", "--equation", "nowhere:Thing", code=2)
+    assert errors.count("\n") == 1 and "No module named 'nowhere'" in errors
 
 
 @pytest.mark.parametrize(

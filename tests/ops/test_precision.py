@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import operator
+import threading
 from collections.abc import Iterator
 
 import pytest
 import torch
+from torch.nn import functional
 
 from pidscale.ops.precision import float32_island
+
+CPU = torch.device("cpu")
+NAMES = ("cuda.matmul", "cudnn.conv", "mkldnn.matmul", "mkldnn.conv")
+
+
+def precisions() -> list[str]:
+    return [operator.attrgetter(name)(torch.backends).fp32_precision for name in NAMES]
 
 
 @pytest.fixture
 def flags() -> Iterator[None]:
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     yield
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("highest")
+    for name, usual in zip(NAMES, ("none", "tf32", "none", "none"), strict=True):
+        operator.attrgetter(name)(torch.backends).fp32_precision = usual
 
 
 def test_autocast_is_off_inside_and_on_again_behind() -> None:
     a = torch.randn(4, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        with float32_island(torch.device("cpu")):
+        with float32_island(CPU):
             assert (a @ a).dtype == torch.float32
         assert (a @ a).dtype == torch.bfloat16
 
@@ -29,7 +41,61 @@ def test_autocast_is_off_inside_and_on_again_behind() -> None:
 @pytest.mark.parametrize(("convolutions", "products"), [(True, False), (False, True)])
 def test_tf32_is_off_inside_and_as_before_behind(flags: None, convolutions: bool, products: bool) -> None:
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
+    before = precisions()
     with pytest.raises(KeyError), float32_island(torch.device("cuda")):
+        assert not {"tf32", "bf16"} & set(precisions())
         assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
         raise KeyError
+    assert precisions() == before
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (convolutions, products)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_a_precision_of_products_comes_back_as_it_was(flags: None, precision: str) -> None:
+    torch.set_float32_matmul_precision(precision)
+    before = precisions()
+    with float32_island(torch.device("cuda")):
+        assert not {"tf32", "bf16"} & set(precisions())
+    assert torch.get_float32_matmul_precision() == precision and precisions() == before
+
+
+def test_a_caller_who_sets_precisions_one_by_one_is_no_mistake(flags: None) -> None:
+    torch.backends.cuda.matmul.fp32_precision = (
+        "tf32"  # beside which torch refuses to tell the precision of all products
+    )
+    before = precisions()
+    with float32_island(CPU):
+        assert not {"tf32", "bf16"} & set(precisions())
+    assert precisions() == before
+
+
+def test_products_of_a_cpu_are_not_rounded_either(flags: None) -> None:
+    """Where a CPU has products in bf16, a process may ask for them with `torch.set_float32_matmul_precision`."""
+    for name in ("matmul", "conv"):
+        getattr(torch.backends.mkldnn, name).fp32_precision = "bf16"
+    a, image, kernel = torch.randn(256, 256), torch.randn(2, 8, 32, 32), torch.randn(8, 8, 3, 3)
+    with float32_island(CPU):
+        exact = a @ a, functional.conv2d(image, kernel)
+        assert precisions()[2:] == ["ieee", "ieee"]
+    assert precisions()[2:] == ["bf16", "bf16"]
+    assert (exact[0] - a.double() @ a.double()).abs().max() < 1e-3
+    assert (exact[1] - functional.conv2d(image.double(), kernel.double())).abs().max() < 1e-3
+
+
+def test_the_settings_of_the_process_come_back_from_threads_that_overlap(flags: None) -> None:
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    inside, gone, left = threading.Event(), threading.Event(), list[str]()
+
+    def outlasts() -> None:
+        with float32_island(CPU):
+            inside.set()
+            gone.wait(30)
+            left.append(torch.backends.mkldnn.matmul.fp32_precision)
+
+    other = threading.Thread(target=outlasts)
+    with float32_island(CPU):
+        other.start()
+        inside.wait(30)
+    gone.set()
+    other.join(30)
+    assert left == ["ieee"] and torch.backends.mkldnn.matmul.fp32_precision == "bf16"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +172,14 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
+def unreadable(path: Path, folder: Path) -> None:
+    """A file that is there and whose bytes the system does not give: the memory of a process at address 0."""
+    if path.name != "card.json":
+        edit(folder, lambda card: card["weights"].update(bytes=0))
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+
+
 DAMAGE = {  # what happens to a folder, and what its one line names besides the folder
     "no folder": (lambda f: f.rename(f.with_name("elsewhere")), ["no such folder"]),
     "no card": (lambda f: (f / "card.json").unlink(), ["card.json", "missing"]),
@@ -187,6 +196,11 @@ DAMAGE = {  # what happens to a folder, and what its one line names besides the 
         lambda f: ((f / "weights.safetensors").unlink(), (f / "weights.safetensors").mkdir()),
         ["weights.safetensors", "is a folder"],
     ),
+    "far longer weights": (lambda f: os.truncate(f / "weights.safetensors", 2**40), ["1099511627776 bytes", "longer"]),
+    "a huge card": (lambda f: os.truncate(f / "card.json", 2**40), ["card.json", "1099511627776 bytes"]),
+    "weights that cannot be read": (lambda f: unreadable(f / "weights.safetensors", f), ["Input/output error", "disk"]),
+    "a card that cannot be read": (lambda f: unreadable(f / "card.json", f), ["Input/output error", "disk"]),
+    "a bytes that is no number": (lambda f: edit(f, lambda c: c["weights"].update(bytes="many")), ["says many"]),
     "flipped bit": (lambda f: flip(f / "weights.safetensors"), ["weights.safetensors", "checksum"]),
     "truncated card": (lambda f: (f / "card.json").write_text('{"version": 1,'), ["card.json", "JSON"]),
     "binary card": (lambda f: (f / "card.json").write_bytes(b"\xff\xfe\x00"), ["card.json", "JSON"]),
@@ -227,6 +241,12 @@ def test_a_folder_without_a_name_is_not_the_one_that_one_is_in(folder: Path, mon
     monkeypatch.chdir(folder)
     assert "'': no such folder" in refused(lambda: load_student(""))
     assert load_student(".").card["kind"] == "student"
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "x/" * 2500, "a\0b"], ids=["name", "path", "zero"])
+def test_a_path_that_no_system_has_is_one_short_line(path: str) -> None:
+    said = refused(lambda: load_student(path))
+    assert "no such folder" in said and len(said) < 400
 
 
 def test_loading_and_sampling_need_torch_numpy_and_safetensors_only(folder: Path) -> None:

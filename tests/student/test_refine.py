@@ -88,9 +88,11 @@ def test_a_sample_at_the_floor_is_left_as_it_is(student: Generator) -> None:
     floor = float(before.sort().values[1]) * 1.0001  # one sample is below it, one on it, one above
     found = student.refine(3, steps=30, floor=floor)
     assert torch.equal(found.moved == 0, before <= floor)
+    assert floor_of(replace(student, card=student.card | {"provenance": {"residual_floor": 0.25}})) == 0.25
+    for none in (None, 0, -1.0, float("nan"), float("inf"), "0.25"):
+        assert floor_of(replace(student, card=student.card | {"provenance": {"residual_floor": none}})) == 0.01
     report = student.card["metrics"] | {"report": {"residual_floor": 0.25}}
-    assert floor_of(replace(student, card=student.card | {"metrics": report})) == 0.25
-    assert floor_of(student) == 0.01
+    assert floor_of(replace(student, card=student.card | {"metrics": report})) == 0.01 == floor_of(student)
 
 
 def test_scales_are_the_cards_or_the_students_own(student: Generator) -> None:

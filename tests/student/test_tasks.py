@@ -214,9 +214,6 @@ def test_settings_by_name_are_a_search() -> None:
     assert math.isclose(Search().physics, 1.0)
 
 
-def test_a_search_under_inference_mode_is_told_of_and_one_under_no_grad_is_done(student: Generator) -> None:
-    known, how = np.full((POINTS, POINTS), 7.0), {"steps": 2, "starts": 1}
-    with torch.no_grad():
-        assert student.forward(known, **how).calls.tolist() == [2]
+def test_what_needs_gradients_says_so_where_nobody_can_have_them(student: Generator) -> None:
     with torch.inference_mode(), pytest.raises(UserError, match=r"inference_mode\(\) is on"):
-        student.forward(known, **how)
+        student.differentiable(student.eps(range(1), 0), torch.zeros(1, 0))

@@ -1,0 +1,115 @@
+"""What a file says of its equation imports nothing: manifests, requests and cards beside a module that would tell of it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launch import shards, solve
+from pidscale.config import DataSettings, PdeSettings, UserError
+from pidscale.generate.problem import open_problem
+from pidscale.pde import build_pde, stored_pde
+from pidscale.records.check import load_manifest
+from pidscale.student import artifact
+from pidscale.student.load import load_student
+from tests.scripts import ROOT, finish, start
+from tests.student.made import write_generator
+
+RAN, NAME = "payload-ran", "opt_einsum:Thing"  # torch looks for a module of that name wherever Python does
+PAYLOAD = f"open({RAN!r}, 'w').close()\nraise SystemExit('payload')\n"
+
+
+@pytest.fixture
+def fetched(tmp_path: Path, small_shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder one is in: a set as it might be fetched, and the module that its manifest and its request name beside it."""
+    folder = shutil.copytree(small_shards, tmp_path / "set")
+    (folder / "opt_einsum.py").write_text(PAYLOAD)
+    manifest = load_manifest(folder)
+    asked = {**manifest.request, "equation": NAME}
+    (folder / "manifest.json").write_text(json.dumps(replace(manifest, equation=NAME, request=asked).to_json()))
+    (folder / "request.json").write_text(json.dumps(asked))
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))  # where it could be imported
+    monkeypatch.delitem(sys.modules, "opt_einsum", raising=False)
+    yield folder
+    assert not (folder / RAN).exists()
+
+
+def test_looking_at_a_fetched_set_runs_nothing_of_it(fetched: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shards.main(["show", "."]) == 0 and shards.main(["verify", "."]) == 0
+    said = capsys.readouterr().out
+    assert "note: no picture" in said and "`import opt_einsum` first" in said and "--equation" in said
+    assert "  channel    permeability" in said
+    assert "note: residuals not checked" in said and "64 samples" in said and " 0 findings" in said
+    (fetched / "train-00000.index.json").unlink()
+    assert shards.main(["repair-index", "."]) == 0
+    (fetched / "manifest.json").unlink()
+    assert shards.main(["verify", "."]) == 2  # the command that finishes a set is told from its request
+    assert "launch/make_shards.py and the settings that began it" in capsys.readouterr().err
+
+
+def test_using_a_fetched_set_or_student_runs_nothing_of_it(fetched: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="made for equation 'opt_einsum:Thing', the run wants 'darcy'"):
+        open_problem(PdeSettings("darcy", points=16), DataSettings(path="."))
+    folder = write_generator(fetched / "student")
+    card = artifact.read_card(folder)
+    card["equation"]["name"] = NAME
+    artifact._write_card(folder, card)
+    with pytest.raises(UserError, match="no file decides what is imported"):
+        load_student(folder)
+    (fetched / "known.npy").write_bytes(b"")
+    assert solve.main(["forward", "--student", "student", "--input", "known.npy", "--out", "answer.npz"]) == 2
+    said = capsys.readouterr().err
+    assert "no file decides what is imported" in said and said.count("\n") == 1
+
+
+def test_a_script_does_not_look_into_the_folder_it_is_run_in(fetched: Path) -> None:
+    log = fetched / "said.log"
+    said, errors = finish(start("shards", ["verify", "."], log), log, timeout=120)
+    assert "note: residuals not checked" in said and not errors
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nowhere:Thing",
+        "this:Thing",  # a module of Python that prints as it is imported
+        "os:Thing",  # imported, without such a class
+        ".relative:Thing",
+        "pidscale:load_student",  # would be imported by being asked for
+        ":",
+    ],
+)
+def test_a_stored_name_is_one_line(name: str) -> None:
+    with pytest.raises(UserError, match=r"card\.json: of the equation .* no file decides what is imported") as raised:
+        stored_pde("card.json", name, {})
+    assert "\n" not in str(raised.value) and "this" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "name, params", [(["darcy"], {}), (None, {}), ("darcy", [1]), ("euler", {}), ("darcy", {"low": 1e400})]
+)
+def test_a_stored_name_that_is_none_is_one_line(name: object, params: object) -> None:
+    with pytest.raises(UserError, match=r"^card\.json: equation ") as raised:
+        stored_pde("card.json", name, params)
+    assert "\n" not in str(raised.value)
+
+
+def test_stored_names_are_told_from_given_ones_everywhere() -> None:
+    """Whoever builds an equation from a file asks stored_pde: a name given to build_pde is that of settings or of a user."""
+    given = {"pde.name", "pde_settings.name", "settings.pde.name", "asked.equation", "equation", "name"}
+    for file in [*(ROOT / "pidscale").rglob("*.py"), *(ROOT / "launch").glob("*.py")]:
+        text = file.read_text()
+        for node in ast.walk(ast.parse(text)):
+            called = getattr(node.func, "id", getattr(node.func, "attr", "")) if isinstance(node, ast.Call) else ""
+            if called == "build_pde":
+                assert ast.unparse(node.args[0]) in given, f"{file}:{node.lineno}: a stored name is for stored_pde"
+            assert called not in ("import_module", "__import__") or file.name == "own.py", f"{file}:{node.lineno}"
+    assert build_pde("darcy") == stored_pde("card.json", "darcy", build_pde("darcy").params_dict())
