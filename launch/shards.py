@@ -22,7 +22,7 @@ from pidscale.generate.card import card
 from pidscale.generate.inspect import verify
 from pidscale.generate.report import Lines
 from pidscale.meter import ProgressLine
-from pidscale.paths import is_address
+from pidscale.paths import at_home, is_address
 from pidscale.pde import build_pde, stored_pde
 from pidscale.pde.base import Pde
 from pidscale.pde.own import NotImported, look_here
@@ -52,7 +52,9 @@ def _asked(words: list[str]) -> argparse.Namespace:
                 "--equation", metavar="NAME", help="what the set is of; module:Class for one of your own"
             )
         if name == "show":
-            command.add_argument("--out", metavar="FILE.png", type=Path, help="where the picture is written")
+            command.add_argument(
+                "--out", metavar="FILE.png", type=at_home("--out"), help="where the picture is written"
+            )
     return parser.parse_args(words)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pidscale import seeds
-from pidscale.ops.caller import exactly, kept
+from pidscale.caller import exactly, kept
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde, residual_squares
 

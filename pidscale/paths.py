@@ -45,6 +45,17 @@ def expanded(path: str | Path, key: str) -> str:
     return found
 
 
+def at_home(key: str) -> Callable[[str], Path]:
+    """What turns a word of the command line, the value of `key`, into a path."""
+
+    def path(word: str) -> Path:
+        if _ADDRESS.match(word):
+            raise UserError(f"{key}={word}: an address of a remote store, expected a file of this machine")
+        return Path(expanded(word, key))
+
+    return path
+
+
 def with_paths(settings: Settings, change: Callable[[str, str], str]) -> Settings:
     """The settings with change(path, key) in place of every path that is set."""
     for name in PATH_SETTINGS:

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pidscale.caller import sheltered
 from pidscale.config import UserError
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.ops.caller import sheltered
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde
 from pidscale.student.observations import Observation

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pidscale.ops.precision import float32_or_better
+from pidscale.precision import float32_or_better
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pidscale.config import SOLVERS
-from pidscale.ops.precision import float32_or_better
+from pidscale.precision import float32_or_better
 
 DenoiserCall = Callable[..., Tensor]  # of fields and their levels; a student may be told another level besides
 

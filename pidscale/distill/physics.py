@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pidscale.caller import kept
 from pidscale.config import DistillSettings
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.ops.caller import kept
 from pidscale.ops.window import Window
 from pidscale.pde.base import Pde, residual_shares, solution_mask
 from pidscale.pde.terms import MORE

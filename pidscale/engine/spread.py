@@ -22,7 +22,6 @@ from pidscale.models import row_unit, without_bytes
 from pidscale.models.fno import Crop, Extend, SpectralConv, as_complex
 from pidscale.models.layers import Attention, Up
 from pidscale.ops.grid import Grid
-from pidscale.ops.precision import float32_island, float32_or_better
 from pidscale.ops.window import Window
 from pidscale.parallel import reduce
 from pidscale.parallel.halo import attach
@@ -30,6 +29,7 @@ from pidscale.parallel.mesh import Space
 from pidscale.parallel.modes import from_modes, kept_modes
 from pidscale.parallel.split import Cut, recut
 from pidscale.pde.base import Pde
+from pidscale.precision import float32_island, float32_or_better
 
 
 class _Tile:

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pidscale.config import UserError
-from pidscale.generate.files import at_home
 from pidscale.ops.grid import KINDS
-from pidscale.paths import is_address
+from pidscale.paths import expanded, refuse_address, refuse_job_package
 
 _TRUTH = {"true": True, "false": False}
 _NAMED = ("channels", "axes", "scale", "parameters")  # asked for as NAMED.key=value
@@ -53,9 +52,9 @@ class Asked:
         for key in ("source", "out"):
             if not getattr(self, key).strip():
                 raise UserError(f"{key}=: expected a {'file' if key == 'source' else 'folder'}")
-        object.__setattr__(self, "out", at_home("out", self.out))
-        if is_address(self.out):
-            raise UserError(f"out={self.out}: a set is made in a folder; make it there and copy the folder up")
+        object.__setattr__(self, "out", expanded(self.out, "out"))
+        refuse_address(self.out, "out", "a set is made in a folder; make it there and copy the folder up")
+        refuse_job_package(self.out, "out")
         if self.grid is not None and self.grid not in KINDS:
             raise UserError(f"grid={self.grid}: expected one of {', '.join(KINDS)}")
         for key, choices in (("duplicates", ("drop", "refuse")), ("bad", ("refuse", "omit"))):

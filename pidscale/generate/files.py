@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pidscale.config import UserError
-from pidscale.records.store import is_address
+from pidscale.paths import expanded, is_address
 
 ENDINGS = (".npy", ".npz", ".mat", ".h5", ".hdf5", ".hdf", ".nc", ".nc4", ".pt", ".pth")  # taken of a folder
 
@@ -20,8 +20,8 @@ def files_of(key: str, word: str) -> list[Path]:
     """
     if is_address(word):
         raise UserError(f"{key}={word}: an address; files are converted where they lie, so copy it into a folder first")
-    if Path(at_home(key, word)).is_file():
-        return [Path(at_home(key, word))]
+    if Path(expanded(word, key)).is_file():
+        return [Path(expanded(word, key))]
     listed = word[1:-1] if word.startswith("[") and word.endswith("]") else word
     names = [name for part in listed.split(",") if (name := part.strip().strip("'\""))]
     found = [path for name in names for path in _of_one(key, name)]
@@ -37,7 +37,7 @@ def _of_one(key: str, name: str) -> list[Path]:
     """The files of one name: a file, a folder or a pattern."""
     if is_address(name):
         raise UserError(f"{key}={name}: an address; files are converted where they lie, so copy it into a folder first")
-    path = Path(at_home(key, name))
+    path = Path(expanded(name, key))
     if path.is_dir():
         taken = sorted(
             one for one in path.iterdir() if one.is_file() and one.suffix.lower() in ENDINGS and one.name[0] != "."
@@ -55,16 +55,6 @@ def _of_one(key: str, name: str) -> list[Path]:
     if not matched:
         raise UserError(f"{key}={name}: no file has such a name")
     return matched
-
-
-def at_home(key: str, word: str) -> str:
-    """A path whose `~` is the home folder: a shell leaves it as it is within key=value."""
-    if not word.startswith("~"):
-        return word
-    try:
-        return str(Path(word).expanduser())
-    except RuntimeError:
-        raise UserError(f"{key}={word}: the home folder that ~ stands for is not known; write the path out") from None
 
 
 def short_names(files: Sequence[Path]) -> list[str]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pidscale.models.layers import NoiseEmbedding, norm_groups, run
-from pidscale.ops.precision import float32_island, float32_or_better
+from pidscale.precision import float32_island, float32_or_better
 
 FNO_PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"width": 24, "modes": 8, "layers": 4, "embedding": 64, "padding": 0.25},

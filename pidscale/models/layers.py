@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from pidscale.ops.precision import float32_or_better
+from pidscale.precision import float32_or_better
 
 
 def norm_groups(channels: int) -> int:

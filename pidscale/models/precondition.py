@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pidscale.ops.precision import float32_island
+from pidscale.precision import float32_island
 
 Factors = tuple[Tensor, Tensor, Tensor]
 

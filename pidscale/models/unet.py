@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pidscale.models.layers import Attention, Down, NoiseEmbedding, ResidualBlock, Up, norm_groups, run
-from pidscale.ops.precision import float32_island, float32_or_better
+from pidscale.precision import float32_island, float32_or_better
 
 # about 0.4 M, 5 M, 38 M, 340 M and 1.2 B parameters with two channels
 UNET_PRESETS: dict[str, dict[str, Any]] = {

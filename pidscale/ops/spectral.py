@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from pidscale.ops.caller import kept
+from pidscale.caller import kept
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 

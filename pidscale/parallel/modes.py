@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from pidscale.ops.caller import kept
+from pidscale.caller import kept
 from pidscale.parallel.mesh import Space
 from pidscale.parallel.reduce import total
 

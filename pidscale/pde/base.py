@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from pidscale import seeds
+from pidscale.caller import kept, sheltered
 from pidscale.config import UserError, exact
-from pidscale.ops.caller import kept, sheltered
 from pidscale.ops.grid import Grid
-from pidscale.ops.precision import float32_island
 from pidscale.ops.window import Window
 from pidscale.pde.terms import MORE, Term
+from pidscale.precision import float32_island
 
 SLACK = 1e-6  # share of a range that a parameter may lie outside it: float32 numbers of its ends do
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pidscale.ops.caller import kept
+from pidscale.caller import kept
 from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_periodic_line, line_wave_numbers, resample

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pidscale.ops.caller import kept
+from pidscale.caller import kept
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_dirichlet
 from pidscale.ops.stencil import laplacian

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pidscale.ops.caller import kept
+from pidscale.caller import kept
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_periodic, dual_square_zero_flux
 from pidscale.ops.window import Window

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from pidscale import seeds
-from pidscale.ops.caller import kept
+from pidscale.caller import kept
 from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_dirichlet_line

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from pidscale.config import UserError
-from pidscale.paths import is_address
+from pidscale.paths import expanded, is_address
 from pidscale.records.check import check_contents, load_manifest
 from pidscale.records.layout import (
     ShardEntry,
@@ -66,7 +66,7 @@ def repair_indices(root: str | Path, progress: Progress | None = None) -> Repair
     """
     if is_address(root):
         raise UserError(f"{root}: an index can only be written into a folder of this machine; copy the set here first")
-    folder = Path(root)
+    folder = Path(expanded(root, "path"))
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name the folder of a shard set")
     with held(folder) as alone:

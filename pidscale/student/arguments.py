@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from pidscale.config import UserError, exact
-from pidscale.ops.precision import float32_or_better
 from pidscale.pde.base import SLACK, Pde
+from pidscale.precision import float32_or_better
 
 
 def whole(name: str, value: Any, least: int, most: float = math.inf) -> int:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from pidscale.config import UserError
 from pidscale.meter import ProgressLine
+from pidscale.paths import at_home
 from pidscale.pde import build_pde
 from pidscale.pde.own import look_here
 from pidscale.student.arguments import whole
@@ -40,9 +41,17 @@ def asked_from(words: Sequence[str], description: str) -> argparse.Namespace:
     add = parser.add_argument
     add("task", choices=TASKS, help="what is known: the inputs (forward), the solution (inverse), or some points")
     add("--student", required=True, metavar="FOLDER", help="a consolidated student, such as runs/demo/student")
-    add("--input", required=True, type=Path, metavar="FILE", help="what is known: npy, npz or csv (docs/tasks.md)")
-    add("--out", required=True, type=Path, metavar="FILE.npz", help="where the answer is written")
-    add("--picture", type=Path, metavar="FILE.png", help="where a picture of the first field is written")
+    add(
+        "--input",
+        required=True,
+        type=at_home("--input"),
+        metavar="FILE",
+        help="what is known: npy, npz or csv (docs/tasks.md)",
+    )
+    add("--out", required=True, type=at_home("--out"), metavar="FILE.npz", help="where the answer is written")
+    add(
+        "--picture", type=at_home("--picture"), metavar="FILE.png", help="where a picture of the first field is written"
+    )
     add("--equation", metavar="NAME", help="what the student is expected to be of; module:Class for one of your own")
     add("--sigma", action="append", default=[], metavar="[CHANNEL=]S", help="noise of what is known, in its own unit")
     add("--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter that is known")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pidscale.config import UserError
-from pidscale.ops.precision import float32_island
+from pidscale.precision import float32_island
 
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """x [b, D] of the samples `rows` [b] -> their energies [b], and whether each has come far enough, bool [b]."""

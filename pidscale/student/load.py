@@ -16,19 +16,20 @@ import torch
 from torch import Tensor
 
 from pidscale import seeds
+from pidscale.caller import sheltered
 from pidscale.config import SOLVERS, UserError
 from pidscale.diffusion.noise import Noise, noise_from
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.diffusion.solvers import DenoiserCall, one_step, solve
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser, conditioned
-from pidscale.ops.caller import sheltered
 from pidscale.ops.grid import Grid
-from pidscale.ops.precision import float32_island
 from pidscale.ops.window import Window
+from pidscale.paths import expanded
 from pidscale.pde import stored_pde
 from pidscale.pde.base import Pde, condition, draw_params, residual_squares
 from pidscale.pde.constraints import check_constraints, constrain
+from pidscale.precision import float32_island
 from pidscale.student.arguments import beside, chosen, device_of, real, whole
 from pidscale.student.artifact import TEACHER, read_card, read_weights
 from pidscale.student.more_calls import more_calls
@@ -241,6 +242,7 @@ def load_student(path: str | Path, device: str | torch.device = "cpu", teacher: 
     """
     if not isinstance(path, (str, Path)):
         raise UserError(f"load_student({path!r}): expected the path of a folder")
+    path = expanded(path, "path")
     where = device_of(device)
     card = read_card(path)
     weights = read_weights(path, card)

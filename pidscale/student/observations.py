@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pidscale.caller import sheltered
 from pidscale.config import UserError
-from pidscale.ops.caller import sheltered
 from pidscale.pde.base import solution_mask
 from pidscale.student.arguments import amount, real
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pidscale import seeds
-from pidscale.ops.caller import exactly
+from pidscale.caller import exactly
 from pidscale.student.arguments import whole
 from pidscale.student.observations import Observation
 from pidscale.student.tasks import MOST, Search, measured, normals, posed, searched

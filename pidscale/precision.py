@@ -30,7 +30,7 @@ Setting = tuple[Any, str, Any]
 _CPU: list[Setting] = [(getattr(torch.backends.mkldnn, kind), "fp32_precision", "ieee") for kind in ("matmul", "conv")]
 _OLD_WAY: list[Setting] = [(torch.backends.cudnn, "allow_tf32", False), (_Products(), "precision", "highest")]
 _NEW_WAY: list[Setting] = [
-    (torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+    (torch.backends.cudnn.conv, "fp32_precision", "ieee"),  # type: ignore[attr-defined]  # set at run time
     (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
 ]
 

@@ -16,7 +16,7 @@ from typing import ParamSpec, TypeVar, cast
 import numpy as np
 import torch
 
-from pidscale.ops.precision import float32_island
+from pidscale.precision import float32_island
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")

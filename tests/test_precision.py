@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pidscale.ops.precision import float32_island
+from pidscale.precision import float32_island
 
 CPU = torch.device("cpu")
 NAMES = ("cuda.matmul", "cudnn.conv", "mkldnn.matmul", "mkldnn.conv")
