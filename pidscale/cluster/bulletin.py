@@ -129,7 +129,8 @@ class Watch:
         waited = time.monotonic() - self.began
         if waited - self.said >= SAY_EVERY:
             self.said = waited
-            print(f"{self.label}: workers are starting ({waited:.0f} s): {self.missing()}", flush=True)
+            with contextlib.suppress(Exception):  # a cluster that cannot be asked is told of by the attempt itself
+                print(f"{self.label}: workers are starting ({waited:.0f} s): {self.missing()}", flush=True)
         if self.stopped() and not self.abandoned:
             self.abandoned = True
             self.abandon()

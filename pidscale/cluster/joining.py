@@ -84,7 +84,7 @@ def _check_listening(named: str) -> None:
 def _start() -> None:
     """Start a Ray of our own. What its defaults cannot do here (token in HOME, sockets in TMPDIR) is done elsewhere."""
     options: dict[str, Any] = {"address": "local", "include_dashboard": False}
-    for _ in range(3):
+    for tries in (3, 2, 1):
         try:
             _init(options)
             return
@@ -98,6 +98,10 @@ def _start() -> None:
             else:
                 raise UserError(f"Ray cannot start: {_remedy(error)}") from None
         except Exception as error:
+            if "timed out during startup" in str(error) and tries > 1:  # after 30 s that no setting changes
+                print("Ray did not start within its 30 s; it is started once more", flush=True)
+                ray.shutdown()
+                continue
             raise UserError(f"Ray cannot start ({_said(error)}); see {_SHORT_FOLDER}/ray/session_latest/logs") from None
 
 
@@ -112,23 +116,29 @@ def _remedy(error: OSError) -> str:
 
 
 def _init(options: dict[str, Any], seconds: float | None = None) -> bool:
-    """ray.init in a thread, so that signals are heard meanwhile; whether it ended within `seconds`. Raises what it raises."""
+    """ray.init in a thread, so that signals are heard meanwhile; whether it ended within `seconds`. Raises what it raises.
+
+    The thread stays: the system ends Ray's processes with the thread that has started them.
+    """
     failures: list[BaseException] = []
+    ended = threading.Event()
 
     def body() -> None:
         try:
             ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
         except BaseException as error:
             failures.append(error)
+        ended.set()
+        if not failures:
+            threading.Event().wait()
 
-    thread = threading.Thread(target=body, daemon=True)
-    thread.start()
+    threading.Thread(target=body, daemon=True).start()
     until = None if seconds is None else time.monotonic() + seconds
-    while thread.is_alive() and (until is None or time.monotonic() < until):
-        thread.join(0.1)
+    while not ended.wait(0.1) and (until is None or time.monotonic() < until):
+        pass
     for failure in failures:
         raise failure
-    return not thread.is_alive()
+    return ended.is_set()
 
 
 def _said(error: BaseException) -> str:
