@@ -1,7 +1,7 @@
 """Run one function on several ranks, each a process of its own, and hand back what every rank returned.
 
-For twin tests: the same numbers from P ranks as from one process. Each call starts `world` interpreters that import
-torch (2 to 3 s per rank on a small machine), so put all the checks that share a world size into one function.
+For twin tests: the same numbers from P ranks as from one process. Ranks are forked from one server that has imported torch
+and DeepSpeed and computes nothing itself: importing them anew in each rank takes longer than what the rank is there for.
 
     def shares(rank, world, seed): ...        # at module level: the processes import it by name
     first, second = spawn(shares, 2, 7)
@@ -37,7 +37,7 @@ class RankFailed(AssertionError):
     """A rank raised, died or did not return in time; the message holds its traceback or its stacks."""
 
 
-def spawn(fn: Callable[..., Any], world: int, *args: Any, timeout: float = 120.0) -> list[Any]:
+def spawn(fn: Callable[..., Any], world: int, *args: Any, timeout: float = 300.0) -> list[Any]:
     """Return [fn(rank, world, *args) for every rank], each run in a process of its own with a gloo group around it.
 
     fn and what it takes and returns must be picklable; returned tensors are copied. Raises RankFailed with the
@@ -59,14 +59,18 @@ def spawn(fn: Callable[..., Any], world: int, *args: Any, timeout: float = 120.0
 def _start(
     fn: Callable[..., Any], world: int, args: tuple[Any, ...], folder: Path, timeout: float
 ) -> list[BaseProcess]:
-    context = torch.multiprocessing.get_context("spawn")
+    context = torch.multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch.distributed", "deepspeed", "pidscale.teacher.loop", "pidscale.distill.loop"])
     with socket.socket() as probe:  # DeepSpeed wants to read a port; nobody listens on it
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     ranks = []
     for rank in range(world):
-        process = context.Process(target=_rank, args=(fn, rank, world, args, folder, timeout), name=f"rank {rank}")
-        with mock.patch.dict(os.environ, _environment(rank, world, port)):  # before the child imports torch
+        environment = _environment(rank, world, port)
+        process = context.Process(
+            target=_rank, args=(fn, rank, world, args, folder, timeout, environment), name=f"rank {rank}"
+        )
+        with mock.patch.dict(os.environ, environment):  # the first to start brings the server, which imports torch
             process.start()
         ranks.append(process)
     return ranks
@@ -88,8 +92,17 @@ def _environment(rank: int, world: int, port: int) -> dict[str, str]:
     }
 
 
-def _rank(fn: Callable[..., Any], rank: int, world: int, args: tuple[Any, ...], folder: Path, timeout: float) -> None:
+def _rank(
+    fn: Callable[..., Any],
+    rank: int,
+    world: int,
+    args: tuple[Any, ...],
+    folder: Path,
+    timeout: float,
+    environment: dict[str, str],
+) -> None:
     """The life of one rank."""
+    os.environ.update(environment)  # the server's is that of the first rank
     with open(folder / f"{rank}.stacks", "w") as stacks:
         faulthandler.register(signal.SIGUSR1, file=stacks)
         try:

@@ -161,7 +161,7 @@ def test_words_that_name_files(tmp_path, monkeypatch):
         ("~/empty", "a folder without a file of"),
         ("~/a.h5,~/a.h5", "twice"),
         ("~/a.h5,~", "twice"),
-        ("~nobody-of-this-name/a.h5", "home folder that ~ stands for is not known"),
+        ("~nobody-of-this-name/a.h5", "no home folder is known for ~nobody-of-this-name"),
         (",", "names no file"),
     ):
         with pytest.raises(UserError) as error:
