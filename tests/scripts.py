@@ -118,10 +118,10 @@ def kill(process):
 
 def wait_for(condition, process, log):
     """Until something is so, as long as the script is at work."""
-    until = time.monotonic() + 240
+    until = time.monotonic() + 600
     while not condition():
         assert process.poll() is None, (log.read_text(), log.with_suffix(".err").read_text())
-        assert time.monotonic() < until, f"not so within 240 s: {log}"
+        assert time.monotonic() < until, f"not so within 600 s: {log}"
         time.sleep(0.01)
 
 

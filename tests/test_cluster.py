@@ -161,7 +161,7 @@ def test_a_worker_that_is_killed_is_told_and_its_run_goes_on_by_itself(ray_clust
     run, killed = place / "runs" / "hurt", []
 
     def killer():
-        until = time.monotonic() + 240
+        until = time.monotonic() + 600
         while not killed and time.monotonic() < until:
             if (run / "checkpoints" / "teacher" / "step_00000010" / "manifest.json").exists():
                 killed.append(_named("ray::RayTrainWorker")[0])
@@ -201,7 +201,7 @@ def test_a_teacher_actor_that_is_killed_costs_nothing_but_time(ray_cluster, whol
     run, killed = place / "runs" / "served", []
 
     def killer():
-        until = time.monotonic() + 240
+        until = time.monotonic() + 600
         while not killed and time.monotonic() < until:
             actors = _named("ray::TeacherActor") if (run / "checkpoints" / "distill").exists() else []
             if len(actors) == 2:

@@ -103,7 +103,7 @@ def test_an_equation_that_is_not_here_is_a_note(copy, monkeypatch):
     put(copy, manifest, equation="nowhere:Mine", request={})
     report = verify(copy)
     assert report.findings == [] and report.samples == 64
-    named(report.notes, "residuals not checked", "No module named 'nowhere'")
+    named(report.notes, "residuals not checked", "'nowhere:Mine'", "no file decides what is imported")
     named(report.notes, "request.json", "missing")
     assert "nowhere" not in sys.modules
 
