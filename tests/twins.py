@@ -66,7 +66,7 @@ def _start(
         port = probe.getsockname()[1]
     ranks = []
     for rank in range(world):
-        environment = _environment(rank, world, port)
+        environment = {**os.environ, **_environment(rank, world, port)}
         process = context.Process(
             target=_rank, args=(fn, rank, world, args, folder, timeout, environment), name=f"rank {rank}"
         )
@@ -102,7 +102,8 @@ def _rank(
     environment: dict[str, str],
 ) -> None:
     """The life of one rank."""
-    os.environ.update(environment)  # the server's is that of the first rank
+    os.environ.clear()  # the server's is that of the first rank it was started for
+    os.environ.update(environment)
     with open(folder / f"{rank}.stacks", "w") as stacks:
         faulthandler.register(signal.SIGUSR1, file=stacks)
         try:
