@@ -72,7 +72,8 @@ class Zero:
     def step(self, lr: float) -> tuple[float, bool]:
         """Update at the boundary of accumulation; returns (gradient norm before clipping, whether it was applied).
 
-        A step with a gradient that is not finite, or whose square is not in float32, is skipped on all ranks at every stage.
+        A step with a gradient that is not finite is skipped on all ranks at every stage; below stage 3 also one whose
+        square is beyond float32.
         """
         if self.micro_steps % self.settings.accumulation:
             raise RuntimeError("step() before all micro-steps of the global batch were given to backward()")
@@ -88,7 +89,7 @@ class Zero:
     def _gate(self) -> float:
         """Stage 0: clip, or drop gradients that are not finite, which DeepSpeed would apply; returns the norm before.
 
-        So does one whose square is beyond float32, which would stop Adam for ever; the other stages measure it in float32.
+        So does one whose square is beyond float32, which would stop Adam for ever; stages 1 and 2 measure it in float32.
         """
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         total = sum((g.double().square().sum().cpu() for g in gradients), torch.zeros((), dtype=torch.float64))

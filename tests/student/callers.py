@@ -93,7 +93,9 @@ def _equation(name: str) -> dict[str, Tensor]:
         ("shuffled", shuffled(pde, grid, fields)),
     ):
         found |= {f"{what} {key}": square for key, square in residual_squares(pde, grid, values, params).items()}
-    found["rms"] = torch.tensor(list(metrics.residual_rms(pde, grid, fields, params).values()), dtype=torch.float64)
+    found["rms"] = torch.tensor(
+        list(metrics.residual_rms(pde, grid, fields, params).values()), dtype=torch.float64, device="cpu"
+    )
     found["solved"] = torch.from_numpy(pde.solve(made.fields[0].numpy(), grid, params[0].tolist())[0])
     return found
 
@@ -122,6 +124,7 @@ def _student(folder: Path, name: str) -> dict[str, Tensor]:
     found["score"] = torch.tensor(
         [coverage(draws.samples[channel], known[channel]), crps(draws.samples[channel], known[channel])],
         dtype=torch.float64,
+        device="cpu",
     )
     if name == "heat":
         return found
@@ -135,6 +138,6 @@ def _student(folder: Path, name: str) -> dict[str, Tensor]:
     )
     row = metrics.distribution_row(x, other, [0.1], student.channels)
     flat = [v for value in row.values() for v in (value.values() if isinstance(value, dict) else [value])]
-    found["metrics"] = torch.tensor([*flat, metrics.sliced_floor(x.flatten(1), 2)], dtype=torch.float64)
+    found["metrics"] = torch.tensor([*flat, metrics.sliced_floor(x.flatten(1), 2)], dtype=torch.float64, device="cpu")
     found["nearest"], found["spectrum"] = metrics.nearest(x, other), metrics.spectrum(x)
     return found
