@@ -90,7 +90,7 @@ def test_neither_a_home_that_is_read_only_nor_a_long_tmpdir_is_in_the_way(tmp_pa
         env=kept | {"HOME": str(home), "TMPDIR": str(long)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr
     assert Path(tmp_path, "set", "manifest.json").exists() and not list(home.iterdir())
