@@ -23,7 +23,8 @@ RAY_ENVIRONMENT = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that need Ray first: they take longest, and files are what is shared out where two run side by side."""
-    ray = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
+    names = {"ray_cluster", "pair"}  # fixtures that start one
+    ray = {item.path for item in items if names & set(getattr(item, "fixturenames", ()))}
     items.sort(key=lambda item: item.path not in ray)
 
 

@@ -154,6 +154,33 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(whole, place, monke
     assert contents(run) == before
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_worker_that_is_killed_is_told_and_its_run_goes_on_by_itself(ray_cluster, whole, place, monkeypatch, capsys):
+    """One of two workers is killed after a checkpoint: the teacher is that of the run without the loss."""
+    run, killed = place / "runs" / "hurt", []
+
+    def killer():
+        until = time.monotonic() + 600
+        while not killed and time.monotonic() < until:
+            if (run / "checkpoints" / "teacher" / "step_00000010" / "manifest.json").exists():
+                killed.append(_named("ray::RayTrainWorker")[0])
+                os.kill(killed[0], signal.SIGKILL)
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=killer)
+    thread.start()
+    launch("train_teacher", tiny(place, "hurt", "cluster.max_failures=1"), monkeypatch)
+    thread.join()
+    said = capsys.readouterr()
+    told = r"teacher: worker [01](?: on host \S+, worker [01])? on host \S+: lost \(its process died; (\S+)\); "
+    found = re.search(told + r"failure 1 of cluster.max_failures=1; goes on from step [123]0\n", said.out)
+    assert killed and found and "Traceback" not in said.out + said.err, said.out
+    assert "ActorDiedError" in Path(found[1]).read_text()
+    first, second = weights(place / "runs" / "whole", "teacher"), weights(run, "teacher")
+    assert all(torch.equal(first[n], second[n]) for n in first)
+
+
 # ---- teachers on resources of their own
 
 

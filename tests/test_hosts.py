@@ -1,0 +1,208 @@
+"""Two hosts with a Ray cluster over both: one that is lost and comes back, one that never comes, and a cluster that is busy.
+
+Hosts are namespaces; where they cannot be made (no root, no iproute2) these tests are left out, with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pidscale.generate.make import make_shard_set
+from pidscale.pde import build_pde
+from tests import small
+from tests.distill.test_rollout import write_teacher
+from tests.hosts import ADDRESSES, LACKING, POSSIBLE, Host, join
+from tests.scripts import LAUNCH, ROOT, tiny
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.skipif(not POSSIBLE, reason=LACKING)]
+HEAD = f"{ADDRESSES['one']}:6379"
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
+SMALL = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
+
+
+class Pair:
+    """Two joined hosts with one CPU each, and a shard set that both see."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.hosts = folder, {}
+        pde = build_pde("darcy")
+        sizes = {"train": 48, "test": 16}
+        make_shard_set(pde, folder / "shards", sizes, grid=pde.grid(16), seed=0, samples_per_shard=16, parallel=False)
+        self.hosts["one"] = Host("one", folder / "one")
+        self.plug_in("two")
+
+    def plug_in(self, name: str) -> None:
+        """A new host of this name on the cable."""
+        self.hosts[name] = Host(name, self.folder / f"{name}-{time.monotonic_ns()}")
+        join(self.hosts["one"], self.hosts[name])
+
+    def ray(self, name: str, *words: str) -> None:
+        """ray start on a host."""
+        address, log = f"--node-ip-address={ADDRESSES[name]}", self.folder / f"ray-{name}.log"
+        for _ in range(3):
+            status = self.hosts[name].start("ray", "start", address, *SMALL, *words, log=log, **TOKEN).wait(180)
+            if status == 0:
+                return
+            assert "timed out during startup" in log.read_text(), log.read_text()[-2000:]  # Ray's own 30 s, under load
+            self.hosts[name].start("ray", "stop", "--force", log=log, **TOKEN).wait(60)
+        raise AssertionError(log.read_text()[-2000:])
+
+    def train(self, run: str, *more: str):
+        """A teacher's training on host one; the process and its log."""
+        log = self.folder / f"{run}.log"
+        words = ["python", str(LAUNCH / "train_teacher.py"), *tiny(self.folder, run, *more)]
+        return self.hosts["one"].start(*words, log=log, RAY_ADDRESS=HEAD, **TOKEN), log
+
+    def close(self) -> None:
+        """Pull both plugs."""
+        for host in self.hosts.values():
+            host.close()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    made = Pair(tmp_path_factory.mktemp("hosts"))
+    try:
+        made.ray("one", "--head", "--port=6379", "--include-dashboard=false")
+        made.ray("two", f"--address={HEAD}")
+        yield made
+    finally:
+        made.close()
+
+
+def until(log: Path, words: str, process, seconds: float = 600) -> float:
+    """Seconds until a log says something."""
+    began = time.monotonic()
+    while not re.search(words, log.read_text()):
+        assert process.poll() is None or re.search(words, log.read_text()), log.read_text()[-3000:]
+        assert time.monotonic() - began < seconds, f"{words!r} not in {seconds} s:\n{log.read_text()[-3000:]}"
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def ended(process, log: Path, seconds: float = 60) -> float:
+    """Seconds until a process has ended with status 2, by one line."""
+    began = time.monotonic()
+    assert process.wait(seconds) == 2, log.read_text()[-3000:]
+    said = log.read_text()
+    assert "Traceback" not in said and len(re.findall(r"^error: ", said, re.M)) == 1, said[-3000:]
+    return time.monotonic() - began
+
+
+def test_a_lost_host_is_told_waited_for_and_its_run_goes_on(pair, record_property):
+    process, log = pair.train("lost", "teacher.steps=100000", "cluster.max_failures=1", "cluster.wait=120")
+    checkpoint = pair.folder / "runs" / "lost" / "checkpoints" / "teacher" / "step_00000010" / "manifest.json"
+    began = time.monotonic()
+    while not checkpoint.exists():
+        assert process.poll() is None and time.monotonic() - began < 600, log.read_text()
+        time.sleep(0.05)
+    pair.hosts["two"].close()
+    noticed = until(log, r"worker 1 on host two: lost \(its host", process)
+    record_property("seconds_to_notice", noticed)
+    until(
+        log,
+        r"waiting for room \(0 of cluster.wait=120 s\): cluster.workers=2: 2 x 1 CPU do not fit on 1 host",
+        process,
+        20,
+    )
+    said = log.read_text()
+    assert re.search(r"failure 1 of cluster.max_failures=1; goes on from step \d+0", said), said
+    kept = re.search(r"host two: lost \(its host [^;]*; (\S+)\)", said)
+    assert kept and "Error" in Path(kept[1]).read_text()
+    pair.plug_in("two")
+    pair.ray("two", f"--address={HEAD}")
+    before = len(re.findall(r"/100000 ", log.read_text()))
+    began = time.monotonic()
+    while len(re.findall(r"/100000 ", log.read_text())) == before:
+        assert process.poll() is None and time.monotonic() - began < 600, log.read_text()
+        time.sleep(0.05)
+    record_property("seconds_to_go_on", time.monotonic() - began)
+    os.kill(_driver(process), signal.SIGTERM)
+    ended(process, log)
+    assert "with a checkpoint" in log.read_text()
+
+
+def test_a_host_that_never_comes_is_said_at_once_and_ends(pair):
+    process, log = pair.train("never", "cluster.workers=3", "teacher.global_batch=9", "cluster.wait=4")
+    until(
+        log,
+        r"waiting for room \(0 of cluster.wait=4 s\): .*3 x 1 CPU do not fit on 2 hosts \(one: .*too small",
+        process,
+    )
+    assert ended(process, log, 30) < 15
+    assert "cluster.wait=4 s are over" in log.read_text() and not (pair.folder / "runs" / "never").exists()
+
+
+HOLD = """
+import ray, sys, time
+ray.init(address="auto", log_to_driver=False)
+held = ray.remote(num_cpus=1)(type("Held", (), {"there": lambda self: True})).remote()
+print(ray.get(held.there.remote()), flush=True)
+time.sleep(1000)
+"""
+
+
+def test_a_busy_cluster_is_said_at_once_and_a_signal_is_heard(pair):
+    log = pair.folder / "hold.log"
+    holder = pair.hosts["one"].start("python", "-c", HOLD, log=log, RAY_ADDRESS=HEAD, **TOKEN)
+    until(log, "True", holder)
+    process, log = pair.train("busy", "cluster.wait=600")
+    until(log, r"waiting for room .*2 x 1 CPU do not fit on 2 hosts \(.*others hold the rest", process)
+    assert "0 of 1 CPUs free" in log.read_text()
+    os.kill(_driver(process), signal.SIGTERM)
+    assert ended(process, log, 20) < 10
+    assert "stopped while it waited for room" in log.read_text() and not (pair.folder / "runs" / "busy").exists()
+    os.kill(_driver(holder), signal.SIGKILL)
+    holder.wait(20)
+
+
+def _driver(process) -> int:
+    """The process that nsenter became, or started."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(children[0]) if children else process.pid
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of what git knows of this checkout, with its environment, a small set and a teacher where README has them."""
+    folder = tmp_path_factory.mktemp("readme") / "checkout"
+    listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(sys.prefix)
+    pde = build_pde("darcy")
+    sizes = {"train": 64, "test": 16}
+    make_shard_set(pde, folder / "shards/darcy32", sizes, grid=pde.grid(32), seed=0, parallel=False)
+    settings = small.settings(folder / "shards/darcy32", folder / "runs", pde={"points": 32})
+    write_teacher(folder / "runs/demo/teacher", settings)
+    return folder
+
+
+def test_the_cluster_block_of_the_readme_on_a_fresh_account(checkout, tmp_path):
+    """Every line as it stands, with an empty HOME: the job distils, leaves a student and has written checkpoints."""
+    section = (ROOT / "README.md").read_text().split("## On a Ray cluster")[1]
+    block = section.split("```bash\n")[1].split("```")[0]
+    assert "ray start --head" in block and "ray job submit" in block
+    host, log = Host("one", tmp_path), tmp_path / "block.log"
+    try:
+        plain = {"VIRTUAL_ENV": "", "RAY_ADDRESS": ""}
+        process = host.start("bash", "-e", "-u", "-c", block, log=log, cwd=checkout, **plain)
+        status = process.wait(500)
+    finally:
+        host.close()
+    said = log.read_text()
+    assert status == 0 and "Traceback" not in said, said[-4000:]
+    assert "succeeded" in said and "200/200" in said
+    assert (checkout / "runs/job/student/card.json").exists()
+    assert list((checkout / "runs/job/checkpoints/distill").glob("step_*/manifest.json"))
