@@ -1,4 +1,4 @@
-"""Hosts on one machine: namespaces of network, processes, mounts and names, joined by a cable. Needs root and iproute2.
+"""Hosts on one machine: namespaces of network, processes, mounts and names, plugged into one switch. Needs root and iproute2.
 
 Each host has its own hostname, address, /tmp/ray, /dev/shm, HOME and processes, so that Ray takes it for a machine of its own
 and `ray stop` ends its own processes alone. Knows nothing of what runs on them.
@@ -41,13 +41,14 @@ class Host:
             f"touch {ready} && exec sleep 100000"
         )
         flags = ["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child"]
-        self.outer = subprocess.Popen(["unshare", *flags, "sh", "-c", script], start_new_session=True)
+        self.outer = subprocess.Popen(
+            ["unshare", *flags, "sh", "-c", script], stderr=subprocess.DEVNULL, start_new_session=True
+        )
         until = time.monotonic() + 20
         while not ready.exists():
             assert self.outer.poll() is None and time.monotonic() < until, f"no host {name}"
             time.sleep(0.02)
-        children = Path(f"/proc/{self.outer.pid}/task/{self.outer.pid}/children").read_text().split()
-        self.first = int(children[0])  # process 1 of the host
+        self.first = _child(self.outer)  # process 1 of the host
 
     def environment(self, **more: str) -> dict[str, str]:
         """What a fresh account on this host has in its environment."""
@@ -77,17 +78,50 @@ class Host:
         self.outer.wait(20)
 
 
-def join(one: Host, two: Host) -> None:
-    """A cable between two hosts."""
-    ends = {f"v{one.first}a": one, f"v{two.first}b": two}
-    left, right = ends
-    subprocess.run(["ip", "link", "add", left, "type", "veth", "peer", "name", right], check=True)
-    for name, host in ends.items():
-        subprocess.run(["ip", "link", "set", name, "netns", str(host.first)], check=True)
-        inside = ["nsenter", f"--target={host.first}", "--net", "ip"]
+class Switch:
+    """What hosts are plugged into: a bridge in a namespace of its own. A host that is lost takes only its own cable along."""
+
+    def __init__(self) -> None:
+        script = "ip link add switch type bridge && ip link set switch up && echo up && exec sleep 100000"
+        self.process = subprocess.Popen(
+            ["unshare", "--net", "--kill-child", "--fork", "sh", "-c", script],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None and self.process.stdout.readline() == b"up\n", "no switch"
+        self.first = _child(self.process)
+
+    def plug(self, host: Host) -> None:
+        """A cable to a host, whose end there is eth0 with the host's address."""
+        port, end = f"port{host.first}", f"host{host.first}"
+        _run("ip", "link", "add", port, "type", "veth", "peer", "name", end)
+        _run("ip", "link", "set", end, "netns", str(host.first))
+        _run("ip", "link", "set", port, "netns", str(self.first))
+        self._ip("link", "set", port, "master", "switch", "up")
         for words in (
-            ["link", "set", name, "name", "eth0"],
-            ["addr", "add", f"{host.address}/24", "dev", "eth0"],
-            ["link", "set", "eth0", "up"],
+            f"link set {end} name eth0",
+            f"addr add {host.address}/24 dev eth0",
+            "link set eth0 up",
         ):
-            subprocess.run([*inside, *words], check=True)
+            _run("nsenter", f"--target={host.first}", "--net", "ip", *words.split())
+
+    def cut(self, host: Host) -> None:
+        """Take a host off the network: it runs on, and nothing from it arrives."""
+        self._ip("link", "set", f"port{host.first}", "down")
+
+    def close(self) -> None:
+        """Switch it off."""
+        os.kill(self.first, signal.SIGKILL)
+        self.process.wait(20)
+
+    def _ip(self, *words: str) -> None:
+        _run("nsenter", f"--target={self.first}", "--net", "ip", *words)
+
+
+def _run(*words: str) -> None:
+    subprocess.run(words, check=True)
+
+
+def _child(process: subprocess.Popen) -> int:
+    """The first process that a process has started."""
+    return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])

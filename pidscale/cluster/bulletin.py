@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -20,13 +20,20 @@ from pidscale.cluster.room import SAY_EVERY
 from pidscale.meter import ProgressLine
 
 
+class Place(NamedTuple):
+    """Where a worker runs: the name of its host, and the address by which Ray knows that host."""
+
+    host: str
+    address: str
+
+
 @dataclass
 class Word:
-    """What is known of the workers of the present attempt. hosts: by rank, of those that began. latest: newest progress."""
+    """What is known of the workers of the present attempt. places: by rank, of those that began. latest: newest progress."""
 
     attempt: int = 0
     latest: tuple[int, int, str] | None = None
-    hosts: dict[int, str] = field(default_factory=dict)
+    places: dict[int, Place] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
 
 
@@ -40,10 +47,10 @@ class Bulletin:
         """From now on, hear the workers of this attempt alone."""
         self.word = Word(attempt, texts=self.word.texts)
 
-    def started(self, attempt: int, rank: int, host: str) -> None:
+    def started(self, attempt: int, rank: int, place: Place) -> None:
         """A worker began."""
         if attempt == self.word.attempt:
-            self.word.hosts[rank] = host
+            self.word.places[rank] = place
 
     def post(self, attempt: int, done: int, total: int, note: str) -> None:
         """The first worker's progress."""
@@ -57,7 +64,7 @@ class Bulletin:
     def read(self) -> Word:
         """What is known; lines are given once."""
         word = self.word
-        self.word = Word(word.attempt, word.latest, word.hosts)
+        self.word = Word(word.attempt, word.latest, word.places)
         return word
 
 
@@ -124,7 +131,7 @@ class Watch:
 
     def _wait(self) -> None:
         """What to say and do while no worker has begun."""
-        if self.word.hosts:
+        if self.word.places:
             return
         waited = time.monotonic() - self.began
         if waited - self.said >= SAY_EVERY:

@@ -5,13 +5,15 @@ Knows the errors of Ray Train; must not know what the workers computed.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import ray
 
+from pidscale.cluster.bulletin import Place
 from pidscale.config import UserError
 
 FOLDER = "errors"  # of the run: tracebacks
@@ -29,13 +31,13 @@ class Failure:
     started: bool = True
 
 
-def failure(error: Exception, hosts: Mapping[int, str], folder: Path, phase: str) -> Failure:
-    """What an error of `fit` says. hosts: of the workers that began, by rank. The traceback goes to folder/errors."""
+def failure(error: Exception, places: Mapping[int, Place], folder: Path, phase: str) -> Failure:
+    """What an error of `fit` says. places: of the workers that began, by rank. The traceback goes to folder/errors."""
     workers = dict(sorted(getattr(error, "worker_failures", {}).items()))
-    several = len(set(hosts.values())) > 1
+    several = len({place.host for place in places.values()}) > 1
     for rank, one in workers.items():
         if mistake := _mistake(one):
-            where = f" (worker {rank} on host {hosts.get(rank, '?')})" if several else ""
+            where = f" ({_name(rank, places)})" if several else ""
             what = "; ".join(line.strip() for line in str(mistake).splitlines()[:3] if line.strip())
             kept = "" if isinstance(mistake, UserError) else f"; traceback: {_keep(folder, phase, rank, one)}"
             return Failure(f"{what}{where}{kept}", users=True)
@@ -43,21 +45,52 @@ def failure(error: Exception, hosts: Mapping[int, str], folder: Path, phase: str
         rank for rank, one in workers.items() if any(isinstance(e, ray.exceptions.RayActorError) for e in _chain(one))
     ]
     if lost:
-        names = ", ".join(f"worker {rank} on host {hosts.get(rank, '?')}" for rank in lost)
+        names = ", ".join(_name(rank, places) for rank in lost)
         said = _keep(folder, phase, lost[0], workers[lost[0]])
         return Failure(f"{names}: lost ({_why(workers[lost[0]])}; {said})")
     for rank, one in workers.items():
-        cause = list(_chain(one))[-1]
+        cause, kept = list(_chain(one))[-1], _keep(folder, phase, rank, one)
+        if broken := _broken(cause):
+            whom = _whom(rank, cause, places, workers)
+            return Failure(f"{_name(rank, places)}: lost its connection to {whom} ({broken}; traceback: {kept})")
         lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
         said = f"{type(cause).__name__}: {lines[0] if lines else ''}"[:200]
-        where = f"worker {rank} on host {hosts.get(rank, '?')}"
-        return Failure(f"{where}: {said} (traceback: {_keep(folder, phase, rank, one)})")
+        return Failure(f"{_name(rank, places)}: {said} (traceback: {kept})")
     cause = getattr(error, "controller_failure", None) or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     said = f"{type(cause).__name__}: {lines[0] if lines else ''}"[:200]
     return Failure(
-        f"the workers could not start ({said}; traceback: {_keep(folder, phase, None, error)})", started=bool(hosts)
+        f"the workers could not start ({said}; traceback: {_keep(folder, phase, None, error)})", started=bool(places)
     )
+
+
+def _name(rank: int, places: Mapping[int, Place]) -> str:
+    return f"worker {rank} on host {places[rank].host if rank in places else '?'}"
+
+
+def _broken(error: BaseException) -> str:
+    """How a connection between workers ended, by what gloo or NCCL say; "" for another error.
+
+    It is what those see who are left when another worker or its host is gone, mostly before Ray knows.
+    """
+    text = str(error)
+    if not ("gloo/transport/tcp" in text or "NCCL" in text) or "connectFullMesh" in text:
+        return ""
+    found = re.search(r"Connection [a-z]+(?: by peer)?|Broken pipe|No route to host|[Tt]imed out", text)
+    return found[0] if found else " ".join(text.split())[:120]
+
+
+def _whom(rank: int, error: BaseException, places: Mapping[int, Place], reported: Container[int]) -> str:
+    """Which worker a connection was to: those at the address that gloo names, else those that have not reported an error."""
+    others = {one: place for one, place in places.items() if one != rank}
+    address = re.search(r"\[([0-9a-fA-F.:]+)\]:\d+", str(error))
+    there = {one: place for one, place in others.items() if address and place.address == address[1]}
+    silent = {one: place for one, place in others.items() if one not in reported}
+    meant = there or silent or others
+    if len(meant) == 1:
+        return _name(next(iter(meant)), places)
+    hosts = {place.host for place in meant.values()}
+    return f"a worker on host {hosts.pop()}" if len(hosts) == 1 else "another worker"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -96,7 +129,8 @@ def _keep(folder: Path, phase: str, rank: int | None, error: BaseException) -> s
     path = (
         folder / FOLDER / f"{phase}-{time.strftime('%Y%m%d-%H%M%S')}-{'start' if rank is None else f'worker{rank}'}.txt"
     )
-    text = "\n\n".join(f"{type(one).__name__}: {one}" for one in _chain(error))
+    notes = (note for one in _chain(error) for note in getattr(one, "__notes__", ()))  # tracebacks of workers
+    text = "\n\n".join([*(f"{type(one).__name__}: {one}" for one in _chain(error)), *notes])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")

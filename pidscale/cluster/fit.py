@@ -151,11 +151,11 @@ def _attempt(c: ClusterSettings, parcel: Parcel, need: Need, stop: Stop) -> Fail
         with watch.watching():
             trainer.fit()
     except TrainingFailedError as error:
-        return failure(error, watch.word.hosts, folder, phase)
+        return failure(error, watch.word.places, folder, phase)
     except ray.exceptions.RayActorError as error:  # the controller's process
         if watch.abandoned:
             return Failure("its workers had not started", started=False)
-        return failure(error, watch.word.hosts, folder, phase)
+        return failure(error, watch.word.places, folder, phase)
     return None
 
 

@@ -57,13 +57,14 @@ class Need:
 
 
 def hosts() -> list[Host]:
-    """The live hosts of the cluster."""
+    """The live hosts of the cluster, by name."""
     free = available_resources_per_node()
-    return [
+    found = [
         Host(str(node["NodeManagerHostname"]), dict(node["Resources"]), free.get(node["NodeID"], {}))
         for node in ray.nodes()
         if node["Alive"]
     ]
+    return sorted(found, key=lambda host: host.name)
 
 
 def described(found: list[Host], each: Mapping[str, int]) -> str:
@@ -86,12 +87,12 @@ def wait_for_room(
         seconds: How long to wait (`cluster.wait`). A Ray of our own gets no further host, so that what it lacks in all is
             refused at once.
         stopped: Whether the user asked to end; looked at twice a second.
-        say: Told at once and every 15 s what is missing and what the cluster has.
+        say: Told at once, when the kind of lack changes and every 15 s what is missing and what the cluster has.
 
     Raises:
         UserError: The cluster is too small or stays too busy, or the user asked to end.
     """
-    began, said = time.monotonic(), -SAY_EVERY
+    began, said, was = time.monotonic(), -SAY_EVERY, None
     while True:
         found = hosts()
         if sum(need.fits(host.free) for host in found) >= need.parts:
@@ -108,7 +109,7 @@ def wait_for_room(
             raise UserError(f"stopped while it waited for room: {missing}")
         if waited >= seconds:
             raise UserError(f"{missing}; {what}; cluster.wait={seconds:g} s are over: ask for less, or wait longer")
-        if waited - said >= SAY_EVERY:
-            said = waited
+        if waited - said >= SAY_EVERY or lacking != was:
+            said, was = waited, lacking
             say(f"waiting for room ({waited:.0f} of cluster.wait={seconds:g} s): {missing}; {what}")
         time.sleep(_LOOK_EVERY)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from pidscale.cluster.bulletin import Place
 from pidscale.config import ClusterSettings, Settings, UserError, from_plain
 from pidscale.distill import loop as distill_loop
 from pidscale.distill.serve import Served
@@ -65,16 +67,26 @@ class Parcel:
 
 
 def work(config: dict[str, Parcel]) -> None:
-    """Run the loop of the phase. Ray Train calls it with the dictionary that it was given."""
+    """Run the loop of the phase. Ray Train calls it with the dictionary that it was given.
+
+    What it raises brings its traceback along as a note: Ray hands the driver the error alone.
+    """
+    try:
+        _work(config["parcel"])
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        raise
+
+
+def _work(parcel: Parcel) -> None:
     import ray.train
     from ray.train.torch import get_device
 
-    parcel = config["parcel"]
     settings, folder, bulletin = from_plain(Settings, parcel.settings), Path(parcel.folder), parcel.bulletin
     context = ray.train.get_context()
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # backward passes too
     rank, world, c = context.get_world_rank(), context.get_world_size(), settings.cluster
-    bulletin.started.remote(parcel.attempt, rank, socket.gethostname())
+    bulletin.started.remote(parcel.attempt, rank, Place(socket.gethostname(), ray.util.get_node_ip_address()))
     _check_shared(folder, parcel.mark)
     agree(settings, Mesh(rank, world, get_device()))
     mesh = Mesh.over(rank, world, get_device(), c.space, c.timeout)
