@@ -180,7 +180,7 @@ def _arm_gradients(rank, world, shards, folder):
             batch = Batch(0, endpoints.counters, eps, endpoints.params_BP, told, endpoints.fields_BCYX)
             arm.gradients(batch, StepTimer())
             gradients = arm.zero.gradients()
-            norm, applied = arm.zero.step(1e-3)
+            norm, applied = arm.update(1e-3, 0)[name]
             found[stage, name] = {"gradients": gradients, "norm": norm, "means": arm.take_means()}
             assert applied and arm.sums == {}
             arm.zero.close()
