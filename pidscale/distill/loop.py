@@ -29,12 +29,12 @@ from pidscale.distill.rollout import Rollout
 from pidscale.distill.supply import Supply
 from pidscale.distill.truncation import truncation, truncation_line
 from pidscale.engine import checkpoint
+from pidscale.engine.guard import Guard, shown
 from pidscale.engine.phases import teacher_folder
 from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import learning_rate, micro_plan
 from pidscale.engine.skip import settled
 from pidscale.engine.spread import spread, window_for
-from pidscale.engine.watch import Watch, shown
 from pidscale.generate.problem import Problem, open_problem
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.ops.window import Window
@@ -151,8 +151,8 @@ def train(
         for arm in arms:
             arm.restore(found.folder)
             arm.seconds = float(found.state["arm_seconds"][arm.name])
-    watch = Watch("distill", d, root, mesh, reporter.say)
-    watch.restore(found.state if found else {})
+    guard = Guard("distill", d, root, mesh, reporter.say)
+    guard.restore(found.state if found else {})
     board = Board(folder / "tb" / "distill" if mesh.first else None, first, reporter.say)
     board.text("config", json_text(to_plain(settings), indent=1))
     # of this stream alone: the teacher may be at work on another
@@ -176,13 +176,13 @@ def train(
                     norms = arm.update(learning_rate(d, step), step)
                 arm.seconds += time.perf_counter() - began
                 for name, (norm, applied) in norms.items():
-                    watch.step(name, step, norm, applied)
+                    guard.step(name, step, norm, applied)
                 board.scalars({f"{arm.name}/gradient_norm": norms[arm.name][0]}, step + 1)
             done = step + 1
             if done % d.log_every == 0 or done == d.steps:
                 now = time.perf_counter()
                 last |= {arm.name: means for arm in arms if (means := arm.take_means())}
-                board.scalars({"train/skipped": watch.total}, done)
+                board.scalars({"train/skipped": guard.total}, done)
                 _log(board, last, timer, now - logged[0], done - logged[1], learning_rate(d, step), batches, done)
                 reporter.progress(done, d.steps, _note(last.get("student", {"loss": None})))
                 logged = (now, done)
@@ -192,17 +192,17 @@ def train(
                     "scales": scales,
                     "endpoint_seconds": rolling + batches.supply.tally.hidden,
                     "arm_seconds": {arm.name: arm.seconds for arm in arms},
-                    "skipped": watch.state(),
+                    "skipped": guard.state(),
                 }
-                _check_weights(watch, arms, done)
+                _check_weights(guard, arms, done)
                 picture(arms, batches.rollout, board, problem, done)
                 board.flush()
                 _save(arms, root, done, state)
             if stopping and done < d.steps:
                 raise Stopped(f"distillation stopped at step {done} of {d.steps} with a checkpoint in {root}")
 
-        _check_weights(watch, arms, d.steps)
-        watch.result(last, picture(arms, batches.rollout, board, problem, d.steps))
+        _check_weights(guard, arms, d.steps)
+        guard.result(last, picture(arms, batches.rollout, board, problem, d.steps))
         board.hparams(to_flat(settings), {f"student/{k}": v for k, v in last.get("student", {}).items()})
     for arm in arms:
         made = rolling + batches.supply.tally.hidden
@@ -220,9 +220,9 @@ def _note(means: Mapping[str, float | None]) -> str:
     return " ".join(f"{name} {shown(value)}" for name, value in means.items())
 
 
-def _check_weights(watch: Watch, arms: list[Arm], step: int) -> None:
+def _check_weights(guard: Guard, arms: list[Arm], step: int) -> None:
     critics = [arm.critic for arm in arms if arm.critic is not None]
-    watch.weights(step, [*(arm.zero for arm in arms), *critics], [arm.ema for arm in arms])
+    guard.weights(step, [*(arm.zero for arm in arms), *critics], [arm.ema for arm in arms])
 
 
 def _log(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pidscale.config import UserError
-from pidscale.engine.room import in_one_line, lack_of_room
+from pidscale.engine.disk import in_one_line, lack_of_room
 from pidscale.parallel.mesh import Mesh
 from pidscale.plain import json_text
 from pidscale.records.layout import write_atomic

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pidscale.diffusion.noise import Noise
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.engine.room import in_one_line
+from pidscale.engine.disk import in_one_line
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde
 from pidscale.student import artifact

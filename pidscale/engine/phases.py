@@ -19,7 +19,7 @@ from typing import Any
 
 from pidscale.config import Settings, UserError, to_plain
 from pidscale.engine.checkpoint import check_resumable, sweep
-from pidscale.engine.room import in_one_line
+from pidscale.engine.disk import in_one_line
 from pidscale.plain import json_text
 from pidscale.records.layout import write_atomic
 from pidscale.records.lock import held

@@ -24,13 +24,13 @@ from pidscale.diffusion.solvers import solve
 from pidscale.engine import checkpoint
 from pidscale.engine.consolidate import card, publish
 from pidscale.engine.ema import Ema
+from pidscale.engine.guard import Guard, shown
 from pidscale.engine.pictures import picture_row
 from pidscale.engine.plan import model_description
 from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import MicroPlan, learning_rate, micro_plan
 from pidscale.engine.skip import settled
 from pidscale.engine.spread import spread, window_for
-from pidscale.engine.watch import Watch, shown
 from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.generate.problem import Problem, open_problem, read_params
 from pidscale.meter import Board, StepTimer, rates
@@ -163,8 +163,8 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
         threads=settings.data.threads,
         pinned=mesh.device.type == "cuda",
     )
-    watch = Watch("teacher", t, root, mesh, reporter.say)
-    watch.restore(found.state if found else {})
+    guard = Guard("teacher", t, root, mesh, reporter.say)
+    guard.restore(found.state if found else {})
     board = Board(folder / "tb" / "teacher" if mesh.first else None, first, reporter.say)
     board.text("config", json_text(to_plain(settings), indent=1))
     timer = StepTimer(torch.cuda.synchronize if mesh.device.type == "cuda" else None)
@@ -188,7 +188,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
                 norm, applied = teacher.zero.step(learning_rate(t, step))
                 if applied:
                     teacher.ema.update(step)
-            watch.step("teacher", step, norm, applied)
+            guard.step("teacher", step, norm, applied)
             if applied:
                 window += torch.stack([loss, torch.ones_like(loss)])
             done = step + 1
@@ -199,7 +199,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
                 scalars = {
                     "train/lr": learning_rate(t, step),
                     "train/gradient_norm": norm,
-                    "train/skipped": watch.total,
+                    "train/skipped": guard.total,
                 }
                 board.scalars(scalars | speeds | ({} if mean is None else {"loss/denoising": mean}), done)
                 reporter.progress(done, t.steps, f"loss {shown(mean)}")
@@ -209,16 +209,16 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
                 evaluate(teacher, board, done)
             stopping = done % t.log_every == 0 and reporter.stopped(mesh)
             if (done % t.checkpoint_every == 0 or stopping) and done < t.steps:
-                watch.weights(done, [teacher.zero], [teacher.ema])
+                guard.weights(done, [teacher.zero], [teacher.ema])
                 board.flush()
-                _save(teacher, root, done, {"train_seconds": spent, "skipped": watch.state()})
+                _save(teacher, root, done, {"train_seconds": spent, "skipped": guard.state()})
             if stopping and done < t.steps:
                 raise Stopped(f"teacher stopped at step {done} of {t.steps} with a checkpoint in {root}")
 
         spent = seconds + time.perf_counter() - start
-        watch.weights(t.steps, [teacher.zero], [teacher.ema])
+        guard.weights(t.steps, [teacher.zero], [teacher.ema])
         results, size = evaluate(teacher, board, t.steps)
-        watch.result({"loss": mean, **results}, {"teacher": size})
+        guard.result({"loss": mean, **results}, {"teacher": size})
         results |= {"train_seconds": spent, "wait_share": timer.share("wait")}
         finals = {f"residual/{k}": results[f"residual_{k}"] for k in ("l2", "dual", "boundary")}
         board.hparams(to_flat(settings), finals)

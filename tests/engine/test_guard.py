@@ -12,7 +12,7 @@ from torch import nn
 from pidscale.config import TeacherSettings, UserError
 from pidscale.engine import checkpoint
 from pidscale.engine.ema import Ema
-from pidscale.engine.watch import Watch, shown
+from pidscale.engine.guard import Guard, shown
 from pidscale.parallel.mesh import Mesh
 
 BAD = [(math.nan, False), (math.inf, False), (0.0, True)]  # norm of the gradient, and whether the step was taken
@@ -23,13 +23,13 @@ def said() -> list[str]:
     return []
 
 
-def watch(root: Any, said: list[str], mesh: Mesh | None = None, **values: Any) -> Watch:
-    return Watch("teacher", TeacherSettings(**values), root, mesh or Mesh(), said.append)
+def guard(root: Any, said: list[str], mesh: Mesh | None = None, **values: Any) -> Guard:
+    return Guard("teacher", TeacherSettings(**values), root, mesh or Mesh(), said.append)
 
 
 @pytest.mark.parametrize("norm, applied", BAD)
 def test_so_many_steps_in_a_row_end_the_run_with_one_line(tmp_path, said, norm, applied):
-    one = watch(tmp_path, said, max_skips=3, steps=50, lr=1e6, clip=0.0)
+    one = guard(tmp_path, said, max_skips=3, steps=50, lr=1e6, clip=0.0)
     for step in (0, 1, 3, 4, 6, 7):  # two in a row, three times
         one.step("teacher", step, norm, applied)
         if step in (1, 4, 7):
@@ -47,12 +47,12 @@ def test_so_many_steps_in_a_row_end_the_run_with_one_line(tmp_path, said, norm, 
 def test_the_line_names_the_checkpoint_that_stays_and_no_remedy_that_is_taken(tmp_path, said):
     checkpoint.save(tmp_path, 7, {}, 1, Mesh(), 2, lambda folder: None)
     with pytest.raises(UserError, match=rf"the checkpoint of step 7 stays in {tmp_path}; other values need") as error:
-        watch(tmp_path, said, max_skips=1).step("teacher", 8, math.nan, False)
+        guard(tmp_path, said, max_skips=1).step("teacher", 8, math.nan, False)
     assert "clip" not in str(error.value)
 
 
 def test_many_skips_are_few_warnings_of_the_first_rank_alone(tmp_path, said):
-    one, other = watch(tmp_path, said), watch(tmp_path, said, Mesh(1, 2))
+    one, other = guard(tmp_path, said), guard(tmp_path, said, Mesh(1, 2))
     for step in range(200):
         for rank in (one, other):
             rank.step("student", step, math.nan if step % 2 else 1.0, step % 2 == 0)
@@ -62,11 +62,11 @@ def test_many_skips_are_few_warnings_of_the_first_rank_alone(tmp_path, said):
 
 
 def test_each_network_has_a_row_of_its_own_that_goes_on_over_a_restart(tmp_path, said):
-    one = watch(tmp_path, said, max_skips=4)
+    one = guard(tmp_path, said, max_skips=4)
     for step in range(3):
         one.step("student", step, math.nan, False)
         one.step("student's critic", step, 1.0, True)
-    again = watch(tmp_path, said, max_skips=4)
+    again = guard(tmp_path, said, max_skips=4)
     again.restore({"skipped": one.state()})
     assert again.total == 3
     again.step("student's critic", 3, math.nan, False)
@@ -80,12 +80,12 @@ def test_each_network_has_a_row_of_its_own_that_goes_on_over_a_restart(tmp_path,
 def test_weights_that_are_not_finite_are_not_kept(tmp_path, said, value):
     module = nn.Linear(3, 2)
     ema = Ema(module, 0, Mesh(), 0.1)
-    watch(tmp_path, said).weights(5, [], [ema])
+    guard(tmp_path, said).weights(5, [], [ema])
     with torch.no_grad():
         module.weight[1, 2] = value
     ema.update(0)
     with pytest.raises(UserError, match="weights are not finite at step 5 of 3000, so none are written"):
-        watch(tmp_path, said).weights(5, [], [ema])
+        guard(tmp_path, said).weights(5, [], [ema])
 
 
 @pytest.mark.parametrize(
@@ -99,11 +99,11 @@ def test_weights_that_are_not_finite_are_not_kept(tmp_path, said, value):
 )
 def test_a_result_that_is_none_is_not_published(tmp_path, said, numbers, sizes, words):
     with pytest.raises(UserError, match=f"{words} after step 3000, so nothing is published"):
-        watch(tmp_path, said).result(numbers, sizes)
+        guard(tmp_path, said).result(numbers, sizes)
 
 
 def test_a_sound_result_passes(tmp_path, said):
-    watch(tmp_path, said).result({"loss": 0.5, "count": 3, "none": None}, {"student": 1.1})
+    guard(tmp_path, said).result({"loss": 0.5, "count": 3, "none": None}, {"student": 1.1})
     assert said == []
 
 

@@ -33,7 +33,7 @@ class Skipped:
 
 
 @dataclass
-class Watch:
+class Guard:
     """What a loop looks at so that no diverged run goes on, or counts as finished.
 
     phase: `teacher` or `distill`, the section of its settings. root: where its checkpoints are.
