@@ -105,10 +105,6 @@ class Switch:
         ):
             _run("nsenter", f"--target={host.first}", "--net", "ip", *words.split())
 
-    def cut(self, host: Host) -> None:
-        """Take a host off the network: it runs on, and nothing from it arrives."""
-        self._ip("link", "set", f"port{host.first}", "down")
-
     def close(self) -> None:
         """Switch it off."""
         os.kill(self.first, signal.SIGKILL)

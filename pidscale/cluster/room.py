@@ -108,8 +108,8 @@ def wait_for_room(
         if stopped():
             raise UserError(f"stopped while it waited for room: {missing}")
         if waited >= seconds:
-            raise UserError(f"{missing}; {what}; cluster.wait={seconds:g} s are over: ask for less, or wait longer")
+            raise UserError(f"{missing}; {what}; cluster.wait={seconds:.0f} s are over: ask for less, or wait longer")
         if waited - said >= SAY_EVERY or lacking != was:
             said, was = waited, lacking
-            say(f"waiting for room ({waited:.0f} of cluster.wait={seconds:g} s): {missing}; {what}")
+            say(f"waiting for room ({waited:.0f} of cluster.wait={seconds:.0f} s): {missing}; {what}")
         time.sleep(_LOOK_EVERY)
