@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from entry import one_line, settings_from
+from entry import interruptible, one_line, settings_from
 
 from pidscale.config import UserError
 from pidscale.generate.asked import Asked, asked_from, split_words
@@ -12,6 +12,7 @@ from pidscale.generate.convert import convert
 from pidscale.generate.judge import judge
 from pidscale.generate.report import Lines, told
 from pidscale.pde.own import look_here
+from pidscale.plain import printable
 
 
 def main(words: list[str]) -> None:
@@ -27,7 +28,7 @@ def main(words: list[str]) -> None:
     look_here(settings.pde.name)
     converted = convert(asked, settings.pde.name, settings.pde.params, progress=Lines())
     worth = judge(asked.out, converted.manifest, converted.pde, converted.grid)
-    print("\n".join(told(asked, converted, worth)))
+    print(printable("\n".join(told(asked, converted, worth))))
 
 
 if __name__ == "__main__":
@@ -35,7 +36,8 @@ if __name__ == "__main__":
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(f"{__doc__}\n\n{Asked.__doc__}")
         else:
-            main(sys.argv[1:])
+            with interruptible("the same command goes on from what is there"):
+                main(sys.argv[1:])
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None

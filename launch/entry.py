@@ -7,7 +7,8 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -20,6 +21,7 @@ from pidscale.config import PHASES, Settings, UserError, from_plain, to_flat
 from pidscale.limits import check
 from pidscale.paths import PATH_SETTINGS, expanded, is_address, with_paths
 from pidscale.pde.own import look_here
+from pidscale.plain import printable
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PATHS = (*PATH_SETTINGS, "run.name")  # any text a folder may be called
@@ -91,28 +93,36 @@ def help_text(config: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, without the line breaks that names in files may have."""
-    return " ".join(part.strip() for part in str(error).splitlines() if part.strip())
+    """What an error says, without the line breaks and control characters that names in files may have."""
+    return printable(" ".join(part.strip() for part in str(error).splitlines() if part.strip()))
+
+
+@contextmanager
+def interruptible(after: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the body with one line and the usual status. after: what the same command does then."""
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted; {after}", file=sys.stderr)
+        raise SystemExit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)) from None
 
 
 def run(main: Callable[[Settings], None], config: str = "config", phases: Sequence[str] = PHASES) -> None:
     """Run a script that ends with these phases. A user's mistake ends it with one line and exit status 2."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     settings: Settings | None = None
-    signal.signal(signal.SIGTERM, _end)
     try:
-        if {"-h", "--help"} & set(sys.argv[1:]):
-            print(f"{sys.modules['__main__'].__doc__}\n\n{help_text(config)}")
-            return
-        settings = settings_from(sys.argv[1:], config, phases)
-        look_here(settings.pde.name)
-        main(settings)
+        with interruptible("the same command goes on from what is there"):
+            if {"-h", "--help"} & set(sys.argv[1:]):
+                print(f"{sys.modules['__main__'].__doc__}\n\n{help_text(config)}")
+                return
+            settings = settings_from(sys.argv[1:], config, phases)
+            look_here(settings.pde.name)
+            main(settings)
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt as interrupt:
-        print("interrupted; the same command goes on from what is there", file=sys.stderr)
-        raise SystemExit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)) from None
     except OSError as error:
         if error.filename is None:
             raise

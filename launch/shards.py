@@ -26,6 +26,7 @@ from pidscale.paths import at_home, is_address
 from pidscale.pde import build_pde, stored_pde
 from pidscale.pde.base import Pde
 from pidscale.pde.own import NotImported, look_here
+from pidscale.plain import printable
 from pidscale.records.check import load_manifest
 from pidscale.records.layout import Manifest, write_atomic
 from pidscale.records.repair import repair_indices
@@ -135,7 +136,7 @@ def _picture(store: Store, manifest: Manifest, pde: Pde) -> bytes:
 def _tell(findings: list[str]) -> None:
     sys.stdout.flush()  # what was said before stands before
     for finding in findings:
-        print(f"error: {finding}", file=sys.stderr)
+        print(f"error: {printable(' '.join(finding.split()))}", file=sys.stderr)
 
 
 def _do(words: list[str]) -> bool:
@@ -163,4 +164,7 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    from entry import interruptible
+
+    with interruptible("the same command begins anew"):
+        raise SystemExit(main(sys.argv[1:]))

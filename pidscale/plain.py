@@ -31,6 +31,11 @@ def not_finite(value: Any, name: str = "") -> Iterator[str]:
         yield from not_finite(one, f"{name}.{key}" if name else str(key))
 
 
+def printable(text: str) -> str:
+    """Text of a file as a terminal may show it: "?" for each character that is not printable, blanks apart."""
+    return "".join(one if one.isprintable() or one.isspace() else "?" for one in text)
+
+
 def json_text(value: Any, **layout: Any) -> str:
     """JSON with null for what is not finite. layout: arguments of json.dumps."""
     return json.dumps(finite(value), allow_nan=False, **layout)

@@ -61,6 +61,10 @@ def convert(asked: Asked, equation: str, given: Mapping[str, Any], progress: Pro
     equation, given: name and parameters of the settings. UserError in one line for whatever is wrong with file or settings.
     """
     root, draft, files = Path(asked.out).absolute(), build_pde(equation, dict(given)), Files.of(asked)
+    if root.resolve() in {one.resolve().parent for one in files.paths}:
+        raise UserError(
+            f"out={asked.out}: the folder of the files that are converted; a set lies in a folder of its own"
+        )
     opened = [
         _trimmed(map_channels(draft, open_source(path, asked.layout), asked), draft, asked) for path in files.paths
     ]
@@ -73,7 +77,11 @@ def convert(asked: Asked, equation: str, given: Mapping[str, Any], progress: Pro
     ends = {"y": reading.ends[0], "x": reading.ends[1]}
     findings = points.check_places(grid, source.places, ends) + points.check_stated(grid, source.boundary)
     units, kept = check_units(pde, reading)
-    findings += units + [said for one in opened for said in check_said(one, list(found.used.values()))]
+    findings += units + [
+        said if len(opened) == 1 else f"{one.source.path}: {said}"
+        for one in opened
+        for said in check_said(one, list(found.used.values()))
+    ]
     _settle(path, findings, asked.force)
     request = asked_for(asked, files, pde, grid, reading, found)
     check_request(root, {key: request[key] for key in request if key != "params"}, "out")  # before hours of reading

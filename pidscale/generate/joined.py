@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 
 from pidscale.config import UserError
-from pidscale.generate.layouts.source import Array, Slices, Source
+from pidscale.generate.layouts.source import Array, Slices, Source, same_line
 from pidscale.generate.reading import Pick, Reading
-
-_CLOSE = 1e-6  # relative difference of coordinates that are the same: files hold float32
 
 
 def joined(readings: Sequence[Reading], word: str) -> Reading:
@@ -69,20 +67,16 @@ def _check_alike(first: Reading, other: Reading) -> None:
             raise differ(f"the unit of {two.slot} is", repr(one.array.said.unit), repr(two.array.said.unit))
     lines = {"times": (a.times, b.times), **{f"{k} coordinate": (a.places.get(k), b.places.get(k)) for k in ("x", "y")}}
     for name, (had_line, has_line) in lines.items():
-        if (had_line is None) != (has_line is None) or not _same(had_line, has_line):
+        if not same_line(had_line, has_line):
             raise differ(f"its {name} are", _ends(had_line), _ends(has_line))
+    for name in a.said.keys() & b.said.keys():
+        if a.said[name].unit != b.said[name].unit:
+            raise differ(f"the unit of '{name}' is", repr(a.said[name].unit), repr(b.said[name].unit))
     if a.boundary != b.boundary:
         raise differ("its boundary is", dict(a.boundary), dict(b.boundary))
     if a.scalars.keys() != b.scalars.keys():
         only = sorted(a.scalars.keys() ^ b.scalars.keys())[0]
         raise differ(f"of the number '{only}' it has", *("one" if only in s.scalars else "none" for s in (a, b)))
-
-
-def _same(had: np.ndarray | None, has: np.ndarray | None) -> bool:
-    if had is None or has is None:
-        return True
-    step = float(np.ptp(had)) / max(1, len(had) - 1)
-    return had.shape == has.shape and bool(np.allclose(had, has, rtol=_CLOSE, atol=1e-3 * step))
 
 
 def _ends(line: np.ndarray | None) -> str:

@@ -259,7 +259,7 @@ def load_student(path: str | Path, device: str | torch.device = "cpu", teacher: 
         noise, grid = noise_from(card["noise"]), Grid.from_description(card["grid"])
         if len(normaliser.mean) != len(pde.channels):
             raise ValueError(f"the normaliser does not have the {len(pde.channels)} channels of {pde.name}")
-    except (UserError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (UserError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise UserError(f"{path}: card and weights do not fit together ({reason}); copy the folder again") from None
     denoiser = denoiser.to(where).eval().requires_grad_(False)

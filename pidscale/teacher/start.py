@@ -72,12 +72,22 @@ def open_start(settings: Settings, problem: Problem) -> Start | None:
     card = read_card(folder)
     if card["kind"] != "teacher":
         raise UserError(f"teacher.start={folder}: holds a {card['kind']}, expected a teacher")
-    for what, have, want in _compared(settings, problem, card):
+    try:
+        return _fitting(Start(folder, card), settings, problem)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+        raise UserError(
+            f"teacher.start={folder}: its card does not describe a teacher ({said}); choose another"
+        ) from None
+
+
+def _fitting(start: Start, settings: Settings, problem: Problem) -> Start:
+    """The start, if it fits the run."""
+    for what, have, want in _compared(settings, problem, start.card):
         if have != want:
             raise UserError(
-                f"teacher.start={folder}: {what} {_difference(have, want)}; change it, or choose another start"
+                f"teacher.start={start.folder}: {what} {_difference(have, want)}; change it, or choose another start"
             )
-    start = Start(folder, card)
     _check_units(start, problem)
     return start
 

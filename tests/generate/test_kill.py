@@ -6,13 +6,19 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from pidscale.generate.make import make_shard_set
 from pidscale.pde import build_pde
 from pidscale.records.check import check_set, load_manifest
+from tests.scripts import LAUNCH
 
 KILLS = 20
 FILES = 2 * 10 + 2  # ten shards with an index each, the request and the manifest
@@ -60,3 +66,24 @@ def test_killed_at_twenty_moments_the_set_is_the_same(tmp_path):
         again.join()
         assert again.exitcode == 0 and contents(root) == expected, attempt
     assert broken >= KILLS // 2  # most were killed at work
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_conversion_that_is_interrupted_says_so_in_one_line(tmp_path, number, status):
+    draw, out = np.random.default_rng(0), tmp_path / "set"
+    fields = {"permeability": 3 + 9 * draw.integers(0, 2, (3000, 17, 17)), "pressure": draw.random((3000, 17, 17))}
+    np.savez(tmp_path / "big.npz", **fields)
+    words = [f"source={tmp_path / 'big.npz'}", f"out={out}", "pde=darcy", "samples_per_shard=3", "force=true"]
+    process = subprocess.Popen(
+        [sys.executable, str(LAUNCH / "convert.py"), *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(out.glob("train-*.tar")):
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (status, "interrupted; the same command goes on from what is there\n")
+    assert not list(out.glob(".*.tmp")) and not (out / "manifest.json").exists()

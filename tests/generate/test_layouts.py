@@ -20,7 +20,7 @@ from pidscale.pde.wave import Wave
 from pidscale.records.check import load_manifest
 from pidscale.records.read import ShardSet
 from tests.generate import foreign
-from tests.generate.foreign import converted
+from tests.generate.foreign import converted, has, refused
 
 DARCY, BURGERS = Darcy(), Burgers()
 NODES = Grid((9, 12))  # not square: an axis in the wrong place shows
@@ -137,6 +137,29 @@ def test_pdebench_reaction_diffusion_in_groups(tmp_path):
     np.testing.assert_array_equal(stored(tmp_path / "set")[0], fields)
     assert done.pde.params == REACTION.params and done.grid == CELLS
     assert [c.name for c in done.manifest.channels[:3]] == ["activator_00", "inhibitor_00", "activator_01"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda group: group["grid/t"].__setitem__(..., group["grid/t"][...] * 10), "group 0003: grid/t differs"),
+        (lambda group: group["grid/x"].attrs.update(units="km"), "group 0003: grid/x differs"),
+        (lambda group: group["data"].attrs.update(scale_factor=2.0), "group 0003: data differs"),
+        (lambda group: group["data"].attrs.update(gain=7.0), "has an attribute gain=7"),
+        (lambda group: group["data"].attrs.update(scale_factor="seven"), "scale_factor='seven', expected a number"),
+        (lambda group: group.attrs.update(config="sim:\n  Du: 0.001\n  k: 0.005\n"), "group 0003: its config"),
+        (
+            lambda group: group.attrs.update(config="sim:\n  Du: 0.1\n  Dv: 0.005\n  k: 0.005\n"),
+            "diffusion_u",
+        ),
+    ],
+)
+def test_a_group_that_says_something_else_than_the_first_is_named(tmp_path, change, told):
+    fields = foreign.truths(REACTION, CELLS, 4)
+    path = foreign.pdebench_groups(tmp_path / "a.h5", fields.reshape(4, 5, 2, 8, 10), 0.2)
+    with h5py.File(path, "r+") as file:
+        change(file["0003"])
+    has(refused(path, "reaction_diffusion"), told)
 
 
 def test_the_well_in_time(tmp_path):

@@ -52,8 +52,11 @@ def written(path: Path, arrays, attributes=None, dims=None, netcdf=False):
 def packed(fields, kind, low, high):
     """Stored integers from low to high, and the attributes that say what they mean."""
     scale, offset = (fields.max() - fields.min()) / (high - low), fields.min()
-    raw = np.round((fields - offset) / scale + low)
-    return raw.astype(kind), {"scale_factor": scale, "add_offset": offset - low * scale}
+    raw = (fields - offset) / scale + low
+    return (raw if kind == "f8" else np.round(raw)).astype(kind), {
+        "scale_factor": scale,
+        "add_offset": offset - low * scale,
+    }
 
 
 @pytest.mark.parametrize(
@@ -64,6 +67,8 @@ def packed(fields, kind, low, high):
         ("u2", 0, 65000, {}),
         ("unsigned", 0, 65000, {"_Unsigned": "true", "_FillValue": np.int16(-1)}),
         ("i4", 0, 10**9, {"valid_min": 276.0 - 50, "valid_max": 306.0 + 50}),  # meant of the numbers, being their type
+        ("f8", -3.0, 3.0, {}),
+        ("unsigned", 0, 65000, {"_unsigned": "TRUE", "valid_range": [-1.0, 1000.0]}),
     ],
 )
 def test_packed_numbers_are_the_numbers_that_are_meant(tmp_path, heat, diffusivity, kind, low, high, more):
@@ -238,3 +243,55 @@ def test_a_channel_with_a_unit_has_that_of_the_file(tmp_path, own, stated, told)
     pde = replace(done.pde, channels=(Channel("source", own, "input"), Channel("solution", "1", "solution")))
     found, _ = units.check_units(pde, done.reading)
     assert told in "".join(found) and bool(found) is bool(told)
+
+
+def test_packed_float64_is_unpacked_in_parameters_and_times_too(tmp_path, heat, diffusivity):
+    said = {"alpha": {"scale_factor": 0.1}, "t": {"scale_factor": 0.5, "add_offset": 1.0}}
+    arrays = {"temperature": heat, "alpha": diffusivity * 10, "t": np.linspace(0.0, 2.0, 4)}
+    done = converted(written(tmp_path / "a.h5", arrays, said), tmp_path / "set", "heat")
+    assert done.pde.params.duration == 1.0 and not done.warnings
+    np.testing.assert_allclose([m["params"]["diffusivity"] for m in stored(tmp_path / "set")[1]], diffusivity)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"scale_factor": 5.0, "add_offset": 2.0}, "array 'permeability' holds truth values, and attributes of packed"),
+        ({"_FillValue": np.uint8(1)}, "array 'permeability' holds truth values, and attributes of packed or missing"),
+        ({"gain": 2.0}, "array 'permeability' has an attribute gain=2"),
+    ],
+)
+def test_truth_values_are_not_packed(tmp_path, darcy, more, told):
+    permeability, pressure = darcy[:, 0], darcy[:, 1]
+    arrays = {"permeability": permeability > permeability.mean(), "pressure": pressure}
+    has(refused(written(tmp_path / "a.h5", arrays, {"permeability": more}), "darcy"), told)
+
+
+def test_an_attribute_in_two_spellings_and_a_range_without_an_end_are_named(tmp_path, heat, diffusivity):
+    arrays = {"T": heat, "alpha": diffusivity}
+    twice = {"scale_factor": 1.0, "Scale_Factor": 2.0}
+    has(
+        refused(written(tmp_path / "a.h5", arrays, {"T": twice}), "heat"),
+        "array 'T' has",
+        "twice, in small and in capital",
+    )
+    half = {"valid_range": [np.nan, 400.0]}
+    has(refused(written(tmp_path / "b.h5", arrays, {"T": half}), "heat"), "array 'T' has a valid range of nan to 400")
+
+
+def test_attributes_of_matlab73_are_obeyed(tmp_path, darcy):
+    permeability, pressure = darcy[:, 0], darcy[:, 1]
+    path = foreign.matlab73(tmp_path / "a.mat", permeability=permeability, pressure=pressure * 2 - 1)
+    with h5py.File(path, "r+") as file:
+        file["pressure"].attrs.update(scale_factor=0.5, add_offset=0.5)
+    converted(path, tmp_path / "whole", "darcy")
+    np.testing.assert_allclose(stored(tmp_path / "whole")[0][:, 1], pressure, rtol=1e-5, atol=1e-6)
+    with h5py.File(path, "r+") as file:
+        file["permeability"].attrs["_FillValue"] = permeability.flat[3]
+    has(refused(path, "darcy"), "a declared missing value, _FillValue=")
+
+
+def test_units_and_names_are_shown_as_one_line(tmp_path, heat, diffusivity):
+    path = written(tmp_path / "a.h5", {"T": heat, "alpha": diffusivity}, {"T": {"units": "K\n" * 1000 + "\x1b[31m"}})
+    done = converted(path, tmp_path / "set", "heat")
+    assert all("\n" not in note and "\x1b" not in note and len(note) < 300 for note in done.notes)

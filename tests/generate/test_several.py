@@ -129,6 +129,33 @@ def test_files_that_differ_are_named(tmp_path, fields):
         converted(f"{first},{tmp_path / 'b.npz'}", tmp_path / "set", "wave")
 
 
+def test_attributes_of_each_file_count_and_name_it(tmp_path):
+    times = np.linspace(0, 0.3, 4)
+    wave = foreign.truths(foreign.WAVE, foreign.WAVE.grid(8), 4)
+    cases = (
+        ("t", {"units": "hours"}, "the unit of 't' is 'hours', {first} has ''"),
+        ("c", {"units": "m/h"}, "the unit of 'c' is 'm/h', {first} has ''"),
+        ("u", {"gain": 0.5}, "array 'u' has an attribute gain=0.5"),
+        ("t", {"scale_factor": 10.0}, "its times are 4 from 0 to 3"),
+    )
+    for n, (array, attributes, told) in enumerate(cases):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        first, other = (plain(folder / f"{i}.h5", u=wave + i, t=times, c=1.0) for i in range(2))
+        with h5py.File(other, "r+") as file:
+            file[array].attrs.update(attributes)
+        with pytest.raises(UserError) as error:
+            converted(folder, tmp_path / "set", "wave")
+        has(str(error.value), f"{other}: {told.format(first=first)}")
+
+
+def test_a_set_is_not_written_beside_its_sources(tmp_path, fields):
+    paths = three(tmp_path, fields)
+    for source in (tmp_path, paths["b"]):
+        with pytest.raises(UserError, match="the folder of the files that are converted"):
+            converted(source, tmp_path)
+
+
 def test_the_worst_sample_is_named_by_its_file(tmp_path):
     pde = build_pde("helmholtz", {"wavenumber": 1.0})
     drawn = foreign.truths(pde, pde.grid(17), 40)

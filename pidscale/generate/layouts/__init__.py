@@ -83,6 +83,8 @@ def _zipped(path: Path) -> str:
 
 def _hdf5(path: Path) -> str:
     with hdf5.open_file(path, "HDF5") as file, readable(path, "HDF5"):
+        if hdf5.links(file):
+            return "hdf5"  # the one layout that passes a link over
         if well.looks_like(file):
             return "well"
         if pdebench.looks_like(file):

@@ -6,6 +6,7 @@ Must not know equations.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 
 from pidscale.config import UserError
 from pidscale.generate.layouts.faults import readable, with_filters
-from pidscale.generate.layouts.said import is_bare_dimension, said_of
+from pidscale.generate.layouts.said import is_bare_dimension, of_truths, said_of
 from pidscale.generate.layouts.source import Array, Slices, Source, sorted_out
+from pidscale.plain import printable
 
 
 def open_file(path: Path, layout: str) -> Any:
@@ -23,6 +25,29 @@ def open_file(path: Path, layout: str) -> Any:
         import h5py
 
         return h5py.File(path, "r")
+
+
+def without_links(path: Path, group: Any) -> Any:
+    """The group, if all that is in it stands in this file. UserError names a link to another file, which is not followed."""
+    if linked := links(group):
+        raise UserError(
+            f"{path}: {printable(linked[0])[:80]!r} is a link to another file, which is not followed; write it into this one"
+        )
+    return group
+
+
+def links(group: Any) -> list[str]:
+    """Names in a group that lead to other files; none of them is opened."""
+    import h5py
+
+    found: list[str] = []
+
+    def look(name: str, link: Any) -> None:
+        if isinstance(link, h5py.ExternalLink):
+            found.append(name)
+
+    group.visititems_links(look)
+    return found
 
 
 def own(path: Path, dataset: Any) -> Any:
@@ -73,7 +98,10 @@ def open_plain(path: Path) -> Source:
     file = open_file(path, "hdf5")
     with readable(path, "hdf5"):
         file.visititems(take)
-    return sorted_out(path, "hdf5", found)
+        passed = [
+            f"'{printable(name)[:80]}' is a link to another file, which is not followed" for name in links(file)[:3]
+        ]
+    return sorted_out(path, "hdf5", found, tuple(passed))
 
 
 def open_matlab73(path: Path) -> Source:
@@ -83,7 +111,7 @@ def open_matlab73(path: Path) -> Source:
     found: dict[str, Array] = {}
     file = open_file(path, "mat73")
     with readable(path, "mat73"):
-        for name, item in file.items():
+        for name, item in without_links(path, file).items():
             if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf":
                 continue
             kind = item.attrs.get("MATLAB_class", b"double")
@@ -95,9 +123,14 @@ def open_matlab73(path: Path) -> Source:
 
 def _reversed(path: Path, dataset: Any, name: str, logical: bool) -> Array:
     own(path, dataset)
+    said = said_of(dataset)
+    said = replace(of_truths(said, name) if logical else said, dims=said.dims[::-1])
+
+    def raw(index: Slices) -> np.ndarray:
+        return np.asarray(with_filters(path, dataset)[tuple(reversed(index))]).transpose()
 
     def read(index: Slices) -> np.ndarray:
-        values = with_filters(path, dataset)[tuple(reversed(index))].transpose()
-        return values.astype(bool) if logical else values
+        return raw(index).astype(bool) if logical else said.decode(raw(index))
 
-    return Array(name, tuple(reversed(dataset.shape)), np.dtype(bool) if logical else dataset.dtype, read)
+    dtype = np.dtype(bool) if logical else said.dtype(dataset.dtype)
+    return Array(name, dataset.shape[::-1], dtype, read, said=said, why=lambda index: said.why(raw(index)))

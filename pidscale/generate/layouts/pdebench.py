@@ -19,9 +19,9 @@ import numpy as np
 
 from pidscale.config import UserError
 from pidscale.generate.layouts.faults import readable
-from pidscale.generate.layouts.hdf5 import is_netcdf, numbers, open_file, stored
+from pidscale.generate.layouts.hdf5 import is_netcdf, numbers, open_file, stored, without_links
 from pidscale.generate.layouts.said import Said, said_of, text
-from pidscale.generate.layouts.source import Slices, Source
+from pidscale.generate.layouts.source import Slices, Source, same_line
 
 _COORDINATE = {"x": "x-coordinate", "y": "y-coordinate"}
 
@@ -38,7 +38,7 @@ def open_pdebench(path: Path) -> Source:
     """Whichever of the three forms it is."""
     file = open_file(path, "pdebench")
     with readable(path, "pdebench"):
-        if not looks_like(file):
+        if not looks_like(without_links(path, file)):
             raise UserError(
                 f"{path}: neither 'tensor' with coordinates nor groups 0000, 0001, ... with 'data' and 'grid', so not as "
                 "PDEBench writes it; set layout=hdf5 and name its channels"
@@ -93,16 +93,49 @@ def _groups(path: Path, file: Any) -> Source:
         return stored(path, file[names[index[0].start]]["data"], "data").why(index[1:])
 
     axes = {5: "NTYXS", 4: "NTXS"}.get(len(shape), "")
+    _check_alike(path, file, names)
     grid = {axis: numbers(path, first["grid"][axis]) for axis in ("x", "y") if axis in first["grid"]}
     times = numbers(path, first["grid"]["t"]) if "t" in first["grid"] else None
     whole = stored(path, first["data"], "data", axes)
+    doubts = (doubt for name in names for doubt in said_of(file[name]["data"]).doubts)
+    whole = replace(whole, said=replace(whole.said, doubts=tuple(dict.fromkeys(doubts))))
     found = {"data": replace(whole, shape=shape, read=read, why=why)}
     said = _said({key: first["grid"][key] for key in ("t", "x", "y") if key in first["grid"]})
-    return Source(path, "pdebench", found, _configured(text(first.attrs.get("config", ""))), times, grid, said=said)
+    return Source(path, "pdebench", found, _configured(path, file, names), times, grid, said=said)
 
 
-def _configured(config: str) -> dict[str, np.ndarray]:
-    """The numbers of a group's `config` (YAML) that are parameters of the reaction-diffusion equation."""
+def _check_alike(path: Path, file: Any, names: list[str]) -> None:
+    """UserError names a group whose lines, units or packing differ from those of the first: a set has only one of each."""
+
+    def told(group: Any) -> dict[str, tuple[str, np.ndarray]]:
+        lines = {f"grid/{axis}": group["grid"][axis] for axis in ("t", "x", "y") if axis in group["grid"]}
+        units = {name: (said_of(line).unit, numbers(path, line)) for name, line in lines.items()}
+        return {**units, "data": (repr(replace(said_of(group["data"]), doubts=())), np.zeros(0))}
+
+    first = told(file[names[0]])
+    for name in names[1:]:
+        own = told(file[name])
+        for what in first.keys() | own.keys():
+            had, has = first.get(what), own.get(what)
+            if had is None or has is None or had[0] != has[0] or not same_line(had[1], has[1]):
+                raise UserError(
+                    f"{path}: group {name}: {what} differs from that of group {names[0]} in its numbers or attributes; a set "
+                    "has one, so convert such groups into a set of their own"
+                )
+
+
+def _configured(path: Path, file: Any, names: list[str]) -> dict[str, np.ndarray]:
+    """The equation's parameters in the `config` (YAML) of each group: [], or [N] where they differ."""
+    every = [_parameters(text(file[name].attrs.get("config", ""))) for name in names]
+    for name, one in zip(names, every, strict=True):
+        if one.keys() != every[0].keys():
+            only = min(one.keys() ^ every[0].keys())
+            raise UserError(f"{path}: group {name}: its config and that of group {names[0]} do not both have {only}")
+    rows = {key: np.asarray([one[key] for one in every]) for key in every[0]}
+    return {key: row[0].reshape(()) if (row == row[0]).all() else row for key, row in rows.items()}
+
+
+def _parameters(config: str) -> dict[str, float]:
     names = {"Du": "diffusion_u", "Dv": "diffusion_v", "k": "source"}
     found = re.findall(r"^\s*(Du|Dv|k):\s*([-+0-9.eE]+)\s*$", config, flags=re.MULTILINE)
-    return {names[name]: np.asarray(float(value)) for name, value in found}
+    return {names[name]: float(value) for name, value in found}

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from pidscale.plain import printable
+
 MISSING = ("_FillValue", "missing_value", "nodata", "no_data", "nodata_value", "fill_value", "fillvalue", "undetect")
 _FACTORS = {"scale": 1.0, "gain": 1.0, "slope": 1.0, "multiplier": 1.0, "offset": 0.0, "intercept": 0.0}
 # what netCDF itself writes where a program wrote nothing, by type
@@ -53,13 +55,10 @@ class Said:
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
         """The numbers that are meant; those that are declared missing are nan."""
-        dtype = self.dtype(stored.dtype)
-        if dtype == stored.dtype and not (self.missing or self.valid):
-            return stored
-        if stored.dtype.kind == "b":
+        if stored.dtype.kind == "b" or not (self.packed or self.missing or self.valid):
             return stored
         raw = self._signed_right(stored)
-        numbers = raw.astype(dtype)
+        numbers = raw.astype(self.dtype(stored.dtype))
         if self.scale != 1.0 or self.offset != 0.0:
             numbers = numbers * self.scale + self.offset
         gone = self._outside(raw, numbers)
@@ -119,7 +118,7 @@ def said_of(dataset: Any, netcdf: bool = False) -> Said:
     if scale == 0:
         doubts.append(f"array '{given.name}' has scale_factor=0, which leaves nothing of it; mend the file")
         scale = 1.0
-    unsigned = text(dataset.attrs.get("_Unsigned", "")).strip().lower() in ("true", "1")
+    unsigned = given.word("_Unsigned").lower() in ("true", "1")
     missing = {name: values for name in MISSING if (values := given.several(name, doubts))}
     kind = f"{dataset.dtype.kind}{dataset.dtype.itemsize}"
     if netcdf and "_FillValue" not in missing and kind in DEFAULT_FILLS:
@@ -132,8 +131,18 @@ def said_of(dataset: Any, netcdf: bool = False) -> Said:
                 "numbers, or scale_factor and add_offset"
             )
     valid, of_numbers = given.valid(scale != 1.0 or offset != 0.0, unsigned, doubts)
-    unit = text(dataset.attrs.get("units", "")).strip()
-    return Said(scale, offset, unsigned, missing, valid, of_numbers, unit, _dims(dataset), tuple(doubts))
+    said = Said(scale, offset, unsigned, missing, valid, of_numbers, given.word("units"), _dims(dataset), tuple(doubts))
+    return of_truths(said, given.name) if dataset.dtype.kind == "b" else said
+
+
+def of_truths(said: Said, name: str) -> Said:
+    """The same of an array of truth values, which are neither packed nor missing: a doubt where a file says they are."""
+    if not (said.packed or said.missing or said.valid):
+        return said
+    doubt = (
+        f"array '{name}' holds truth values, and attributes of packed or missing numbers; write the numbers themselves"
+    )
+    return Said(unit=said.unit, dims=said.dims, doubts=(*said.doubts, doubt))
 
 
 class _Attributes:
@@ -141,13 +150,25 @@ class _Attributes:
 
     def __init__(self, dataset: Any) -> None:
         self.dataset, self.name = dataset, str(dataset.name).lstrip("/")
-        self._spelled = {key.lower(): key for key in dataset.attrs}
+        self._spelled: dict[str, str] = {}
+        self._twice: set[str] = set()
+        for key in dataset.attrs:
+            if key.lower() in self._spelled:
+                self._twice.add(key.lower())
+            self._spelled[key.lower()] = key
+
+    def word(self, name: str) -> str:
+        """An attribute as text of one line, "" where it is not there."""
+        key = self._spelled.get(name.lower())
+        return "" if key is None else " ".join(printable(text(self.dataset.attrs[key])).split())[:80]
 
     def several(self, name: str, doubts: list[str]) -> tuple[Any, ...]:
         """The numbers of an attribute, () where it is not there."""
         key = self._spelled.get(name.lower())
         if key is None:
             return ()
+        if name.lower() in self._twice:
+            doubts.append(f"array '{self.name}' has {key} twice, in small and in capital letters; mend the file")
         value = self.dataset.attrs[key]
         found = np.asarray(value) if not hasattr(value, "shape") or value.shape is not None else np.zeros(0)
         if found.dtype.kind not in "biuf" or found.size == 0:
@@ -175,12 +196,16 @@ class _Attributes:
         low, high = ends or (self.one("valid_min", -np.inf, doubts), self.one("valid_max", np.inf, doubts))
         if (low, high) == (-np.inf, np.inf):
             return None, False
-        if unsigned:
-            size = 2 ** (8 * self.dataset.dtype.itemsize)
-            low, high = (end + size if end < 0 and np.isfinite(end) else end for end in (low, high))
+        if np.isnan(low) or np.isnan(high):
+            doubts.append(f"array '{self.name}' has a valid range of {low:g} to {high:g}; mend the file")
+            return None, False
         keys = [self._spelled[key] for key in ("valid_range", "valid_min", "valid_max") if key in self._spelled]
         floating = any(np.asarray(self.dataset.attrs[key]).dtype.kind == "f" for key in keys)
-        return (float(low), float(high)), packed and floating and self.dataset.dtype.kind != "f"
+        of_numbers = packed and floating and self.dataset.dtype.kind != "f"
+        if unsigned and not of_numbers:
+            size = 2 ** (8 * self.dataset.dtype.itemsize)
+            low, high = (end + size if end < 0 and np.isfinite(end) else end for end in (low, high))
+        return (float(low), float(high)), of_numbers
 
 
 def _dims(dataset: Any) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from pidscale.config import UserError
 from pidscale.generate.layouts.faults import readable, with_filters
-from pidscale.generate.layouts.hdf5 import is_netcdf, numbers, open_file, own
+from pidscale.generate.layouts.hdf5 import is_netcdf, numbers, open_file, own, without_links
 from pidscale.generate.layouts.said import Said, said_of, text
 from pidscale.generate.layouts.source import Array, Slices, Source
 
@@ -28,7 +28,7 @@ def open_well(path: Path) -> Source:
     """Scalar fields, and the components of vector fields as NAME_x, NAME_y."""
     file = open_file(path, "well")
     with readable(path, "well"):
-        if not looks_like(file):
+        if not looks_like(without_links(path, file)):
             raise UserError(
                 f"{path}: no groups 't0_fields' and 'dimensions', so not as The Well writes it; set layout=hdf5"
             )
