@@ -17,6 +17,7 @@ from pidscale.config import exact
 # ones its fine structure, which a residual weighs by 1 / h^2; images need neither.
 P_MEAN, P_STD = -0.8, 1.6
 BETA_MIN = 0.1  # of VP and sub-VP
+LARGEST = 1e6  # level or deviation of data: networks see its reciprocal and its square in float32
 KEPT = 0.99  # least share of the strongest mode's standard deviation that a schedule may keep
 
 
@@ -35,8 +36,10 @@ class Noise(ABC):
     least_max: ClassVar[float]  # the usual sigma_max, where data do not ask for more
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max < math.inf or not self.sigma_data > 0:
-            raise ValueError(f"noise schedule {self}: expected 0 < sigma_min < sigma_max and sigma_data above 0")
+        if not 0 < self.sigma_min < self.sigma_max < LARGEST or not 0 < self.sigma_data < LARGEST:
+            raise ValueError(
+                f"noise schedule {self}: expected 0 < sigma_min < sigma_max, 0 < sigma_data, all below {LARGEST:g}"
+            )
 
     def describe(self) -> dict[str, Any]:
         """The schedule as plain JSON values."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pidscale.precision import float32_or_better
+
+LARGEST = 1e30  # of fields that float32 holds, and their squares float64
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,10 @@ class Normaliser:
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):
             raise ValueError(f"normaliser: {len(self.mean)} means and {len(self.std)} standard deviations")
-        if not all(math.isfinite(m) for m in self.mean) or not all(0 < s < math.inf for s in self.std):
-            raise ValueError(f"normaliser: mean {self.mean} and std {self.std}: expected finite numbers, std above 0")
+        if not all(abs(m) < LARGEST for m in self.mean) or not all(0 < s < LARGEST for s in self.std):
+            raise ValueError(
+                f"normaliser: mean {self.mean} and std {self.std}: expected numbers below {LARGEST:g}, std above 0"
+            )
 
     def _columns(self, like: Tensor) -> tuple[Tensor, Tensor]:
         mean = torch.tensor(self.mean, dtype=like.dtype, device=like.device).reshape(1, -1, 1, 1)

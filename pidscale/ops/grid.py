@@ -5,8 +5,10 @@ Knows no fields, no equations and no ranks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any
 
 KINDS = ("node", "cell", "periodic", "strip")
@@ -37,6 +39,10 @@ class Grid:
             raise ValueError(
                 f"a grid of kind {self.kind} has a boundary of {' or '.join(fitting)}, not {self.boundary}"
             )
+        if not all(isinstance(points, Integral) for points in self.shape):
+            raise ValueError(f"grid shape {self.shape}: expected whole numbers")
+        if not all(0 < length < math.inf for length in self.extent):
+            raise ValueError(f"grid extent {self.extent}: expected finite lengths above 0")
         if min(self.shape) < 4:
             raise ValueError(f"grid shape {self.shape}: at least 4 points a side")
 

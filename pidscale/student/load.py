@@ -257,6 +257,8 @@ def load_student(path: str | Path, device: str | torch.device = "cpu", teacher: 
         check_constraints(pde, card.get("constraints", ()))
         normaliser = Normaliser(tuple(card["normaliser"]["mean"]), tuple(card["normaliser"]["std"]))
         noise, grid = noise_from(card["noise"]), Grid.from_description(card["grid"])
+        if not 0 < float(card.get("told") or noise.sigma_max) <= noise.sigma_max:
+            raise ValueError(f"told={card['told']!r}: expected a level up to {noise.sigma_max:g}")
         if len(normaliser.mean) != len(pde.channels):
             raise ValueError(f"the normaliser does not have the {len(pde.channels)} channels of {pde.name}")
     except (UserError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
