@@ -48,8 +48,9 @@ def failure(error: Exception, places: Mapping[int, Place], folder: Path, phase: 
         names = ", ".join(_name(rank, places) for rank in lost)
         said = _keep(folder, phase, lost[0], workers[lost[0]])
         return Failure(f"{names}: lost ({_why(workers[lost[0]])}; {said})")
-    for rank, one in workers.items():
-        cause, kept = list(_chain(one))[-1], _keep(folder, phase, rank, one)
+    causes = {rank: list(_chain(one))[-1] for rank, one in workers.items()}
+    for rank in sorted(causes, key=lambda one: bool(_broken(causes[one]))):  # what broke before what others saw of it
+        cause, kept = causes[rank], _keep(folder, phase, rank, workers[rank])
         if broken := _broken(cause):
             whom = _whom(rank, cause, places, workers)
             return Failure(f"{_name(rank, places)}: lost its connection to {whom} ({broken}; traceback: {kept})")
