@@ -182,7 +182,7 @@ def checkout(tmp_path_factory):
     pde = build_pde("darcy")
     sizes = {"train": 64, "test": 16}
     make_shard_set(pde, folder / "shards/darcy32", sizes, grid=pde.grid(32), seed=0, parallel=False)
-    settings = small.settings(folder / "shards/darcy32", folder / "runs", pde={"points": 32})
+    settings = small.settings(folder / "shards/darcy32", folder / "runs", "fno", pde={"points": 32})
     write_teacher(folder / "runs/demo/teacher", settings)
     return folder
 
