@@ -32,4 +32,4 @@ def test_links_to_other_files_are_not_followed(tmp_path, darcy, layout):
         line,
         "one of which is missing" if layout == "hdf5" else f"'{name}' is a link to another file, which is not followed",
     )
-    assert refused(path, "darcy")  # nor where the layout is not named
+    assert refused(path, "darcy") == line  # nor where the layout is not named

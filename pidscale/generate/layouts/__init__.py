@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pidscale.config import UserError
 from pidscale.generate.layouts import arrays, hdf5, matlab5, pdebench, well
@@ -84,9 +85,19 @@ def _zipped(path: Path) -> str:
 def _hdf5(path: Path) -> str:
     with hdf5.open_file(path, "HDF5") as file, readable(path, "HDF5"):
         if hdf5.links(file):
-            return "hdf5"  # the one layout that passes a link over
+            return _linked(file)
         if well.looks_like(file):
             return "well"
         if pdebench.looks_like(file):
             return "pdebench"
         return "mat73" if any("MATLAB_class" in item.attrs for item in file.values()) else "hdf5"
+
+
+def _linked(file: Any) -> str:
+    """The layout of a file with links to other files, by its names alone, so that none of them is opened."""
+    names = list(file)
+    if "t0_fields" in names:
+        return "well"
+    if "tensor" in names or names[0].isdigit():
+        return "pdebench"
+    return "mat73" if any("MATLAB_class" in item.attrs for item in hdf5.inside(file)) else "hdf5"

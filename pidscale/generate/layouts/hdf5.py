@@ -50,6 +50,13 @@ def links(group: Any) -> list[str]:
     return found
 
 
+def inside(group: Any) -> list[Any]:
+    """What a group holds itself, without what its links name."""
+    import h5py
+
+    return [group[name] for name in group if isinstance(group.get(name, getlink=True), h5py.HardLink)]
+
+
 def own(path: Path, dataset: Any) -> Any:
     """The dataset, if its numbers are in this file."""
     if dataset.external or dataset.is_virtual:
