@@ -16,7 +16,17 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
 
     phases: those to come, whose batches must fit the workers; a script asks for its own only.
     """
-    s = settings
+    _check_choices(settings)
+    _check_batches(settings, phases)
+    _check_noise(settings)
+    _check_numbers(settings)
+    if "distill" in phases:
+        _check_distill(settings)
+    _check_report(settings)
+    _check_names(settings)
+
+
+def _check_choices(s: Settings) -> None:
     choices = {
         "teacher.noise": (s.teacher.noise, NOISES),
         "distill.solver": (s.distill.solver, SOLVERS),
@@ -42,6 +52,10 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
             raise UserError(f"{name}={value}: expected {least}")
     if s.pde.points is not None and not 4 <= s.pde.points <= 2**14:
         raise UserError(f"pde.points={s.pde.points}: expected 4 to {2**14}")
+
+
+def _check_batches(s: Settings, phases: Sequence[str]) -> None:
+    """Batches of the phases to come fit the groups of workers."""
     if s.cluster.workers % s.cluster.space:
         raise UserError(
             f"cluster.space={s.cluster.space} does not divide cluster.workers={s.cluster.workers}: make it a divisor, or "
@@ -57,6 +71,14 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
         if not 0 <= getattr(s, section).clip < math.inf or getattr(s, section).warmup < 0:
             values = f"{section}.clip={getattr(s, section).clip}, {section}.warmup={getattr(s, section).warmup}"
             raise UserError(f"{values}: expected 0 (off) or more, finite")
+    if "teacher" in phases and s.teacher.evaluate_samples < groups:
+        raise UserError(
+            f"teacher.evaluate_samples={s.teacher.evaluate_samples} is smaller than the {groups} groups of {_groups(s)}: "
+            "each measures at least one sample"
+        )
+
+
+def _check_noise(s: Settings) -> None:
     for key in ("sigma_max", "p_mean", "p_std"):
         value = getattr(s.teacher, key)
         if value is not None and not (math.isfinite(value) and (value > 0 or key == "p_mean")):
@@ -65,11 +87,9 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
         raise UserError(
             f"teacher.p_mean, teacher.p_std: of teacher.noise=edm; {s.teacher.noise} has none, leave them null"
         )
-    if "teacher" in phases and s.teacher.evaluate_samples < groups:
-        raise UserError(
-            f"teacher.evaluate_samples={s.teacher.evaluate_samples} is smaller than the {groups} groups of {_groups(s)}: "
-            "each measures at least one sample"
-        )
+
+
+def _check_numbers(s: Settings) -> None:
     for name in _NOT_NEGATIVE:
         value = operator.attrgetter(name)(s)
         if not 0 <= value < math.inf:
@@ -82,8 +102,9 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
         raise UserError(
             f"distill.physics_from={s.distill.physics_from}: expected a share of the steps, 0 or more and below 1"
         )
-    if "distill" in phases:
-        _check_distill(s)
+
+
+def _check_report(s: Settings) -> None:
     if min(s.evaluate.teacher_steps, default=0) < 1:
         raise UserError(f"evaluate.teacher_steps={s.evaluate.teacher_steps}: expected step counts of 1 or more")
     for name in ("teacher_steps", "calls"):
@@ -96,6 +117,10 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
         )
     if s.evaluate.samples < 2:
         raise UserError(f"evaluate.samples={s.evaluate.samples}: a variance needs 2 or more")
+
+
+def _check_names(s: Settings) -> None:
+    """Names and folders."""
     name = s.run.name
     if not name.isprintable() or "/" in name or name.startswith(".") or not 0 < len(name) <= 100:
         raise UserError(
