@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,24 +154,46 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(whole, place, monke
     assert contents(run) == before
 
 
+def _named(title):
+    """Numbers of the processes of this session's Ray whose title begins so."""
+    found = []
+    for number in family(os.getpid()):
+        with suppress(OSError):
+            if Path(f"/proc/{number}/cmdline").read_text().startswith(title):
+                found.append(number)
+    return found
+
+
+@contextmanager
+def _killing(title, count, due):
+    """As soon as a path is there, kill one of so many processes of a title; the number of that one, in a list."""
+    killed, over = [], threading.Event()
+
+    def look():
+        while not killed and not over.is_set():
+            found = _named(title) if due.exists() else []
+            if len(found) == count:
+                os.kill(found[0], signal.SIGKILL)
+                killed.append(found[0])
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_worker_that_is_killed_is_told_and_its_run_goes_on_by_itself(ray_cluster, whole, place, monkeypatch, capsys):
     """One of two workers is killed after a checkpoint: the teacher is that of the run without the loss."""
-    run, killed = place / "runs" / "hurt", []
-
-    def killer():
-        until = time.monotonic() + 600
-        while not killed and time.monotonic() < until:
-            if (run / "checkpoints" / "teacher" / "step_00000010" / "manifest.json").exists():
-                killed.append(_named("ray::RayTrainWorker")[0])
-                os.kill(killed[0], signal.SIGKILL)
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=killer)
-    thread.start()
-    launch("train_teacher", tiny(place, "hurt", "cluster.max_failures=1"), monkeypatch)
-    thread.join()
+    run = place / "runs" / "hurt"
+    due = run / "checkpoints" / "teacher" / "step_00000010" / "manifest.json"
+    with _killing("ray::RayTrainWorker", 2, due) as killed:
+        launch("train_teacher", tiny(place, "hurt", "cluster.max_failures=1"), monkeypatch)
     said = capsys.readouterr()
     died = r"worker [01] on host \S+: lost \(its process died; (\S+)\)"
     seen = r"worker [01] on host \S+: lost its connection to worker [01] on host \S+ \(.*; traceback: (\S+)\)"
@@ -186,36 +208,13 @@ def test_a_worker_that_is_killed_is_told_and_its_run_goes_on_by_itself(ray_clust
 # ---- teachers on resources of their own
 
 
-def _named(title):
-    """Numbers of the processes of this session's Ray whose title begins so."""
-    found = []
-    for number in family(os.getpid()):
-        with suppress(OSError):
-            if Path(f"/proc/{number}/cmdline").read_text().startswith(title):
-                found.append(number)
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_teacher_actor_that_is_killed_costs_nothing_but_time(ray_cluster, whole, place, monkeypatch, capsys):
     """Two actors serve two workers; one is killed on the way: the students are those of endpoints made in the step."""
-    run, killed = place / "runs" / "served", []
-
-    def killer():
-        until = time.monotonic() + 600
-        while not killed and time.monotonic() < until:
-            actors = _named("ray::TeacherActor") if (run / "checkpoints" / "distill").exists() else []
-            if len(actors) == 2:
-                os.kill(actors[0], signal.SIGKILL)
-                killed.append(actors[0])
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=killer)
-    thread.start()
-    teacher = f"distill.teacher={place / 'runs' / 'whole' / 'teacher'}"
-    launch("distill", tiny(place, "served", teacher, "distill.source=actors", "distill.actors=2"), monkeypatch)
-    thread.join()
+    run, teacher = place / "runs" / "served", f"distill.teacher={place / 'runs' / 'whole' / 'teacher'}"
+    with _killing("ray::TeacherActor", 2, run / "checkpoints" / "distill") as killed:
+        launch("distill", tiny(place, "served", teacher, "distill.source=actors", "distill.actors=2"), monkeypatch)
     said = capsys.readouterr()
     assert killed and re.search(r"warning: teacher actor [01] was lost and started again", said.out), said.out
     assert "endpoints of K=" in said.out and "Traceback" not in said.out + said.err
