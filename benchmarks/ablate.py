@@ -22,13 +22,13 @@ from matplotlib.figure import Figure
 
 from benchmarks.methods import CORE
 from benchmarks.report import options, processor, save
+from pidscale.compare import contender
+from pidscale.compare.report import STYLE, image
+from pidscale.compare.run import reference, row
 from pidscale.config import Settings, from_plain
-from pidscale.engine.phases import versions
-from pidscale.evaluate import methods
-from pidscale.evaluate.report import STYLE, image
-from pidscale.evaluate.run import reference, row
-from pidscale.generate.problem import open_problem
-from pidscale.student.load import load_student
+from pidscale.dataset.problem import open_problem
+from pidscale.generator.load import load_student
+from pidscale.run.phases import versions
 
 COMMON = [
     "data.train=3072",
@@ -106,8 +106,8 @@ def measure(run: Path) -> dict[str, Any]:
     problem, e = open_problem(settings.pde, settings.data), settings.evaluate
     student = load_student(run / "student")
     eps, params = (draw(range(e.samples), e.seed, "evaluate") for draw in (student.eps, student.params))
-    one = methods.generate("student", student, eps, params, e.batch)
-    solved, _ = methods.solutions(problem.pde, problem.grid, one.samples)
+    one = contender.generate("student", student, eps, params, e.batch)
+    solved, _ = contender.solutions(problem.pde, problem.grid, one.samples)
     return row(one, reference(settings, problem), solved)
 
 

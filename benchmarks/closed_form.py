@@ -4,8 +4,8 @@ python -m benchmarks.closed_form [--json benchmarks/results/closed_form.json] [-
 
 The data have independent modes N(0, s^2), so that the denoiser, the flow and every solver are factors of each mode, in
 float64. Students are linear too: the PID student is solved for zero loss level by level, with the residual of
-distill/pid.py; the PIDDM one is the least squares match of endpoints. `kept` is the share of the standard deviation of the
-strongest mode of real fields which a flow from pure noise of sigma_max has at its end.
+distill/objectives/pid.py; the PIDDM one is the least squares match of endpoints. `kept` is the share of the standard
+deviation of the strongest mode of real fields which a flow from pure noise of sigma_max has at its end.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from pidscale.config import NOISES
 from pidscale.diffusion.noise import KINDS, karras_levels, kept, schedule_for, strongest_mode
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.diffusion.solvers import solve
-from pidscale.distill.pid import trajectory_residual
-from pidscale.engine.phases import versions
+from pidscale.distill.objectives.pid import trajectory_residual
 from pidscale.pde import build_pde
+from pidscale.run.phases import versions
 
 SPREADS = torch.tensor([0.05, 0.5, 2.0, 8.0], dtype=torch.float64).reshape(1, 1, 1, 4)
 TOP, BOTTOM = 80.0, 0.002

@@ -2,9 +2,10 @@
 
 python -m benchmarks.fingerprints [--json FILE] [--against FILE]
 
-UNet and FNO, EDM and flow teachers, each objective, whole fields and fields split over two ranks: weights of teacher, student
-and lambda = 0 student, and fields that the student makes of seeds (one call, more calls, refined, and an answer to a task).
-Bits are those of one processor and one version of torch: both files come from one machine. Ends with status 1 where one differs.
+UNet and FNO, EDM and flow teachers, each objective, whole fields and fields split over two ranks: weights of teacher,
+student and lambda = 0 student, and the fields that the PIDDM student makes (one call, three calls, refined, a task).
+Bits belong to one processor and one version of torch, so both files must come from one machine. Exits with status 1 if any
+fingerprint differs.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ import torch
 from benchmarks.report import options, processor, save
 from pidscale.config import Settings, from_plain
 from pidscale.distill import loop as distill_loop
-from pidscale.engine.phases import versions
-from pidscale.engine.reporting import Reporter
-from pidscale.generate.make import make_shard_set
+from pidscale.generator.load import load_student
 from pidscale.limits import check
+from pidscale.make.make import make_shard_set
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
-from pidscale.student.load import load_student
+from pidscale.run.phases import versions
+from pidscale.run.reporting import Reporter
 from pidscale.teacher import loop as teacher_loop
 from tests.twins import spawn
 

@@ -280,7 +280,7 @@ def main() -> None:
         print(f"{name:<24}" + "".join(f"{found[outcome]:>9}" for outcome in OUTCOMES))
     for one in broken[:20]:
         print(f"\ncase {one['case']}, {one['kind']}: {one['outcome']}\n{one['said']}")
-    from pidscale.engine.phases import versions  # after the limits of memory: it loads all that trains
+    from pidscale.run.phases import versions  # after the limits of memory: it loads all that trains
 
     rows = [{"damage": name} | {outcome: found[outcome] for outcome in OUTCOMES} for name, found in counts.items()]
     meta = {"versions": versions(), "machine": processor(), "seed": arguments.seed, "cases": arguments.cases}

@@ -27,11 +27,11 @@ from benchmarks.report import finish, options, processor, table
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.diffusion.solvers import one_step, solve
-from pidscale.engine.phases import versions
 from pidscale.models import architecture, build_denoiser
 from pidscale.ops.window import Window
 from pidscale.pde import PDES, build_pde
 from pidscale.pde.base import draw_params, residual_shares
+from pidscale.run.phases import versions
 
 CALLS, CHANNELS = 8, 2
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}

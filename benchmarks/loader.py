@@ -39,11 +39,11 @@ import xxhash
 from benchmarks.contestants import CHECKED, CONTESTANTS, DECODE, SEED, UNCHECKED, Case, Epoch
 from benchmarks.loader_page import best, page
 from benchmarks.report import options, processor, save
-from pidscale.engine.phases import versions
 from pidscale.parallel.mesh import share
 from pidscale.records.layout import VERSION, ChannelInfo, Manifest, Split, sample_key
 from pidscale.records.read import ShardSet
 from pidscale.records.write import merge_stats, publish_manifest, write_shard
+from pidscale.run.phases import versions
 
 GIB = 2**30
 SPACE = (1, 2, 4)

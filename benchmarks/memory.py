@@ -26,14 +26,16 @@ from benchmarks.memory_page import page
 from benchmarks.report import finish, options, processor
 from benchmarks.steps import STEPS, fresh_teacher, settings_for, small_set
 from pidscale.config import Settings, UserError
+from pidscale.dataset.problem import open_problem
 from pidscale.distill import loop as distill_loop
+from pidscale.distill.endpoints.rollout import open_teacher
 from pidscale.engine.consolidate import card, publish
-from pidscale.engine.memory import memory_limit, memory_plan
-from pidscale.engine.phases import versions
-from pidscale.engine.plan import check_model, in_our_words, plan_lines, warning
-from pidscale.engine.reporting import Reporter
-from pidscale.generate.problem import open_problem
 from pidscale.parallel.mesh import Mesh
+from pidscale.run.host_limits import memory_limit
+from pidscale.run.memory import memory_plan
+from pidscale.run.phases import versions
+from pidscale.run.preflight import check_model, in_our_words, plan_lines, warning
+from pidscale.run.reporting import Reporter
 from tests.twins import spawn
 
 LARGE, SMALLEST, BATCH = 512, 16, 2
@@ -89,7 +91,7 @@ def _distil(rank: int, world: int, shards: Path, teacher: Path, folder: Path) ->
     resource.setrlimit(resource.RLIMIT_AS, (WALL_LIMIT, WALL_LIMIT))
     settings = wall_settings(shards, teacher, world)
     problem = open_problem(settings.pde, settings.data)
-    description = distill_loop.open_teacher(settings, folder, problem, torch.device("cpu")).card["architecture"]
+    description = open_teacher(settings, folder, problem, torch.device("cpu")).card["architecture"]
     parameters = check_model(settings, description, problem.grid.shape)
     plan = memory_plan(settings, description, problem.grid.shape, "distill", parameters)
     found: dict[str, Any] = {"space": world, "plan": plan_lines(plan), "warning": warning(plan, memory_limit(world))}

@@ -24,13 +24,13 @@ import torch
 
 from benchmarks.methods_page import page
 from benchmarks.report import finish, options, processor, save
+from pidscale.compare import contender
+from pidscale.compare.contender import Made
+from pidscale.compare.run import reference, row
 from pidscale.config import Settings, from_plain
-from pidscale.engine.phases import versions
-from pidscale.evaluate import methods
-from pidscale.evaluate.methods import Made
-from pidscale.evaluate.run import reference, row
-from pidscale.generate.problem import Problem, open_problem
-from pidscale.student.load import load_student
+from pidscale.dataset.problem import Problem, open_problem
+from pidscale.generator.load import load_student
+from pidscale.run.phases import versions
 
 PDES = ("darcy", "poisson", "burgers")
 OWN = {"burgers": ["pde.points=32", "pde.params.viscosity=0.02"]}
@@ -69,9 +69,9 @@ def made(settings: Settings, problem: Problem, folder: Path, pde: str, seed: int
     teacher = load_student(teacher_folder)
     eps, params = (draw(range(e.samples), e.seed, "evaluate") for draw in (teacher.eps, teacher.params))
     for steps in TEACHER_STEPS:
-        best = methods.generate(f"teacher-heun-{steps}", teacher, eps, params, e.batch, steps)
+        best = contender.generate(f"teacher-heun-{steps}", teacher, eps, params, e.batch, steps)
         yield best
-    yield methods.smoothed(best, "teacher+smooth3", problem.pde, grid)
+    yield contender.smoothed(best, "teacher+smooth3", problem.pde, grid)
     students = {
         "student-lambda0": "piddm/student-lambda0",
         "piddm-1": "piddm/student",
@@ -81,14 +81,14 @@ def made(settings: Settings, problem: Problem, folder: Path, pde: str, seed: int
     }
     for name, place in students.items():
         student = load_student(folder / f"{pde}-{seed}-{place}", teacher=teacher_folder)
-        one = methods.generate(name, student, eps, params, e.batch)
+        one = contender.generate(name, student, eps, params, e.batch)
         yield one
         if name == "student-lambda0":
-            yield methods.smoothed(one, f"{name}+smooth3", problem.pde, grid)
+            yield contender.smoothed(one, f"{name}+smooth3", problem.pde, grid)
         if name == "piddm-1":
             for nfe in (2, 8):
-                yield methods.generate_more(f"piddm-{nfe}", student, eps, params, e.batch, nfe)
-            yield methods.refined("piddm-ref", student, e.samples, e.seed, e.batch, REFINE_STEPS)
+                yield contender.generate_more(f"piddm-{nfe}", student, eps, params, e.batch, nfe)
+            yield contender.refined("piddm-ref", student, e.samples, e.seed, e.batch, REFINE_STEPS)
 
 
 def measure(pde: str, seed: int, folder: Path) -> list[dict[str, Any]]:
@@ -98,16 +98,16 @@ def measure(pde: str, seed: int, folder: Path) -> list[dict[str, Any]]:
     settings = replace(settings, run=replace(settings.run, seed=seed))
     problem = open_problem(settings.pde, settings.data)
     against, rows = reference(settings, problem), []
-    for one in methods.references(problem.pde, problem.grid, against.truth):
+    for one in contender.references(problem.pde, problem.grid, against.truth):
         rows.append(row(one, against, against.truth.fields))
     for one in made(settings, problem, folder, pde, seed):
         print(f"{pde} {seed} {one.name}", flush=True)
         began = time.perf_counter()
-        solved, _ = methods.solutions(problem.pde, problem.grid, one.samples)
+        solved, _ = contender.solutions(problem.pde, problem.grid, one.samples)
         cost = (time.perf_counter() - began) / len(one.samples.fields) * 1e3
         rows.append(row(one, against, solved))
         if one.name == "piddm-1":
-            rows.append(row(methods.solved(one, solved, cost), against, solved))
+            rows.append(row(contender.solved(one, solved, cost), against, solved))
     said = {"pde": pde, "seed": seed, "commit": versions()["commit"], "machine": processor()}
     return [said | one for one in rows]
 

@@ -14,11 +14,11 @@ import torch
 
 from benchmarks.manufactured import CASES, observed_order
 from benchmarks.report import options, processor, save
-from pidscale.engine.phases import versions
 from pidscale.metrics import residual_rms
 from pidscale.ops.grid import Grid
 from pidscale.pde import PDES, build_pde
 from pidscale.pde.base import Pde, Samples, residual_squares, shuffled, truths
+from pidscale.run.phases import versions
 
 WRONG: dict[
     str, dict[str, Any]

@@ -25,15 +25,16 @@ from benchmarks.report import finish, options, processor
 from benchmarks.rollout_page import page
 from benchmarks.steps import fresh_teacher, settings_for, small_set, student_arm
 from pidscale.config import Settings, to_plain
+from pidscale.dataset.problem import open_problem
 from pidscale.distill import loop
-from pidscale.distill.make_endpoints import make_endpoint_set
-from pidscale.distill.serve import Served, start_actors
+from pidscale.distill.endpoints.actors import Served, start_actors
+from pidscale.distill.endpoints.make import make_endpoint_set
+from pidscale.distill.endpoints.rollout import open_rollout, open_teacher
 from pidscale.engine.consolidate import card, publish
-from pidscale.engine.phases import versions
-from pidscale.generate.problem import open_problem
 from pidscale.meter import StepTimer
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
+from pidscale.run.phases import versions
 from tests.twins import spawn
 
 POINTS, BATCH, RING = 32, 16, 4
@@ -71,7 +72,7 @@ def _train(rank: int, world: int, folder: Path, source: str, calls: int, reuse: 
             start_actors(settings, folder, to_plain(settings), None), 0, settings.distill.ahead, 600.0, mesh.device
         )
     problem = open_problem(settings.pde, settings.data)
-    teacher = loop.open_teacher(settings, folder, problem, mesh.device)
+    teacher = open_teacher(settings, folder, problem, mesh.device)
     window = Window(problem.grid)
     batches = loop.open_batches(settings, teacher, window, mesh, supply)
     arm = student_arm(settings, teacher, window, mesh)
@@ -119,7 +120,7 @@ def _endpoints(rank: int, world: int, folder: Path, repeats: int) -> list[dict[s
     settings = settings_of(folder, "inline", CALLS[0], 1)
     seen: dict[int, list[float]] = {chunk: [] for chunk in CHUNKS}
     problem = open_problem(settings.pde, settings.data)
-    rollout = loop.open_rollout(settings, loop.open_teacher(settings, folder, problem, torch.device("cpu")))
+    rollout = open_rollout(settings, open_teacher(settings, folder, problem, torch.device("cpu")))
     for turn in range(repeats + 1):  # the first one warms up
         for chunk in CHUNKS:
             chunked = replace(rollout, chunk=chunk)

@@ -23,7 +23,6 @@ from benchmarks.report import finish, options, processor
 from benchmarks.ring import compare
 from benchmarks.space_page import page
 from benchmarks.steps import STEPS, settings_for, small_set
-from pidscale.engine.phases import versions
 from pidscale.engine.spread import spread
 from pidscale.engine.window import TileWindow
 from pidscale.models import architecture, build_denoiser
@@ -33,6 +32,7 @@ from pidscale.parallel.mesh import Mesh, Traffic
 from pidscale.parallel.split import Cut
 from pidscale.pde import PDES, build_pde
 from pidscale.pde.base import draw_params, residual_shares
+from pidscale.run.phases import versions
 from tests.twins import spawn
 
 POINTS, RANKS, INNER = 128, 4, 1

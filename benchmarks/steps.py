@@ -13,23 +13,23 @@ from typing import Any
 import torch
 
 from pidscale.config import Settings, from_plain
+from pidscale.dataset.problem import Problem, open_problem
 from pidscale.diffusion.noise import EdmNoise
-from pidscale.distill.arms import Arm, build_arm
-from pidscale.distill.batch import Batch
+from pidscale.distill.endpoints.batch import Batch
+from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.loop import open_objective
-from pidscale.distill.physics import Physics
-from pidscale.distill.rollout import Rollout
+from pidscale.distill.objectives.physics import Physics
+from pidscale.distill.students import Arm, build_arm
 from pidscale.engine.schedule import micro_plan
 from pidscale.engine.spread import window_for
-from pidscale.generate.make import make_shard_set
-from pidscale.generate.problem import Problem, open_problem
+from pidscale.generator.load import Generator
+from pidscale.make.make import make_shard_set
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
 from pidscale.pde.base import condition, draw_params
-from pidscale.student.load import Generator
 from pidscale.teacher import loop
 
 Step = Callable[[], None]

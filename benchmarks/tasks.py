@@ -24,16 +24,16 @@ from torch import Tensor
 from benchmarks.methods import PDES, train
 from benchmarks.report import finish, options, processor, save, table
 from pidscale import seeds
-from pidscale.baselines.direct import direct, mean_field
 from pidscale.config import Settings, from_plain
-from pidscale.engine.phases import versions
-from pidscale.generate.problem import open_problem
+from pidscale.dataset.problem import open_problem
+from pidscale.generator.load import Generator, load_student
+from pidscale.generator.refine import residual_scales
+from pidscale.generator.tasks.energy import Answer, Search, solve_task
+from pidscale.generator.tasks.observations import Observation, observe
+from pidscale.generator.tasks.posterior import coverage, crps, posterior
+from pidscale.methods.direct import direct, mean_field
 from pidscale.pde.base import Samples, solution_mask
-from pidscale.student.load import Generator, load_student
-from pidscale.student.observations import Observation, observe
-from pidscale.student.posterior import coverage, crps, posterior
-from pidscale.student.refine import residual_scales
-from pidscale.student.tasks import Answer, Search, solve_task
+from pidscale.run.phases import versions
 
 SHARE, NOISE, COLUMNS = 0.03, 0.01, 3
 TUNED = 16  # fields at the head of the test split on which the tolerance of noiseless readings was chosen

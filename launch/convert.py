@@ -7,10 +7,10 @@ import sys
 from entry import interruptible, one_line, settings_from
 
 from pidscale.config import UserError
-from pidscale.generate.asked import Asked, asked_from, split_words
-from pidscale.generate.convert import convert
-from pidscale.generate.judge import judge
-from pidscale.generate.report import Lines, told
+from pidscale.convert.convert import convert
+from pidscale.convert.quality import judge
+from pidscale.convert.request import Asked, asked_from, split_words
+from pidscale.convert.summary import Lines, told
 from pidscale.pde.own import look_here
 from pidscale.plain import printable
 

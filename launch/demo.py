@@ -10,8 +10,8 @@ from entry import run
 
 from pidscale.cluster.phase import run_phase
 from pidscale.config import Settings
-from pidscale.engine.phases import run_folder
 from pidscale.paths import absolute
+from pidscale.run.phases import run_folder
 
 
 def main(settings: Settings) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from entry import run
 
+from pidscale.compare.run import evaluate, report_path, table
 from pidscale.config import Settings
-from pidscale.evaluate.run import evaluate, report_path, table
 from pidscale.meter import ProgressLine
 from pidscale.paths import absolute
 

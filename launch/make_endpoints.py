@@ -10,10 +10,10 @@ from entry import run
 from pidscale.cluster.joining import connect
 from pidscale.cluster.room import Need, wait_for_room
 from pidscale.config import Settings
-from pidscale.distill.make_endpoints import check_endpoint_set, make_endpoint_set
-from pidscale.engine.phases import run_folder
+from pidscale.distill.endpoints.make import check_endpoint_set, make_endpoint_set
 from pidscale.meter import ProgressLine
 from pidscale.paths import absolute
+from pidscale.run.phases import run_folder
 
 
 def main(settings: Settings) -> None:

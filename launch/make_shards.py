@@ -7,7 +7,7 @@ from entry import run
 from pidscale.cluster.joining import connect
 from pidscale.cluster.room import Need, wait_for_room
 from pidscale.config import Settings, UserError
-from pidscale.generate.make import check_target, make_shard_set
+from pidscale.make.make import check_target, make_shard_set
 from pidscale.meter import ProgressLine
 from pidscale.pde import build_pde
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from pidscale.config import UserError
-from pidscale.generate.card import card
-from pidscale.generate.inspect import verify
-from pidscale.generate.report import Lines
+from pidscale.convert.summary import Lines
+from pidscale.inspect.show import card
+from pidscale.inspect.verify import verify
 from pidscale.meter import ProgressLine
 from pidscale.paths import at_home, is_address
 from pidscale.pde import build_pde, stored_pde
@@ -30,7 +30,8 @@ from pidscale.plain import printable
 from pidscale.records.check import load_manifest
 from pidscale.records.layout import Manifest, write_atomic
 from pidscale.records.repair import repair_indices
-from pidscale.records.store import Store, open_store
+from pidscale.records.stores.base import Store
+from pidscale.records.stores.opening import open_store
 
 _SHOWN = 4  # samples of a picture
 
@@ -119,7 +120,7 @@ def _picture(store: Store, manifest: Manifest, pde: Pde) -> bytes:
     """The first samples of the train split as a PNG."""
     import torch
 
-    from pidscale.engine.pictures import field_figure
+    from pidscale.figures.fields import field_figure
     from pidscale.ops.grid import Grid
     from pidscale.pde.base import Samples
     from pidscale.records.read import ShardSet

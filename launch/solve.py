@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import sys
 
+from pidscale.app.solve import asked_from, carry_out
 from pidscale.config import UserError
-from pidscale.engine.memory import is_out_of_memory
-from pidscale.student.command import asked_from, carry_out
+from pidscale.run.host_limits import is_out_of_memory
 
 
 def main(words: list[str]) -> int:

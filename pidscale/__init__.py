@@ -16,12 +16,12 @@ __all__ = ["UserError", "__version__", "load_student"]
 
 if TYPE_CHECKING:
     from pidscale.config import UserError
-    from pidscale.student.load import load_student
+    from pidscale.generator.load import load_student
 
 
 def __getattr__(name: str) -> Any:
     if name == "load_student":
-        from pidscale.student.load import load_student
+        from pidscale.generator.load import load_student
 
         return load_student
     if name == "UserError":

@@ -39,3 +39,12 @@ def printable(text: str) -> str:
 def json_text(value: Any, **layout: Any) -> str:
     """JSON with null for what is not finite. layout: arguments of json.dumps."""
     return json.dumps(finite(value), allow_nan=False, **layout)
+
+
+def size_text(count: float) -> str:
+    """Bytes for a reader: 1.5 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

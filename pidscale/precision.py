@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+FLOAT32_BYTES = 4
+
 
 class _Products:
     """`torch.set_float32_matmul_precision`, as an attribute: "medium" means TF32 on a GPU and bf16 on a CPU."""

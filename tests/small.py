@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pidscale.config import Settings, from_plain
-from pidscale.generate.make import make_shard_set
 from pidscale.limits import check
+from pidscale.make.make import make_shard_set
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde
 

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 
 from pidscale import seeds
 from pidscale.engine.spread import spread, window_for
+from pidscale.generator.load import load_student
 from pidscale.parallel.mesh import Mesh
-from pidscale.student.load import load_student
 from tests.scripts import LAUNCH, contents, family, finish, interrupt, start, tiny
 from tests.twins import spawn
 

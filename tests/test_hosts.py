@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pidscale.generate.make import make_shard_set
+from pidscale.make.make import make_shard_set
 from pidscale.pde import build_pde
 from tests import small
 from tests.distill.test_rollout import write_teacher

@@ -37,9 +37,9 @@ def refused(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, small_shards):
     """Shards, a teacher of another grid and one of another kind, and a run that has begun."""
-    from pidscale.engine import phases
-    from pidscale.generate.problem import open_problem
+    from pidscale.dataset.problem import open_problem
     from pidscale.paths import absolute
+    from pidscale.run import phases
 
     folder = tmp_path_factory.mktemp("made")
     shutil.copytree(small_shards, folder / "shards")

@@ -23,10 +23,10 @@ from pidscale.cluster.failures import Failure, failure
 from pidscale.cluster.room import Need, described, hosts, wait_for_room
 from pidscale.cluster.worker import Parcel, environment, work
 from pidscale.config import ClusterSettings, Settings, UserError, to_plain
-from pidscale.distill.serve import start_actors
+from pidscale.distill.endpoints.actors import start_actors
 from pidscale.engine.checkpoint import last_sealed
-from pidscale.engine.memory import MemoryPlan
-from pidscale.engine.reporting import STOP_FILE
+from pidscale.run.memory import MemoryPlan
+from pidscale.run.reporting import STOP_FILE
 
 
 class Stop:

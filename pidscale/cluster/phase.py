@@ -12,19 +12,19 @@ import torch
 from pidscale.cluster.fit import Stop, find_room, fit
 from pidscale.cluster.joining import connect
 from pidscale.config import Settings, UserError
-from pidscale.distill import loop as distill_loop
-from pidscale.distill.cost import announcement
-from pidscale.distill.physics import active_weights, further
-from pidscale.engine.memory import MemoryPlan, memory_plan
-from pidscale.engine.phases import begin, claimed, due, finish, run_folder
-from pidscale.engine.plan import check_model, model_description, plan_lines, plan_text
+from pidscale.dataset.problem import open_problem
+from pidscale.distill.endpoints.rollout import open_rollout, open_teacher
+from pidscale.distill.objectives.physics import active_weights, further
+from pidscale.distill.preflight import announcement
 from pidscale.engine.spread import check_split
-from pidscale.generate.problem import open_problem
+from pidscale.generator.artifact import CARD, read_card
 from pidscale.limits import check
 from pidscale.paths import absolute, refuse_job_package
 from pidscale.pde.base import check_measures
 from pidscale.pde.constraints import check_constraints
-from pidscale.student.artifact import CARD, read_card
+from pidscale.run.memory import MemoryPlan, memory_plan
+from pidscale.run.phases import begin, claimed, due, finish, run_folder
+from pidscale.run.preflight import check_model, model_description, plan_lines, plan_text
 from pidscale.teacher.start import open_start
 
 
@@ -45,7 +45,7 @@ def run_phase(phase: str, settings: Settings) -> Path:
         if start is not None:
             inputs["teacher.start (its weights)"] = start.card["weights"]["sha256"]
     else:
-        teacher = distill_loop.open_teacher(settings, folder, problem, torch.device("cpu"))
+        teacher = open_teacher(settings, folder, problem, torch.device("cpu"))
         card = teacher.card
         description = card["architecture"]  # a student has its teacher's network, whatever the model section says
         check_constraints(problem.pde, settings.distill.constraints)
@@ -59,7 +59,7 @@ def run_phase(phase: str, settings: Settings) -> Path:
         plan = memory_plan(settings, description, problem.grid.shape, phase, parameters)
         print(f"{phase}: {plan_lines(plan)}", flush=True)
         if phase == "distill":
-            for line in announcement(settings, distill_loop.open_rollout(settings, teacher), problem.shape):
+            for line in announcement(settings, open_rollout(settings, teacher), problem.shape):
                 print(f"{phase}: {line}", flush=True)
         with claimed(settings):
             connect()

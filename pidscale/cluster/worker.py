@@ -19,12 +19,13 @@ import torch.distributed as dist
 from pidscale.cluster.bulletin import Place
 from pidscale.config import ClusterSettings, Settings, UserError, from_plain
 from pidscale.distill import loop as distill_loop
-from pidscale.distill.serve import Served
-from pidscale.engine.agree import agree
-from pidscale.engine.memory import MemoryPlan, device_limit
-from pidscale.engine.plan import in_our_words, warning
-from pidscale.engine.reporting import STOP_FILE, Reporter, Stopped
+from pidscale.distill.endpoints.actors import Served
 from pidscale.parallel.mesh import Mesh
+from pidscale.run.agree import agree
+from pidscale.run.host_limits import device_limit
+from pidscale.run.memory import MemoryPlan
+from pidscale.run.preflight import in_our_words, warning
+from pidscale.run.reporting import STOP_FILE, Reporter, Stopped
 from pidscale.teacher import loop as teacher_loop
 
 LOOPS: dict[str, Callable[..., dict[str, Any]]] = {

@@ -16,47 +16,33 @@ from typing import Any
 import torch
 
 from pidscale.config import Settings, UserError, to_flat, to_plain
-from pidscale.distill.arms import Arm, build_arm, fork
-from pidscale.distill.batches import Batches, open_supply
-from pidscale.distill.matching import Matching
-from pidscale.distill.objectives import Objective
-from pidscale.distill.physics import MEASURES, TERMS, Physics, active_weights, frozen_scales, further
-from pidscale.distill.pid import Pid
-from pidscale.distill.piddm import Piddm
+from pidscale.dataset.problem import Problem, open_problem
+from pidscale.distill.endpoints.batch import Batches, open_supply
+from pidscale.distill.endpoints.buffer import Ring
+from pidscale.distill.endpoints.rollout import open_rollout, open_teacher
+from pidscale.distill.endpoints.supply import Supply
+from pidscale.distill.endpoints.truncation import truncation, truncation_line
+from pidscale.distill.objectives.base import Objective
+from pidscale.distill.objectives.dmd import Matching
+from pidscale.distill.objectives.physics import MEASURES, TERMS, Physics, active_weights, frozen_scales, further
+from pidscale.distill.objectives.pid import Pid
+from pidscale.distill.objectives.piddm import Piddm
 from pidscale.distill.results import picture, publish_arm
-from pidscale.distill.ring import Ring
-from pidscale.distill.rollout import Rollout
-from pidscale.distill.supply import Supply
-from pidscale.distill.truncation import truncation, truncation_line
+from pidscale.distill.students import Arm, build_arm, fork
 from pidscale.engine import checkpoint
 from pidscale.engine.guard import Guard, shown
-from pidscale.engine.phases import teacher_folder
-from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import learning_rate, micro_plan
-from pidscale.engine.skip import settled
 from pidscale.engine.spread import spread, window_for
-from pidscale.generate.problem import Problem, open_problem
+from pidscale.generator.artifact import TWIN
+from pidscale.generator.load import Generator
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import residual_shares
 from pidscale.pde.constraints import check_constraints
 from pidscale.plain import json_text, not_finite
-from pidscale.student.artifact import TWIN
-from pidscale.student.load import Generator, check_fits, load_student
-
-
-def open_teacher(settings: Settings, folder: Path, problem: Problem, device: torch.device) -> Generator:
-    """Load the frozen teacher and check that it is one, of this equation on this grid. Raises UserError."""
-    path = teacher_folder(settings, folder)
-    if not path.exists():
-        raise UserError(f"{path}: no teacher there; run launch/train_teacher.py first, or set distill.teacher")
-    teacher = load_student(path, device)
-    teacher.denoiser.precision = settings.distill.teacher_precision
-    if teacher.card["kind"] != "teacher":
-        raise UserError(f"{path}: holds a {teacher.card['kind']}, expected a teacher; set distill.teacher")
-    check_fits(teacher, path, problem.pde, problem.grid, "set distill.teacher or the pde")
-    return teacher
+from pidscale.run.bad_samples import settled
+from pidscale.run.reporting import Reporter, Stopped
 
 
 def measure_scales(
@@ -94,12 +80,6 @@ def open_objective(settings: Settings, teacher: Generator, window: Window) -> Ob
     if d.objective == "dm":
         return Matching(d, teacher, window, None, settings.run.seed)
     return Piddm(d, teacher, window, None)
-
-
-def open_rollout(settings: Settings, teacher: Generator, rows: slice | None = None) -> Rollout:
-    """The teacher as the settings have it make endpoints."""
-    d = settings.distill
-    return Rollout(teacher, d.solver, d.solver_steps, d.chunk, settings.run.seed, rows=rows)
 
 
 def open_batches(

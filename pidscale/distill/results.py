@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-from pidscale.distill.arms import Arm
-from pidscale.distill.rollout import Rollout
+from pidscale.dataset.problem import Problem
+from pidscale.distill.endpoints.rollout import Rollout
+from pidscale.distill.students import Arm
 from pidscale.engine.consolidate import card, publish
-from pidscale.engine.pictures import picture_row
-from pidscale.generate.problem import Problem
+from pidscale.figures.fields import picture_row
+from pidscale.generator.artifact import TEACHER
 from pidscale.meter import Board
 from pidscale.pde.base import Samples, condition
-from pidscale.student.artifact import TEACHER
 
 
 def picture(arms: list[Arm], rollout: Rollout, board: Board, problem: Problem, step: int) -> dict[str, float]:

@@ -11,9 +11,9 @@ from torch import Tensor
 from pidscale.diffusion.noise import Noise
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.engine.disk import in_one_line
+from pidscale.generator import artifact
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde
-from pidscale.student import artifact
 
 
 def card(

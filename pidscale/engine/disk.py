@@ -16,7 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from pidscale.config import UserError
-from pidscale.engine.memory import size_text
+from pidscale.plain import size_text
 
 _KINDS = {
     errno.ENOSPC: "no room on the disk",

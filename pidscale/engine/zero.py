@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pidscale.config import UserError
-from pidscale.engine.memory import state_bytes
-from pidscale.engine.zero_config import deepspeed_dict
+from pidscale.engine.zero_config import deepspeed_dict, state_bytes
 from pidscale.parallel.mesh import Mesh
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pidscale.config import UserError
+from pidscale.precision import FLOAT32_BYTES
 
 _BUCKET = 5 * 10**8  # parameters whose gradients DeepSpeed reduces at a time, if nothing else is said
 # keys that would change what a step computes, and what decides them instead
@@ -124,3 +125,19 @@ def deepspeed_dict(
         "zero_optimization": {"stage": stage, **bucket, **zero},
         **own,
     }
+
+
+def state_bytes(parameters: int, workers: int, stage: int) -> tuple[int, int, int]:
+    """Bytes of weights, gradients and optimiser on one worker, in float32, under a ZeRO stage.
+
+    Stage 1 splits the optimiser, 2 gradients too, 3 weights too. The optimiser is two moments of Adam, from stage 1 on also
+    the copy of the weights that DeepSpeed updates. Its buckets (`reduce_bucket_size`) and what stage 3 gathers for a while
+    come on top.
+    """
+    one = FLOAT32_BYTES * parameters
+    split = -(-one // workers)
+    return (
+        split if stage > 2 else one,
+        split if stage > 1 else one,
+        3 * split if stage > 0 else 2 * one,
+    )

@@ -20,7 +20,7 @@ from numpy.lib import format as npy
 from pidscale.config import UserError
 from pidscale.records.check import read_index
 from pidscale.records.layout import VERSION, ShardEntry, index_name, parsed, sample_key
-from pidscale.records.store import Forward, Store
+from pidscale.records.stores.base import Forward, Store
 from pidscale.records.write import Stats, merge_stats
 
 MOST = 16  # findings of one kind that are told one by one

@@ -12,7 +12,8 @@ from typing import Any
 
 from pidscale.config import UserError
 from pidscale.records.layout import ROW_BLOCK, VERSION, Manifest, ShardEntry, canonical, index_name, parsed, shown
-from pidscale.records.store import Store, Unreachable, open_store, sha256_of
+from pidscale.records.stores.base import Store, Unreachable, sha256_of
+from pidscale.records.stores.opening import open_store
 
 _AGAIN = "restore it, or delete manifest.json and make the set again (true shards are kept)"
 _REPAIR = "restore it, or write it anew from the tar: launch/shards.py repair-index"

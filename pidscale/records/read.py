@@ -22,7 +22,8 @@ from pidscale.config import UserError
 from pidscale.records.check import check_sizes, checked_sample, load_manifest, read_index
 from pidscale.records.layout import ROW_BLOCK, Manifest, Split, index_name, is_number, sample_key, shown
 from pidscale.records.plan import Block, Plan
-from pidscale.records.store import Store, Unreachable, open_store
+from pidscale.records.stores.base import Store, Unreachable
+from pidscale.records.stores.opening import open_store
 
 _INDICES = 64  # shards whose index is kept in memory
 

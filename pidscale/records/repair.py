@@ -29,7 +29,7 @@ from pidscale.records.layout import (
     write_atomic,
 )
 from pidscale.records.lock import held
-from pidscale.records.store import Folder
+from pidscale.records.stores.folder import Folder
 from pidscale.records.write import Sample, index_bytes, index_tar, members, stream
 
 Progress = Callable[[int, int], None]

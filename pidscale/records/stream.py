@@ -18,7 +18,8 @@ import numpy as np
 from pidscale.config import UserError
 from pidscale.records.check import check_sizes, checked_sample, load_manifest, read_index
 from pidscale.records.layout import Manifest, ShardEntry, sample_key
-from pidscale.records.store import Forward, Store, open_store
+from pidscale.records.stores.base import Forward, Store
+from pidscale.records.stores.opening import open_store
 from pidscale.records.write import checksums
 
 

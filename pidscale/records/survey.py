@@ -13,7 +13,7 @@ from typing import Any
 
 from pidscale.config import UserError
 from pidscale.records.layout import Manifest, index_name, parsed
-from pidscale.records.store import Store
+from pidscale.records.stores.base import Store
 
 _AGAIN = "restore it, or make the set again"
 

@@ -34,7 +34,7 @@ from pidscale.records.layout import (
     sync_folder,
     write_atomic,
 )
-from pidscale.records.store import Folder
+from pidscale.records.stores.folder import Folder
 
 Sample = tuple[str, np.ndarray, dict[str, Any]]  # key, fields float32 [C, Y, X], meta
 

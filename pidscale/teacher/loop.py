@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pidscale import seeds
 from pidscale.config import Settings, to_flat, to_plain
+from pidscale.dataset.problem import Problem, open_problem, read_params
 from pidscale.diffusion.noise import Noise, schedule_for, strongest_mode
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.diffusion.solvers import solve
@@ -25,14 +26,10 @@ from pidscale.engine import checkpoint
 from pidscale.engine.consolidate import card, publish
 from pidscale.engine.ema import Ema
 from pidscale.engine.guard import Guard, shown
-from pidscale.engine.pictures import picture_row
-from pidscale.engine.plan import model_description
-from pidscale.engine.reporting import Reporter, Stopped
 from pidscale.engine.schedule import MicroPlan, learning_rate, micro_plan
-from pidscale.engine.skip import settled
 from pidscale.engine.spread import spread, window_for
 from pidscale.engine.zero import Zero, ZeroSettings
-from pidscale.generate.problem import Problem, open_problem, read_params
+from pidscale.figures.fields import picture_row
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser, conditioned
@@ -42,6 +39,9 @@ from pidscale.pde.base import Samples, condition, draw_params, residual_shares
 from pidscale.plain import json_text
 from pidscale.records.feed import Feed
 from pidscale.records.read import ShardSet
+from pidscale.run.bad_samples import settled
+from pidscale.run.preflight import model_description
+from pidscale.run.reporting import Reporter, Stopped
 from pidscale.teacher.start import Start, open_start
 
 MODE_SAMPLES = 1024  # training fields that the strongest mode is measured on,

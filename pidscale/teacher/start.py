@@ -14,11 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from pidscale.config import Settings, UserError
+from pidscale.dataset.problem import Problem
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.engine.plan import model_description
-from pidscale.generate.problem import Problem
+from pidscale.generator.artifact import read_card, read_weights
 from pidscale.pde import build_pde
-from pidscale.student.artifact import read_card, read_weights
+from pidscale.run.preflight import model_description
 
 FAR = 4.0  # times the start's standard deviation: a set with more spread or another mean is another problem for its weights
 

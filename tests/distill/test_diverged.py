@@ -6,10 +6,10 @@ import math
 
 from pidscale.config import UserError
 from pidscale.distill import loop
-from pidscale.distill.arms import Arm
-from pidscale.engine.reporting import Reporter
+from pidscale.distill.students import Arm
+from pidscale.generator.artifact import read_card
 from pidscale.parallel.mesh import Mesh
-from pidscale.student.artifact import read_card
+from pidscale.run.reporting import Reporter
 from tests import small
 from tests.distill.test_rollout import write_teacher
 from tests.twins import spawn

@@ -9,8 +9,8 @@ import torch
 
 from pidscale.config import NOISES
 from pidscale.diffusion.noise import KINDS
+from pidscale.generator.load import load_student
 from pidscale.parallel.mesh import Mesh
-from pidscale.student.load import load_student
 from tests import small
 from tests.distill.test_loop import live
 from tests.twins import spawn

@@ -15,22 +15,22 @@ from safetensors.torch import load_file
 
 from pidscale import seeds
 from pidscale.config import LambdaSettings, UserError
+from pidscale.dataset.problem import open_problem
 from pidscale.distill import loop as distill_loop
-from pidscale.distill.arms import build_arm
-from pidscale.distill.batch import Batch
-from pidscale.distill.physics import Physics
-from pidscale.distill.piddm import Piddm
-from pidscale.distill.rollout import Rollout
-from pidscale.engine.reporting import STOP_FILE, Reporter, Stopped
+from pidscale.distill.endpoints.batch import Batch
+from pidscale.distill.endpoints.rollout import Rollout
+from pidscale.distill.objectives.physics import Physics
+from pidscale.distill.objectives.piddm import Piddm
+from pidscale.distill.students import build_arm
 from pidscale.engine.schedule import micro_plan
-from pidscale.generate.problem import open_problem
+from pidscale.generator.load import load_student
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import condition, residual_shares
 from pidscale.records.check import load_manifest
-from pidscale.student.load import load_student
+from pidscale.run.reporting import STOP_FILE, Reporter, Stopped
 from pidscale.teacher import loop as teacher_loop
 from tests import small
 from tests.distill.test_rollout import write_teacher

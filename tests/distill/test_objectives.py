@@ -10,15 +10,16 @@ import torch
 from pidscale.config import DistillSettings, LambdaSettings
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.distill.batch import Batch
-from pidscale.distill.objectives import mismatch, ramp
-from pidscale.distill.physics import TERMS, Physics, active_weights, frozen_scales, further, weights_line
-from pidscale.distill.piddm import Piddm
+from pidscale.distill.endpoints.batch import Batch
+from pidscale.distill.objectives.base import mismatch, ramp
+from pidscale.distill.objectives.physics import TERMS, Physics, active_weights, frozen_scales, further
+from pidscale.distill.objectives.piddm import Piddm
+from pidscale.distill.preflight import weights_line
+from pidscale.generator.load import Generator
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde.base import residual_squares
 from pidscale.pde.darcy import Darcy
-from pidscale.student.load import Generator
 
 PDE = Darcy()
 GRID = PDE.grid(16)

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pidscale.dataset.problem import open_problem
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.distill.loop import measure_scales, open_batches
-from pidscale.generate.make import make_shard_set
-from pidscale.generate.problem import open_problem
+from pidscale.generator.load import load_student
+from pidscale.make.make import make_shard_set
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
-from pidscale.student.load import load_student
 from tests import small
 from tests.distill.test_loop import live
 from tests.distill.test_rollout import write_teacher

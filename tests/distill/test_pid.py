@@ -14,14 +14,14 @@ from pidscale.config import DistillSettings
 from pidscale.diffusion.noise import EdmNoise, karras_levels
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.diffusion.solvers import solve
-from pidscale.distill.batch import Batch
-from pidscale.distill.physics import TERMS, Physics
-from pidscale.distill.pid import Pid, trajectory_residual
+from pidscale.distill.endpoints.batch import Batch
+from pidscale.distill.objectives.physics import TERMS, Physics
+from pidscale.distill.objectives.pid import Pid, trajectory_residual
+from pidscale.generator.load import Generator
 from pidscale.meter import StepTimer
 from pidscale.ops.window import Window
 from pidscale.pde.base import residual_squares
 from pidscale.pde.darcy import Darcy
-from pidscale.student.load import Generator
 
 SPREADS = torch.tensor([0.1, 0.5, 2.0, 8.0], dtype=torch.float64).reshape(1, 1, 1, 4)  # of each of four modes
 TOP, BOTTOM = 80.0, 0.002

@@ -6,15 +6,14 @@ import pytest
 import torch
 
 from pidscale.config import UserError
+from pidscale.dataset.problem import open_problem
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.solvers import solve
-from pidscale.distill.batch import checksum
-from pidscale.distill.loop import open_teacher
-from pidscale.distill.rollout import Rollout
+from pidscale.distill.endpoints.endpoint import checksum
+from pidscale.distill.endpoints.rollout import Rollout, open_teacher
 from pidscale.engine.consolidate import card, publish
-from pidscale.generate.problem import open_problem
+from pidscale.generator.load import load_student
 from pidscale.models import build_denoiser
-from pidscale.student.load import load_student
 from pidscale.teacher.loop import describe
 from tests import small
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from pidscale.diffusion.solvers import one_step
-from pidscale.distill.make_endpoints import make_endpoint_set
+from pidscale.distill.endpoints.make import make_endpoint_set
+from pidscale.generator.load import load_student
 from pidscale.parallel.mesh import Mesh
-from pidscale.student.load import load_student
 from tests import small
 from tests.distill.test_loop import live, weights_of
 from tests.distill.test_rollout import write_teacher

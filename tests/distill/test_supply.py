@@ -8,11 +8,11 @@ import time
 import pytest
 import torch
 
-from pidscale.distill.batch import Endpoints
-from pidscale.distill.ring import Ring
-from pidscale.distill.rollout import Rollout
-from pidscale.distill.supply import Ahead, Inline
-from pidscale.student.load import load_student
+from pidscale.distill.endpoints.buffer import Ring
+from pidscale.distill.endpoints.endpoint import Endpoints
+from pidscale.distill.endpoints.rollout import Rollout
+from pidscale.distill.endpoints.supply import Ahead, Inline
+from pidscale.generator.load import load_student
 from tests import small
 from tests.distill.test_rollout import write_teacher
 

@@ -10,11 +10,11 @@ from torch import nn
 
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.distill.rollout import Rollout
-from pidscale.distill.truncation import Truncation, truncation, truncation_line
+from pidscale.distill.endpoints.rollout import Rollout
+from pidscale.distill.endpoints.truncation import Truncation, truncation, truncation_line
+from pidscale.generator.load import Generator
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
-from pidscale.student.load import Generator
 from tests.twins import spawn
 
 SPREAD = 0.5

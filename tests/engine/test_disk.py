@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from pidscale.config import Settings, UserError, from_plain
 from pidscale.engine import checkpoint
 from pidscale.engine.disk import in_one_line, kind_of
-from pidscale.engine.phases import begin
 from pidscale.meter import Board
 from pidscale.parallel.mesh import Mesh
+from pidscale.run.phases import begin
 
 WRITERS = {
     "bytes": lambda path: path.write_bytes(b"x" * 10**6),

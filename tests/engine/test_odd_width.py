@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pidscale.generate.problem import open_problem
+from pidscale.dataset.problem import open_problem
 from pidscale.meter import StepTimer
 from pidscale.models.fno import as_complex
 from pidscale.parallel.mesh import Mesh

@@ -16,20 +16,21 @@ import torch
 import torch.distributed as dist
 
 from pidscale.config import OBJECTIVES
+from pidscale.dataset.problem import open_problem
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.diffusion.solvers import solve
-from pidscale.distill.arms import Arm
-from pidscale.distill.batch import Batch
+from pidscale.distill.endpoints.batch import Batch
+from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.loop import open_objective
-from pidscale.distill.matching import Matching
-from pidscale.distill.physics import Physics
-from pidscale.distill.rollout import Rollout
+from pidscale.distill.objectives.dmd import Matching
+from pidscale.distill.objectives.physics import Physics
+from pidscale.distill.students import Arm
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import micro_plan
 from pidscale.engine.spread import spread, window_for
 from pidscale.engine.zero import Zero, ZeroSettings
-from pidscale.generate.problem import open_problem
+from pidscale.generator.load import Generator
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import conditioned
@@ -37,7 +38,6 @@ from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
 from pidscale.pde.base import condition, draw_params
-from pidscale.student.load import Generator
 from pidscale.teacher import loop
 from tests import small
 from tests.twins import spawn

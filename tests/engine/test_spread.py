@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from pidscale.config import RunSettings, Settings, UserError
-from pidscale.engine.agree import agree
 from pidscale.engine.spread import check_split, spread, window_for
 from pidscale.engine.window import TileWindow
 from pidscale.models import architecture, build_denoiser
@@ -18,6 +17,7 @@ from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh, Space
 from pidscale.parallel.split import Cut, recut, whole
 from pidscale.pde.heat import Heat
+from pidscale.run.agree import agree
 from tests.twins import spawn
 
 HEIGHT, WIDTH, CHANNELS, BATCH = 24, 12, 16, 2

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from pidscale import seeds
+from pidscale.dataset.problem import open_problem
 from pidscale.engine.ema import weights
 from pidscale.engine.schedule import learning_rate
 from pidscale.engine.zero import Zero, ZeroSettings
-from pidscale.generate.problem import open_problem
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.parallel.mesh import Mesh

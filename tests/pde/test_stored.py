@@ -14,13 +14,13 @@ import pytest
 
 from launch import shards, solve
 from pidscale.config import DataSettings, PdeSettings, UserError
-from pidscale.generate.problem import open_problem
+from pidscale.dataset.problem import open_problem
+from pidscale.generator import artifact
+from pidscale.generator.load import load_student
 from pidscale.pde import build_pde, stored_pde
 from pidscale.records.check import load_manifest
-from pidscale.student import artifact
-from pidscale.student.load import load_student
+from tests.generator.made import write_generator
 from tests.scripts import ROOT, finish, start
-from tests.student.made import write_generator
 
 RAN, NAME = "payload-ran", "opt_einsum:Thing"  # torch looks for a module of that name wherever Python does
 PAYLOAD = f"open({RAN!r}, 'w').close()\nraise SystemExit('payload')\n"

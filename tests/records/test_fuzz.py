@@ -14,7 +14,7 @@ from benchmarks.damage import MANIFEST, NASTY, rehash, spelled
 from pidscale.records.check import load_manifest
 from pidscale.records.layout import Split, shard_name
 from pidscale.records.read import ShardSet
-from pidscale.records.store import Folder
+from pidscale.records.stores.folder import Folder
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(NASTY),

@@ -10,7 +10,7 @@ import pytest
 from pidscale.config import UserError
 from pidscale.records.check import check_set, check_wanted, load_manifest, read_index
 from pidscale.records.layout import Manifest, write_atomic
-from pidscale.records.store import Folder
+from pidscale.records.stores.folder import Folder
 
 
 def edit(root, change):

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from pidscale.config import UserError
-from pidscale.records.cache import Cache
 from pidscale.records.check import load_manifest
 from pidscale.records.feed import Feed
 from pidscale.records.read import ShardSet
-from pidscale.records.store import Unreachable, open_store
+from pidscale.records.stores.base import Unreachable
+from pidscale.records.stores.cache import Cache
+from pidscale.records.stores.opening import open_store
 from tests import s3
 
 NUMBERS = itertools.count()

@@ -9,7 +9,8 @@ from pidscale.config import UserError
 from pidscale.records.check import check_set, load_manifest
 from pidscale.records.read import ShardSet
 from pidscale.records.repair import repair_indices
-from pidscale.records.store import Folder, open_store
+from pidscale.records.stores.folder import Folder
+from pidscale.records.stores.opening import open_store
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "train-00001.tar", "train-00001.index.json"])

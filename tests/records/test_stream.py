@@ -9,7 +9,7 @@ import pytest
 from pidscale.config import UserError
 from pidscale.records import write
 from pidscale.records.layout import Split
-from pidscale.records.store import Folder
+from pidscale.records.stores.folder import Folder
 from pidscale.records.stream import stream
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from pidscale.generate.make import truth_residuals
+from pidscale.dataset.floors import truth_residuals
 from pidscale.pde import build_pde
 from pidscale.records.check import check_set, load_manifest
 from pidscale.records.read import ShardSet

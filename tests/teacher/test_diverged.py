@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pidscale.config import UserError
-from pidscale.engine.reporting import Reporter
 from pidscale.parallel.mesh import Mesh
 from pidscale.records.feed import Feed
+from pidscale.run.reporting import Reporter
 from pidscale.teacher import loop
 from tests import small
 from tests.twins import spawn

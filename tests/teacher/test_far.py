@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from pidscale.config import UserError
-from pidscale.engine.reporting import Reporter
 from pidscale.parallel.mesh import Mesh
+from pidscale.run.reporting import Reporter
 from pidscale.teacher import loop
 from tests import s3, small
 from tests.twins import spawn

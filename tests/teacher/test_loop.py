@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from pidscale.config import UserError
+from pidscale.dataset.problem import open_problem, read_params
 from pidscale.diffusion.noise import EdmNoise
-from pidscale.engine.reporting import Reporter
 from pidscale.engine.schedule import micro_plan
-from pidscale.generate.problem import open_problem, read_params
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.records.read import ShardSet
+from pidscale.run.reporting import Reporter
 from pidscale.teacher import loop
 from tests import small
 from tests.twins import spawn

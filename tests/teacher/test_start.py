@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from pidscale.config import UserError
-from pidscale.engine.reporting import Reporter
-from pidscale.generate.make import make_shard_set
-from pidscale.generate.problem import open_problem
+from pidscale.dataset.problem import open_problem
+from pidscale.generator import artifact
+from pidscale.make.make import make_shard_set
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
-from pidscale.student import artifact
+from pidscale.run.reporting import Reporter
 from pidscale.teacher import loop
 from pidscale.teacher.start import open_start
 from tests import small

@@ -1,0 +1,1 @@
+"""The `pidscale` command: one parser, one error boundary."""

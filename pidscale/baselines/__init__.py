@@ -1,1 +1,0 @@
-"""The other methods, one short file each, on the same data and the same residual."""

@@ -1,0 +1,1 @@
+"""Contenders on common questions: measures, tables and the report page."""

@@ -1,0 +1,108 @@
+"""Make a set of endpoints: one Ray task per shard, the manifest written last; a killed run goes on to the same bytes.
+
+As many endpoints as the distillation of the same settings asks for. Knows Ray, and no students.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pidscale.config import Settings, UserError, from_plain, to_plain
+from pidscale.dataset.claim import check_request, claimed
+from pidscale.dataset.problem import open_problem
+from pidscale.dataset.publish import Made, manifest_of
+from pidscale.dataset.tasks import Progress, cluster_cpus, in_ray, reported
+from pidscale.distill.endpoints.rollout import Rollout, open_rollout, open_teacher
+from pidscale.distill.endpoints.stored import KEY, SPLIT, make_shard, needed, request
+from pidscale.paths import refuse_address, refuse_job_package
+from pidscale.records.check import check_set, load_manifest
+from pidscale.records.layout import Manifest
+from pidscale.records.write import publish_manifest
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One shard to make, in a process that opens the teacher by itself. plain: settings, as JSON. device: of the teacher."""
+
+    plain: str
+    folder: str
+    device: str
+    root: str
+    number: int
+    first: int
+    last: int
+
+
+@lru_cache(maxsize=1)
+def _rollout(plain: str, folder: str, device: str) -> Rollout:
+    """The teacher of these settings, kept from one task of this process to the next."""
+    settings = from_plain(Settings, json.loads(plain))
+    torch.set_num_threads(settings.cluster.cpus_per_worker)  # as workers have: bits may follow from it
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    problem = open_problem(settings.pde, settings.data)
+    return open_rollout(settings, open_teacher(settings, Path(folder), problem, torch.device(device)))
+
+
+def _shard(job: _Job) -> Made:
+    return make_shard(_rollout(job.plain, job.folder, job.device), job.root, job.number, job.first, job.last)
+
+
+def check_endpoint_set(settings: Settings, folder: Path) -> None:
+    """Raise UserError where the set that settings ask for cannot be made: what can be told without a Ray."""
+    _asked(settings, folder)
+
+
+def _asked(settings: Settings, folder: Path) -> tuple[Rollout, dict[str, Any]]:
+    """The teacher, and the request of the set that settings ask for."""
+    path, d = settings.distill.endpoints, settings.distill
+    if not d.pairs:
+        raise UserError(
+            f"distill.objective={d.objective}: takes no endpoints as it is set; make none, or use distill=piddm"
+        )
+    if path is None:
+        raise UserError(f"{KEY}=null: a set is made in a folder; name one")
+    refuse_address(path, KEY, "a set is made in a folder; make it there and copy the folder up")
+    refuse_job_package(path, KEY)
+    if Path(path).is_file():
+        raise UserError(f"{KEY}={path}: is a file; name a folder")
+    rollout = _rollout(json.dumps(to_plain(settings)), str(folder), "cpu")  # a driver may have no GPU
+    per_shard = -(-settings.data.samples_per_shard // d.chunk) * d.chunk
+    count = -(-needed(settings) // d.chunk) * d.chunk
+    asked = request(settings, rollout, count, per_shard)
+    check_request(Path(path), asked, KEY)
+    return rollout, asked
+
+
+def make_endpoint_set(
+    settings: Settings, folder: Path, progress: Progress | None = None, parallel: bool = True
+) -> Manifest:
+    """Make the set that distill.endpoints names, or what is missing of it, and return its manifest.
+
+    parallel: in a Ray that the caller has initialised, else in this process. Paths of the settings are absolute. folder: of
+    the run, where its teacher is. progress(done, total) is called after each shard. UserError for a folder of another
+    request, or a wrong setting.
+    """
+    (rollout, asked), c = _asked(settings, folder), settings.cluster
+    plain, root = json.dumps(to_plain(settings)), Path(str(settings.distill.endpoints))
+    count, per_shard = asked["samples"][SPLIT], asked["samples_per_shard"]
+    if (root / "manifest.json").exists():
+        manifest = load_manifest(root)
+        check_set(manifest, root)
+        return manifest
+    with claimed(root, asked, KEY):
+        starts = enumerate(range(0, count, per_shard))
+        where = (plain, str(folder), "cuda" if c.use_gpu else "cpu", str(root))
+        jobs = [_Job(*where, n, first, min(first + per_shard, count)) for n, first in starts]
+        resources = {"num_cpus": c.cpus_per_worker, "num_gpus": int(c.use_gpu)}
+        made = in_ray(_shard, jobs, 2 * cluster_cpus(), **resources) if parallel else map(_shard, jobs)
+        remedy = "check the teacher"
+        done = list(reported(made, count, progress))
+        manifest = manifest_of(rollout.teacher.pde, rollout.teacher.grid, asked, done, remedy)
+        publish_manifest(root, manifest)
+        return manifest

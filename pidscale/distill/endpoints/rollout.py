@@ -1,0 +1,88 @@
+"""Teacher endpoints from counters: counter -> noise -> a fixed number of solver steps -> clean field. Knows no ranks.
+
+Endpoints are made in chunks of a fixed size, so that their bits do not depend on how many are asked for at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pidscale import seeds
+from pidscale.config import Settings, UserError
+from pidscale.dataset.problem import Problem
+from pidscale.diffusion.solvers import solve
+from pidscale.distill.endpoints.endpoint import Endpoints, checksum
+from pidscale.generator.load import Generator, check_fits, load_student
+from pidscale.pde.base import draw_params
+from pidscale.run.phases import teacher_folder
+
+STREAM = "distill/endpoint"
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A frozen teacher with a solver. All ranks call it equally often; one that is spread makes the rows of its rank."""
+
+    teacher: Generator
+    solver: str
+    steps: int
+    chunk: int
+    seed: int
+    stream: str = STREAM
+    rows: slice | None = None  # those of this rank, all if None
+
+    def eps(self, counters: Tensor) -> Tensor:
+        """The noise [B, C, y, X] of these counters."""
+        shape = (len(self.teacher.channels), *self.teacher.grid.shape)
+        return seeds.normal(self.seed, self.stream, counters, shape, self.rows, device=self.teacher.device)
+
+    def params(self, counters: Tensor) -> Tensor:
+        """The parameters [B, P] that vary from sample to sample, of these counters, on the CPU."""
+        return draw_params(self.teacher.pde, self.seed, self.stream, counters)
+
+    def by(self, solver: str, steps: int, stream: str) -> Rollout:
+        """The same teacher with another solver, on noise of another stream."""
+        return replace(self, solver=solver, steps=steps, stream=stream)
+
+    def trajectories(self, counters: Tensor) -> Tensor:
+        """All states [K + 1, B, C, Y, X] on the way from the noise of each counter to its endpoint, the last one."""
+        visited: list[Tensor] = []
+        with torch.no_grad():
+            told = self.teacher.told(self.params(counters))
+            solve(told, self.eps(counters), self.teacher.noise.levels(self.steps), self.solver, visited)
+        return torch.stack(visited)
+
+    def endpoints(self, counters: Tensor) -> Endpoints:
+        """Solve from the noise of each counter; their number is a multiple of `chunk`."""
+        if len(counters) % self.chunk:
+            raise ValueError(f"{len(counters)} counters are no multiple of the chunk {self.chunk}")
+        levels, fields, sums, params = self.teacher.noise.levels(self.steps), [], [], self.params(counters)
+        with torch.no_grad():
+            for part, told in zip(counters.split(self.chunk), params.split(self.chunk), strict=True):
+                eps = self.eps(part)
+                sums.append(checksum(eps))
+                fields.append(solve(self.teacher.told(told), eps, levels, self.solver))
+        return Endpoints(counters, params, torch.cat(fields), torch.cat(sums))
+
+
+def open_teacher(settings: Settings, folder: Path, problem: Problem, device: torch.device) -> Generator:
+    """Load the frozen teacher and check that it is one, of this equation on this grid. Raises UserError."""
+    path = teacher_folder(settings, folder)
+    if not path.exists():
+        raise UserError(f"{path}: no teacher there; run launch/train_teacher.py first, or set distill.teacher")
+    teacher = load_student(path, device)
+    teacher.denoiser.precision = settings.distill.teacher_precision
+    if teacher.card["kind"] != "teacher":
+        raise UserError(f"{path}: holds a {teacher.card['kind']}, expected a teacher; set distill.teacher")
+    check_fits(teacher, path, problem.pde, problem.grid, "set distill.teacher or the pde")
+    return teacher
+
+
+def open_rollout(settings: Settings, teacher: Generator, rows: slice | None = None) -> Rollout:
+    """The teacher as the settings have it make endpoints."""
+    d = settings.distill
+    return Rollout(teacher, d.solver, d.solver_steps, d.chunk, settings.run.seed, rows=rows)

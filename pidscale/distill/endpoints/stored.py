@@ -1,0 +1,138 @@
+"""Endpoints as an ordinary shard set: made once, read by every student of the same teacher.
+
+Sample n of the set is the endpoint of counter n, its fields in the units of the model, so that they are bit by bit what the
+teacher made. The manifest's request says `endpoints`: which teacher, solver, steps, precision and seed. Knows no ranks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pidscale.config import DataSettings, Settings, UserError
+from pidscale.dataset.floors import truth_residuals
+from pidscale.dataset.publish import Made, make_or_take
+from pidscale.distill.endpoints.buffer import Schedule
+from pidscale.distill.endpoints.endpoint import Endpoints, checksum
+from pidscale.distill.endpoints.rollout import Rollout
+from pidscale.paths import is_address
+from pidscale.records.check import load_manifest
+from pidscale.records.layout import VERSION, canonical, sample_key
+from pidscale.records.read import ShardSet
+from pidscale.records.stores.opening import open_store
+from pidscale.records.write import Sample
+from pidscale.seeds import ROW_BLOCK
+
+SPLIT, KEY = "train", "distill.endpoints"
+
+
+def described(settings: Settings, rollout: Rollout) -> dict[str, Any]:
+    """What decides every endpoint, as plain JSON values."""
+    d = settings.distill
+    return {
+        "teacher": rollout.teacher.card["weights"]["sha256"],
+        "solver": rollout.solver,
+        "steps": rollout.steps,
+        "precision": d.teacher_precision,
+        "seed": rollout.seed,
+    }
+
+
+def needed(settings: Settings) -> int:
+    """How many endpoints a distillation asks for, from counter 0 on."""
+    d = settings.distill
+    schedule = Schedule(d.ring, d.reuse, d.global_batch, 0, d.global_batch, settings.run.seed)
+    return schedule.rows_before(d.steps) * d.global_batch
+
+
+def request(settings: Settings, rollout: Rollout, count: int, per_shard: int) -> dict[str, Any]:
+    """What decides every byte of a set of endpoints, as plain JSON values."""
+    pde, grid = rollout.teacher.pde, rollout.teacher.grid
+    what = {"format": VERSION, "equation": pde.name, "params": pde.params_dict(), "grid": grid.describe()}
+    how = {"endpoints": described(settings, rollout), "chunk": rollout.chunk, "units": "model"}
+    plain: dict[str, Any] = json.loads(
+        canonical({**what, **how, "samples": {SPLIT: count}, "samples_per_shard": per_shard})
+    )
+    return plain
+
+
+def make_shard(rollout: Rollout, root: str, number: int, first: int, last: int) -> Made:
+    """Make one shard of the endpoints from `first` to before `last`, or take the true one that an earlier run left."""
+    return make_or_take(root, SPLIT, number, last - first, _samples(rollout, first, last))
+
+
+def _samples(rollout: Rollout, first: int, last: int) -> Iterator[Sample]:
+    """A chunk at a time; the last one is filled up, and what fills it is left away."""
+    pde, units = rollout.teacher.pde, rollout.teacher.normaliser
+    for start in range(first, last, rollout.chunk):
+        made = rollout.endpoints(torch.arange(start, start + rollout.chunk))
+        fields = made.fields_BCYX.cpu()
+        norms = truth_residuals(pde, rollout.teacher.grid, units.decode(fields).numpy(), made.params_BP.numpy())
+        for i in range(min(rollout.chunk, last - start)):
+            params = dict(zip(pde.varying, made.params_BP[i].tolist(), strict=True))
+            residual = {name: float(f"{values[i]:.6g}") for name, values in norms.items()}
+            meta = {"seed": start + i, "params": params, "residual": residual, "noise": int(made.checksums[i])}
+            yield sample_key(start + i), np.ascontiguousarray(fields[i].numpy()), meta
+
+
+@dataclass(frozen=True)
+class EndpointSet:
+    """A set that is there, open to be read. rows: those of this rank."""
+
+    rollout: Rollout
+    shards: ShardSet
+    rows: slice | None
+
+    def endpoints(self, counters: Tensor) -> Endpoints:
+        """Those of these counters, as the teacher made them. UserError for a sample that is damaged or of other noise."""
+        sums = self._noise(counters)
+        if self.rows not in (None, slice(0, self.rollout.teacher.grid.shape[0])):
+            sums = checksum(self.rollout.eps(counters))
+        fields = torch.from_numpy(self.shards.read(counters.numpy(), self.rows)).to(self.rollout.teacher.device)
+        return Endpoints(counters, self.rollout.params(counters), fields, sums)
+
+    def _noise(self, counters: Tensor) -> Tensor:
+        """Checksums of whole noise, once they are proven to be those of the set. UserError where one is not.
+
+        The set stores the checksum of whole noise, which is that of its blocks of rows added up: none holds it whole.
+        """
+        height, found = self.rollout.teacher.grid.shape[0], torch.zeros(len(counters), dtype=torch.int64)
+        for start in range(0, height, ROW_BLOCK):
+            block = replace(self.rollout, rows=slice(start, min(start + ROW_BLOCK, height)))
+            found += checksum(block.eps(counters)).cpu()
+        for counter, own in zip(counters.tolist(), found.tolist(), strict=True):
+            if self.shards.meta(counter).get("noise") != own:
+                raise UserError(f"{self.shards.where}: sample {counter} is not of this run's noise; make the set again")
+        return found
+
+
+def open_set(settings: Settings, rollout: Rollout, data: DataSettings) -> EndpointSet:
+    """Open the set that the settings name. UserError where it is of another teacher, solver or seed, or too small."""
+    path = settings.distill.endpoints
+    if path is None:
+        raise UserError(f"{KEY}=null: distill.source=shards reads a set; make one with launch/make_endpoints.py")
+    store = open_store(path, data.patience)
+    if not is_address(path) and not Path(store.where("manifest.json")).is_file():
+        raise UserError(f"{KEY}={path}: no finished set of endpoints; make it with launch/make_endpoints.py")
+    manifest = load_manifest(store)
+    found, wanted = manifest.request.get("endpoints"), described(settings, rollout)
+    where = store.where("manifest.json")
+    if not isinstance(found, dict):
+        raise UserError(f"{where}: holds no endpoints of a teacher; make some with launch/make_endpoints.py")
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise UserError(f"{where}: endpoints of {key} {found.get(key)!r}, this run wants {value!r}; change {KEY}")
+    count, have = needed(settings), manifest.splits[SPLIT].samples
+    if have < count:
+        raise UserError(
+            f"{where}: {have} endpoints, this run uses {count}; make them with launch/make_endpoints.py and these settings, "
+            "or raise distill.reuse"
+        )
+    return EndpointSet(rollout, ShardSet(store, SPLIT, data.verify, manifest=manifest), rollout.rows)

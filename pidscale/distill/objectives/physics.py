@@ -1,0 +1,92 @@
+"""The residual's part of every objective: which terms, how they are weighed, which channels they may move. Knows no ranks.
+
+The terms k are the interior residual in its l2 and its dual norm, and the boundary; on request its budgets (`conservation`)
+and its first interval of time (`initial`). s_k^2 is the mean of R_k^2 over the teacher's own samples, measured once and
+frozen, so that lambda is dimensionless and means the same for every equation and grid.
+
+The residual may move all channels, or the solution alone: then the inputs, whose law the equation says nothing about,
+stay as the teacher drew them, and the solution is drawn to them. Between the two, it may move the shape of the inputs and not
+their size: a flatter coefficient has a smaller residual whatever the solution, so that every student would pay with contrast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pidscale.caller import kept
+from pidscale.config import DistillSettings
+from pidscale.diffusion.normaliser import Normaliser
+from pidscale.ops.window import Window
+from pidscale.pde.base import Pde, residual_shares, solution_mask
+from pidscale.pde.terms import MORE
+
+TERMS = ("l2", "dual", "boundary")  # of every equation
+MEASURES = (*TERMS, *MORE)
+
+
+@dataclass(frozen=True)
+class Physics:
+    """Weights lambda_k and scales s_k^2 of the residual's terms, and which channels they may move."""
+
+    pde: Pde
+    window: Window
+    normaliser: Normaliser
+    weights: dict[str, float]
+    scales: dict[str, float]
+    gradient_to: str = "all"
+
+    def squares(self, x_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Tensor]:
+        """Squared relative residuals [B] by term, of fields in the units of the model; the share of the rows at hand."""
+        if self.gradient_to != "all":
+            moves = _solution(self.pde, self.window, x_BCYX.device)
+            inputs = x_BCYX.masked_fill(moves, 0.0)
+            held = inputs.detach() if self.gradient_to == "solution" else of_constant_size(inputs, self.window)
+            x_BCYX = torch.where(moves, x_BCYX, held)
+        more = further(self.weights)
+        return residual_shares(self.pde, self.window, self.normaliser.decode(x_BCYX), params_BP, more)
+
+    def penalty(self, squares: Mapping[str, Tensor]) -> Tensor:
+        """sum_k lambda_k R_k^2 / s_k^2 of each sample, [B]."""
+        terms = [w / self.scales[name] * squares[name] for name, w in self.weights.items() if w > 0]
+        return torch.stack(terms).sum(dim=0) if terms else torch.zeros_like(squares["l2"])
+
+
+@kept(8)
+def _solution(pde: Pde, window: Window, device: torch.device) -> Tensor:
+    return window.crop(solution_mask(pde, window.grid)).to(device)
+
+
+def of_constant_size(x_BCYX: Tensor, window: Window) -> Tensor:
+    """The same fields, but gradients lose their part along each channel of each sample: its root mean square stays."""
+    fixed = x_BCYX.detach()
+    along, size = window.total(
+        torch.stack([(x_BCYX * fixed).sum(dim=(2, 3), keepdim=True), fixed.square().sum(dim=(2, 3), keepdim=True)])
+    )
+    size = size.clamp_min(torch.finfo(fixed.dtype).tiny)
+    return x_BCYX - fixed / size * (along - along.detach())
+
+
+def active_weights(settings: DistillSettings) -> dict[str, float]:
+    """lambda_k by term, `physics_weight` times what is set; a norm that was not chosen has weight zero."""
+    unchosen = {"l2": "dual", "dual": "l2"}.get(settings.norm)
+    times = settings.physics_weight
+    return {k: 0.0 if k == unchosen else times * getattr(settings.weights, k) for k in MEASURES}
+
+
+def further(weights: Mapping[str, float]) -> tuple[str, ...]:
+    """The terms beyond those of every equation that have a weight."""
+    return tuple(name for name in MORE if weights.get(name, 0.0) > 0)
+
+
+def frozen_scales(
+    measured: Mapping[str, float], floor: Mapping[str, float], trivial: Mapping[str, float]
+) -> dict[str, float]:
+    """s_k^2 = max(measured, (10 floor)^2, (0.01 trivial)^2), from mean squares measured on the teacher and root mean
+    squares of the truth and of the trivial fields. A term whose trivial score is 0 (the boundary) is held to 1e-4."""
+    return {
+        k: max(measured[k], (10 * floor.get(k, 0.0)) ** 2, (0.01 * (trivial.get(k, 0.0) or 1.0)) ** 2) for k in measured
+    }

@@ -1,0 +1,60 @@
+"""What a distillation says before it starts: what its residual weighs, what its endpoints will cost. Measures nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from pidscale.config import DistillSettings, Settings
+from pidscale.diffusion.solvers import calls
+from pidscale.distill.endpoints.batch import open_supply
+from pidscale.distill.endpoints.rollout import Rollout
+from pidscale.distill.endpoints.stored import needed
+from pidscale.distill.objectives.physics import active_weights
+
+STEP = 4.0  # a student's step on one sample, in forward passes: its own, a backward pass of two, and the residual
+LITTLE = 0.1
+
+
+def teacher_share(settings: DistillSettings) -> float:
+    """The share of all work that is the teacher's: (K / R) / (K / R + 4), with a twin K / R beside 8."""
+    each = calls(settings.solver, settings.solver_steps) / settings.reuse
+    return each / (each + STEP * (2 if settings.twin else 1))
+
+
+def cost_line(settings: DistillSettings, endpoints: int, bytes_each: int) -> str:
+    """One sentence: how much of the work is the teacher's, how many endpoints there will be, and how to have it cheaper."""
+    d = settings
+    call_count = calls(d.solver, d.solver_steps)
+    enough = math.ceil(call_count * (1 - LITTLE) / LITTLE / (STEP * (2 if d.twin else 1)))
+    held = d.ring * d.global_batch
+    line = (
+        f"endpoints of K={call_count} teacher calls, R={d.reuse} uses each: about {teacher_share(d):.0%} of the work is the "
+        f"teacher's; {endpoints} endpoints in all, {held} at a time ({held * bytes_each / 2**20:.1f} MiB)"
+    )
+    if d.source == "shards":
+        line = f"{endpoints} endpoints of K={call_count} teacher calls, read from {d.endpoints}"
+    elif d.reuse < enough:
+        line += f"; distill.reuse={enough} or more would make it {LITTLE:.0%}"
+    return line
+
+
+def announcement(settings: Settings, rollout: Rollout, shape: Sequence[int]) -> Iterator[str]:
+    """What is said of a distillation of fields of this shape. Raises UserError for a set of endpoints that does not fit."""
+    d = settings.distill
+    yield weights_line(d)
+    if d.endpoints and d.source != "shards":
+        yield f"distill.endpoints is not read: distill.source={d.source}"
+    if d.pairs:
+        open_supply(settings, rollout)  # for its refusals alone
+        yield cost_line(d, needed(settings), 4 * math.prod(shape))
+
+
+def weights_line(settings: DistillSettings) -> str:
+    """One sentence before a run: what its residual weighs, as equation, objective and command together have it."""
+    weights = [f"{name} {weight:g}" for name, weight in active_weights(settings).items() if weight > 0]
+    if not weights:
+        return "the residual is left out: no term that distill.norm chooses has distill.weights times physics_weight above 0"
+    begins = f"from step {int(settings.physics_from * settings.steps)} of {settings.steps}"
+    times = f"distill.weights times distill.physics_weight={settings.physics_weight:g}"
+    return f"the residual weighs {', '.join(weights)} ({times}), {begins}"

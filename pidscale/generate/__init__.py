@@ -1,1 +1,0 @@
-"""Making shard sets: an equation's samples, solved in parallel and written as records."""

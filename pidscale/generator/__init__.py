@@ -1,0 +1,1 @@
+"""A consolidated generator, loaded and used with torch, numpy and safetensors alone."""

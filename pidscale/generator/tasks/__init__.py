@@ -1,0 +1,1 @@
+"""Forward and inverse problems, reconstruction from sensors, posterior samples."""

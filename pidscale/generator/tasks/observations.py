@@ -1,0 +1,211 @@
+"""What is known of fields: values in physical units, where they are known, and how well. Knows no files and no networks.
+
+Shapes: values_NCYX joint fields of N observations; known_NCYX bool; sigma_NC one standard deviation for each channel.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pidscale.caller import sheltered
+from pidscale.config import UserError
+from pidscale.generator.arguments import amount, real
+from pidscale.pde.base import solution_mask
+
+if TYPE_CHECKING:
+    from pidscale.generator.load import Generator
+
+TASKS = ("forward", "inverse", "reconstruct")
+# sigma of noiseless values, in standard deviations of a channel: no student comes nearer to a whole field, but to some points
+TOLERANCE, TOLERANCE_OF_SOME = 0.03, 0.01
+USUAL = 5.0  # standard deviations from the mean of the training data beyond which a value is told of
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Values known at some points: 0 elsewhere. sigma: of their noise, or the tolerance of noiseless ones.
+
+    whole: bool [N, C], channels known at every point and without noise: these may stand in for the student's own in a
+    residual.
+    """
+
+    values_NCYX: Tensor
+    known_NCYX: Tensor
+    sigma_NC: Tensor
+    whole_NC: Tensor
+
+    def __len__(self) -> int:
+        return len(self.values_NCYX)
+
+    def on(self, device: torch.device) -> Observation:
+        """The same on a device."""
+        moved = (t.to(device) for t in (self.values_NCYX, self.known_NCYX, self.sigma_NC, self.whole_NC))
+        return Observation(*moved)
+
+
+@sheltered
+def observe(
+    generator: Generator, task: str, values: Any, mask: Any = None, sigma: Any = None, where: str = "values"
+) -> Observation:
+    """Check what a user knows. Raises UserError, in one line that names the channel.
+
+    task: `forward` takes inputs of the equation, `inverse` its solution, `reconstruct` any. values: a dict of channel name
+    to [Y, X] or [n, Y, X], or an array of all channels that the task takes, [Y, X], [n, Y, X], [C, Y, X] or [n, C, Y, X].
+    Where a channel is input at some points and solution at others (Burgers: its first row), the points of the other kind
+    are not looked at. mask: where values are known, of their shape or [Y, X], by channel or for all; None: where they are
+    not NaN, and for `forward` and `inverse` everywhere. sigma: standard deviation of the noise in physical units, one
+    number or a dict of channel name to number; None: no noise. where: what the values are called in messages.
+    """
+    places = _places(generator, task)
+    takes = [name for name, at in zip(generator.channels, places, strict=True) if at.any()]
+    given = _by_channel(generator, task, values, takes, where)
+    masks = _masks(generator, mask, list(given), None if isinstance(values, Mapping) else takes, where)
+    count = max(map(len, given.values()))
+    for name, field in (*given.items(), *masks.items()):
+        if len(field) not in (1, count):
+            raise UserError(
+                f"{where}: {len(field)} fields or masks of {name} beside {count} of another; give as many of each"
+            )
+    joint = torch.zeros(count, len(generator.channels), *generator.grid.shape, dtype=torch.float32)
+    known = torch.zeros(joint.shape, dtype=torch.bool)
+    for name, field in given.items():
+        c = generator.channels.index(name)
+        everywhere = ~field.isnan() if task == "reconstruct" else torch.ones_like(field, dtype=torch.bool)
+        known[:, c] = masks.get(name, everywhere) & places[c]
+        joint[:, c] = torch.where(known[:, c], field, 0.0)
+        if not joint[:, c].isfinite().all():
+            number, y, x = (~joint[:, c].isfinite()).nonzero()[0].tolist()
+            raise UserError(
+                f"{where}: {name} of field {number} is not finite in single precision at y={y}, x={x}; give a "
+                "number, or reconstruct without it"
+            )
+    if not known.flatten(1).any(dim=1).all():
+        number = int((~known.flatten(1).any(dim=1)).nonzero()[0])
+        raise UserError(f"{where}: nothing is known of field {number}: its mask holds no point; mark one at least")
+    sigma_NC, noisy_C = _sigma(generator, sigma, list(given), known.to(torch.float32).mean(dim=(2, 3)))
+    return Observation(joint, known, sigma_NC, known.all(dim=(2, 3)) & ~noisy_C)
+
+
+def told_of(generator: Generator, observation: Observation) -> list[str]:
+    """A line for each channel with values that its equation does not take, and for each with values that training did
+    not see: the student can only extrapolate there.
+    """
+    lines = []
+    units = generator.normaliser
+    for c, (channel, mean, std) in enumerate(zip(generator.pde.channels, units.mean, units.std, strict=True)):
+        name = channel.name
+        values = observation.values_NCYX[:, c][observation.known_NCYX[:, c]]
+        if channel.positive and (values <= 0).any():
+            lines.append(
+                f"warning: {name}: {int((values <= 0).sum())} of {len(values)} known values are not above 0 (the least is "
+                f"{float(values.min()):.4g}), where {generator.pde.name} has no meaning"
+            )
+        far = (values - mean).abs() > USUAL * std
+        if far.any():
+            most = float(values[(values - mean).abs().argmax()])
+            lines.append(
+                f"warning: {name}: {int(far.sum())} of {len(values)} known values lie outside {mean - USUAL * std:.4g} to "
+                f"{mean + USUAL * std:.4g}, the mean of the training data and {USUAL:g} standard deviations; {most:.4g} is "
+                "the farthest: the answer extrapolates"
+            )
+    return lines
+
+
+def _places(generator: Generator, task: str) -> Tensor:
+    """Points that a task may know, bool [C, Y, X]."""
+    if task not in TASKS:
+        raise UserError(f"task={task!r}: expected one of {', '.join(TASKS)}")
+    solution = solution_mask(generator.pde, generator.grid)
+    return {"forward": ~solution, "inverse": solution, "reconstruct": torch.ones_like(solution)}[task]
+
+
+def check_channel(generator: Generator, name: Any, where: str) -> None:
+    """Raise UserError for a name that is no channel of the student's equation."""
+    if name not in generator.channels:
+        close = difflib.get_close_matches(str(name)[:80], generator.channels, n=1)
+        advice = f"did you mean {close[0]!r}? " if close else ""
+        raise UserError(
+            f"{where}: no channel {str(name)[:80]!r} in {generator.pde.name}, which the student is of; {advice}it has "
+            f"{', '.join(generator.channels)}"
+        )
+
+
+def _by_channel(generator: Generator, task: str, values: Any, takes: list[str], where: str) -> dict[str, Tensor]:
+    """Fields [n, Y, X] by name, NaN allowed."""
+    if not isinstance(values, Mapping):
+        values = _unstacked(generator, real(where, values), takes, where)
+    if not values:
+        raise UserError(f"{where}: no values of any channel; {task} takes {', '.join(takes)}")
+    fields = {}
+    for name in values:
+        check_channel(generator, name, where)
+        if name not in takes:
+            raise UserError(f"{where}[{name!r}]: {task} looks for it; it takes {', '.join(takes)}")
+        fields[name] = _field(generator, real(f"{where}[{name!r}]", values[name]), f"{where}[{name!r}]")
+    return fields
+
+
+def _field(generator: Generator, field: Tensor, label: str) -> Tensor:
+    height, width = generator.grid.shape
+    one = field[None] if field.ndim == 2 else field
+    if one.ndim != 3 or tuple(one.shape[1:]) != (height, width) or not len(one):
+        raise UserError(f"{label}: shape {list(field.shape)}, expected [{height}, {width}] or [n, {height}, {width}]")
+    return one.detach().cpu()
+
+
+def _unstacked(generator: Generator, joint: Tensor, takes: list[str], where: str) -> dict[str, Tensor]:
+    """An array of all channels that a task takes, by name."""
+    grid = tuple(generator.grid.shape)
+    if tuple(joint.shape[-2:]) == grid:
+        if len(takes) == 1 and joint.ndim in (2, 3):
+            return {takes[0]: joint}
+        if joint.ndim in (3, 4) and joint.shape[-3] == len(takes):
+            return dict(zip(takes, joint.unbind(dim=-3), strict=True))
+    size = ", ".join(map(str, grid))
+    wanted = f"[{size}] or [n, {size}]" if len(takes) == 1 else f"[{len(takes)}, {size}] or [n, {len(takes)}, {size}]"
+    named = takes[0] if len(takes) == 1 else f"{takes[0]} to {takes[-1]}"
+    raise UserError(f"{where}: shape {list(joint.shape)}, expected {wanted}: {named} on the student's grid")
+
+
+def _masks(generator: Generator, mask: Any, names: list[str], takes: list[str] | None, where: str) -> dict[str, Tensor]:
+    """Where values are known, bool [n, Y, X] by channel. takes: channels of a joint mask, where the values are joint."""
+    if mask is None:
+        return {}
+    if not isinstance(mask, Mapping):
+        joint = real("mask", mask)
+        by_name = takes is not None and joint.ndim > 2
+        mask = _unstacked(generator, joint, takes or [], "mask") if by_name else dict.fromkeys(names, joint)
+    found = {}
+    for name, one in mask.items():
+        label = f"mask[{name!r}]" if where == "values" else f"{where}: mask[{name!r}]"
+        check_channel(generator, name, "mask" if where == "values" else f"{where}: mask")
+        if name not in names:
+            raise UserError(f"{label}: no values are given of it; give them, or leave its mask out")
+        field = _field(generator, real(label, one), label)
+        if not bool(((field == 0) | (field == 1)).all()):
+            raise UserError(f"{label}: expected true or false at every point, or 1 and 0")
+        found[name] = field > 0
+    return found
+
+
+def _sigma(generator: Generator, sigma: Any, names: list[str], share_NC: Tensor) -> tuple[Tensor, Tensor]:
+    """The standard deviation of each channel, float32 [N, C], and whether it is that of a noise, bool [C].
+
+    share_NC: of a channel's values that are known.
+    """
+    given = sigma if isinstance(sigma, Mapping) else {} if sigma is None else dict.fromkeys(generator.channels, sigma)
+    std = torch.tensor(generator.normaliser.std, dtype=torch.float32)
+    sigma_NC = torch.where(share_NC < 0.5, TOLERANCE_OF_SOME * std, TOLERANCE * std)
+    for name, value in given.items():
+        check_channel(generator, name, "sigma")
+        if isinstance(sigma, Mapping) and name not in names:
+            raise UserError(f"sigma[{name!r}]: no values are given of it; give them, or leave its sigma out")
+        label = f"sigma[{name!r}]" if isinstance(sigma, Mapping) else "sigma"
+        sigma_NC[:, generator.channels.index(name)] = amount(label, value)
+    return sigma_NC, torch.tensor([name in given for name in generator.channels])

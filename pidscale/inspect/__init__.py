@@ -1,0 +1,1 @@
+"""Looking after a shard set: verification, sample checks, and a description of what it holds."""

@@ -1,0 +1,1 @@
+"""Shard sets from an equation: samples solved in parallel and written as records."""

@@ -1,0 +1,165 @@
+"""Make a shard set of an equation: one task per shard, solved in parallel, the manifest written last.
+
+A set is a function of its request (equation, parameters, grid, seed, samples): a killed run is continued to the same
+bytes, a finished one is left alone, and a folder with another request is refused. Must not know models or training.
+
+Extra file of a set: request.json, written first; it says whose shards those without a manifest are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pidscale.config import UserError
+from pidscale.dataset.claim import check_request, claimed
+from pidscale.dataset.floors import truth_residuals
+from pidscale.dataset.publish import FIRST_COUNTER, Made, make_or_take, manifest_of
+from pidscale.dataset.tasks import Progress, cluster_cpus, in_ray, reported
+from pidscale.make.own_equation import blamed, check_own
+from pidscale.ops.grid import Grid
+from pidscale.paths import expanded, refuse_address, refuse_job_package
+from pidscale.pde.base import Pde
+from pidscale.records.check import check_set, check_wanted, load_manifest
+from pidscale.records.layout import VERSION, Manifest, canonical, sample_key
+from pidscale.records.write import Sample, publish_manifest
+
+_CHUNK_BYTES = 2**25  # fields whose residual is taken together
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One shard to make: sample numbers [first, last) of a split; seed counters are base + number."""
+
+    pde: Pde
+    grid: Grid
+    root: str
+    seed: int
+    split: str
+    number: int
+    first: int
+    last: int
+    base: int
+
+
+def make_shard_set(
+    pde: Pde,
+    root: str | Path,
+    samples: Mapping[str, int],
+    *,
+    grid: Grid,
+    seed: int,
+    samples_per_shard: int = 256,
+    parallel: bool = True,
+    in_flight: int | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Make the set, or what is missing of it, and return its manifest.
+
+    samples: per split, "train" and perhaps "test". parallel: one Ray task per shard, at most in_flight at a time (twice
+    the CPUs of the cluster if None), in a Ray that the caller has initialised, on storage that all hosts share; else in
+    this process. progress(done, total) is called with samples after each shard. A finished set of the same request is
+    returned without work. UserError for a wrong number, a folder of another request, or a sample that fails.
+    """
+    check_target(root)
+    root = Path(expanded(root, "data.path")).absolute()
+    _check_numbers(pde, samples, samples_per_shard, in_flight)
+    request = _request(pde, samples, grid, seed, samples_per_shard)
+    check_request(root, request)
+    if (root / "manifest.json").exists():
+        manifest = load_manifest(root)
+        check_wanted(manifest, root, pde.name, grid.describe())
+        check_set(manifest, root)
+        return manifest
+    twice = 2 * cluster_cpus() if parallel else 1
+    check_own(pde, grid, seed, FIRST_COUNTER["train"])
+    with claimed(root, request):
+        jobs = _plan(pde, grid, str(root), seed, samples, samples_per_shard)
+        total = sum(samples.values())
+        shards = in_ray(make_shard, jobs, in_flight or twice) if parallel else map(make_shard, jobs)
+        made = reported(shards, total, progress)
+        manifest = manifest_of(pde, grid, request, list(made), "check pde.params")
+        publish_manifest(root, manifest)
+        return manifest
+
+
+def check_target(root: str | Path) -> None:
+    """Raise UserError where a set cannot be made or would not last. A script asks before it starts a cluster."""
+    refuse_address(root, "data.path", "a set is made in a folder; make it there and copy the folder up")
+    refuse_job_package(root, "data.path")
+
+
+def _check_numbers(pde: Pde, samples: Mapping[str, int], samples_per_shard: int, in_flight: int | None) -> None:
+    if "train" not in samples:
+        raise UserError("data.samples: no 'train'; the normaliser is measured on it, so every set needs that split")
+    for split, count in samples.items():
+        if split not in FIRST_COUNTER:
+            raise UserError(f"data.samples: unknown split '{split}'; expected {' and '.join(FIRST_COUNTER)}")
+        _check_whole(f"data.samples.{split}", count, 2**26)
+    _check_whole("data.samples_per_shard", samples_per_shard, 2**20)
+    if -(-max(samples.values()) // samples_per_shard) > 99999:
+        raise UserError(f"data.samples_per_shard={samples_per_shard}: more than 99999 shards a split; make it larger")
+    if in_flight is not None:
+        _check_whole("data.in_flight", in_flight, 2**20)
+
+
+def _check_whole(key: str, value: object, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise UserError(f"{key}={value!r}: expected a whole number from 1 to {most}")
+
+
+def _request(pde: Pde, samples: Mapping[str, int], grid: Grid, seed: int, samples_per_shard: int) -> dict[str, Any]:
+    """What decides every byte of the set, as plain JSON values."""
+    what = {"format": VERSION, "equation": pde.name, "params": pde.params_dict(), "grid": grid.describe()}
+    how = {"seed": seed, "samples": dict(samples), "samples_per_shard": samples_per_shard}
+    plain: dict[str, Any] = json.loads(canonical({**what, **how}))
+    return plain
+
+
+def _plan(pde: Pde, grid: Grid, root: str, seed: int, samples: Mapping[str, int], per_shard: int) -> list[_Job]:
+    jobs = []
+    for split, count in samples.items():
+        for number, first in enumerate(range(0, count, per_shard)):
+            last = min(first + per_shard, count)
+            jobs.append(_Job(pde, grid, root, seed, split, number, first, last, FIRST_COUNTER[split]))
+    return jobs
+
+
+def make_shard(job: _Job) -> Made:
+    """Make one shard, or take the true one that an earlier run left."""
+    return make_or_take(job.root, job.split, job.number, job.last - job.first, _samples(job))
+
+
+def _samples(job: _Job) -> Iterator[Sample]:
+    """Samples of one shard, a chunk at a time, with the residual of the float32 fields that are stored."""
+    chunk = max(1, _CHUNK_BYTES // (4 * len(job.pde.channels) * job.grid.shape[0] * job.grid.shape[1]))
+    for first in range(job.first, job.last, chunk):
+        numbers = range(first, min(first + chunk, job.last))
+        drawn = [_draw(job, job.base + n) for n in numbers]
+        with blamed(job.pde, "sample"):
+            varying = np.array([[params[name] for name in job.pde.varying] for _, params in drawn])
+        with blamed(job.pde, f"residual of samples {job.base + numbers[0]} to {job.base + numbers[-1]}"):
+            norms = truth_residuals(job.pde, job.grid, np.stack([fields for fields, _ in drawn]), varying)
+        if not all(np.isfinite(values).all() for values in norms.values()):
+            raise UserError(f"{job.pde.name}: the residual of the truths is beyond float32; check pde.params")
+        for i, (n, (fields, params)) in enumerate(zip(numbers, drawn, strict=True)):
+            residual = {name: float(f"{values[i]:.6g}") for name, values in norms.items()}
+            yield sample_key(n), fields, {"seed": job.base + n, "params": params, "residual": residual}
+
+
+def _draw(job: _Job, counter: int) -> tuple[np.ndarray, dict[str, Any]]:
+    expected = (len(job.pde.channels), *job.grid.shape)
+    with blamed(job.pde, f"sample {counter}"):
+        solved, params = job.pde.sample(job.seed, counter, job.grid)
+        with np.errstate(over="ignore"):
+            fields = np.ascontiguousarray(solved, dtype=np.float32)
+    if fields.shape != expected or not np.isfinite(fields).all():
+        wrong = f"shape {fields.shape}, not {expected}"
+        found = "values that are not finite in float32" if fields.shape == expected else wrong
+        raise UserError(f"{job.pde.name}: seed {job.seed}, sample {counter} has {found}; check pde.params")
+    return fields, params

@@ -1,0 +1,20 @@
+"""The store of a path as users write it: a folder, or an address such as s3://bucket/set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pidscale.paths import expanded, is_address
+from pidscale.records.stores.base import Store
+from pidscale.records.stores.folder import Folder
+
+
+def open_store(path: str | Path | Store, patience: float = 300.0) -> Store:
+    """The store of a folder or an address; a store as it is. patience: seconds for which a remote one may be away."""
+    if not isinstance(path, (str, Path)):
+        return path
+    if not is_address(path):
+        return Folder(expanded(path, "path"))
+    from pidscale.records.stores.remote import Remote
+
+    return Remote(str(path), patience)

@@ -1,0 +1,81 @@
+"""What a process of this machine, or a GPU, may hold, and what counts as out of memory. Knows no models."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+
+def _address_space() -> int | None:
+    """What RLIMIT_AS leaves of the address space, beyond what is mapped already."""
+    try:
+        import resource
+
+        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (ImportError, OSError):  # not Linux
+        return None
+    return None if soft == resource.RLIM_INFINITY else max(0, soft - mapped)
+
+
+def group_limit(root: Path = Path("/")) -> int | None:
+    """The least limit of this process's control groups, of version 2 or 1, and of those above them. root: for tests."""
+    found = []
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            if kinds and "memory" not in kinds.split(","):
+                continue
+            top, name = ("memory", "memory.limit_in_bytes") if kinds else ("", "memory.max")
+            inside = Path(path.lstrip("/"))  # a container may see its own group as the top, whatever its path says
+            for group in (inside, *inside.parents):
+                with suppress(OSError, ValueError):  # no such file, or `max`
+                    found.append(int((root / "sys/fs/cgroup" / top / group / name).read_text()))
+    return min(found, default=None)
+
+
+def _physical() -> int | None:
+    """Memory that could be had without swapping; where the system does not say so, all there is."""
+    with suppress(OSError):
+        found = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
+    with suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def memory_limit(processes: int = 1) -> int | None:
+    """Bytes that this process may use on the CPU, None where nothing says so. processes: workers that share this host."""
+    shared = [limit // processes for limit in (group_limit(), _physical()) if limit is not None]
+    own = _address_space()
+    return min(shared if own is None else [*shared, own], default=None)
+
+
+def device_limit(device: torch.device, processes: int = 1) -> int | None:
+    """Bytes that this process may use where it computes: a whole GPU, or its part of the host."""
+    return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else memory_limit(processes)
+
+
+_SIGNS = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "not enough memory",
+    "out of memory",
+    "std::bad_alloc",
+    "could not create a primitive",  # so oneDNN, of a layer that it has room for at other times
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory that was asked for was not there: of a GPU, torch's on the CPU, Python's own, the system's or Ray's."""
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)

@@ -1,0 +1,167 @@
+"""A run's folder and its phases: an existing one is resumed or refused, never overwritten. Knows no Ray, no equations.
+
+    runs/NAME/   config.json  versions.json  teacher.json  distill.json  checkpoints/  teacher/  student/  tb/  report/
+
+PHASE.json holds what decides the phase's result, and whether it is finished.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pidscale.config import Settings, UserError, to_plain
+from pidscale.engine.checkpoint import check_resumable, sweep
+from pidscale.engine.disk import in_one_line
+from pidscale.generator.artifact import CARD, TEACHER, TWIN
+from pidscale.plain import json_text
+from pidscale.records.layout import write_atomic
+from pidscale.records.lock import held
+
+# settings that may change between the attempts of a phase, because they do not change what it computes
+_COURSE = ("log_every", "checkpoint_every", "keep", "max_skips")
+_FREE = {
+    "model": {"recompute"},
+    "teacher": {*_COURSE, "evaluate_every", "evaluate_samples", "evaluate_steps", "start"},
+    "distill": {*_COURSE, "teacher", "source", "ahead", "actors", "endpoints", "carry_teacher"},
+}
+_MAKES = {"teacher": (TEACHER,), "distill": ("student", TWIN)}
+_SECTIONS = {"teacher": ("pde", "model", "teacher"), "distill": ("pde", "distill")}
+
+
+def run_folder(settings: Settings) -> Path:
+    """The run's folder, absolute: workers have working directories of their own."""
+    return (Path(settings.run.folder) / settings.run.name).absolute()
+
+
+def teacher_folder(settings: Settings, folder: Path) -> Path:
+    """Where the teacher of a run's students is: distill.teacher, or the run's own."""
+    return Path(settings.distill.teacher or folder / TEACHER).absolute()
+
+
+def signature(phase: str, settings: Settings, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """What decides a phase's result, flat: the settings that matter, the seed, and hashes of what it reads."""
+    plain = to_plain(settings)
+    flat: dict[str, Any] = {"run.seed": settings.run.seed}
+    for section in _SECTIONS[phase]:
+        for key, value in plain[section].items():
+            if key not in _FREE.get(section, set()):
+                flat[f"{section}.{key}"] = value
+    if phase == "distill":
+        flat["model.precision"] = settings.model.precision  # all else of the model is the teacher's
+    plain_values: dict[str, Any] = json.loads(json.dumps(flat | dict(inputs)))  # as PHASE.json gives them back
+    return plain_values
+
+
+def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
+    """Whether a phase has work left. Writes nothing. Raises UserError where it must not go on.
+
+    inputs: hashes of what the phase reads (data set, teacher), by a name that an error may show. A phase that ended before
+    its first checkpoint has made nothing, so its settings may still change.
+    """
+    folder, resume = run_folder(settings), settings.run.resume
+    path, now = folder / f"{phase}.json", signature(phase, settings, inputs)
+    if not path.exists():
+        if resume == "must":
+            raise UserError(
+                f"{path}: missing, and run.resume=must; check run.folder and run.name, or set run.resume=auto"
+            )
+        return True
+    if resume == "never":
+        raise UserError(
+            f"{folder}: run.name={settings.run.name} exists and run.resume=never; choose another run.name, "
+            "or set run.resume=auto to go on with it"
+        )
+    record = _read(path)
+    if not record["finished"] and not any((folder / "checkpoints" / phase).glob("*/manifest.json")):
+        return True
+    usual = signature(phase, Settings(), {})  # of settings that there were not yet when the run began
+    for key in sorted(now.keys() | record["signature"].keys()):
+        had, has, begun = record["signature"].get(key, usual.get(key)), now.get(key), usual.get(key)
+        had = {**begun, **had} if isinstance(had, dict) and isinstance(begun, dict) else had
+        if had != has:
+            raise UserError(f"{path}: {key} was {had!r} and is {has!r} now; restore it, or choose another run.name")
+    if record["finished"]:
+        return False
+    check_resumable(folder / "checkpoints" / phase, settings.cluster.workers, settings.cluster.zero_stage)
+    return True
+
+
+def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
+    """Open a phase that is due, and write down what decides it. Returns False where it is finished already.
+
+    A card in the folder says that a phase reached its end: one that an attempt left as it was killed at its end goes.
+    """
+    if not due(phase, settings, inputs):
+        return False
+    folder = run_folder(settings)
+    sweep(folder / "checkpoints" / phase)  # first of all: a disk that it filled has room for what follows
+    with in_one_line(folder, "the run's records", None, "then the same command goes on"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _MAKES[phase]:
+            (folder / name / CARD).unlink(missing_ok=True)
+        write_atomic(folder / "config.json", json_text(to_plain(settings), indent=1).encode())
+        write_atomic(folder / "versions.json", json_text(versions(), indent=1).encode())
+        _record(folder / f"{phase}.json", signature(phase, settings, inputs), finished=False)
+    return True
+
+
+@contextmanager
+def claimed(settings: Settings) -> Iterator[None]:
+    """Hold the run's folder: two drivers at work on one run would spoil each other's checkpoints. Left empty, it goes."""
+    folder = run_folder(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with held(folder) as alone:
+            if not alone:
+                raise UserError(f"{folder}: another process is at work on this run; wait for it, or change run.name")
+            yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # which refuses where anything was written
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        if isinstance(record["signature"], dict) and isinstance(record["finished"], bool):
+            return record
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{path}: damaged, so nothing can be resumed safely; restore it, or choose another run.name")
+
+
+def finish(phase: str, settings: Settings, inputs: Mapping[str, str]) -> None:
+    """Mark a phase as finished."""
+    _record(run_folder(settings) / f"{phase}.json", signature(phase, settings, inputs), finished=True)
+
+
+def _record(path: Path, signed: dict[str, Any], finished: bool) -> None:
+    record = {"finished": finished, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "signature": signed}
+    write_atomic(path, json_text(record, indent=1).encode())
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes, and the git commit of the checkout where there is one."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in ("pidscale", "torch", "deepspeed", "ray", "webdataset", "hydra-core", "numpy", "scipy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found["commit"] = commit.stdout.strip() or "unknown"
+    return found

@@ -1,1 +1,0 @@
-"""The finished thing: a consolidated generator, loaded and used with torch, numpy and safetensors alone."""

@@ -1,0 +1,254 @@
+"""The command line: groups and keys compose into checked settings; a user's mistake is one line and leaves nothing."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launch.entry import CONFIGS, run, settings_from
+from pidscale.config import LambdaSettings, UserError, to_plain
+from pidscale.distill.objectives.physics import active_weights
+from pidscale.pde import build_pde
+from pidscale.run.preflight import check_model, model_description
+
+OPTIONS = sorted((path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml"))
+CONFLICTS = {  # options that need another one beside them, and the two keys that the error names
+    ("cluster", "gpu8"): (["distill.chunk=4"], ["distill.chunk=16", "cluster.workers"]),
+    ("pde", "own"): (["pde.name=poisson"], ["pde.name", "Missing"]),
+}
+
+
+def refused(*arguments: str) -> str:
+    with pytest.raises(UserError) as raised:
+        settings_from(arguments)
+    text = str(raised.value)
+    assert text and "\n" not in text
+    return text
+
+
+def test_values_come_from_groups_files_and_arguments() -> None:
+    made = settings_from(["model=fno_small", "teacher.lr=3e-4", "distill.weights.dual=0.5", "pde.params.low=2"])
+    assert (made.model.kind, made.model.size, made.teacher.lr, made.distill.weights.dual) == ("fno", "small", 3e-4, 0.5)
+    assert made.pde.params == {"variant": "two_phase", "low": 2}
+    assert made.teacher.warmup == yaml.safe_load((CONFIGS / "teacher/default.yaml").read_text())["warmup"]
+
+
+def test_settings_that_files_leave_out_can_be_given() -> None:
+    """Keys of the dataclasses need not stand in a file to be set, sections of free keys included."""
+    made = settings_from(
+        [
+            "teacher.sigma_max=120",
+            "cluster.deepspeed.zero_optimization.reduce_bucket_size=1000",
+            "model.change.width=24",
+            "evaluate.teacher_steps=[4]",
+        ]
+    )
+    assert made.teacher.sigma_max == 120 and made.evaluate.teacher_steps == [4]
+    assert made.cluster.deepspeed == {"zero_optimization": {"reduce_bucket_size": 1000}}
+    assert made.model.change == {"width": 24}
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes(group: str, option: str) -> None:
+    beside, words = CONFLICTS.get((group, option), ([], []))
+    if words:
+        text = refused(f"{group}={option}")
+        assert all(word in text for word in words), text
+    made = settings_from([f"{group}={option}", *beside])
+    plain = to_plain(made)[{"physics": "distill"}.get(group, group)]
+    given = yaml.safe_load((CONFIGS / group / f"{option}.yaml").read_text())
+    for key, value in given.items():
+        if f"{group}.{key}" not in " ".join(beside):
+            held = {k: plain[key][k] for k in value} if isinstance(value, dict) and key == "weights" else plain[key]
+            assert held == value, key  # the option is what the settings hold, not a default
+    pde = build_pde(made.pde.name, made.pde.params)
+    description = model_description(made, len(pde.channels), len(pde.varying))
+    assert check_model(made, description, pde.grid(made.pde.points).shape) > 1e5
+
+
+@pytest.mark.parametrize("pde", sorted(path.stem for path in (CONFIGS / "pde").glob("*.yaml")))
+def test_an_equation_brings_its_own_weights_to_every_objective(pde: str) -> None:
+    path = CONFIGS / "physics" / f"{pde}.yaml"
+    own = yaml.safe_load(path.read_text()) if path.exists() else {"weights": to_plain(LambdaSettings())}
+    name = ["pde.name=heat"] if pde == "own" else []
+    for objective, times in {"piddm": 1.0, "pid": 0.1, "dm": 2.0}.items():
+        made = settings_from([f"pde={pde}", f"distill={objective}", *name]).distill
+        active = active_weights(made)
+        assert {key: active[key] for key in own["weights"]} == pytest.approx(
+            {key: times * value for key, value in own["weights"].items()}
+        )
+        assert made.huber == (0.1 if (pde, objective) == ("darcy", "piddm") else 0.0)
+
+
+def test_a_file_of_ones_own_that_is_no_yaml_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    (tmp_path / "configs/physics/heat.yaml").write_text("# @package distill\nweights: {l2: [}\n")
+    monkeypatch.setattr("launch.entry.CONFIGS", tmp_path / "configs")
+    text = refused("pde=heat")
+    assert "heat.yaml" in text and "line 2" in text
+
+
+def test_what_an_equation_brings_gives_way_to_what_is_said() -> None:
+    made = settings_from(["pde=poisson", "distill.weights.dual=0.5", "distill.huber=0.2"]).distill
+    assert (made.weights.dual, made.huber, made.weights.l2) == (0.5, 0.2, 0.002)
+    assert settings_from(["pde=poisson", "physics=wave"]).distill.weights.dual == 0.1
+
+
+@pytest.mark.parametrize("config", sorted(p.stem for p in CONFIGS.glob("*.yaml")))
+def test_every_top_level_config_composes(config: str) -> None:
+    assert settings_from([], config).run.resume == "auto"
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("teacher.stepz=3", ["teacher.stepz", "'steps'"]),
+        ("teacher.steps=many", ["teacher.steps='many'", "int"]),
+        ("teacher.steps=0", ["teacher.steps=0"]),
+        ("teacher.lr=nan", ["teacher.lr=nan"]),
+        ("teacher.global_batch=1", ["teacher.global_batch=1", "cluster.workers=2"]),
+        ("model=unet_giant", ["unet_giant", "unet_tiny"]),
+        ("modle=unet_tiny", ["'modle'", "did you mean 'model'?"]),
+        ("xyz=1", ["'xyz'", "groups: cluster, data"]),
+        ("optimiser.name=adam", ["optimiser"]),
+        ("run.name=${nothing}", ["nothing"]),
+        ("teacher.steps=[1,", ["teacher.steps=[1,"]),
+        ("evaluate", ["'evaluate'", "section.key=value"]),
+        ("--help", ["--help"]),
+        ("=3", ["=3"]),
+        ("model=3", ["model=3"]),
+        ("physics=poison", ["physics=poison", "no such choice", "burgers"]),
+        ("physics=burger", ["did you mean 'burgers'"]),
+        ("physics=null", ["physics=null", "burgers"]),
+        ("~distill=piddm", ["~distill=piddm", "every setting has a value"]),
+        ("hydra.run.dir=/scratch/out", ["hydra.run.dir=/scratch/out", "run.folder"]),
+        ("+hydra.job.chdir=true", ["+hydra.job.chdir=true", "Hydra itself"]),
+        ("++hydra.output_subdir=null", ["Hydra itself"]),
+        ("hydra/launcher=basic", ["Hydra itself"]),
+        ("run.folder=s3://bucket/runs", ["run.folder=s3://bucket/runs", "must be a folder"]),
+        ("distill.teacher=gs://bucket/teacher", ["distill.teacher=gs://bucket/teacher", "must be a folder"]),
+        ("data.cache=s3://bucket/cache", ["data.cache=s3://bucket/cache", "must be a folder"]),
+        ("run.folder=file:///scratch/runs", ["run.folder=file:///scratch/runs", "must be a folder"]),
+        ("run.folder=~nobody_of_that_name/runs", ["run.folder=~nobody_of_that_name/runs", "no home folder"]),
+    ],
+)
+def test_a_mistake_is_one_line(argument: str, words: list[str]) -> None:
+    text = refused(argument)
+    assert all(word in text for word in words), text
+
+
+def test_help_lists_every_group_and_value(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["x", "--help"])
+    run(lambda settings: pytest.fail("a script that was asked for help began its work"))
+    said = capsys.readouterr().out
+    assert "model={fno_large," in said and "cluster={cpu1,gpu1,gpu8,local2}" in said
+    assert '  run.name="run"' in said.splitlines() and "  teacher.sigma_max=null" in said.splitlines()
+
+
+def test_a_script_asks_of_its_own_phases_only() -> None:
+    assert settings_from(["cluster=gpu8"], phases=("teacher",)).cluster.workers == 8
+    assert settings_from(["distill.chunk=5", "teacher.global_batch=1"], phases=()).distill.chunk == 5
+    with pytest.raises(UserError, match=r"distill\.chunk=16"):
+        settings_from(["cluster=gpu8"], phases=("distill",))
+
+
+@pytest.mark.parametrize(
+    ("script", "argument", "said"),
+    [
+        ("train_teacher", "teacher.stepz=3", "teacher.stepz: unknown setting; did you mean 'steps'?"),
+        (
+            "make_shards",
+            "data.path=s3://b/c",
+            "data.path=s3://b/c: a set is made in a folder; make it there and copy the folder up",
+        ),
+    ],
+)
+def test_a_script_ends_with_one_line_and_leaves_nothing(tmp_path: Path, script: str, argument: str, said: str) -> None:
+    command = [sys.executable, str(CONFIGS.parent / "launch" / f"{script}.py"), argument]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2 and result.stderr == f"error: {said}\n" and result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("sys.argv", ["x"])
+
+    def main(settings):
+        (tmp_path / "file" / "run").mkdir()
+
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1 and str(tmp_path / "file" / "run") in said
+    assert "no setting names it" in said and "run.folder" not in said  # it is not the run's
+
+
+def test_an_error_of_a_folder_names_the_setting_that_led_there(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("sys.argv", ["x", f"distill.endpoints={tmp_path}/file"])
+    with pytest.raises(SystemExit):
+        run(lambda settings: (tmp_path / "file" / "train-00000.tar").mkdir())
+    said = capsys.readouterr().err
+    assert f"see distill.endpoints={tmp_path}/file" in said and "run.folder" not in said and said.count("\n") == 1
+
+
+def test_a_script_that_is_told_to_end_ends_as_after_ctrl_c(tmp_path):
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); import time; from entry import run; "
+    code += "run(lambda settings: (print('at work', flush=True), time.sleep(60)))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(CONFIGS.parent / "launch")],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "at work\n"
+    process.send_signal(signal.SIGTERM)
+    assert (
+        process.wait(20) == 143
+        and process.stderr.read() == "interrupted; the same command goes on from what is there\n"
+    )
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "pde").glob("*.yaml")), ids=lambda path: path.stem)
+def test_files_of_equations_give_no_parameter_its_own_default(path: Path) -> None:
+    """What stands there counts as given by the user, and a file of data must agree with what is given."""
+    given = yaml.safe_load(path.read_text())
+    if path.stem != "own":
+        usual = build_pde(given["name"]).params_dict()
+        assert not [key for key, value in given["params"].items() if value == usual[key] and key != "variant"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["été (1), a=b", "{x}[y]", "it's", "back\\", "a\\'b", "a: b", "7", "true", "1e5", "--x", "日本", 'say "hi"', "a#b"],
+)
+def test_a_folder_may_have_any_name(name: str) -> None:
+    words = ["data.path", "data.cache", "distill.teacher", "run.folder"]
+    made = settings_from([f"{key}=/d/{name}" for key in words] + [f"run.name={name}"])
+    found = [made.data.path, made.data.cache, made.distill.teacher, made.run.folder]
+    assert found == [f"/d/{name}"] * 4 and made.run.name == name
+    relative = settings_from([f"++data.path={name}", f"++run.folder={name}"])
+    assert relative.data.path == relative.run.folder == name
+
+
+def test_what_is_quoted_or_null_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOMEWHERE", "/far/away")
+    made = settings_from(["data.path='a b'", 'run.name="c d"', "data.cache=null", "run.folder=${oc.env:SOMEWHERE}/é"])
+    assert (made.data.path, made.run.name, made.data.cache, made.run.folder) == ("a b", "c d", None, "/far/away/é")
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["data.path", "data.cache", "distill.teacher", "distill.endpoints", "run.folder"]
+    made = settings_from([f"{key}=~/sub/x" for key in words])
+    found = [made.data.path, made.data.cache, made.distill.teacher, made.distill.endpoints, made.run.folder]
+    assert found == [f"{tmp_path}/sub/x"] * 5
+    assert settings_from(["data.path=./~", "run.name=~"]).data.path == "./~"  # names that only look like it

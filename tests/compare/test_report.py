@@ -1,0 +1,200 @@
+"""A report of real fields: truths of a small shard set, and three small generators with random weights."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from pidscale.compare.run import evaluate, report_path, table
+from pidscale.config import Settings, UserError
+from pidscale.dataset.problem import open_problem
+from pidscale.generator import artifact
+from pidscale.generator.load import load_student
+from tests.generator.made import write_generator
+from tests.small import settings
+
+METHODS = ["truth", "trivial", "shuffled", "teacher-heun-2", "teacher-heun-3", "teacher+smooth3", "student-lambda0"]
+METHODS += ["student-lambda0+smooth3", "sample-then-solve", "student", "student-2", "student-8", "student-refined"]
+EVALUATE = {"samples": 8, "batch": 3, "teacher_steps": [3, 2], "calls": [8, 2], "refine": 5}
+KEYS = {"method", "nfe", "residual_l2", "residual_dual", "boundary_rms", "residual_floor", "residual_floor_dual"}
+KEYS |= {"residual_trivial", "residual_trivial_dual", "solution_error", "phase_error", "mmse", "smse", "swd"}
+KEYS |= {"swd_floor", "swd_excess", "swd_by_channel", "patch_swd", "variance_ratio", "spectrum_error"}
+KEYS |= {"nearest_training", "ms_per_sample", "train_seconds", "n_samples", "seeds"}
+
+
+@pytest.fixture(scope="module")
+def made(small_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """One evaluation of a run folder, and what it left."""
+    root = tmp_path_factory.mktemp("runs")
+    s: Settings = settings(small_shards, root, evaluate=EVALUATE)
+    units = open_problem(s.pde, s.data).normaliser
+    folder = root / "run"
+    write_generator(folder / "teacher", "teacher", normaliser=units)
+    write_generator(folder / "student-lambda0", normaliser=units, seed=1)
+    write_generator(folder / "student", network="fno", normaliser=units, seed=2, teacher=folder / "teacher")
+    before = answers(folder / "student", folder / "teacher")
+    result = evaluate(s)
+    rows = {row["method"]: row for row in result["rows"]}
+    page = report_path(s).read_text()
+    return SimpleNamespace(settings=s, folder=folder, result=result, rows=rows, page=page, before=before)
+
+
+def answers(folder: Path, teacher: Path) -> dict[str, Tensor]:
+    """What a student gives of its own and when it is asked, as one dict."""
+    student = load_student(folder, teacher=teacher)
+    drawn, how = student.sample(2, seed=4), {"steps": 6, "starts": 1}
+    asked = {"sample": drawn, "more": student.sample(2, nfe=3), "residual": student.residual(drawn)}
+    asked["refine"] = student.refine(2, steps=12).fields
+    asked["forward"] = student.forward(drawn["permeability"], **how).fields
+    asked["inverse"] = student.inverse(drawn["pressure"], **how).fields
+    asked["reconstruct"] = student.reconstruct({"pressure": drawn["pressure"]}, torch.eye(16) > 0, **how).fields
+    asked["posterior"] = student.posterior("inverse", drawn["pressure"], count=2, steps=6).samples
+    return {f"{name} {key}": values for name, found in asked.items() for key, values in found.items()}
+
+
+def test_a_student_answers_alike_before_and_after_it_is_measured(made: SimpleNamespace, tmp_path: Path) -> None:
+    teacher = made.folder / "teacher"
+    after = answers(made.folder / "student", teacher)
+    assert all(torch.equal(made.before[name], values) for name, values in after.items()) and len(after) == 17
+    # one whose truths lie so high that a descent would end at once, had the report been asked
+    folder = shutil.copytree(made.folder / "student", tmp_path / "student")
+    metrics = artifact.read_card(folder)["metrics"]
+    artifact.update_metrics(folder, metrics | {"report": metrics["report"] | {"residual_floor": 1e6}})
+    assert all(torch.equal(made.before[name], values) for name, values in answers(folder, teacher).items())
+
+
+def test_every_method_has_a_row_with_every_measure(made: SimpleNamespace) -> None:
+    assert [row["method"] for row in made.result["rows"]] == METHODS
+    assert all(row.keys() == KEYS for row in made.result["rows"])
+    stored = json.loads((made.folder / "report" / "metrics.json").read_text())
+    assert stored == json.loads(json.dumps(made.result))
+    assert {"versions", "device", "threads", "input_points_raised", "settings"} <= stored["meta"].keys()
+
+
+def test_the_references_bound_what_is_measured(made: SimpleNamespace) -> None:
+    rows = made.rows
+    truth, trivial, shuffled = rows["truth"], rows["trivial"], rows["shuffled"]
+    assert truth["residual_l2"] == truth["residual_floor"] < 1e-4 and truth["solution_error"] < 1e-5
+    assert truth["swd_excess"] == 0 == truth["swd"] and truth["phase_error"] == 0
+    assert trivial["residual_l2"] == pytest.approx(1) == trivial["residual_trivial_dual"]
+    assert trivial["solution_error"] == pytest.approx(1)
+    assert shuffled["residual_l2"] > 0.3 and shuffled["variance_ratio"]["pressure"] == pytest.approx(1, rel=1e-4)
+    assert shuffled["solution_error"] > 0.1
+    solved = rows["sample-then-solve"]
+    assert solved["solution_error"] < 1e-5
+    assert rows["student"]["solution_error"] > 0.5 and rows["student"]["residual_l2"] > 0.1
+    assert solved["variance_ratio"]["permeability"] == rows["student"]["variance_ratio"]["permeability"]
+    smooth, rough = rows["teacher+smooth3"], rows["teacher-heun-3"]
+    assert smooth["residual_l2"] < rough["residual_l2"] and smooth["nfe"] == rough["nfe"]
+
+
+def test_network_calls_and_costs_are_those_of_the_method(made: SimpleNamespace) -> None:
+    nfe = {name: row["nfe"] for name, row in made.rows.items()}
+    assert nfe["truth"] == 0 and nfe["teacher-heun-2"] == 3 and nfe["teacher-heun-3"] == 5 and nfe["student"] == 1
+    assert nfe["student-2"] == 2 and nfe["student-8"] == 8 and 2 <= nfe["student-refined"] <= 5
+    for name in ("teacher-heun-3", "student", "student-lambda0", "student-8", "student-refined"):
+        assert made.rows[name]["ms_per_sample"] > 0 and made.rows[name]["train_seconds"] == 1.5
+    assert all(row["n_samples"] == 8 and row["seeds"] == [0, 1000] for row in made.result["rows"])
+
+
+def test_the_page_needs_nothing_but_itself(made: SimpleNamespace) -> None:
+    page = made.page
+    assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
+    assert not re.search(r"://|<script|<link|@import|url\(", page)
+    sources = re.findall(r'src="([^"]*)"', page)
+    assert len(sources) == 3
+    for source in sources:
+        assert source.startswith("data:image/png;base64,")
+        picture = base64.b64decode(source.split(",", 1)[1], validate=True)
+        assert picture.startswith(b"\x89PNG\r\n") and picture.endswith(b"IEND\xaeB`\x82") and len(picture) > 10000
+
+
+def test_the_page_has_a_line_for_every_method(made: SimpleNamespace) -> None:
+    cells = [re.findall(r"<td>(.*?)</td>", line) for line in re.findall(r"<tr class.*?</tr>", made.page)]
+    assert [line[0] for line in cells] == METHODS
+    head = re.findall(r"<th>(.*?)</th>", made.page)
+    assert {len(line) for line in cells} == {len(head)}
+    student = dict(zip(head, cells[METHODS.index("student")], strict=True))
+    row = made.rows["student"]
+    assert student["NFE"] == "1" and student["residual l2"] == f"{row['residual_l2']:.3g}"
+    assert student["solution error"] == f"{row['solution_error']:.3g}"
+    assert student["variance pressure"] == f"{row['variance_ratio']['pressure']:.3g}"
+    assert f"floor {row['swd_floor']:.4f}" in made.page
+
+
+def test_the_table_in_the_terminal_agrees(made: SimpleNamespace) -> None:
+    lines = table(made.result).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == METHODS
+    assert f"{made.rows['student']['residual_dual']:.3g}" in lines[1 + METHODS.index("student")].split()
+
+
+def test_more_calls_and_refinement_begin_with_the_students_own_noise(made: SimpleNamespace) -> None:
+    student = load_student(made.folder / "student")
+    fields = student.refine(8, made.settings.evaluate.seed, 5, batch=3, stream="evaluate")
+    rms = {k: float(v.square().mean().sqrt()) for k, v in fields.before.items()}
+    row, refined = made.rows["student"], made.rows["student-refined"]
+    assert rms["l2"] == pytest.approx(row["residual_l2"], rel=1e-4)
+    assert refined["residual_l2"] < row["residual_l2"] and refined["residual_dual"] < row["residual_dual"]
+    assert made.rows["student-2"]["residual_l2"] != row["residual_l2"] != made.rows["student-8"]["residual_l2"]
+
+
+def test_cards_carry_their_own_row(made: SimpleNamespace) -> None:
+    for name, method in (("teacher", "teacher-heun-3"), ("student", "student"), ("student-lambda0", "student-lambda0")):
+        metrics = artifact.read_card(made.folder / name)["metrics"]
+        assert metrics["train_seconds"] == 1.5
+        assert metrics["report"] == json.loads(json.dumps(made.rows[method]))
+
+
+def test_a_student_is_measured_beside_the_teacher_of_another_run(
+    made: SimpleNamespace, small_shards: Path, tmp_path: Path
+) -> None:
+    few = {"samples": 4, "batch": 4, "teacher_steps": [3]}
+    (tmp_path / "run").mkdir()
+    shutil.copytree(made.folder / "student", tmp_path / "run" / "student")
+    with pytest.raises(UserError, match=r"run/teacher: nothing .* set distill\.teacher"):
+        evaluate(settings(small_shards, tmp_path, evaluate=few))
+    write_generator(tmp_path / "other", "teacher", seed=7)
+    with pytest.raises(UserError, match=r"other: not the teacher that .*run/student was distilled from"):
+        evaluate(settings(small_shards, tmp_path, distill={"teacher": str(tmp_path / "other")}, evaluate=few))
+    theirs = settings(small_shards, tmp_path, distill={"teacher": str(made.folder / "teacher")}, evaluate=few)
+    before = (made.folder / "teacher" / artifact.CARD).read_bytes()
+    rows = {row["method"]: row for row in evaluate(theirs)["rows"]}
+    assert (made.folder / "teacher" / artifact.CARD).read_bytes() == before
+    for name in ("teacher", "student"):
+        shutil.copytree(made.folder / name, tmp_path / "whole" / "run" / name)
+    own = {row["method"]: row for row in evaluate(settings(small_shards, tmp_path / "whole", evaluate=few))["rows"]}
+    for method in ("teacher-heun-3", "student"):
+        assert rows[method]["residual_l2"] == own[method]["residual_l2"]
+    assert not (tmp_path / "run" / "teacher").exists()
+    assert artifact.read_card(tmp_path / "run" / "student")["metrics"]["report"]["n_samples"] == 4
+
+
+def test_a_report_of_another_size_is_kept(made: SimpleNamespace, small_shards: Path) -> None:
+    fewer = settings(small_shards, made.folder.parent, evaluate={"samples": 4, "batch": 4, "teacher_steps": [2]})
+    before = (made.folder / "report" / "metrics.json").read_bytes()
+    evaluate(fewer)
+    assert (made.folder / "report" / "metrics-8.json").read_bytes() == before
+    assert (made.folder / "report" / "index-8.html").read_text() == made.page
+    assert json.loads((made.folder / "report" / "metrics.json").read_text())["rows"][0]["n_samples"] == 4
+
+
+def test_too_few_truths_are_named(made: SimpleNamespace, small_shards: Path) -> None:
+    more = settings(small_shards, made.folder.parent, evaluate={"samples": 9})
+    with pytest.raises(UserError, match=r"evaluate\.samples=9 needs 18 .* has 16"):
+        evaluate(more)
+
+
+def test_a_run_of_another_equation_is_not_measured_as_this_one(made: SimpleNamespace, heat_shards: Path) -> None:
+    before = (made.folder / "student" / artifact.CARD).read_text()
+    other = settings(heat_shards, made.folder.parent)
+    with pytest.raises(UserError, match=r"teacher of equation darcy, .* the settings say heat, .*run\.name"):
+        evaluate(other)
+    assert (made.folder / "student" / artifact.CARD).read_text() == before

@@ -1,0 +1,66 @@
+"""A student that is a linear map of its noise, on 4 points a side: what is searched for then has a closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pidscale.diffusion.noise import EdmNoise
+from pidscale.diffusion.normaliser import Normaliser
+from pidscale.generator.load import Generator
+from pidscale.pde import build_pde
+
+POINTS = 4
+
+
+class LinearDenoiser(nn.Module):
+    """A eps + b + the condition, whatever the level."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        super().__init__()
+        rng = np.random.default_rng(seed)
+        matrix = rng.normal(size=(size, size)) / size**0.5 + 0.3 * np.eye(size)
+        self.matrix = torch.tensor(0.5 * matrix, dtype=torch.float32)
+        self.offset = torch.tensor(0.2 * rng.normal(size=size), dtype=torch.float32)
+
+    def forward(self, x_BCYX: Tensor, sigma_B: Tensor, condition_BP: Tensor | None = None) -> Tensor:
+        eps = x_BCYX / sigma_B[:, None, None, None]
+        fields = (eps.flatten(1) @ self.matrix.T + self.offset).reshape(x_BCYX.shape)
+        told = (
+            0.0 if condition_BP is None or not condition_BP.shape[1] else condition_BP.sum(dim=1)[:, None, None, None]
+        )
+        return fields + told
+
+
+def linear_student(equation: str = "poisson", seed: int = 0, points: int = POINTS, **params: object) -> Generator:
+    """A student of this equation, its parameters as given; the units of its channels differ a hundredfold."""
+    pde = build_pde(equation, params)
+    grid, channels = pde.grid(points), len(pde.channels)
+    units = Normaliser(
+        tuple(0.1 * (c + 1) for c in range(channels)), tuple(10.0 ** -(2 * (c % 2)) for c in range(channels))
+    )
+    card = {"kind": "student", "constraints": [], "provenance": {}, "metrics": {}}
+    size = channels * grid.shape[0] * grid.shape[1]
+    return Generator(card, LinearDenoiser(size, seed), pde, grid, units, EdmNoise(), torch.device("cpu"))  # type: ignore
+
+
+def affine(student: Generator) -> tuple[Tensor, Tensor]:
+    """Its map from noise to physical fields as a matrix [D, D] and an offset [D], float64."""
+    denoiser: LinearDenoiser = student.denoiser  # type: ignore
+    points = student.grid.shape[0] * student.grid.shape[1]
+    scale = torch.tensor(student.normaliser.std, dtype=torch.float64).repeat_interleave(points) / 0.5
+    mean = torch.tensor(student.normaliser.mean, dtype=torch.float64).repeat_interleave(points)
+    return scale[:, None] * denoiser.matrix.double(), scale * denoiser.offset.double() + mean
+
+
+def gaussian_posterior(student: Generator, values: Tensor, known: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [D] and covariance [D, D] of the fields of a linear student given noisy values, by the normal equations."""
+    matrix, offset = affine(student)
+    seen = known.flatten()
+    rows, noise = matrix[seen], sigma.double().expand(known.shape).flatten()[seen]
+    weighted = rows / noise[:, None]
+    precision = torch.eye(len(offset), dtype=torch.float64) + weighted.T @ weighted
+    inverse = torch.linalg.inv(precision)
+    eps = inverse @ (weighted.T @ ((values.flatten()[seen].double() - offset[seen]) / noise))
+    return matrix @ eps + offset, matrix @ inverse @ matrix.T

@@ -1,0 +1,80 @@
+"""The files of a generator: written whole, the card last, its own figures replaceable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pidscale.config import UserError
+from pidscale.generator import artifact
+from tests.generator.made import write_generator
+
+
+def test_the_card_describes_the_bytes_beside_it(tmp_path: Path) -> None:
+    folder = write_generator(tmp_path / "student")
+    assert sorted(p.name for p in folder.iterdir()) == ["card.json", "weights.safetensors"]
+    card, data = json.loads((folder / "card.json").read_text()), (folder / "weights.safetensors").read_bytes()
+    assert card["weights"] == {
+        "file": "weights.safetensors",
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    assert card["version"] == 1 and card["grid"]["shape"] == [16, 16] and card["sigma_max"] == 80
+    assert [c["name"] for c in card["channels"]] == ["permeability", "pressure"]
+
+
+def test_weights_come_back_as_they_were(tmp_path: Path) -> None:
+    folder = write_generator(tmp_path / "student")
+    weights = {"a": torch.randn(3, 4).T, "b": torch.randn(2, 2, 2)[:, 0]}  # neither is contiguous
+    card = artifact.read_card(folder)
+    artifact.write(folder, weights, {k: v for k, v in card.items() if k != "weights"})
+    read = artifact.read_weights(folder, artifact.read_card(folder))
+    assert read.keys() == weights.keys() and all(torch.equal(read[k], weights[k]) for k in weights)
+
+
+def test_new_metrics_leave_all_else(tmp_path: Path) -> None:
+    folder = write_generator(tmp_path / "student")
+    before = artifact.read_card(folder)
+    artifact.update_metrics(folder, {"report": {"swd": 0.1}})
+    after = artifact.read_card(folder)
+    assert after.pop("metrics") == {"report": {"swd": 0.1}} and before.pop("metrics") == {"train_seconds": 1.5}
+    assert after.pop("sha256") != before.pop("sha256")
+    assert after == before and artifact.read_weights(folder, after)
+
+
+def test_without_its_card_a_folder_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer killed between the two files leaves no valid generator: the card is the last."""
+    replace = artifact.replace
+
+    def killed_at_card(path: Path, data: bytes) -> None:
+        if path.name == "card.json":
+            raise KeyboardInterrupt
+        replace(path, data)
+
+    monkeypatch.setattr(artifact, "replace", killed_at_card)
+    with pytest.raises(KeyboardInterrupt):
+        write_generator(tmp_path / "student")
+    assert [p.name for p in (tmp_path / "student").iterdir()] == ["weights.safetensors"]
+    with pytest.raises(artifact.UserError, match=r"card\.json: missing"):
+        artifact.read_card(tmp_path / "student")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_diverged_one_is_neither_written_nor_read(tmp_path: Path, value: float) -> None:
+    folder = write_generator(tmp_path / "student")
+    card, weights = artifact.read_card(folder), dict(artifact.read_weights(folder, artifact.read_card(folder)))
+    with pytest.raises(UserError, match=r"card\.json: metrics\.report\.l2 is not a finite number: a run that diverged"):
+        artifact.update_metrics(folder, {"train_seconds": 1.0, "report": {"l2": value}})
+    name = next(iter(weights))
+    with pytest.raises(UserError, match=f"{name} is not finite: a run that diverged; nothing was written"):
+        artifact.write(tmp_path / "other", {**weights, name: weights[name] * value}, card)
+    assert not (tmp_path / "other").exists() and artifact.read_card(folder) == card
+    bare = {key: one for key, one in card.items() if key != "sha256"} | {"metrics": {"l2": value}}
+    text = json.dumps({**bare, "sha256": artifact._own_sha256(bare)})  # as earlier versions wrote it
+    (folder / "card.json").write_text(text)
+    with pytest.raises(UserError, match=r"metrics\.l2 is not a finite number"):
+        artifact.read_card(folder)

@@ -1,0 +1,276 @@
+"""A student from its folder: what it samples, what it refuses, and how little it needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pidscale
+from pidscale.config import UserError
+from pidscale.generator import artifact
+from pidscale.generator.load import Generator, load_student
+from tests.generator.known import refused
+from tests.generator.made import POINTS, write_generator
+
+HEAVY = ("ray", "deepspeed", "hydra", "omegaconf", "webdataset", "scipy", "matplotlib", "xxhash", "tensorboard")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_generator(tmp_path_factory.mktemp("made") / "student")
+
+
+@pytest.fixture(scope="module")
+def student(folder: Path) -> Generator:
+    return load_student(folder)
+
+
+@pytest.fixture(scope="module")
+def truths(student: Generator) -> dict[str, torch.Tensor]:
+    made = np.stack([student.pde.sample(0, i, student.grid)[0] for i in range(3)]).astype(np.float32)
+    return student.split(torch.from_numpy(made))
+
+
+def test_samples_are_physical_fields_by_name(student: Generator) -> None:
+    fields = student.sample(n=5, seed=3)
+    assert list(fields) == ["permeability", "pressure"] == student.channels
+    assert all(f.shape == (5, POINTS, POINTS) and f.dtype == torch.float32 for f in fields.values())
+    assert all(f.std(dim=0).min() > 0 for f in fields.values())
+    # in physical units: decoded about the mean of the data, not about zero
+    assert abs(float(fields["permeability"].mean()) - 7.5) < 9 and fields["pressure"].abs().max() < 0.2
+
+
+def test_a_sample_depends_on_seed_and_number_alone(student: Generator) -> None:
+    ten = student.sample(n=10, seed=3)
+    for name, fields in student.sample(n=10, seed=3).items():
+        assert torch.equal(fields, ten[name])
+    for other in (student.sample(n=4, seed=3), student.sample(n=10, seed=3, batch=3), student.sample(7, 3, batch=1)):
+        for name, fields in other.items():
+            assert (fields - ten[name][: len(fields)]).abs().max() <= 1e-6 * ten[name].abs().max()
+    assert (student.sample(n=10, seed=4)["pressure"] - ten["pressure"]).abs().max() > 1e-4
+
+
+def test_a_sample_is_one_call_at_the_top_level(student: Generator) -> None:
+    levels = []
+    hook = student.denoiser.register_forward_pre_hook(lambda module, given: levels.append(given[1]))
+    student.sample(n=3, batch=3)
+    hook.remove()
+    assert len(levels) == 1 and levels[0].tolist() == [80.0] * 3
+
+
+def test_residual_tells_truth_from_nothing(student: Generator, truths: dict[str, torch.Tensor]) -> None:
+    floor = student.residual(truths)
+    assert floor["l2"].shape == (3,) and floor["l2"].max() < 1e-4 and floor["dual"].max() < 1e-4
+    assert floor["boundary"].max() == 0
+    nothing = student.residual({**truths, "pressure": torch.zeros(3, POINTS, POINTS)})
+    for norm in ("l2", "dual"):
+        torch.testing.assert_close(nothing[norm], torch.ones(3))
+    from_numpy = student.residual({name: f.numpy() for name, f in truths.items()})
+    assert torch.equal(from_numpy["l2"], floor["l2"])
+
+
+@pytest.mark.parametrize("network", ["unet", "fno"])
+def test_a_teacher_loads_the_same_way_and_takes_steps(tmp_path: Path, network: str) -> None:
+    teacher = load_student(write_generator(tmp_path / "teacher", "teacher", network))
+    calls = []
+    hook = teacher.denoiser.register_forward_pre_hook(lambda module, given: calls.append(1))
+    three = teacher.sample(n=2, steps=3)
+    assert len(calls) == 5
+    teacher.sample(n=2, steps=3, solver="euler")
+    assert len(calls) == 8
+    teacher.sample(n=2)
+    hook.remove()
+    assert len(calls) == 8 + 35
+    assert all(f.isfinite().all() for f in three.values())
+
+
+def test_impossible_requests_are_refused(student: Generator, tmp_path: Path) -> None:
+    assert "n=0" in refused(lambda: student.sample(n=0))
+    assert "n='a'" in refused(lambda: student.sample(n="a"))
+    assert "n=True" in refused(lambda: student.sample(n=True))
+    assert "seed=-1" in refused(lambda: student.sample(n=1, seed=-1))
+    assert "seed='a'" in refused(lambda: student.sample(n=1, seed="a"))
+    assert "solver='rk4'" in refused(lambda: student.sample(n=1, solver="rk4"))
+    assert "steps=1.0" in refused(lambda: student.sample(n=1, steps=1.0))
+    assert "batch=0" in refused(lambda: student.sample(n=3, batch=0))
+    assert "steps=3" in refused(lambda: student.sample(n=1, steps=3))
+    teacher = load_student(write_generator(tmp_path / "teacher", "teacher"))
+    assert "steps=0" in refused(lambda: teacher.sample(n=1, steps=0))
+    assert "steps=1.5" in refused(lambda: teacher.sample(n=1, steps=1.5))
+    assert "rk4" in refused(lambda: teacher.sample(n=1, steps=2, solver="rk4"))
+    assert "device='foo'" in refused(lambda: load_student(tmp_path / "teacher", device="foo"))
+    assert "device='mps'" in refused(lambda: load_student(tmp_path / "teacher", device="mps"))
+    assert "device='cuda:99'" in refused(lambda: load_student(tmp_path / "teacher", device="cuda:99"))
+    assert "device='meta'" in refused(lambda: load_student(tmp_path / "teacher", device="meta"))
+    assert "None" in refused(lambda: load_student(None))
+
+
+def test_wrong_fields_are_named(student: Generator, truths: dict[str, torch.Tensor]) -> None:
+    a, u = truths["permeability"], truths["pressure"]
+    bad = u.clone()
+    bad[1, 2, 3] = float("nan")
+    assert "'pressure' is missing" in refused(lambda: student.residual({"permeability": a}))
+    text = refused(lambda: student.residual({"permeability": a, "pressure": u[:, :8]}))
+    assert "fields['pressure']" in text and "(3, 8, 16)" in text and "[n, 16, 16]" in text
+    assert "fields['permeability']" in refused(lambda: student.residual({"permeability": a[0], "pressure": u[0]}))
+    text = refused(lambda: student.residual({"permeability": a, "pressure": bad}))
+    assert "fields['pressure']" in text and "finite" in text
+    assert "[3, 2]" in refused(lambda: student.residual({"permeability": a, "pressure": u[:2]}))
+    assert "[n, 16, 16]" in refused(lambda: student.residual({"permeability": a[:0], "pressure": u[:0]}))
+    assert "expected a dict" in refused(lambda: student.residual(torch.stack([a, u], dim=1)))
+    for odd in (
+        u.to_sparse(),
+        u.to("meta"),
+        u.to(torch.complex64),
+        u.numpy().astype(np.complex128),
+        np.full((3, 16, 16), "x"),
+        [[1.0], [1.0, 2.0]],
+    ):
+        assert "fields['pressure']: not an array of real" in refused(
+            lambda odd=odd: student.residual({"permeability": a, "pressure": odd})
+        )
+
+
+def test_a_residual_beyond_its_precision_is_refused(student: Generator, truths: dict[str, torch.Tensor]) -> None:
+    huge = {name: 1e30 * field for name, field in truths.items()}
+    assert "float64" in refused(lambda: student.residual(huge))
+    assert student.residual({name: field.double() for name, field in huge.items()})["l2"].min() > 1e30
+
+
+def test_arrays_of_any_layout_give_the_same_residual(student: Generator, truths: dict[str, torch.Tensor]) -> None:
+    arrays = {name: field.numpy() for name, field in truths.items()}
+    expected = student.residual(arrays)["l2"]
+    for other in (lambda x: x.astype(">f4"), lambda x: x[::-1].copy()[::-1], lambda x: x.tolist(), np.asfortranarray):
+        found = student.residual({name: other(array) for name, array in arrays.items()})["l2"]
+        torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-6)
+
+
+def edit(folder: Path, change) -> None:
+    """Change a card as its writer would, checksum and all."""
+    card = artifact.read_card(folder)
+    change(card)
+    artifact._write_card(folder, card)
+
+
+def by_hand(folder: Path, change) -> None:
+    """Change a card in an editor."""
+    card = json.loads((folder / "card.json").read_text())
+    change(card)
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-7] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def unreadable(path: Path, folder: Path) -> None:
+    """A file that is there and whose bytes the system does not give: the memory of a process at address 0."""
+    if path.name != "card.json":
+        edit(folder, lambda card: card["weights"].update(bytes=0))
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+
+
+DAMAGE = {  # what happens to a folder, and what its one line names besides the folder
+    "no folder": (lambda f: f.rename(f.with_name("elsewhere")), ["no such folder"]),
+    "no card": (lambda f: (f / "card.json").unlink(), ["card.json", "missing"]),
+    "no weights": (lambda f: (f / "weights.safetensors").unlink(), ["weights.safetensors", "missing"]),
+    "truncated weights": (
+        lambda f: (f / "weights.safetensors").write_bytes((f / "weights.safetensors").read_bytes()[:-100]),
+        ["weights.safetensors", "truncated"],
+    ),
+    "longer weights": (
+        lambda f: (f / "weights.safetensors").write_bytes((f / "weights.safetensors").read_bytes() + b"0"),
+        ["weights.safetensors", "longer"],
+    ),
+    "a folder of weights": (
+        lambda f: ((f / "weights.safetensors").unlink(), (f / "weights.safetensors").mkdir()),
+        ["weights.safetensors", "is a folder"],
+    ),
+    "far longer weights": (lambda f: os.truncate(f / "weights.safetensors", 2**40), ["1099511627776 bytes", "longer"]),
+    "a huge card": (lambda f: os.truncate(f / "card.json", 2**40), ["card.json", "1099511627776 bytes"]),
+    "weights that cannot be read": (lambda f: unreadable(f / "weights.safetensors", f), ["Input/output error", "disk"]),
+    "a card that cannot be read": (lambda f: unreadable(f / "card.json", f), ["Input/output error", "disk"]),
+    "a bytes that is no number": (lambda f: edit(f, lambda c: c["weights"].update(bytes="many")), ["says many"]),
+    "flipped bit": (lambda f: flip(f / "weights.safetensors"), ["weights.safetensors", "checksum"]),
+    "truncated card": (lambda f: (f / "card.json").write_text('{"version": 1,'), ["card.json", "JSON"]),
+    "binary card": (lambda f: (f / "card.json").write_bytes(b"\xff\xfe\x00"), ["card.json", "JSON"]),
+    "bottomless card": (lambda f: (f / "card.json").write_text("[" * 100000), ["card.json", "JSON"]),
+    "card is a list": (lambda f: (f / "card.json").write_text("[]"), ["card.json", "version"]),
+    "newer version": (lambda f: edit(f, lambda c: c.update(version=2)), ["card.json", "version 2", "expected 1"]),
+    "edited mean": (lambda f: by_hand(f, lambda c: c["normaliser"].update(mean=[7.5, 0.006])), ["card.json", "edited"]),
+    "edited kind": (lambda f: by_hand(f, lambda c: c.update(kind="teacher")), ["card.json", "edited"]),
+    "edited grid": (lambda f: by_hand(f, lambda c: c["grid"].update(extent=[1.0, 2.0])), ["card.json", "edited"]),
+    "edited metrics": (lambda f: by_hand(f, lambda c: c["metrics"].update(train_seconds=1)), ["card.json", "edited"]),
+    "edited checksum": (lambda f: by_hand(f, lambda c: c.update(sha256="0" * 64)), ["card.json", "edited"]),
+    "no checksum": (lambda f: by_hand(f, lambda c: c.pop("sha256")), ["card.json", "'sha256'"]),
+    "zero std": (lambda f: edit(f, lambda c: c["normaliser"].update(std=[0.0, 1.0])), ["std above 0"]),
+    "huge std": (lambda f: edit(f, lambda c: c["normaliser"].update(std=[1e300, 1.0])), ["below 1e+30"]),
+    "huge sigma_max": (lambda f: edit(f, lambda c: c["noise"].update(sigma_max=1e300)), ["sigma_max=1e+300"]),
+    "a level of words": (lambda f: edit(f, lambda c: c.update(told="abc")), ["do not fit", "abc"]),
+    "a level above all": (lambda f: edit(f, lambda c: c.update(told=1e9)), ["told=1000000000.0"]),
+    "no extent": (lambda f: edit(f, lambda c: c["grid"].update(extent=[0, 1])), ["extent", "above 0"]),
+    "half a point": (lambda f: edit(f, lambda c: c["grid"].update(shape=[16.5, 16])), ["whole numbers"]),
+    "negative sigma_max": (lambda f: edit(f, lambda c: c["noise"].update(sigma_max=-80.0)), ["sigma_max"]),
+    "missing key": (lambda f: edit(f, lambda c: c.pop("normaliser")), ["card.json", "'normaliser'"]),
+    "key of another type": (lambda f: edit(f, lambda c: c.update(channels=2)), ["card.json", "'channels'"]),
+    "unknown kind": (lambda f: edit(f, lambda c: c.update(kind="critic")), ["card.json", "'critic'"]),
+    "other width": (lambda f: edit(f, lambda c: c["architecture"].update(width=16)), ["do not fit", "size mismatch"]),
+    "unknown network": (lambda f: edit(f, lambda c: c["architecture"].update(kind="vit")), ["'vit'"]),
+    "unknown equation": (lambda f: edit(f, lambda c: c["equation"].update(name="euler")), ["'euler'"]),
+    "odd parameters": (lambda f: edit(f, lambda c: c["equation"].update(params=[1])), ["do not fit"]),
+    "no sigma_data": (lambda f: edit(f, lambda c: c["noise"].pop("sigma_data")), ["sigma_data"]),
+    "one mean for two channels": (lambda f: edit(f, lambda c: c["normaliser"].update(mean=[1.0])), ["normaliser"]),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_one_line_that_names_the_file(tmp_path: Path, name: str) -> None:
+    folder = write_generator(tmp_path / "student")
+    load_student(folder)
+    damage, words = DAMAGE[name]
+    damage(folder)
+    text = refused(lambda: load_student(folder))
+    assert str(folder) in text and all(word in text for word in words), text
+
+
+def test_a_folder_without_a_name_is_not_the_one_that_one_is_in(folder: Path, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    assert "'': no such folder" in refused(lambda: load_student(""))
+    assert load_student(".").card["kind"] == "student"
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "x/" * 2500, "a\0b"], ids=["name", "path", "zero"])
+def test_a_path_that_no_system_has_is_one_short_line(path: str) -> None:
+    said = refused(lambda: load_student(path))
+    assert "no such folder" in said and len(said) < 400
+
+
+def test_loading_and_sampling_need_torch_numpy_and_safetensors_only(folder: Path) -> None:
+    script = (
+        "import sys, pidscale\n"
+        f"student = pidscale.load_student({str(folder)!r})\n"
+        "fields = student.sample(n=2)\n"
+        "assert student.residual(fields)['l2'].shape == (2,)\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])\n"
+    )
+    root = Path(pidscale.__file__).parent.parent
+    result = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_package_offers_what_its_docstring_shows(folder: Path) -> None:
+    assert pidscale.load_student(str(folder)).sample(n=1)["pressure"].shape == (1, POINTS, POINTS)
+    assert pidscale.UserError is UserError
+    with pytest.raises(AttributeError, match="load_teacher"):
+        pidscale.load_teacher  # noqa: B018

@@ -1,0 +1,110 @@
+"""More calls of a student that has its teacher with it: how many, from which state, and whose teacher."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pidscale.config import UserError
+from pidscale.generator import artifact
+from pidscale.generator.load import load_student
+from pidscale.generator.more_calls import more_calls, start_level
+from tests.generator.made import write_generator
+
+SPREAD = 0.5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher, its student alone, and the student with its teacher."""
+    folder = tmp_path_factory.mktemp("taught")
+    write_generator(folder / "teacher", "teacher", seed=1)
+    for name in ("alone", "both"):
+        write_generator(folder / name, "student", seed=2, teacher=folder / "teacher")
+    (folder / "teacher").rename(folder / "both" / "teacher")
+    return folder
+
+
+def test_a_teacher_comes_with_its_student_or_is_named(folder: Path) -> None:
+    both, alone = load_student(folder / "both"), load_student(folder / "alone")
+    named = load_student(folder / "alone", teacher=folder / "both" / "teacher")
+    assert both.teacher is not None and alone.teacher is None and named.teacher is not None
+    name = both.channels[0]
+    one, four = both.sample(3, 5), both.sample(3, 5, nfe=4)
+    assert torch.equal(one[name], alone.sample(3, 5)[name]) and not torch.equal(one[name], four[name])
+    assert torch.equal(four[name], named.sample(3, 5, nfe=4)[name])
+    torch.testing.assert_close(four[name][:2], both.sample(2, 5, batch=1, nfe=4)[name], rtol=1e-4, atol=1e-5)
+    assert not torch.equal(four[name], both.sample(3, 6, nfe=4)[name])
+
+
+def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path: Path) -> None:
+    alone, teacher = load_student(folder / "alone"), folder / "both" / "teacher"
+    write_generator(tmp_path / "other", "teacher", seed=3)
+    for call, words in (
+        (lambda: alone.sample(2, nfe=2), "nfe=2: asks for the teacher"),
+        (lambda: load_student(teacher).sample(2, nfe=2), "a teacher takes steps="),
+        (lambda: load_student(folder / "both").sample(2, nfe=0), "nfe=0"),
+        (lambda: load_student(folder / "both").sample(2, nfe=4, steps=3), "nfe=4"),
+        (lambda: load_student(folder / "both").sample(2, nfe=4, solver="euler"), "solver='euler'.*nfe=4"),
+        (lambda: load_student(folder / "alone", teacher=tmp_path / "other"), "not the teacher that"),
+        (lambda: load_student(teacher, teacher=teacher), "a teacher for a teacher"),
+        (lambda: load_student(folder / "alone", teacher=tmp_path / "nowhere"), "nowhere"),
+    ):
+        with pytest.raises(UserError, match=words) as error:
+            call()
+        assert "\n" not in str(error.value)
+
+
+class Exact:
+    """The denoiser of fields whose points are N(0, SPREAD^2), which notes its levels."""
+
+    def __init__(self) -> None:
+        self.levels: list[float] = []
+
+    def __call__(self, x: Tensor, sigma: Tensor, *_: object) -> Tensor:
+        self.levels.append(float(sigma[0]))
+        return SPREAD**2 / (SPREAD**2 + sigma.reshape(-1, 1, 1, 1) ** 2) * x
+
+
+@pytest.mark.parametrize("calls", [1, 3, 7])
+def test_calls_are_counted_and_start_where_noise_was_added(folder: Path, calls: int) -> None:
+    student, exact = load_student(folder / "both"), Exact()
+    student = replace(student, teacher=replace(student.teacher, denoiser=exact))  # type: ignore[arg-type, type-var]
+    eps, again, params = student.eps(range(2), 0), student.eps(range(2), 1), torch.zeros(2, len(student.pde.varying))
+    found = more_calls(student, eps, again, params, calls)
+    assert len(exact.levels) == calls and exact.levels[0] == pytest.approx(start_level(calls))
+    assert all(a > b for a, b in zip(exact.levels, exact.levels[1:], strict=False)) and torch.isfinite(found).all()
+    if calls == 1:  # the mean of clean fields given the noisy one
+        noisy = student.generate(eps, params) + start_level(1) * again
+        torch.testing.assert_close(found, SPREAD**2 / (SPREAD**2 + start_level(1) ** 2) * noisy)
+
+
+def test_a_student_of_the_flow_keeps_its_noise(folder: Path) -> None:
+    """It goes to the level itself: no new noise enters, and its network is told that level."""
+    student, exact = load_student(folder / "both"), Exact()
+    told: list[float] = []
+
+    def network(x: Tensor, sigma: Tensor, condition: Tensor, level: Tensor) -> Tensor:
+        told.append(float(level[0]))
+        return 0.1 * x / student.noise.sigma_max
+
+    card = {**student.card, "told": 0.002}
+    student = replace(student, card=card, denoiser=network, teacher=replace(student.teacher, denoiser=exact))  # type: ignore[arg-type, type-var]
+    eps, params = student.eps(range(2), 0), torch.zeros(2, len(student.pde.varying))
+    found = [more_calls(student, eps, student.eps(range(2), seed), params, 1) for seed in (1, 2)]
+    assert torch.equal(*found) and told == pytest.approx([start_level(1)] * 2)
+    level = start_level(1)
+    state = level * eps + (1 - level / student.noise.sigma_max) * 0.1 * eps
+    torch.testing.assert_close(found[0], SPREAD**2 / (SPREAD**2 + level**2) * state)
+    assert math.isclose(exact.levels[0], level, rel_tol=1e-6)
+
+
+def test_the_card_of_a_carried_teacher_is_whole(folder: Path) -> None:
+    card = json.loads((folder / "both" / "teacher" / "card.json").read_text())
+    assert card["kind"] == "teacher" and artifact.read_card(folder / "both" / "teacher") == card

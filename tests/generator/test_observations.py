@@ -1,0 +1,134 @@
+"""What a user knows, from arrays: put where it belongs, or refused in one line that names what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pidscale.diffusion.normaliser import Normaliser
+from pidscale.generator.tasks.observations import TOLERANCE, TOLERANCE_OF_SOME, observe, told_of
+from tests.generator.known import MASK, NAN, A, U, refused
+from tests.generator.linear import linear_student
+
+STUDENT = linear_student("darcy", points=6)
+
+
+@pytest.mark.parametrize(
+    ("task", "values", "shape"),
+    [
+        ("forward", A, (1, 2, 6, 6)),
+        ("forward", A[None].repeat(3, 0), (3, 2, 6, 6)),
+        ("forward", {"permeability": A.tolist()}, (1, 2, 6, 6)),
+        ("inverse", torch.from_numpy(U)[None, None], (1, 2, 6, 6)),
+        ("reconstruct", np.stack([A, NAN]), (1, 2, 6, 6)),
+        ("reconstruct", np.stack([A, NAN])[None].repeat(2, 0), (2, 2, 6, 6)),
+        ("reconstruct", {"pressure": NAN[None].repeat(2, 0)}, (2, 2, 6, 6)),
+    ],
+)
+def test_values_go_where_they_belong(task: str, values, shape: tuple[int, ...]) -> None:
+    seen = observe(STUDENT, task, values)
+    assert seen.values_NCYX.shape == seen.known_NCYX.shape == shape and len(seen) == shape[0]
+    known = torch.zeros(shape, dtype=torch.bool)
+    if task != "inverse" and not (isinstance(values, dict) and "pressure" in values):
+        known[:, 0] = True
+    if task != "forward":
+        known[:, 1] = torch.from_numpy(MASK) if task == "reconstruct" else True
+    assert torch.equal(seen.known_NCYX, known)
+    wanted = torch.stack([torch.from_numpy(A), torch.from_numpy(U)]).float()
+    torch.testing.assert_close(seen.values_NCYX, torch.where(known, wanted, 0.0))
+    assert torch.equal(seen.whole_NC, known.all(dim=(2, 3)))
+    wanted = torch.where(known.float().mean(dim=(2, 3)) < 0.5, TOLERANCE_OF_SOME, TOLERANCE)
+    torch.testing.assert_close(seen.sigma_NC, wanted * torch.tensor(STUDENT.normaliser.std))
+
+
+def test_masks_say_what_is_known() -> None:
+    fields = {"permeability": A, "pressure": U}
+    for mask in (MASK, {"permeability": MASK, "pressure": MASK}, MASK.astype(int)[None]):
+        assert torch.equal(observe(STUDENT, "reconstruct", fields, mask).known_NCYX[0, 0], torch.from_numpy(MASK))
+    joint = observe(STUDENT, "reconstruct", np.stack([A, U]), np.stack([MASK, ~MASK]))
+    assert torch.equal(joint.known_NCYX[0, 1], torch.from_numpy(~MASK))
+    partly = observe(STUDENT, "reconstruct", fields, {"pressure": MASK})  # the other one is known as far as it is there
+    assert partly.known_NCYX[0, 0].all() and partly.known_NCYX[0, 1].sum() == 6
+    hidden = observe(STUDENT, "reconstruct", {"pressure": np.where(MASK, U, np.inf)}, MASK)
+    assert hidden.values_NCYX.isfinite().all()
+
+
+def test_noise_is_a_number_or_one_for_each_channel() -> None:
+    fields = {"permeability": A, "pressure": U}
+    assert observe(STUDENT, "reconstruct", fields, sigma=0.5).sigma_NC.tolist() == [[0.5, 0.5]]
+    assert observe(STUDENT, "reconstruct", fields, sigma=torch.tensor(0.5)).sigma_NC.tolist() == [[0.5, 0.5]]
+    mixed = observe(STUDENT, "reconstruct", fields, sigma={"pressure": 2e-4})
+    torch.testing.assert_close(mixed.sigma_NC, torch.tensor([[TOLERANCE * STUDENT.normaliser.std[0], 2e-4]]))
+    assert mixed.whole_NC.tolist() == [[True, False]]  # what has noise may not stand in for the student's own
+
+
+def test_wrong_values_are_named() -> None:
+    cases = [
+        (("forward", np.zeros((5, 6))), "values: shape [5, 6], expected [6, 6] or [n, 6, 6]: permeability"),
+        (("reconstruct", A), "values: shape [6, 6], expected [2, 6, 6] or [n, 2, 6, 6]: permeability to pressure"),
+        (("forward", {"permeability": A[:4]}), "values['permeability']: shape [4, 6], expected [6, 6]"),
+        (("forward", {"permeabilty": A}), "did you mean 'permeability'? it has permeability, pressure"),
+        (("forward", {"pressure": U}), "values['pressure']: forward looks for it; it takes permeability"),
+        (("forward", {}), "values: no values of any channel; forward takes permeability"),
+        (("forward", NAN), "permeability of field 0 is not finite in single precision at y=0, x=1"),
+        (("reconstruct", np.full((2, 6, 6), np.nan)), "nothing is known of field 0"),
+        (("reconstruct", {"pressure": U}, np.zeros((6, 6))), "nothing is known of field 0: its mask holds no point"),
+        (("reconstruct", {"pressure": U}, 2 * MASK), "mask['pressure']: expected true or false"),
+        (("reconstruct", {"pressure": U}, {"permeability": MASK}), "mask['permeability']: no values are given of it"),
+        (("reconstruct", {"pressure": U}, MASK[:3]), "mask['pressure']: shape [3, 6]"),
+        (("reconstruct", {"pressure": NAN}, ~MASK), "pressure of field 0 is not finite"),
+        (
+            ("reconstruct", {"pressure": U[None].repeat(2, 0), "permeability": A[None].repeat(3, 0)}),
+            "give as many of each",
+        ),
+        (("forward", "abc"), "values: not an array of real numbers"),
+        (("forward", A, None, 0.0), "sigma=0.0: expected a finite number above 0"),
+        (("forward", A, None, {"permeability": "x"}), "sigma['permeability']='x'"),
+        (("forward", A, None, {"k": 1.0}), "sigma: no channel 'k' in darcy"),
+        (("forward", A, None, {"pressure": 1.0}), "sigma['pressure']: no values are given of it"),
+        (("reconstruct", {"pressure": U}, MASK[:3], None, "a.npz"), "a.npz: mask['pressure']: shape [3, 6]"),
+        (("reconstruct", {"pressure": U}, {"presure": MASK}, None, "a.npz"), "a.npz: mask: no channel 'presure'"),
+        (("forward", 1e300 * np.ones((6, 6))), "permeability of field 0 is not finite in single precision at y=0, x=0"),
+        (("reconstruct", np.ma.masked_array([A, U], mask=[MASK, MASK])), "values: a masked array; give values.filled"),
+        (("reconstruct", {"pressure": np.ma.masked_array(U, mask=MASK)}), "values['pressure']: a masked array"),
+        (("sideways", A), "task='sideways': expected one of forward, inverse, reconstruct"),
+    ]
+    for arguments, part in cases:
+        text = refused(lambda arguments=arguments: observe(STUDENT, *arguments))
+        assert part in text, (part, text)
+
+
+def test_values_that_training_never_saw_are_told_of() -> None:
+    mean, std = STUDENT.normaliser.mean[0], STUDENT.normaliser.std[0]
+    inside = observe(STUDENT, "forward", np.full((6, 6), mean + 4.9 * std))
+    assert told_of(STUDENT, inside) == []
+    far = np.full((6, 6), mean)
+    far[2, 3] = mean - 9 * std
+    below, line = told_of(STUDENT, observe(STUDENT, "forward", far))
+    assert below.startswith("warning: permeability: 1 of 36 known values are not above 0")
+    low, high = mean - 5 * std, mean + 5 * std
+    for part in ("warning: permeability: 1 of 36", f"{low:.4g} to {high:.4g}", f"{mean - 9 * std:.4g} is the farthest"):
+        assert part in line
+
+
+def test_values_that_the_equation_does_not_take_are_told_of() -> None:
+    """Also where they lie inside mean and five standard deviations, as a negative permeability may."""
+    student = replace(STUDENT, normaliser=Normaliser((7.5, 0.01), (4.5, 0.006)))
+    values = np.full((6, 6), 7.5)
+    values[1, 4] = -2.0
+    (line,) = told_of(student, observe(student, "forward", values))
+    assert line.startswith("warning: permeability: 1 of 36 known values are not above 0 (the least is -2)")
+    assert told_of(student, observe(student, "inverse", np.full((6, 6), -0.005))) == []  # a pressure may be
+
+
+def test_each_observation_has_its_own_tolerance() -> None:
+    """So that an answer does not depend on what else is asked for with it."""
+    masks = np.stack([np.ones_like(MASK), MASK])
+    both = observe(STUDENT, "reconstruct", {"pressure": np.stack([U, U])}, masks)
+    for n, mask in enumerate(masks):
+        alone = observe(STUDENT, "reconstruct", {"pressure": U}, mask)
+        assert torch.equal(both.sigma_NC[n], alone.sigma_NC[0]) and torch.equal(both.whole_NC[n], alone.whole_NC[0])
+    assert both.sigma_NC[0, 1] > both.sigma_NC[1, 1]

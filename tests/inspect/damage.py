@@ -1,0 +1,62 @@
+"""Ways to damage a set of the heat equation whose hashes agree all the same, and to ask what is found."""
+
+import json
+from dataclasses import replace
+
+from pidscale.inspect.verify import verify
+from pidscale.records.check import load_manifest
+from pidscale.records.layout import Manifest, file_sha256, index_name, sample_key, write_atomic
+from pidscale.records.read import ShardSet
+from pidscale.records.write import write_shard
+
+TAR, INDEX = "train-00001.tar", "train-00001.index.json"  # samples 16 to 31 of 48
+
+
+def put(root, manifest, **changes):
+    """Write a manifest with these values, with a data hash that fits."""
+    plain = replace(manifest, **changes).to_json()
+    write_atomic(root / "manifest.json", json.dumps(plain).encode())
+    return Manifest.from_json(json.loads(json.dumps(plain)))
+
+
+def rehash(root):
+    """Make a manifest say what the files are now."""
+    manifest = load_manifest(root)
+    splits = {}
+    for name, split in manifest.splits.items():
+        entries = [
+            replace(
+                e,
+                bytes=(root / e.name).stat().st_size,
+                sha256=file_sha256(root / e.name),
+                index_sha256=file_sha256(root / index_name(e.name)),
+            )
+            for e in split.shards
+        ]
+        splits[name] = replace(split, shards=tuple(entries))
+    put(root, manifest, splits=splits)
+
+
+def rewritten(root, change):
+    """Write train-00001 anew with samples that `change(number, fields, meta)` has changed, hashes and all."""
+    shards = ShardSet(root, "train")
+    samples = [(n, shards.read([n])[0], json.loads(json.dumps(shards.meta(n)))) for n in range(16, 32)]
+    write_shard(root, "train", 1, [(sample_key(n), *change(n, fields, meta)) for n, fields, meta in samples])
+    rehash(root)
+
+
+def findings(root):
+    report = verify(root)
+    assert not [line for line in (*report.findings, *report.notes) if "\n" in line]
+    return report.findings
+
+
+def named(lines, *parts):
+    """Exactly one of the lines names all of these."""
+    assert len([line for line in lines if all(str(part) in line for part in parts)]) == 1, lines
+
+
+def flip(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
