@@ -23,7 +23,7 @@ from benchmarks.report import finish, options, processor, table
 from pidscale.config import NOISES
 from pidscale.diffusion.noise import KINDS, karras_levels, kept, schedule_for, strongest_mode
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.diffusion.solvers import solve
+from pidscale.diffusion.solvers import integrate
 from pidscale.distill.objectives.pid import trajectory_residual
 from pidscale.pde import build_pde
 from pidscale.run.phases import versions
@@ -62,8 +62,8 @@ def piddm_student(calls: int) -> tuple[Tensor, Tensor]:
     """Factors of the least squares student, and of the solver's own map of `calls` Euler steps."""
     eps = torch.randn(64, 1, 1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     levels = KINDS["edm"]().levels(calls)
-    endpoints = solve(gaussian, eps, levels, "euler")
-    return (endpoints * eps).sum(dim=0) / eps.square().sum(dim=0), solve(
+    endpoints = integrate(gaussian, eps, levels, "euler")
+    return (endpoints * eps).sum(dim=0) / eps.square().sum(dim=0), integrate(
         gaussian, torch.ones_like(SPREADS), levels, "euler"
     )
 
@@ -73,7 +73,7 @@ def students() -> dict[str, Any]:
     rows = []
     for count in GRIDS:
         found, grid = pid_student(count), karras_levels(BOTTOM, TOP, count)
-        euler = solve(gaussian, torch.ones_like(SPREADS), grid, "euler")
+        euler = integrate(gaussian, torch.ones_like(SPREADS), grid, "euler")
         rows.append(
             {
                 "levels": count,
@@ -95,7 +95,7 @@ def kinds() -> list[dict[str, Any]]:
         noise, one = KINDS[kind](), torch.ones_like(SPREADS)
         row: dict[str, Any] = {"kind": kind, "sigma_max": noise.sigma_max}
         for steps in (50, 200, 800):
-            wrong = solve(gaussian, one, noise.levels(steps), "heun") / exact(noise.sigma_max, 0.0) - 1
+            wrong = integrate(gaussian, one, noise.levels(steps), "heun") / exact(noise.sigma_max, 0.0) - 1
             row[f"heun_{steps}"] = float(wrong.abs().max())
         rows.append(row)
     return rows

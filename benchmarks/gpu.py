@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.report import finish, options, processor, table
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.objective import denoising_errors
-from pidscale.diffusion.solvers import one_step, solve
+from pidscale.diffusion.solvers import integrate, one_step
 from pidscale.models import architecture, build_denoiser
 from pidscale.ops.window import Window
 from pidscale.pde import PDES, build_pde
@@ -90,7 +90,7 @@ def networks(
     flops, levels = counter.get_total_flops(), noise.levels(CALLS)
     taken = {"teacher": seconds(step, device, repeats)}
     with torch.no_grad():
-        taken["rollout"] = seconds(lambda: solve(model, eps, levels, "dpm2m"), device, repeats)
+        taken["rollout"] = seconds(lambda: integrate(model, eps, levels, "dpm2m"), device, repeats)
         taken["forward"] = seconds(lambda: model(x, sigma), device, repeats)
         taken["student"] = seconds(lambda: one_step(model, eps, noise.sigma_max), device, repeats)
     name = {"model": f"{kind} {size}", "points": points, "precision": precision, "batch": batch}

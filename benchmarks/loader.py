@@ -39,7 +39,7 @@ import xxhash
 from benchmarks.contestants import CHECKED, CONTESTANTS, DECODE, SEED, UNCHECKED, Case, Epoch
 from benchmarks.loader_page import best, page
 from benchmarks.report import options, processor, save
-from pidscale.parallel.mesh import share
+from pidscale.parallel.mesh import rank_slice
 from pidscale.records.layout import VERSION, ChannelInfo, Manifest, Split, sample_key
 from pidscale.records.read import ShardSet
 from pidscale.records.write import merge_stats, publish_manifest, write_shard
@@ -214,7 +214,7 @@ def bytes_per_rank(case: Case) -> list[dict[str, Any]]:
     found = []
     for space in SPACE:
         for rank in range(space):
-            shards, rows = ShardSet(case.root / "shards", "train"), share(case.shape[1], rank, space)
+            shards, rows = ShardSet(case.root / "shards", "train"), rank_slice(case.shape[1], rank, space)
             for sample in range(len(shards)):
                 shards.meta(sample)  # indices are read before the count begins
             before = _rchar()

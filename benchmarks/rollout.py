@@ -82,8 +82,8 @@ def _train(rank: int, world: int, folder: Path, source: str, calls: int, reuse: 
         if step == WARM:
             timer.take()
             began = time.perf_counter()
-        arm.gradients(batches.at(step, timer.part), timer)
-        with timer.part("optimiser"):
+        arm.gradients(batches.at(step, timer.section), timer)
+        with timer.section("optimiser"):
             arm.update(1e-4, step)
     seconds = time.perf_counter() - began
     waited = timer.take()["teacher"]

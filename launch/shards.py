@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from pidscale.config import UserError
 from pidscale.convert.summary import Lines
-from pidscale.inspect.show import card
+from pidscale.inspect.show import describe_set
 from pidscale.inspect.verify import verify
 from pidscale.meter import ProgressLine
 from pidscale.paths import at_home, is_address
@@ -102,7 +102,7 @@ def _show(path: str, out: Path | None, equation: str | None) -> None:
     manifest = load_manifest(store)
     if equation not in (None, manifest.equation):
         raise UserError(f"{path}: a set of {manifest.equation}, not of {equation}; name another set")
-    print("\n".join(card(manifest, path.rstrip("/"))))
+    print("\n".join(describe_set(manifest, path.rstrip("/"))))
     try:
         pde = stored_pde(store.where("manifest.json"), manifest.equation, manifest.params)
     except NotImported as error:

@@ -21,7 +21,7 @@ class StepTimer:
         self.synchronise = synchronise
 
     @contextmanager
-    def part(self, name: str) -> Iterator[None]:
+    def section(self, name: str) -> Iterator[None]:
         """Time the body as the part `name`."""
         start = time.perf_counter()
         yield

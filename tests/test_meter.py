@@ -17,14 +17,14 @@ from pidscale.meter import Board, ProgressLine, StepTimer, rates
 def test_parts_add_up_and_start_anew() -> None:
     timer = StepTimer()
     for seconds in (0.02, 0.01):
-        with timer.part("teacher"):
+        with timer.section("teacher"):
             time.sleep(seconds)
-    with timer.part("student"):
+    with timer.section("student"):
         pass
     parts = timer.take()
     assert 0.03 <= parts["teacher"] < 0.5 and 0 <= parts["student"] < parts["teacher"]
     assert timer.take() == {}
-    with timer.part("wait"):
+    with timer.section("wait"):
         time.sleep(0.01)
     later = timer.take()
     assert timer.share("wait") == pytest.approx(later["wait"] / (later["wait"] + sum(parts.values())))
@@ -35,7 +35,7 @@ def test_parts_add_up_and_start_anew() -> None:
 
 def test_a_device_is_waited_for_before_the_clock_stops() -> None:
     timer = StepTimer(synchronise=lambda: time.sleep(0.03))
-    with timer.part("step"):
+    with timer.section("step"):
         pass
     assert timer.take()["step"] >= 0.03
 

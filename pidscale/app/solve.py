@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 from pidscale.app.files import read_known, write_answer
 from pidscale.config import UserError
 from pidscale.figures.answer import draw, layers
-from pidscale.generator.arguments import whole
+from pidscale.generator.arguments import as_int
 from pidscale.generator.load import Generator, load_student
 from pidscale.generator.tasks.descend import OPTIMISERS
 from pidscale.generator.tasks.energy import MOST, Answer, Search, solve_task
-from pidscale.generator.tasks.observations import TASKS, Observation, observe, told_of
+from pidscale.generator.tasks.observations import TASKS, Observation, observe, warnings_for
 from pidscale.generator.tasks.posterior import Posterior, posterior
 from pidscale.meter import ProgressLine
 from pidscale.paths import at_home
@@ -83,7 +83,7 @@ def carry_out(asked: argparse.Namespace, say: Callable[[str], None]) -> None:
         raise UserError(f"{asked.student}: a teacher cannot solve tasks; name the student distilled from it")
     known = read_known(student, asked.input)
     observation = observe(student, asked.task, known.values, known.masks, _sigma(asked.sigma), str(asked.input))
-    for line in told_of(student, observation):
+    for line in warnings_for(student, observation):
         say(line)
     answer = _answer(asked, student, observation, known.params | _pairs("--param", asked.param, "diffusivity=0.002"))
     write_answer(asked.out, student.pde.name, answer)
@@ -124,10 +124,10 @@ def _answer(
         line.show(done, note)
 
     physics = asked.physics if asked.physics is not None else 0.0 if asked.posterior else 1.0
-    starts = whole("--starts", asked.starts, 1, MOST)
+    starts = as_int("--starts", asked.starts, 1, MOST)
     search = Search(asked.steps, starts, asked.seed, asked.batch, physics, asked.optimiser, show)
     if asked.posterior is not None:
-        count = whole("--posterior", asked.posterior, 2, MOST)
+        count = as_int("--posterior", asked.posterior, 2, MOST)
         found: Answer | Posterior = posterior(student, observation, count, params, search)
     else:
         found = solve_task(student, observation, params, search)

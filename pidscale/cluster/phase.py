@@ -23,7 +23,7 @@ from pidscale.paths import absolute, refuse_job_package
 from pidscale.pde.base import check_measures
 from pidscale.pde.constraints import check_constraints
 from pidscale.run.memory import MemoryPlan, memory_plan
-from pidscale.run.phases import begin, claimed, due, finish, run_folder
+from pidscale.run.phases import begin, due, finish, hold_run, run_folder
 from pidscale.run.preflight import check_model, model_description, plan_lines, plan_text
 from pidscale.teacher.start import open_start
 
@@ -61,7 +61,7 @@ def run_phase(phase: str, settings: Settings) -> Path:
         if phase == "distill":
             for line in announcement(settings, open_rollout(settings, teacher), problem.shape):
                 print(f"{phase}: {line}", flush=True)
-        with claimed(settings):
+        with hold_run(settings):
             connect()
             with Stop(folder).listening() as stop:
                 find_room(phase, settings, stop)

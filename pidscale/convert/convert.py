@@ -25,9 +25,9 @@ from pidscale.convert.recipe import Files, asked_for, settled, splits
 from pidscale.convert.request import Asked
 from pidscale.convert.scan import Scan, described, scan
 from pidscale.convert.units import check_said, check_units
-from pidscale.dataset.claim import check_request, claimed
+from pidscale.dataset.claim import check_request, hold_set
 from pidscale.dataset.floors import truth_residuals
-from pidscale.dataset.publish import FIRST_COUNTER, Made, make_or_take, manifest_of
+from pidscale.dataset.publish import FIRST_COUNTER, FinishedShard, make_or_take, manifest_of
 from pidscale.ops.grid import Grid
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde
@@ -188,9 +188,9 @@ def _written(
         check_wanted(manifest, root, pde.name, grid.describe())
         check_set(manifest, root)
         return manifest
-    made: list[Made] = []
+    made: list[FinishedShard] = []
     done, total, size = 0, sum(map(len, numbers.values())), request["samples_per_shard"]
-    with claimed(root, request, "out"):
+    with hold_set(root, request, "out"):
         for split, some in numbers.items():
             for shard, first in enumerate(range(0, len(some), size)):
                 part = some[first : first + size]

@@ -52,7 +52,7 @@ def _differences(found: Mapping[str, Any], request: Mapping[str, Any], above: st
 
 
 @contextmanager
-def claimed(root: Path, request: Mapping[str, Any], key: str = "data.path") -> Iterator[None]:
+def hold_set(root: Path, request: Mapping[str, Any], key: str = "data.path") -> Iterator[None]:
     """Hold the folder alone, with its request written down. UserError names the folder and the setting `key`."""
     try:
         root.mkdir(parents=True, exist_ok=True)

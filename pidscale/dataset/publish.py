@@ -23,7 +23,7 @@ FIRST_COUNTER = {"train": 0, "test": 2**40}  # seeds of the splits never meet
 
 
 @dataclass(frozen=True)
-class Made:
+class FinishedShard:
     """What making a shard gives back: its entry, its statistics, and of what is stored per norm the residuals [samples].
 
     digests: of each sample's fields, from the checksums of their rows.
@@ -37,7 +37,7 @@ class Made:
     digests: tuple[str, ...]
 
 
-def make_or_take(root: str | Path, split: str, number: int, count: int, samples: Iterable[Sample]) -> Made:
+def make_or_take(root: str | Path, split: str, number: int, count: int, samples: Iterable[Sample]) -> FinishedShard:
     """Write one shard of `count` samples, or take the true one that an earlier run left (then `samples` is not read)."""
     done = finished_shard(root, split, number, count)
     entry, stats = done or write_shard(root, split, number, samples)
@@ -47,10 +47,10 @@ def make_or_take(root: str | Path, split: str, number: int, count: int, samples:
         "".join(block for channel in sample["checksums"] for block in channel).encode() for sample in index["samples"]
     )
     digests = tuple(xxhash.xxh3_128_hexdigest(one) for one in rows)
-    return Made(split, number, entry, stats, {name: [n[name] for n in norms] for name in norms[0]}, digests)
+    return FinishedShard(split, number, entry, stats, {name: [n[name] for n in norms] for name in norms[0]}, digests)
 
 
-def manifest_of(pde: Pde, grid: Grid, request: dict[str, Any], made: Sequence[Made], remedy: str) -> Manifest:
+def manifest_of(pde: Pde, grid: Grid, request: dict[str, Any], made: Sequence[FinishedShard], remedy: str) -> Manifest:
     """The manifest of shards that are there.
 
     UserError with `remedy` for a channel without any variation, or for fields that stand in more than one split.
@@ -76,7 +76,7 @@ def manifest_of(pde: Pde, grid: Grid, request: dict[str, Any], made: Sequence[Ma
     )
 
 
-def _check_leaks(equation: str, by_split: Mapping[str, list[Made]], remedy: str) -> None:
+def _check_leaks(equation: str, by_split: Mapping[str, list[FinishedShard]], remedy: str) -> None:
     """What a split is measured on, no other may hold: seeds that never meet do not prove that fields never do."""
     seen: dict[str, tuple[str, int]] = {}
     for split in sorted(by_split, key=FIRST_COUNTER.__getitem__):
@@ -88,11 +88,11 @@ def _check_leaks(equation: str, by_split: Mapping[str, list[Made]], remedy: str)
                 )
 
 
-def _split(split: str, parts: list[Made]) -> Split:
+def _split(split: str, parts: list[FinishedShard]) -> Split:
     count, base = sum(one.entry.samples for one in parts), FIRST_COUNTER[split]
     return Split((base, base + count), count, tuple(one.entry for one in parts))
 
 
-def _residuals(parts: list[Made]) -> dict[str, list[float]]:
+def _residuals(parts: list[FinishedShard]) -> dict[str, list[float]]:
     """Those of all shards, by norm."""
     return {name: [value for one in parts for value in one.residuals[name]] for name in parts[0].residuals}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from pidscale.config import UserError
-from pidscale.dataset.publish import Made
+from pidscale.dataset.publish import FinishedShard
 
 _LOOK_EVERY, _PATIENCE = (
     15.0,
@@ -20,7 +20,7 @@ Progress = Callable[[int, int], None]
 Job = TypeVar("Job")
 
 
-def reported(made: Iterable[Made], total: int, progress: Progress | None) -> Iterator[Made]:
+def reported(made: Iterable[FinishedShard], total: int, progress: Progress | None) -> Iterator[FinishedShard]:
     """The same, telling after each shard how many samples are done."""
     done = 0
     for one in made:
@@ -41,8 +41,8 @@ def cluster_cpus() -> int:
 
 
 def in_ray(
-    make: Callable[[Job], Made], jobs: Sequence[Job], limit: int, num_cpus: int = 1, num_gpus: int = 0
-) -> Iterator[Made]:
+    make: Callable[[Job], FinishedShard], jobs: Sequence[Job], limit: int, num_cpus: int = 1, num_gpus: int = 0
+) -> Iterator[FinishedShard]:
     """Results of one Ray task per job, as they finish, at most `limit` in flight; the first error stops the rest."""
     import ray
 

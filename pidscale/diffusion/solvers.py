@@ -18,7 +18,7 @@ from pidscale.precision import float32_or_better
 DenoiserCall = Callable[..., Tensor]  # of fields and their levels; a student may be told another level besides
 
 
-def solve(
+def integrate(
     denoiser: DenoiserCall,
     eps_BCYX: Tensor,
     levels: Tensor,

@@ -147,12 +147,12 @@ def train(
                 arms += [fork(arms[0], TWIN, root, step)] if d.twin else []
                 arms[0].begin(replace(arms[0].objective, physics=physics))
             began = time.perf_counter()
-            batch = batches.at(step, timer.part)
+            batch = batches.at(step, timer.section)
             rolling += time.perf_counter() - began
             for arm in arms:
                 began = time.perf_counter()
                 arm.gradients(batch, timer)
-                with timer.part("optimiser"):
+                with timer.section("optimiser"):
                     norms = arm.update(learning_rate(d, step), step)
                 arm.seconds += time.perf_counter() - began
                 for name, (norm, applied) in norms.items():
@@ -229,7 +229,7 @@ def _log(
 
 
 def _save(arms: list[Arm], root: Path, step: int, state: dict[str, Any]) -> None:
-    averages = {arm.name: arm.ema.whole() for arm in arms}
+    averages = {arm.name: arm.ema.full_weights() for arm in arms}
     s, mesh = arms[0].settings, arms[0].mesh
     needed = sum(arm.bytes for arm in arms) + sum(one.nbytes for a in averages.values() for one in a.values())
 

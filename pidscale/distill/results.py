@@ -26,7 +26,7 @@ def picture(arms: list[Arm], rollout: Rollout, board: Board, problem: Problem, s
     plain, window = {arm.name: (arm, arm.averaged()) for arm in arms}, arms[0].objective.window
     sizes: dict[str, float] = {}
     if arms[0].mesh.data_rank > 0:
-        return dict(arms[0].mesh.share(sizes))
+        return dict(arms[0].mesh.broadcast(sizes))
     endpoints = rollout.endpoints(torch.arange(rollout.chunk) + 2**60)
     eps, params = rollout.eps(endpoints.counters[:4]), endpoints.params_BP[:4]
     decode = rollout.teacher.normaliser.decode
@@ -43,14 +43,14 @@ def picture(arms: list[Arm], rollout: Rollout, board: Board, problem: Problem, s
             sizes[name] = mean**0.5 / rollout.teacher.noise.sigma_data
     if all(math.isfinite(size) for size in sizes.values()):
         board.image("fields", picture_row(problem.pde, window, sets), step)
-    return dict(arms[0].mesh.share(sizes))
+    return dict(arms[0].mesh.broadcast(sizes))
 
 
 def publish_arm(
     arm: Arm, folder: Path, problem: Problem, scales: Mapping[str, float], metrics: Mapping[str, float]
 ) -> None:
     """Write the folder of an arm, and its teacher's within it where that is asked for. The first rank does."""
-    weights = arm.ema.whole()
+    weights = arm.ema.full_weights()
     if not arm.mesh.first:
         return
     objective, settings = arm.objective, arm.settings

@@ -63,10 +63,10 @@ class Arm:
             part = batch.part(index)
             learned = self.objective.losses(self.zero, part, timer)
             parts = {"loss": learned.loss, **learned.parts}
-            with timer.part("student"):
+            with timer.section("student"):
                 self.zero.backward((weight * learned.loss).sum() / count)
             if self.critic is not None and isinstance(self.objective, Matching):
-                with timer.part("critic"):
+                with timer.section("critic"):
                     parts["critic"] = self.objective.critic_losses(learned.fields, part)
                     self.critic.backward((weight * parts["critic"]).sum() / count)
             for name, values in parts.items():
@@ -104,7 +104,7 @@ class Arm:
     def averaged(self) -> Denoiser:
         """A copy of the network with the averaged weights, for the rows of this rank, on its device."""
         plain = plain_copy(self.objective.teacher, self.settings)
-        plain.load_state_dict(self.ema.whole())
+        plain.load_state_dict(self.ema.full_weights())
         return spread(plain, self.objective.window).to(self.mesh.device).eval()
 
     def save(self, folder: Path, average: dict[str, Tensor]) -> None:

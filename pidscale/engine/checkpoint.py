@@ -84,11 +84,11 @@ def attempt(root: Path, step: int, mesh: Mesh, needed: int | None = None) -> Ite
     """
     last = last_sealed(root)
     after = "the same command begins anew" if last is None else f"the same command goes on from step {last}"
-    what, own = f"the files of step {step}", mesh.share(uuid.uuid4().hex[:8])
+    what, own = f"the files of step {step}", mesh.broadcast(uuid.uuid4().hex[:8])
     lacking = None
     if mesh.first and needed is not None:
         lacking = lack_of_room(root, what, needed, after)
-    lacking = mesh.share(lacking)
+    lacking = mesh.broadcast(lacking)
     if lacking is not None:
         raise UserError(lacking)
     folder = root / f"step_{step:08d}.{own}.tmp"
@@ -162,7 +162,7 @@ def newest(root: Path, stage: int, mesh: Mesh, say: Callable[[str], None] = prin
     `say` is told of one that is not.
     Raises UserError where it was written with another world size or ZeRO stage.
     """
-    found = mesh.share(_look(root, say) if mesh.first else None)
+    found = mesh.broadcast(_look(root, say) if mesh.first else None)
     if found is None:
         return None
     folder, manifest = found

@@ -48,7 +48,7 @@ class Ema:
             fresh = list(pieces(self.module, self.stage, self.mesh).values())
             torch._foreach_lerp_(list(self.pieces.values()), fresh, 1 - decay)
 
-    def whole(self) -> dict[str, Tensor]:
+    def full_weights(self) -> dict[str, Tensor]:
         """The average by name with whole shapes, on every rank's CPU. One all-gather for each parameter."""
         shapes = {n: _shape(p) for n, p in self.module.named_parameters()}
         return {n: _whole(piece, shapes[n], self.mesh) for n, piece in self.pieces.items()}

@@ -19,7 +19,7 @@ from pidscale.pde.base import SLACK, Pde
 from pidscale.precision import float32_or_better
 
 
-def whole(name: str, value: Any, least: int, most: float = math.inf) -> int:
+def as_int(name: str, value: Any, least: int, most: float = math.inf) -> int:
     """The value as a whole number. Raises UserError where it is none, too small or too large."""
     try:
         number = operator.index(value)

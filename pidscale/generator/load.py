@@ -20,13 +20,13 @@ from pidscale.caller import sheltered
 from pidscale.config import SOLVERS, UserError
 from pidscale.diffusion.noise import Noise, noise_from
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.diffusion.solvers import DenoiserCall, one_step, solve
-from pidscale.generator.arguments import beside, chosen, device_of, real, whole
+from pidscale.diffusion.solvers import DenoiserCall, integrate, one_step
+from pidscale.generator.arguments import as_int, beside, chosen, device_of, real
 from pidscale.generator.artifact import TEACHER, read_card, read_weights
 from pidscale.generator.more_calls import more_calls
 from pidscale.generator.refine import Refined, refine
 from pidscale.generator.tasks.energy import Answer, search_from, solve_task
-from pidscale.generator.tasks.observations import Observation, observe, told_of
+from pidscale.generator.tasks.observations import Observation, observe, warnings_for
 from pidscale.generator.tasks.posterior import Posterior, posterior
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser, conditioned
@@ -70,7 +70,7 @@ class Generator:
         """The parameters [n, P] that vary from sample to sample, drawn for these counters; on the CPU, in float64."""
         return draw_params(self.pde, seed, stream, counters)
 
-    def told(self, params_BP: Tensor) -> DenoiserCall:
+    def conditioned_on(self, params_BP: Tensor) -> DenoiserCall:
         """The denoiser of samples with these parameters."""
         return conditioned(self.denoiser, condition(self.pde, params_BP).to(self.device))
 
@@ -80,12 +80,12 @@ class Generator:
         with torch.no_grad():
             if solver not in SOLVERS:
                 raise UserError(f"solver={solver!r}: expected one of {', '.join(SOLVERS)}")
-            steps = None if steps is None else whole("steps", steps, 1)
+            steps = None if steps is None else as_int("steps", steps, 1)
             if self.card["kind"] == "student":
                 if steps not in (None, 1):
                     raise UserError(f"steps={steps}: a student takes one step; load the teacher for more")
-                return one_step(self.told(params_BP), eps_BCYX, self.noise.sigma_max, self.card.get("told"))
-            return solve(self.told(params_BP), eps_BCYX, self.noise.levels(steps or 18), solver)
+                return one_step(self.conditioned_on(params_BP), eps_BCYX, self.noise.sigma_max, self.card.get("told"))
+            return integrate(self.conditioned_on(params_BP), eps_BCYX, self.noise.levels(steps or 18), solver)
 
     @property
     def constraints(self) -> tuple[str, ...]:
@@ -111,7 +111,7 @@ class Generator:
         if torch.is_inference_mode_enabled():
             raise UserError("torch.inference_mode() is on: a search needs gradients; call it outside")
         with float32_island(self.device):
-            told = self.told(params_BP.cpu())  # which takes float64, and some devices hold none
+            told = self.conditioned_on(params_BP.cpu())  # which takes float64, and some devices hold none
             x = one_step(told, eps_BCYX, self.noise.sigma_max, self.card.get("told"))
         return self.finished(x)
 
@@ -159,7 +159,7 @@ class Generator:
 
     def _observed(self, task: str, values: Any, mask: Any, sigma: Any) -> Observation:
         observation = observe(self, task, values, mask, sigma)
-        for line in told_of(self, observation):
+        for line in warnings_for(self, observation):
             warnings.warn(line.removeprefix("warning: "), stacklevel=4)  # where the task was asked
         return observation
 
@@ -181,7 +181,12 @@ class Generator:
         batch: samples generated at once. steps, solver: for a teacher only. nfe: network calls of a student that has its
         teacher with it, 1 for the student alone (more_calls.py).
         """
-        n, batch, seed, nfe = whole("n", n, 1), whole("batch", batch, 1), whole("seed", seed, 0), whole("nfe", nfe, 1)
+        n, batch, seed, nfe = (
+            as_int("n", n, 1),
+            as_int("batch", batch, 1),
+            as_int("seed", seed, 0),
+            as_int("nfe", nfe, 1),
+        )
         if nfe > 1 and (self.card["kind"] == "teacher" or steps is not None):
             raise UserError(f"nfe={nfe}: network calls of a student; a teacher takes steps=")
         if nfe > 1 and solver != "heun":

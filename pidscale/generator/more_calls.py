@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pidscale.config import UserError
 from pidscale.diffusion.noise import karras_levels
-from pidscale.diffusion.solvers import one_step, solve
+from pidscale.diffusion.solvers import integrate, one_step
 
 if TYPE_CHECKING:
     from pidscale.generator.load import Generator
@@ -41,13 +41,13 @@ def more_calls(student: Generator, eps_BCYX: Tensor, again_BCYX: Tensor, params_
         top, told = start_level(calls), params_BP
         levels = karras_levels(LOWEST, top, calls) if calls > 1 else torch.tensor([top], dtype=torch.float64)
         noisy = _noisy(student, eps_BCYX, again_BCYX, told, top)
-        return solve(teacher.told(told), noisy / top, torch.cat([levels, levels.new_zeros(1)]), SOLVER)
+        return integrate(teacher.conditioned_on(told), noisy / top, torch.cat([levels, levels.new_zeros(1)]), SOLVER)
 
 
 def _noisy(student: Generator, eps: Tensor, again: Tensor, params: Tensor, level: float) -> Tensor:
     """A state of the flow at a level."""
     sigma_max = student.noise.sigma_max
     if student.card.get("told") is None:
-        return one_step(student.told(params), eps, sigma_max) + level * again
+        return one_step(student.conditioned_on(params), eps, sigma_max) + level * again
     share = level / sigma_max
-    return share * sigma_max * eps + (1 - share) * one_step(student.told(params), eps, sigma_max, level)
+    return share * sigma_max * eps + (1 - share) * one_step(student.conditioned_on(params), eps, sigma_max, level)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from pidscale import seeds
-from pidscale.generator.arguments import amount, chosen, whole
+from pidscale.generator.arguments import amount, as_int, chosen
 from pidscale.generator.tasks.descend import minimise
 from pidscale.pde.base import draw_params, residual_squares
 
@@ -106,7 +106,12 @@ def refine(
     `sample`. batch: samples refined at once. optimiser: `lbfgs` or `adam`. stream: of the noise, that of `sample`. Raises
     UserError for a teacher and for what is no such number.
     """
-    n, seed, steps, batch = whole("n", n, 1), whole("seed", seed, 0), whole("steps", steps, 1), whole("batch", batch, 1)
+    n, seed, steps, batch = (
+        as_int("n", n, 1),
+        as_int("seed", seed, 0),
+        as_int("steps", steps, 1),
+        as_int("batch", batch, 1),
+    )
     tau, floor = amount("tau", tau), floor_of(generator) if floor is None else amount("floor", floor)
     told, scales = chosen(generator.pde, generator.params(range(n), seed, stream), params), residual_scales(generator)
     parts = []

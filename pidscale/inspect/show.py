@@ -11,7 +11,7 @@ from pidscale.pde import PDES, stored_pde
 from pidscale.records.layout import Manifest, is_number
 
 
-def card(manifest: Manifest, where: str) -> list[str]:
+def describe_set(manifest: Manifest, where: str) -> list[str]:
     """What a manifest says, line by line. where: the set's folder or address."""
     grid, norms = manifest.grid, manifest.normaliser
     height, width = grid["shape"]

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from pidscale.config import UserError
-from pidscale.dataset.claim import check_request, claimed
+from pidscale.dataset.claim import check_request, hold_set
 from pidscale.dataset.floors import truth_residuals
-from pidscale.dataset.publish import FIRST_COUNTER, Made, make_or_take, manifest_of
+from pidscale.dataset.publish import FIRST_COUNTER, FinishedShard, make_or_take, manifest_of
 from pidscale.dataset.tasks import Progress, cluster_cpus, in_ray, reported
 from pidscale.make.own_equation import blamed, check_own
 from pidscale.ops.grid import Grid
@@ -78,7 +78,7 @@ def make_shard_set(
         return manifest
     twice = 2 * cluster_cpus() if parallel else 1
     check_own(pde, grid, seed, FIRST_COUNTER["train"])
-    with claimed(root, request):
+    with hold_set(root, request):
         jobs = _plan(pde, grid, str(root), seed, samples, samples_per_shard)
         total = sum(samples.values())
         shards = in_ray(make_shard, jobs, in_flight or twice) if parallel else map(make_shard, jobs)
@@ -130,7 +130,7 @@ def _plan(pde: Pde, grid: Grid, root: str, seed: int, samples: Mapping[str, int]
     return jobs
 
 
-def make_shard(job: _Job) -> Made:
+def make_shard(job: _Job) -> FinishedShard:
     """Make one shard, or take the true one that an earlier run left."""
     return make_or_take(job.root, job.split, job.number, job.last - job.first, _samples(job))
 

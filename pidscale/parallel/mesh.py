@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.distributed import distributed_c10d
 
 
-def share(count: int, rank: int, world: int) -> slice:
+def rank_slice(count: int, rank: int, world: int) -> slice:
     """The contiguous share of `count` items that a rank takes; shares differ by one item at most."""
     return slice(count * rank // world, count * (rank + 1) // world)
 
@@ -148,7 +148,7 @@ class Mesh:
         if self.world > 1:
             dist.barrier()
 
-    def share(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The first rank's value, on every rank. One broadcast of its pickled bytes between our own processes."""
         if self.world == 1:
             return value
@@ -166,4 +166,4 @@ class Mesh:
 
     def slice(self, count: int) -> slice:
         """This space group's share of `count` samples, the same one that `records.feed` reads."""
-        return share(count, self.data_rank, self.data)
+        return rank_slice(count, self.data_rank, self.data)

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pidscale.parallel.mesh import Space, share
+from pidscale.parallel.mesh import Space, rank_slice
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Cut:
         """As even as multiples of `unit` rows allow. ValueError where the rows are no such multiple."""
         if rows % unit:
             raise ValueError(f"{rows} rows are no multiple of {unit}")
-        return cls((0, *(share(rows // unit, part, parts).stop * unit for part in range(parts))))
+        return cls((0, *(rank_slice(rows // unit, part, parts).stop * unit for part in range(parts))))
 
     @property
     def total(self) -> int:

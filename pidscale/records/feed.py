@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pidscale import seeds
 from pidscale.config import UserError
-from pidscale.parallel.mesh import share
+from pidscale.parallel.mesh import rank_slice
 from pidscale.records.read import ShardSet
 
 
@@ -77,7 +77,7 @@ class Feed:
         self.shards, self.rows, self.waited = shards, rows, 0.0
         self._seed, self._block = seed, block
         self._ahead = prefetch if threads else 0
-        self._global_batch, self._bounds = global_batch, share(global_batch, rank, world)
+        self._global_batch, self._bounds = global_batch, rank_slice(global_batch, rank, world)
         self._orders: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
         shape = shards.shape_of(self._bounds.stop - self._bounds.start, rows)

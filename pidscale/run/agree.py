@@ -9,7 +9,7 @@ from pidscale.parallel.mesh import Mesh
 def agree(settings: Settings, mesh: Mesh) -> None:
     """Raise UserError on every rank where one was given other settings than the first. One broadcast, one all-reduce."""
     own = to_flat(settings)
-    first = mesh.share(own)
+    first = mesh.broadcast(own)
     if mesh.any(own != first):
         keys = [key for key in own if own[key] != first.get(key)]
         found = ", ".join(f"{key}={own[key]!r}, not {first.get(key)!r} as on rank 0" for key in keys)

@@ -14,7 +14,7 @@ import torch
 
 from pidscale.config import UserError
 from pidscale.dataset.problem import Problem
-from pidscale.parallel.mesh import Mesh, share
+from pidscale.parallel.mesh import Mesh, rank_slice
 from pidscale.plain import json_text
 from pidscale.records.layout import write_atomic
 
@@ -29,14 +29,14 @@ def settled(problem: Problem, folder: Path, mesh: Mesh, say: Callable[[str], Non
     bad ones are left out; a list that is there already is taken as it stands. UserError where hosts see different sets, or
     nothing is left.
     """
-    own, first = problem.manifest.data_hash, mesh.share(problem.manifest.data_hash)
+    own, first = problem.manifest.data_hash, mesh.broadcast(problem.manifest.data_hash)
     if mesh.any(own != first):
         raise UserError(
             f"data.path={problem.data.path}: rank {mesh.rank} finds a set with data_hash {own[:12]}, rank 0 one with "
             f"{first[:12]}; all hosts must see the same set"
         )
     path = folder / LIST
-    known = mesh.share(_known(path, problem) if mesh.first else None)
+    known = mesh.broadcast(_known(path, problem) if mesh.first else None)
     if problem.data.on_bad_sample == "refuse":
         if known is not None and any(known.values()):
             raise UserError(f"{path}: this run leaves out bad samples; go on with data.on_bad_sample=skip")
@@ -73,7 +73,7 @@ def _known(path: Path, problem: Problem) -> dict[str, dict[str, str]] | None:
 def _bad(problem: Problem, split: str, mesh: Mesh) -> dict[str, str]:
     """Bad samples of a split, the same on every rank. One all-reduce of 8 bytes a sample."""
     shards = problem.shards(split, whole=False)
-    mine = share(len(shards), mesh.rank, mesh.world)
+    mine = rank_slice(len(shards), mesh.rank, mesh.world)
     flags = torch.zeros(len(shards))
     flags[list(shards.faults(range(mine.start, mine.stop)))] = 1
     numbers = mesh.sum(flags).nonzero().flatten().tolist()
@@ -81,7 +81,7 @@ def _bad(problem: Problem, split: str, mesh: Mesh) -> dict[str, str]:
         raise UserError(f"{shards.where}: no sample of split '{split}' can be read; restore the set")
     reasons = shards.faults(numbers) if mesh.first else {}
     shards.close()
-    found: dict[str, str] = mesh.share({str(n): reasons.get(n, "read well the second time") for n in numbers})
+    found: dict[str, str] = mesh.broadcast({str(n): reasons.get(n, "read well the second time") for n in numbers})
     return found
 
 

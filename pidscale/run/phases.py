@@ -114,7 +114,7 @@ def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def claimed(settings: Settings) -> Iterator[None]:
+def hold_run(settings: Settings) -> Iterator[None]:
     """Hold the run's folder: two drivers at work on one run would spoil each other's checkpoints. Left empty, it goes."""
     folder = run_folder(settings)
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from pidscale.config import Settings, to_flat, to_plain
 from pidscale.dataset.problem import Problem, open_problem, read_params
 from pidscale.diffusion.noise import Noise, schedule_for, strongest_mode
 from pidscale.diffusion.objective import denoising_errors
-from pidscale.diffusion.solvers import solve
+from pidscale.diffusion.solvers import integrate
 from pidscale.engine import checkpoint
 from pidscale.engine.consolidate import card, publish
 from pidscale.engine.ema import Ema
@@ -73,10 +73,10 @@ class Teacher:
 
     def gradients(self, step: int, x_BCYX: Tensor, condition_BP: Tensor, timer: StepTimer) -> Tensor:
         """All micro-steps of a global batch from this rank's clean normalised rows; returns its share of the loss."""
-        with timer.part("data"):
+        with timer.section("data"):
             eps, sigma = self.noised(step, x_BCYX)
         total, points = torch.zeros((), device=self.mesh.device), math.prod(self.problem.shape)
-        with timer.part("teacher"):
+        with timer.section("teacher"):
             for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
                 denoiser = conditioned(self.zero, condition_BP[index])
                 errors = denoising_errors(denoiser, self.noise, x_BCYX[index], sigma[index], eps[index], points)
@@ -177,14 +177,14 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
 
     with closing(feed), closing(board):
         for step in range(first, t.steps):
-            with timer.part("wait"):
+            with timer.section("wait"):
                 fields = feed.batch(step)
-            with timer.part("data"):
+            with timer.section("data"):
                 x = problem.normaliser.encode(fields.to(mesh.device))
                 params = read_params(shards, problem, feed.ids(step))
                 told = condition(problem.pde, params).to(mesh.device)
             loss = teacher.gradients(step, x, told, timer)
-            with timer.part("optimiser"):
+            with timer.section("optimiser"):
                 norm, applied = teacher.zero.step(learning_rate(t, step))
                 if applied:
                     teacher.ema.update(step)
@@ -230,7 +230,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
 
 
 def _publish(teacher: Teacher, folder: Path, results: dict[str, Any], began_from: Start | None) -> None:
-    weights, problem, s = teacher.ema.whole(), teacher.problem, teacher.settings
+    weights, problem, s = teacher.ema.full_weights(), teacher.problem, teacher.settings
     if not teacher.mesh.first:
         return
     provenance = {"data_hash": problem.manifest.data_hash, "seed": s.run.seed, "steps": s.teacher.steps}
@@ -249,7 +249,7 @@ def _publish(teacher: Teacher, folder: Path, results: dict[str, Any], began_from
 
 
 def _save(teacher: Teacher, root: Path, step: int, state: dict[str, Any]) -> None:
-    average, mesh, s = teacher.ema.whole(), teacher.mesh, teacher.settings
+    average, mesh, s = teacher.ema.full_weights(), teacher.mesh, teacher.settings
     needed = teacher.zero.bytes + sum(one.nbytes for one in average.values())
 
     def write(folder: Path) -> None:
@@ -264,7 +264,7 @@ def averaged(teacher: Teacher) -> Denoiser:
     """A copy of the network with the averaged weights, for the rows of this rank, on its device."""
     s = teacher.settings
     plain = build_denoiser(describe(s, teacher.problem), teacher.noise.sigma_data, s.model.precision)
-    plain.load_state_dict(teacher.ema.whole())
+    plain.load_state_dict(teacher.ema.full_weights())
     return spread(plain, teacher.window).to(teacher.mesh.device).eval()
 
 
@@ -282,7 +282,7 @@ def evaluate(teacher: Teacher, board: Board, step: int) -> tuple[dict[str, Any],
     told, levels = condition(problem.pde, params).to(mesh.device), teacher.noise.levels(s.teacher.evaluate_steps)
     with torch.no_grad():
         parts = zip(eps.split(s.teacher.micro_batch), told.split(s.teacher.micro_batch), strict=True)
-        x = torch.cat([solve(conditioned(denoiser, own), part, levels, "heun") for part, own in parts])
+        x = torch.cat([integrate(conditioned(denoiser, own), part, levels, "heun") for part, own in parts])
     physical = Samples(problem.normaliser.decode(x), params)
     squares = residual_shares(problem.pde, teacher.window, *physical)
     sums = mesh.sum(torch.stack([squares[k].sum() for k in ("l2", "dual", "boundary")]))

@@ -12,7 +12,7 @@ from torch import Tensor
 from pidscale.diffusion.noise import EdmNoise, schedule_for, strongest_mode
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.diffusion.objective import denoising_errors
-from pidscale.diffusion.solvers import calls, one_step, solve
+from pidscale.diffusion.solvers import calls, integrate, one_step
 
 SPREAD = 0.5  # standard deviation of the Gaussian data, all points independent
 
@@ -39,7 +39,7 @@ def exact(eps: Tensor, top: float, mean: float = 0.0) -> Tensor:
 def errors(solver: str, steps: list[int]) -> np.ndarray:
     eps = torch.linspace(-2, 2, 16).reshape(1, 1, 4, 4)
     noise = EdmNoise(sigma_max=5.0)
-    found = [solve(Gaussian(0.3), eps, noise.levels(k), solver) for k in steps]
+    found = [integrate(Gaussian(0.3), eps, noise.levels(k), solver) for k in steps]
     return np.array([float((x - exact(eps, 5.0, 0.3)).abs().max()) for x in found])
 
 
@@ -56,7 +56,7 @@ def test_each_solver_reaches_its_order() -> None:
 def test_network_calls_are_counted_as_they_are(solver: str, nfe: int) -> None:
     denoiser, visited = Gaussian(), []
     levels = EdmNoise().levels(7)
-    out = solve(denoiser, torch.ones(2, 1, 4, 4), levels, solver, visited)
+    out = integrate(denoiser, torch.ones(2, 1, 4, 4), levels, solver, visited)
     assert denoiser.calls == nfe == calls(solver, 7)
     assert len(visited) == 8 and visited[-1] is out and torch.all(visited[0] == 80.0)
     assert min(denoiser.levels) == pytest.approx(0.002) and denoiser.levels[0] == pytest.approx(80)
@@ -68,14 +68,14 @@ def test_one_step_is_one_call_at_the_top() -> None:
     out = one_step(denoiser, eps, 80.0)
     assert denoiser.calls == 1 and denoiser.levels == [80.0]
     torch.testing.assert_close(out, SPREAD**2 / (SPREAD**2 + 6400) * 80 * eps)
-    torch.testing.assert_close(out, solve(Gaussian(), eps, EdmNoise().levels(1), "heun"), atol=1e-4, rtol=0)
+    torch.testing.assert_close(out, integrate(Gaussian(), eps, EdmNoise().levels(1), "heun"), atol=1e-4, rtol=0)
 
 
 def test_an_unknown_solver_is_refused() -> None:
     with pytest.raises(ValueError, match="rk4"):
         calls("rk4", 3)
     with pytest.raises(ValueError, match="rk4"):
-        solve(Gaussian(), torch.ones(1, 1, 4, 4), EdmNoise().levels(3), "rk4")
+        integrate(Gaussian(), torch.ones(1, 1, 4, 4), EdmNoise().levels(3), "rk4")
 
 
 def test_levels_are_those_of_the_paper() -> None:

@@ -22,7 +22,7 @@ from pidscale.diffusion.noise import (
     schedule_for,
 )
 from pidscale.diffusion.objective import denoising_errors
-from pidscale.diffusion.solvers import one_step, solve
+from pidscale.diffusion.solvers import integrate, one_step
 from pidscale.models.precondition import Denoiser
 
 SPREAD = 0.5
@@ -89,11 +89,11 @@ def test_levels_and_training_stay_within_bounds(noise: Noise) -> None:
 def test_every_kind_reaches_the_exact_flow_of_gaussian_data(noise: Noise) -> None:
     """x scales with sqrt(SPREAD^2 + sigma^2): all kinds agree, and Euler falls at order 1."""
     eps = torch.linspace(-2, 2, 16, dtype=torch.float64).reshape(1, 1, 4, 4)
-    found = {steps: solve(gaussian, eps, noise.levels(steps), "euler") for steps in (400, 800)}
+    found = {steps: integrate(gaussian, eps, noise.levels(steps), "euler") for steps in (400, 800)}
     exact = noise.sigma_max * eps * SPREAD / math.hypot(SPREAD, noise.sigma_max)
     errors = {steps: float((x - exact).abs().max()) for steps, x in found.items()}
     assert errors[400] < 0.02 and 1.7 < errors[400] / errors[800] < 2.3, errors
-    torch.testing.assert_close(solve(gaussian, eps, noise.levels(4000), "heun"), SPREAD * eps, atol=1e-3, rtol=0)
+    torch.testing.assert_close(integrate(gaussian, eps, noise.levels(4000), "heun"), SPREAD * eps, atol=1e-3, rtol=0)
 
 
 def test_euler_in_time_is_euler_in_the_level() -> None:
@@ -105,7 +105,7 @@ def test_euler_in_time_is_euler_in_the_level() -> None:
     for here, there in itertools.pairwise(t):
         x0 = gaussian(x_t / (1 - here), (here / (1 - here)).reshape(1))
         x_t = x_t + (there - here) * (x_t - x0) / here
-    torch.testing.assert_close(x_t, solve(gaussian, eps, levels, "euler"))
+    torch.testing.assert_close(x_t, integrate(gaussian, eps, levels, "euler"))
 
 
 class _Asked(nn.Module):

@@ -140,7 +140,7 @@ def _wild(rank: int, world: int, shards: Path, folder: Path) -> list[str]:
     assert arm.critic is not None
     with torch.no_grad():
         next(iter(arm.critic.module.parameters())).fill_(float("nan"))
-    arm.gradients(open_batches(settings, teacher, window, mesh).at(0, StepTimer().part), StepTimer())
+    arm.gradients(open_batches(settings, teacher, window, mesh).at(0, StepTimer().section), StepTimer())
     return [name for name, (_, applied) in arm.update(1e-3, 0).items() if not applied]
 
 

@@ -63,6 +63,6 @@ def test_a_teacher_of_a_kind_is_loaded_as_what_it_is(trained):
     for kind in NOISES:
         teacher = load_student(folder / kind / "teacher")
         x = 0.5 * torch.randn(2, 2, 16, 16, generator=torch.Generator().manual_seed(0))
-        clean = teacher.told(torch.zeros(2, 0))(x, torch.full((2,), 1e-3))
+        clean = teacher.conditioned_on(torch.zeros(2, 0))(x, torch.full((2,), 1e-3))
         assert float((clean - x).abs().max()) < 0.05, kind
         assert teacher.noise.describe()["kind"] == kind == teacher.card["noise"]["kind"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from pidscale.config import DistillSettings
 from pidscale.diffusion.noise import EdmNoise, karras_levels
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.diffusion.solvers import solve
+from pidscale.diffusion.solvers import integrate
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives.physics import TERMS, Physics
 from pidscale.distill.objectives.pid import Pid, trajectory_residual
@@ -67,8 +67,8 @@ def test_zero_loss_is_the_euler_map_of_the_grid(count: int) -> None:
         assert float((other[0] - other[1]).abs().min()) > 0.05
     # what is sampled, G at the lowest level, is the Euler map from the top to there, without the noise that x still holds
     levels = torch.cat([grid, grid.new_zeros(1)])
-    to_zero = solve(gaussian, z / TOP, levels, "euler")
-    last = solve(gaussian, z / TOP, grid, "euler")
+    to_zero = integrate(gaussian, z / TOP, levels, "euler")
+    last = integrate(gaussian, z / TOP, grid, "euler")
     torch.testing.assert_close(values[-1], mixed(last, z, grid[-1]), rtol=1e-10, atol=1e-10)
     assert float((values[-1] - to_zero).abs().max()) < 0.02
 

@@ -8,7 +8,7 @@ import torch
 from pidscale.config import UserError
 from pidscale.dataset.problem import open_problem
 from pidscale.diffusion.noise import EdmNoise
-from pidscale.diffusion.solvers import solve
+from pidscale.diffusion.solvers import integrate
 from pidscale.distill.endpoints.endpoint import checksum
 from pidscale.distill.endpoints.rollout import Rollout, open_teacher
 from pidscale.engine.consolidate import card, publish
@@ -65,7 +65,7 @@ def test_an_endpoint_is_what_the_solver_makes_of_its_noise(teacher):
         rollout = Rollout(teacher, solver, 4, 2, seed=3)
         found = rollout.endpoints(torch.arange(2))
         with torch.no_grad():
-            expected = solve(teacher.denoiser, rollout.eps(torch.arange(2)), teacher.noise.levels(4), solver)
+            expected = integrate(teacher.denoiser, rollout.eps(torch.arange(2)), teacher.noise.levels(4), solver)
         assert torch.equal(found.fields_BCYX, expected)
     other = Rollout(teacher, "heun", 4, 2, seed=4).endpoints(torch.arange(2))
     assert not torch.equal(other.fields_BCYX, Rollout(teacher, "heun", 4, 2, 3).endpoints(torch.arange(2)).fields_BCYX)

@@ -93,7 +93,7 @@ def test_a_student_of_the_flow_is_told_the_lowest_level(small_shards, taught):
     student = load_student(taught / "pid" / "student")
     assert student.card["told"] == 0.002 and student.card["provenance"]["endpoints"] == {}
     assert student.card["provenance"]["objective"] == "pid" and torch.isfinite(student.sample(2)["pressure"]).all()
-    told, eps = student.told(torch.zeros(2, 0)), student.eps(range(2), 0)
+    told, eps = student.conditioned_on(torch.zeros(2, 0)), student.eps(range(2), 0)
     at_top = one_step(told, eps, student.noise.sigma_max)
     assert not torch.equal(student.generate(eps, torch.zeros(2, 0)), at_top)  # the network hears the lowest level
     assert load_student(taught / "dm" / "student").card["told"] is None

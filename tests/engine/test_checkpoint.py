@@ -181,7 +181,7 @@ def test_another_world_size_or_stage_is_refused_by_its_key(root):
 class _Alone(Mesh):
     """The first of several ranks, the others of which write nothing here."""
 
-    def share(self, value):
+    def broadcast(self, value):
         return value
 
     def barrier(self):

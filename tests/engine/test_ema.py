@@ -51,19 +51,19 @@ def _average(rank, world, stages, given):
     for stage in stages:
         zero = Zero(Odd(), ZeroSettings(stage, 1, 1, 0.0, {}), mesh)
         ema = Ema(zero.module, stage, mesh, SHARE)
-        seen, averages = [_gathered(zero)], [ema.whole()]
+        seen, averages = [_gathered(zero)], [ema.full_weights()]
         for step in range(STEPS):
             _update(zero, step)
             ema.update(step)
             seen.append(_gathered(zero))
-            averages.append(ema.whole())
+            averages.append(ema.full_weights())
         one = {"seen": seen, "averages": averages, "weights": weights(zero.module, stage, mesh)}
         one["bytes"] = sum(piece.numel() for piece in ema.pieces.values())
         if given is not None:
             ema.restore(given)
-            one["restored"] = ema.whole()
+            one["restored"] = ema.full_weights()
             ema.update(STEPS)
-            one["updated"] = ema.whole()
+            one["updated"] = ema.full_weights()
         found[stage] = one
         zero.close()
     return found
@@ -118,7 +118,7 @@ def test_one_process_needs_no_training_stack():
                 parameter.add_(step + 1.0)
         ema.update(step)
         seen.append({n: p.detach().clone() for n, p in module.named_parameters()})
-    for name, average in ema.whole().items():
+    for name, average in ema.full_weights().items():
         torch.testing.assert_close(average, _plain(seen)[-1][name], rtol=1e-5, atol=1e-6)
     with pytest.raises(KeyError, match="seven"):
-        ema.restore({n: a for n, a in ema.whole().items() if "seven" not in n})
+        ema.restore({n: a for n, a in ema.full_weights().items() if "seven" not in n})

@@ -19,7 +19,7 @@ from pidscale.config import OBJECTIVES
 from pidscale.dataset.problem import open_problem
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.objective import denoising_errors
-from pidscale.diffusion.solvers import solve
+from pidscale.diffusion.solvers import integrate
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.loop import open_objective
@@ -276,7 +276,8 @@ def sampled(rank, world, folder):
         visited = []
         with torch.no_grad():
             samples = {
-                s: solve(teacher.told(params[:3]), eps.double(), EdmNoise().levels(4), s, visited) for s in SOLVERS
+                s: integrate(teacher.conditioned_on(params[:3]), eps.double(), EdmNoise().levels(4), s, visited)
+                for s in SOLVERS
             }
         found[kind] = eps, samples, visited
     return found
@@ -292,7 +293,9 @@ def test_samples_and_trajectories_of_tiles_are_those_of_whole_fields(sets, world
         assert torch.equal(torch.cat([rank[kind][0] for rank in ranks], dim=2), eps)  # bit by bit
         for solver in SOLVERS:
             with torch.no_grad():
-                whole = solve(teacher.told(params[:3]), eps.double(), EdmNoise().levels(4), solver, states)
+                whole = integrate(
+                    teacher.conditioned_on(params[:3]), eps.double(), EdmNoise().levels(4), solver, states
+                )
             found = torch.cat([rank[kind][1][solver] for rank in ranks], dim=2)
             assert (found - whole).norm() <= 1e-12 * whole.norm(), (kind, solver)
         for number, state in enumerate(states):

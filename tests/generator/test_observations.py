@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.generator.tasks.observations import TOLERANCE, TOLERANCE_OF_SOME, observe, told_of
+from pidscale.generator.tasks.observations import TOLERANCE, TOLERANCE_OF_SOME, observe, warnings_for
 from tests.generator.known import MASK, NAN, A, U, refused
 from tests.generator.linear import linear_student
 
@@ -104,10 +104,10 @@ def test_wrong_values_are_named() -> None:
 def test_values_that_training_never_saw_are_told_of() -> None:
     mean, std = STUDENT.normaliser.mean[0], STUDENT.normaliser.std[0]
     inside = observe(STUDENT, "forward", np.full((6, 6), mean + 4.9 * std))
-    assert told_of(STUDENT, inside) == []
+    assert warnings_for(STUDENT, inside) == []
     far = np.full((6, 6), mean)
     far[2, 3] = mean - 9 * std
-    below, line = told_of(STUDENT, observe(STUDENT, "forward", far))
+    below, line = warnings_for(STUDENT, observe(STUDENT, "forward", far))
     assert below.startswith("warning: permeability: 1 of 36 known values are not above 0")
     low, high = mean - 5 * std, mean + 5 * std
     for part in ("warning: permeability: 1 of 36", f"{low:.4g} to {high:.4g}", f"{mean - 9 * std:.4g} is the farthest"):
@@ -119,9 +119,9 @@ def test_values_that_the_equation_does_not_take_are_told_of() -> None:
     student = replace(STUDENT, normaliser=Normaliser((7.5, 0.01), (4.5, 0.006)))
     values = np.full((6, 6), 7.5)
     values[1, 4] = -2.0
-    (line,) = told_of(student, observe(student, "forward", values))
+    (line,) = warnings_for(student, observe(student, "forward", values))
     assert line.startswith("warning: permeability: 1 of 36 known values are not above 0 (the least is -2)")
-    assert told_of(student, observe(student, "inverse", np.full((6, 6), -0.005))) == []  # a pressure may be
+    assert warnings_for(student, observe(student, "inverse", np.full((6, 6), -0.005))) == []  # a pressure may be
 
 
 def test_each_observation_has_its_own_tolerance() -> None:

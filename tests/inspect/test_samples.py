@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pidscale.inspect.show import card
+from pidscale.inspect.show import describe_set
 from pidscale.inspect.verify import verify
 from pidscale.records import write
 from pidscale.records.check import load_manifest
@@ -51,7 +51,7 @@ def test_wrong_floors_are_named(copy, floors):
     found = findings(copy)
     for split in ("train", "test"):
         named(found, f"truth_residual of '{split}': max_l2 is None")
-    assert not floors or "expected a number for each norm" in "\n".join(card(manifest, "x"))
+    assert not floors or "expected a number for each norm" in "\n".join(describe_set(manifest, "x"))
 
 
 def test_a_wrong_stored_residual_is_named(copy):

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from launch.entry import settings_from
-from pidscale.inspect.show import card, how_to_finish
+from pidscale.inspect.show import describe_set, how_to_finish
 from pidscale.inspect.verify import verify
 from pidscale.records.check import load_manifest
 from pidscale.records.layout import canonical, write_atomic
@@ -38,7 +38,10 @@ def test_a_converted_set_has_no_findings(darcy, tmp_path):
     converted(source, tmp_path / "set", test=1)
     assert verify(tmp_path / "set").findings == []
     manifest = load_manifest(tmp_path / "set")
-    assert "from the file a.npz (npz, " in card(manifest, "x")[-1] and "launch/convert.py" in card(manifest, "x")[-1]
+    assert (
+        "from the file a.npz (npz, " in describe_set(manifest, "x")[-1]
+        and "launch/convert.py" in describe_set(manifest, "x")[-1]
+    )
     assert "launch/convert.py source=a.npz out=/there" in how_to_finish(manifest.request, "/there")
 
 
@@ -185,7 +188,7 @@ def test_what_is_no_set_is_one_finding(tmp_path, monkeypatch, path, words):
 
 def test_a_card_says_what_a_set_holds(heat_shards):
     manifest = load_manifest(heat_shards)
-    said = "\n".join(card(manifest, "/data/heat16"))
+    said = "\n".join(describe_set(manifest, "/data/heat16"))
     for words in (
         "/data/heat16: shard set, format version 1",
         "heat",

@@ -35,7 +35,7 @@ def test_one_process_exchanges_nothing():
     assert values[0] == 1.0  # a copy, not a view
     assert mesh.any(True) and not mesh.any(False)
     box = {"a": 1}
-    assert mesh.share(box) is box
+    assert mesh.broadcast(box) is box
     assert mesh.gather_pieces(values)[0] is values
     mesh.barrier()
 
@@ -52,8 +52,8 @@ def _exchange(rank, world):
         "graph": total.requires_grad,
         "mine": mine.detach(),
         "any": [mesh.any(False), mesh.any(rank == world - 1), mesh.any(True)],
-        "share": mesh.share({"from": rank, "path": ["x", rank]}),
-        "nothing": mesh.share(None if rank == 0 else "something"),
+        "share": mesh.broadcast({"from": rank, "path": ["x", rank]}),
+        "nothing": mesh.broadcast(None if rank == 0 else "something"),
         "pieces": mesh.gather_pieces(piece),
     }
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pidscale.config import UserError
-from pidscale.parallel.mesh import share
+from pidscale.parallel.mesh import rank_slice
 from pidscale.records.layout import VERSION, ChannelInfo, Manifest, Split, sample_key
 from pidscale.records.plan import Plan
 from pidscale.records.read import ShardSet
@@ -47,7 +47,7 @@ def test_each_rank_reads_its_part_of_the_bytes(tall, parts, verify):
     all_bytes = SAMPLES * 2 * HEIGHT * WIDTH * 4
     for rank in range(parts):
         shards = ShardSet(tall, "train", verify=verify)
-        shards.read(range(SAMPLES), share(HEIGHT, rank, parts))
+        shards.read(range(SAMPLES), rank_slice(HEIGHT, rank, parts))
         assert shards.bytes_read / all_bytes == pytest.approx(1 / parts, rel=0.05)
 
 

@@ -12,7 +12,7 @@ import pytest
 from pidscale.config import Settings, UserError, from_plain
 from pidscale.engine import checkpoint
 from pidscale.parallel.mesh import Mesh
-from pidscale.run.phases import begin, claimed, due, finish, run_folder, signature, versions
+from pidscale.run.phases import begin, due, finish, hold_run, run_folder, signature, versions
 
 INPUTS = {"data set": "aaaa"}
 
@@ -159,12 +159,12 @@ def test_asking_writes_nothing(tmp_path: Path) -> None:
 
 def test_a_run_has_one_driver_at_a_time(tmp_path: Path) -> None:
     made = settings(tmp_path)
-    with claimed(made), pytest.raises(UserError, match=r"another process is at work .* run\.name"), claimed(made):
+    with hold_run(made), pytest.raises(UserError, match=r"another process is at work .* run\.name"), hold_run(made):
         pass
-    with claimed(made), claimed(settings(tmp_path, run={"name": "other"})):
+    with hold_run(made), hold_run(settings(tmp_path, run={"name": "other"})):
         pass
     assert list(tmp_path.iterdir()) == []  # a claim that came to nothing leaves nothing
-    with claimed(made):
+    with hold_run(made):
         assert begin("teacher", made, INPUTS)
     assert run_folder(made).is_dir()
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from pidscale.config import Settings, UserError, from_plain, to_plain
-from pidscale.dataset.claim import check_request, claimed
+from pidscale.dataset.claim import check_request, hold_set
 from pidscale.dataset.problem import open_problem
-from pidscale.dataset.publish import Made, manifest_of
+from pidscale.dataset.publish import FinishedShard, manifest_of
 from pidscale.dataset.tasks import Progress, cluster_cpus, in_ray, reported
 from pidscale.distill.endpoints.rollout import Rollout, open_rollout, open_teacher
 from pidscale.distill.endpoints.stored import KEY, SPLIT, make_shard, needed, request
@@ -49,7 +49,7 @@ def _rollout(plain: str, folder: str, device: str) -> Rollout:
     return open_rollout(settings, open_teacher(settings, Path(folder), problem, torch.device(device)))
 
 
-def _shard(job: _Job) -> Made:
+def _shard(job: _Job) -> FinishedShard:
     return make_shard(_rollout(job.plain, job.folder, job.device), job.root, job.number, job.first, job.last)
 
 
@@ -95,7 +95,7 @@ def make_endpoint_set(
         manifest = load_manifest(root)
         check_set(manifest, root)
         return manifest
-    with claimed(root, asked, KEY):
+    with hold_set(root, asked, KEY):
         starts = enumerate(range(0, count, per_shard))
         where = (plain, str(folder), "cuda" if c.use_gpu else "cpu", str(root))
         jobs = [_Job(*where, n, first, min(first + per_shard, count)) for n, first in starts]

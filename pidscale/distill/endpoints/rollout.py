@@ -14,7 +14,7 @@ from torch import Tensor
 from pidscale import seeds
 from pidscale.config import Settings, UserError
 from pidscale.dataset.problem import Problem
-from pidscale.diffusion.solvers import solve
+from pidscale.diffusion.solvers import integrate
 from pidscale.distill.endpoints.endpoint import Endpoints, checksum
 from pidscale.generator.load import Generator, check_fits, load_student
 from pidscale.pde.base import draw_params
@@ -52,8 +52,8 @@ class Rollout:
         """All states [K + 1, B, C, Y, X] on the way from the noise of each counter to its endpoint, the last one."""
         visited: list[Tensor] = []
         with torch.no_grad():
-            told = self.teacher.told(self.params(counters))
-            solve(told, self.eps(counters), self.teacher.noise.levels(self.steps), self.solver, visited)
+            told = self.teacher.conditioned_on(self.params(counters))
+            integrate(told, self.eps(counters), self.teacher.noise.levels(self.steps), self.solver, visited)
         return torch.stack(visited)
 
     def endpoints(self, counters: Tensor) -> Endpoints:
@@ -65,7 +65,7 @@ class Rollout:
             for part, told in zip(counters.split(self.chunk), params.split(self.chunk), strict=True):
                 eps = self.eps(part)
                 sums.append(checksum(eps))
-                fields.append(solve(self.teacher.told(told), eps, levels, self.solver))
+                fields.append(integrate(self.teacher.conditioned_on(told), eps, levels, self.solver))
         return Endpoints(counters, params, torch.cat(fields), torch.cat(sums))
 
 

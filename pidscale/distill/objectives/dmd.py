@@ -47,16 +47,16 @@ class Matching(Objective):
         """One student call, one of the teacher and one of the critic, the latter two without gradient."""
         d, assured = self.settings, self.critic
         assert assured is not None
-        with timer.part("student"):
+        with timer.section("student"):
             x = self.sample(network, batch.eps_BCYX, batch.condition_BP)
-        with timer.part("score"), torch.no_grad():
+        with timer.section("score"), torch.no_grad():
             sigma, eps = self.noised(x, batch, "distill/score")
             noisy = x + sigma.reshape(-1, 1, 1, 1) * eps
             nets = self.teacher.denoiser, assured
             real, fake = (conditioned(net, batch.condition_BP)(noisy, sigma) for net in nets)
             size = self.window.total((x - real).abs().flatten(1).sum(dim=1)) / self.points
             direction = (fake - real) / size.clamp_min(1e-6).reshape(-1, 1, 1, 1)
-        with timer.part("residual"):
+        with timer.section("residual"):
             loss = 0.5 * mismatch(x, (x - direction).detach(), points=self.points)
             parts = {"score": mismatch(real, fake, points=self.points)}
             if batch.target_BCYX is not None:

@@ -61,14 +61,14 @@ class Pid(Objective):
         d, top, eps = self.settings, self.teacher.noise.sigma_max, batch.eps_BCYX
         t, s = (level.to(eps.device, eps.dtype) for level in self.levels(batch.fresh))
         told = [t, s] if self.physics is None else [t, s, torch.full_like(t, self.told)]
-        with timer.part("student"):
+        with timer.section("student"):
             z = top * eps
             many, levels = [len(told), 1, 1, 1], torch.cat(told)
             made = network(z.repeat(many), torch.full_like(levels, top), batch.condition_BP.repeat(many[:2]), levels)
             here, ahead, *field = made.chunk(len(told))
-        with timer.part("flow"):
+        with timer.section("flow"):
             teacher = conditioned(self.teacher.denoiser, batch.condition_BP)
             left, right = trajectory_residual(z, here, ahead, t, s, top, teacher)
-        with timer.part("residual"):
+        with timer.section("residual"):
             loss = mismatch(left, right, d.huber, self.points, d.distance)
             return self.penalised(loss, {"trajectory": loss}, self.held(field[0]) if field else here, batch)

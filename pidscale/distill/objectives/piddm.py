@@ -37,9 +37,9 @@ class Piddm(Objective):
 
     def losses(self, network: Network, batch: Batch, timer: StepTimer) -> Learned:
         """One student call, and the residual of what it made."""
-        with timer.part("student"):
+        with timer.section("student"):
             x = self.sample(network, batch.eps_BCYX, batch.condition_BP)
-        with timer.part("residual"):
+        with timer.section("residual"):
             return self.compared(x, batch)
 
     def compared(self, x_BCYX: Tensor, batch: Batch) -> Learned:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pidscale import seeds
 from pidscale.config import UserError
-from pidscale.generator.arguments import amount, chosen, whole
+from pidscale.generator.arguments import amount, as_int, chosen
 from pidscale.generator.refine import TERMS, Progress, residual_scales
 from pidscale.generator.tasks.descend import Minimum, minimise
 from pidscale.generator.tasks.observations import Observation
@@ -58,8 +58,8 @@ class Search:
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("seed", 0), ("batch", 1)):
-            whole(name, getattr(self, name), least)
-        whole("starts", self.starts, 1, MOST)
+            as_int(name, getattr(self, name), least)
+        as_int("starts", self.starts, 1, MOST)
         amount("physics", self.physics, zero=True)
 
 

@@ -92,7 +92,7 @@ def observe(
     return Observation(joint, known, sigma_NC, known.all(dim=(2, 3)) & ~noisy_C)
 
 
-def told_of(generator: Generator, observation: Observation) -> list[str]:
+def warnings_for(generator: Generator, observation: Observation) -> list[str]:
     """A line for each channel with values that its equation does not take, and for each with values that training did
     not see: the student can only extrapolate there.
     """

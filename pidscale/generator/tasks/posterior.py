@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pidscale import seeds
 from pidscale.caller import exactly
-from pidscale.generator.arguments import whole
+from pidscale.generator.arguments import as_int
 from pidscale.generator.tasks.energy import MOST, Search, measured, normals, posed, searched
 from pidscale.generator.tasks.observations import Observation
 
@@ -57,7 +57,7 @@ def posterior(
     search.physics adds the residual to what is minimised; it is 0 unless asked for, since the student has learned the
     equation and a draw has no noise of its own for it. search.starts is not used. Raises UserError.
     """
-    whole("count", count, 2, MOST)
+    as_int("count", count, 2, MOST)
     task = posed(generator, observation, params, search.physics)
 
     def begin(counters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
