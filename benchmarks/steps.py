@@ -22,7 +22,7 @@ from pidscale.distill.objectives.physics import Physics
 from pidscale.distill.students import Arm, build_arm
 from pidscale.engine.schedule import micro_plan
 from pidscale.engine.spread import window_for
-from pidscale.generator.load import Generator
+from pidscale.generator.generator import Generator
 from pidscale.make.make import make_shard_set
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from entry import run
 
-from pidscale.compare.run import evaluate, report_path, table
+from pidscale.compare.run import evaluate, report_path
+from pidscale.compare.tables import table
 from pidscale.config import Settings
 from pidscale.meter import ProgressLine
 from pidscale.paths import absolute

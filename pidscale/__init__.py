@@ -12,18 +12,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "__version__", "load_student"]
+__all__ = ["UserError", "__version__", "load_student", "load_teacher"]
 
 if TYPE_CHECKING:
     from pidscale.config import UserError
-    from pidscale.generator.load import load_student
+    from pidscale.generator.load import load_student, load_teacher
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load_student":
-        from pidscale.generator.load import load_student
+    if name in ("load_student", "load_teacher"):
+        from pidscale.generator import load
 
-        return load_student
+        return getattr(load, name)
     if name == "UserError":
         from pidscale.config import UserError
 

@@ -243,7 +243,7 @@ def test_endpoints_are_made_beforehand_by_tasks(ray_cluster, whole, place, monke
 def _sampled_on_tiles(rank, world, folder):
     """Samples of a consolidated student by ranks that share each field."""
     mesh, student = Mesh.over(rank, world, torch.device("cpu"), world), load_student(folder)
-    window = window_for(student.card["architecture"], student.grid, mesh.space)
+    window = window_for(student.card.architecture, student.grid, mesh.space)
     split = replace(student, denoiser=spread(student.denoiser, window))
     eps = seeds.normal(5, "sample", range(6), (2, *student.grid.shape), window.rows)
     return split.normaliser.decode(split.generate(eps, torch.zeros(6, 0)))

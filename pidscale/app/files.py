@@ -29,7 +29,7 @@ from pidscale.generator import artifact
 from pidscale.generator.tasks.observations import check_channel
 
 if TYPE_CHECKING:
-    from pidscale.generator.load import Generator
+    from pidscale.generator.generator import Generator
     from pidscale.generator.tasks.energy import Answer
     from pidscale.generator.tasks.posterior import Posterior
 

@@ -14,7 +14,8 @@ from pidscale.app.files import read_known, write_answer
 from pidscale.config import UserError
 from pidscale.figures.answer import draw, layers
 from pidscale.generator.arguments import as_int
-from pidscale.generator.load import Generator, load_student
+from pidscale.generator.generator import OneCall
+from pidscale.generator.load import load_student
 from pidscale.generator.tasks.descend import OPTIMISERS
 from pidscale.generator.tasks.energy import MOST, Answer, Search, solve_task
 from pidscale.generator.tasks.observations import TASKS, Observation, observe, warnings_for
@@ -79,8 +80,6 @@ def carry_out(asked: argparse.Namespace, say: Callable[[str], None]) -> None:
         raise UserError(
             f"{asked.student}: a student of {student.pde.name}, not of {asked.equation}; name another folder"
         )
-    if student.card["kind"] != "student":
-        raise UserError(f"{asked.student}: a teacher cannot solve tasks; name the student distilled from it")
     known = read_known(student, asked.input)
     observation = observe(student, asked.task, known.values, known.masks, _sigma(asked.sigma), str(asked.input))
     for line in warnings_for(student, observation):
@@ -115,7 +114,7 @@ def _check_place(name: str, path: Path, ending: str, known: Path) -> None:
 
 
 def _answer(
-    asked: argparse.Namespace, student: Generator, observation: Observation, params: dict[str, Any]
+    asked: argparse.Namespace, student: OneCall, observation: Observation, params: dict[str, Any]
 ) -> Answer | Posterior:
     line = ProgressLine(asked.task, 1)
 

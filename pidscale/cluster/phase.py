@@ -43,14 +43,14 @@ def run_phase(phase: str, settings: Settings) -> Path:
         description = model_description(settings, problem.shape[0], len(problem.pde.varying))
         start = open_start(settings, problem)
         if start is not None:
-            inputs["teacher.start (its weights)"] = start.card["weights"]["sha256"]
+            inputs["teacher.start (its weights)"] = start.card.weights_sha256
     else:
         teacher = open_teacher(settings, folder, problem, torch.device("cpu"))
         card = teacher.card
-        description = card["architecture"]  # a student has its teacher's network, whatever the model section says
+        description = dict(card.architecture)  # a student has its teacher's network, whatever the model section says
         check_constraints(problem.pde, settings.distill.constraints)
         check_measures(problem.pde, problem.grid, further(active_weights(settings.distill)))
-        inputs["distill.teacher (its weights)"] = card["weights"]["sha256"]
+        inputs["distill.teacher (its weights)"] = card.weights_sha256
     parameters = check_model(settings, description, problem.grid.shape)
     check_split(description, problem.pde, problem.grid, settings.cluster.space)
     if due(phase, settings, inputs):
@@ -83,8 +83,9 @@ def _complete(
     if not (made / CARD).exists():
         raise UserError(f"{folder}: {phase} was stopped; the same command goes on from its last checkpoint")
     finish(phase, settings, inputs)
-    spent = read_card(made)["metrics"]
+    spent = read_card(made).metrics
     source = "data" if phase == "teacher" else "endpoints of the teacher"
     print(
-        f"{phase}: {spent['train_seconds']:.0f} s in all; {spent['wait_share']:.1%} of the steps' time waited for {source}"
+        f"{phase}: {spent.train_seconds or 0:.0f} s in all; "
+        f"{spent.wait_share or 0:.1%} of the steps' time waited for {source}"
     )

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pidscale import metrics
+from pidscale.compare.contender import STUDENT, TEACHER
 from pidscale.dataset.problem import Problem
 from pidscale.figures.fields import field_figure
 from pidscale.generator.artifact import TWIN
@@ -21,7 +22,8 @@ from pidscale.records.layout import write_atomic
 
 _COLUMNS = {
     "method": "method",
-    "nfe": "NFE",
+    "nfe": "calls",
+    "gradients": "gradients",
     "residual_l2": "residual l2",
     "residual_dual": "residual dual",
     "boundary_rms": "boundary",
@@ -49,7 +51,7 @@ def write_report(
 ) -> None:
     """Write the page. made: samples in physical units by method. Nothing in it is fetched from anywhere."""
     first = result["rows"][0]
-    best = [n for n in made if n.startswith("teacher-heun-")][-1]
+    best = [r["method"] for r in result["rows"] if r["trained"] == TEACHER and "finish" not in r["asked"]][-1]
     shown = {"truth": truth, "teacher": made[best], "student": made["student"]}
     n, pde = first["n_samples"], problem.pde
     page = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>pidscale: {html.escape(pde.name)}</title>
@@ -110,12 +112,10 @@ def _against_nfe(rows: list[dict[str, Any]]) -> Figure:
     keys = {"solution_error": "solution error", "residual_l2": "residual l2", "residual_dual": "residual dual"}
     figure = Figure(figsize=(13.5, 3.6), layout="constrained")
     for axis, (key, title) in zip(figure.subplots(1, 3), keys.items(), strict=True):
-        teacher = [(r["nfe"], r[key]) for r in rows if r["method"].startswith("teacher-heun-")]
-        axis.loglog(*zip(*teacher, strict=True), "o-", label="teacher (Heun)")
-        for name, mark in (("student", "s"), (TWIN, "^")):
-            own = [r for r in rows if r["method"] == name or r["method"].removeprefix(f"{name}-").isdigit()]
+        for name, mark, label in ((TEACHER, "o", "teacher (Heun)"), (STUDENT, "s", STUDENT), (TWIN, "^", TWIN)):
+            own = [r for r in rows if r["trained"] == name and "finish" not in r["asked"] and not r["gradients"]]
             if own:
-                axis.loglog([r["nfe"] for r in own], [r[key] for r in own], f"{mark}-", label=name)
+                axis.loglog([r["nfe"] for r in own], [r[key] for r in own], f"{mark}-", label=label)
         axis.set_xlabel("network calls")
         axis.set_title(title)
         axis.legend(fontsize=8)

@@ -34,7 +34,7 @@ from pidscale.engine.guard import Guard, shown
 from pidscale.engine.schedule import learning_rate, micro_plan
 from pidscale.engine.spread import spread, window_for
 from pidscale.generator.artifact import TWIN
-from pidscale.generator.load import Generator
+from pidscale.generator.generator import Generator
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
@@ -109,7 +109,7 @@ def train(
     if mesh.first:
         checkpoint.sweep(root)
     began = time.perf_counter()
-    window = window_for(teacher.card["architecture"], problem.grid, mesh.space)
+    window = window_for(teacher.card.architecture, problem.grid, mesh.space)
     teacher = replace(teacher, denoiser=spread(teacher.denoiser, window))
     objective = open_objective(settings, teacher, window)
     batches = open_batches(settings, teacher, window, mesh, supply)
@@ -186,7 +186,7 @@ def train(
         board.hparams(to_flat(settings), {f"student/{k}": v for k, v in last.get("student", {}).items()})
     for arm in arms:
         made = rolling + batches.supply.tally.hidden
-        seconds = float(teacher.card["metrics"]["train_seconds"]) + made + arm.seconds
+        seconds = (teacher.card.metrics.train_seconds or 0.0) + made + arm.seconds
         cost = {"train_seconds": seconds, "wait_share": timer.share("teacher")}
         publish_arm(arm, folder, problem, scales, last.get(arm.name, {}) | cost)
     if mesh.first:

@@ -11,9 +11,10 @@ import torch
 from pidscale.dataset.problem import Problem
 from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.students import Arm
-from pidscale.engine.consolidate import card, publish
+from pidscale.engine.consolidate import publish
 from pidscale.figures.fields import picture_row
 from pidscale.generator.artifact import TEACHER
+from pidscale.generator.card import Card, Kind, Metrics, Provenance
 from pidscale.meter import Board
 from pidscale.pde.base import Samples, condition
 
@@ -55,34 +56,35 @@ def publish_arm(
         return
     objective, settings = arm.objective, arm.settings
     teacher, d = objective.teacher, settings.distill
-    provenance = {
-        "data_hash": problem.manifest.data_hash,
-        "teacher": teacher.card["weights"]["sha256"],
-        "seed": settings.run.seed,
-        "steps": d.steps,
-        "objective": d.objective,
-        "start": d.start,
-        "endpoints": {"solver": d.solver, "steps": d.solver_steps, "reuse": d.reuse} if d.pairs else {},
-        "weights": objective.physics.weights if objective.physics else {},
-        "scales": scales,
-        "residual_floor": problem.manifest.truth_residual["train"].get("l2"),
-        "gradient_to": d.gradient_to,
-        "huber": d.huber,
-        "power": d.power,
-    }
-    contents = card(
-        "student",
-        problem.pde,
-        problem.grid,
-        teacher.normaliser,
-        teacher.noise,
-        teacher.card["architecture"],
-        provenance,
-        metrics,
-        d.constraints,
-        objective.told,
+    provenance = Provenance(
+        data_hash=problem.manifest.data_hash,
+        seed=settings.run.seed,
+        steps=d.steps,
+        teacher=teacher.card.weights_sha256,
+        objective=d.objective,
+        start=d.start,
+        scales=scales,
+        residual_floor=problem.manifest.truth_residual["train"].get("l2"),
+        further={
+            "endpoints": {"solver": d.solver, "steps": d.solver_steps, "reuse": d.reuse} if d.pairs else {},
+            "weights": objective.physics.weights if objective.physics else {},
+            "gradient_to": d.gradient_to,
+            "huber": d.huber,
+            "power": d.power,
+        },
     )
-    publish(folder / arm.name, weights, contents)
+    card = Card.of(
+        Kind.STUDENT,
+        problem.pde,
+        grid=problem.grid,
+        normaliser=teacher.normaliser,
+        architecture=teacher.card.architecture,
+        noise=teacher.noise,
+        constraints=tuple(d.constraints),
+        network_level=objective.told,
+        provenance=provenance,
+        metrics=Metrics.from_plain(metrics),
+    )
+    publish(folder / arm.name, weights, card)
     if d.carry_teacher:
-        card_of = {key: value for key, value in teacher.card.items() if key not in ("weights", "sha256", "version")}
-        publish(folder / arm.name / TEACHER, teacher.denoiser.state_dict(), card_of)
+        publish(folder / arm.name / TEACHER, teacher.denoiser.state_dict(), teacher.card)

@@ -23,7 +23,7 @@ from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import MicroPlan
 from pidscale.engine.spread import spread
 from pidscale.engine.zero import Zero, ZeroSettings
-from pidscale.generator.load import Generator
+from pidscale.generator.generator import Generator
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser
@@ -149,7 +149,7 @@ def fork(arm: Arm, name: str, root: Path, step: int) -> Arm:
 def plain_copy(teacher: Generator, settings: Settings) -> Denoiser:
     """A trainable network of the teacher's architecture."""
     s = settings.model
-    return build_denoiser(teacher.card["architecture"], teacher.noise.sigma_data, s.precision, s.recompute)
+    return build_denoiser(teacher.card.architecture, teacher.noise.sigma_data, s.precision, s.recompute)
 
 
 def build_arm(name: str, settings: Settings, objective: Objective, plan: MicroPlan, mesh: Mesh) -> Arm:

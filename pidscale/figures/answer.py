@@ -16,7 +16,7 @@ from pidscale.generator.tasks.posterior import Posterior
 from pidscale.pde.base import shown_channels
 
 if TYPE_CHECKING:
-    from pidscale.generator.load import Generator
+    from pidscale.generator.generator import Generator
     from pidscale.generator.tasks.energy import Answer
 
 

@@ -1,12 +1,12 @@
-"""The one owner of a consolidated generator's files, `weights.safetensors` and `card.json`: students and teachers alike.
+"""The files of a consolidated generator, `weights.safetensors` and `card.json`: students and teachers alike.
 
-The card holds all that is needed to build and to use the network: kind, equation, grid, channels and units, normaliser,
-architecture, noise schedule, provenance and metrics, the size and checksum of the weights, and a checksum of its own: a
-number edited by hand would give wrong fields without a word. Knows no ranks.
+The card (card.py) holds the size and checksum of the weights and a checksum of its own, since a number edited by hand would
+give wrong fields without a word. Knows no ranks.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -20,27 +20,14 @@ from safetensors.torch import load, save
 from torch import Tensor, isfinite
 
 from pidscale.config import UserError
-from pidscale.plain import json_text, not_finite
+from pidscale.generator.card import REMEDY, Card, Metrics, WeightsFile
+from pidscale.plain import not_finite
 
 VERSION = 1
 _LARGEST_CARD, _LONGEST = 2**24, 200  # bytes of a card, and characters of a path in a message
-KINDS = ("student", "teacher")
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 TWIN = "student-lambda0"  # folder of the student that was trained beside, without the residual
 TEACHER = "teacher"  # folder of a student's teacher within its own, if it has it with it
-_KEYS = {
-    "kind": str,
-    "equation": dict,
-    "grid": dict,
-    "channels": list,
-    "normaliser": dict,
-    "architecture": dict,
-    "noise": dict,
-    "provenance": dict,
-    "metrics": dict,
-    "weights": dict,
-    "sha256": str,
-}
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -58,28 +45,43 @@ def replace(path: Path, data: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def write(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
-    """Write weights (by parameter name, whole shapes) and card; the card, written last, makes the folder valid."""
-    _check_finite(folder / CARD, card)
+def write(folder: Path, weights: Mapping[str, Tensor], card: Card) -> None:
+    """Write weights and card. The card, written last, makes the folder valid.
+
+    Args:
+        folder: The generator's folder.
+        weights: By parameter name, in whole shapes.
+        card: The card; its entry of the weights is made here.
+
+    Raises:
+        UserError: When a weight or a number of the card is not finite; nothing is written then.
+        OSError: When the file system refuses.
+    """
+    _check_finite(folder / CARD, card.to_plain())
     for name, tensor in weights.items():
         if not isfinite(tensor).all():
             raise UserError(f"{folder / WEIGHTS}: {name} is not finite: a run that diverged; nothing was written")
     folder.mkdir(parents=True, exist_ok=True)
     data = save({name: tensor.contiguous() for name, tensor in weights.items()})
     replace(folder / WEIGHTS, data)
-    entry = {"file": WEIGHTS, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    _write_card(folder, {"version": VERSION, **card, "weights": entry})
+    _write_card(folder, dataclasses.replace(card, weights=WeightsFile(len(data), hashlib.sha256(data).hexdigest())))
 
 
-def update_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Replace the metrics of a card, all else untouched."""
-    _write_card(folder, {**read_card(folder), "metrics": dict(metrics)})
+def update_metrics(folder: Path, metrics: Metrics) -> None:
+    """Replace the metrics of a card and nothing else."""
+    _write_card(folder, dataclasses.replace(read_card(folder), metrics=metrics))
 
 
-def _write_card(folder: Path, card: Mapping[str, Any]) -> None:
-    _check_finite(folder / CARD, card)
-    whole = {**card, "sha256": _own_sha256(card)}
-    replace(folder / CARD, json_text(whole, indent=1, sort_keys=True).encode())
+def _write_card(folder: Path, card: Card) -> None:
+    plain = {"version": VERSION, **card.to_plain()}
+    _check_finite(folder / CARD, plain)
+    write_plain(folder, plain)
+
+
+def write_plain(folder: Path, plain: Mapping[str, Any]) -> None:
+    """Write a card's plain values with their checksum, whatever they are. For tests of what a reader refuses."""
+    signed = {**plain, "sha256": _own_sha256(plain)}
+    replace(folder / CARD, json.dumps(signed, indent=1, sort_keys=True).encode())
 
 
 def _check_finite(path: Path, card: Mapping[str, Any]) -> None:
@@ -128,8 +130,18 @@ def _read(path: Path) -> bytes:
         raise _unreadable(path, error) from None
 
 
-def read_card(folder: str | Path) -> dict[str, Any]:
-    """Read and check a card. Raises UserError that names the file and the key."""
+def read_plain(folder: str | Path) -> dict[str, Any]:
+    """Read a card's plain values and check their version and checksum.
+
+    Args:
+        folder: The generator's folder.
+
+    Returns:
+        The values as JSON has them.
+
+    Raises:
+        UserError: When there is no such file, or it is not a card, or its checksum differs.
+    """
     path = Path(folder) / CARD
     if not str(folder) or not _is("is_dir", Path(folder)):
         what = "a file; expected the folder of" if _is("is_file", Path(folder)) else "no such folder; expected"
@@ -140,39 +152,54 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     if (size := _size(path)) > _LARGEST_CARD:
         raise UserError(f"{path}: {size} bytes, where a card has some thousands; copy the folder again")
     try:
-        card = json.loads(_read(path))
+        plain = json.loads(_read(path))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error}); copy the folder again from where it was made") from None
-    if not isinstance(card, dict) or card.get("version") != VERSION:
-        raise UserError(
-            f"{path}: version {card.get('version') if isinstance(card, dict) else None!r}: expected {VERSION}"
-        )
-    for key, kind in _KEYS.items():
-        if not isinstance(card.get(key), kind):
-            raise UserError(
-                f"{path}: key {key!r} is missing or is no {kind.__name__}; copy the folder again or make it anew"
-            )
-    if card["kind"] not in KINDS:
-        raise UserError(f"{path}: kind {card['kind']!r}: expected one of {', '.join(KINDS)}")
-    if card["sha256"] != _own_sha256(card):
+        raise UserError(f"{path}: not JSON ({str(error)[:100]}); {REMEDY}") from None
+    version = plain.get("version") if isinstance(plain, dict) else None
+    if not isinstance(plain, dict) or version != VERSION or isinstance(version, bool):
+        raise UserError(f"{path}: version {repr(version)[:40]}: expected {VERSION}; {REMEDY}")
+    if "sha256" not in plain:
+        raise UserError(f"{path}: 'sha256' is missing; {REMEDY}")
+    try:
+        own = _own_sha256(plain)
+        _check_finite(path, plain)
+    except RecursionError:
+        raise UserError(f"{path}: nested too deep for a card; {REMEDY}") from None
+    if plain["sha256"] != own:
         raise UserError(f"{path}: checksum differs from its contents: edited or damaged; copy the folder again")
-    _check_finite(path, card)
-    return card
+    return plain
 
 
-def read_weights(folder: str | Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
+def read_card(folder: str | Path) -> Card:
+    """Read and check a card.
+
+    Args:
+        folder: The generator's folder.
+
+    Returns:
+        The card.
+
+    Raises:
+        UserError: When it is missing or damaged, or a field has a wrong type or range; the line names file and key.
+    """
+    return Card.from_plain(read_plain(folder), str(Path(folder) / CARD))
+
+
+def read_weights(folder: str | Path, card: Card) -> dict[str, Tensor]:
     """Read the weights a card names. Raises UserError where the file is missing, truncated or altered."""
     path = Path(folder) / WEIGHTS
-    entry = card["weights"]
-    stated = entry.get("bytes")
+    entry = card.weights
+    if entry is None:
+        raise UserError(f"{path}: the card names no weights; {REMEDY}")
+    stated = entry.bytes
     if not _is("is_file", path):
         what = "is a folder, not a file" if path.is_dir() else "missing"
         raise UserError(f"{path}: {what}; the card beside it expects a file of {stated} bytes")
     if (size := _size(path)) != stated:  # before it is read: it may be larger than the memory
-        how = "truncated" if isinstance(stated, int) and size < stated else "longer than what was written"
+        how = "truncated" if size < stated else "longer than what was written"
         raise UserError(f"{path}: {size} bytes where the card says {stated}: {how}; copy it again")
     data = _read(path)
-    if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise UserError(f"{path}: checksum differs from the card: altered or damaged; copy it again")
     try:
         return load(data)

@@ -13,21 +13,18 @@ every grid: the distance that costs as much as one s_k. Knows no files and no ra
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pidscale import seeds
 from pidscale.generator.arguments import amount, as_int, chosen
+from pidscale.generator.generator import OneCall
 from pidscale.generator.tasks.descend import minimise
 from pidscale.pde.base import draw_params, residual_squares
-
-if TYPE_CHECKING:
-    from pidscale.generator.load import Generator
 
 Progress = Callable[[int, int, str], None]
 """Told how many evaluations are done, of how many at most, and a note."""
@@ -60,14 +57,14 @@ class Refined:
     calls: Tensor
 
 
-def residual_scales(generator: Generator) -> dict[str, float]:
+def residual_scales(generator: OneCall) -> dict[str, float]:
     """s_k^2 by term: those that the student was distilled with, else mean squares over fixed samples of its own.
 
     Either is a function of the student alone, so that a sample's result does not depend on what it is refined with.
     """
-    known = generator.card["provenance"].get("scales")
-    if isinstance(known, Mapping) and all(isinstance(known.get(k), (int, float)) and known[k] > 0 for k in TERMS):
-        return {k: float(known[k]) for k in TERMS}
+    known = generator.card.provenance.scales
+    if known is not None and all(k in known for k in TERMS):
+        return {k: known[k] for k in TERMS}
     counters, shape = range(MEASURED), (len(generator.channels), *generator.grid.shape)
     eps = seeds.normal(0, "scales", list(counters), shape, device=generator.device)
     params = draw_params(generator.pde, 0, "scales", counters)
@@ -78,17 +75,16 @@ def residual_scales(generator: Generator) -> dict[str, float]:
     return {k: max(float(squares[k].mean()), LEAST_SCALE) for k in TERMS}
 
 
-def floor_of(generator: Generator) -> float:
+def floor_of(generator: OneCall) -> float:
     """The truths' own l2 residual, which the card has had since the student was published; else 0.01 of the equation's scale.
 
     What a report says of the student is not looked at: it comes later, and an answer may not depend on when it is asked for.
     """
-    found = generator.card["provenance"].get("residual_floor")
-    return float(found) if isinstance(found, (int, float)) and 0 < found < math.inf else USUAL_FLOOR
+    return generator.card.provenance.residual_floor or USUAL_FLOOR
 
 
 def refine(
-    generator: Generator,
+    generator: OneCall,
     n: int,
     seed: int = 0,
     steps: int = 20,
@@ -106,14 +102,14 @@ def refine(
     `sample`. batch: samples refined at once. optimiser: `lbfgs` or `adam`. stream: of the noise, that of `sample`. Raises
     UserError for a teacher and for what is no such number.
     """
-    n, seed, steps, batch = (
-        as_int("n", n, 1),
-        as_int("seed", seed, 0),
-        as_int("steps", steps, 1),
-        as_int("batch", batch, 1),
-    )
-    tau, floor = amount("tau", tau), floor_of(generator) if floor is None else amount("floor", floor)
-    told, scales = chosen(generator.pde, generator.params(range(n), seed, stream), params), residual_scales(generator)
+    n = as_int("n", n, 1)
+    seed = as_int("seed", seed, 0)
+    steps = as_int("steps", steps, 1)
+    batch = as_int("batch", batch, 1)
+    tau = amount("tau", tau)
+    floor = floor_of(generator) if floor is None else amount("floor", floor)
+    drawn = chosen(generator.pde, generator.params(range(n), seed, stream), params)
+    scales = residual_scales(generator)
     parts = []
     for first in range(0, n, batch):
         rows = range(first, min(n, first + batch))
@@ -123,12 +119,42 @@ def refine(
                 progress((first // batch) * steps + done, -(-n // batch) * steps, f"energy {energy:.4g}")
 
         eps = generator.eps(rows, seed, stream)
-        parts.append(_descend(generator, eps, told[rows.start : rows.stop], scales, tau, floor, steps, optimiser, tell))
-    return _gathered(generator, parts, told)
+        own = drawn[rows.start : rows.stop]
+        parts.append(_descend(generator, eps, own, scales, tau, floor, steps, optimiser, tell))
+    return _gathered(generator, parts, drawn)
+
+
+def refined(
+    generator: OneCall, eps_BCYX: Tensor, params_BP: Tensor, steps: int = 20, tau: float = 0.5, optimiser: str = "lbfgs"
+) -> Refined:
+    """Refine the samples of given noise; `refine` draws it.
+
+    Args:
+        generator: The student.
+        eps_BCYX: Noise of the samples.
+        params_BP: Their varying parameters.
+        steps: Evaluations of each sample at most.
+        tau: See above.
+        optimiser: `lbfgs` or `adam`.
+
+    Returns:
+        The samples before and after, as one batch.
+
+    Raises:
+        UserError: For an unknown optimiser.
+    """
+
+    def tell(done: int, energy: float) -> None:
+        """Nobody watches."""
+
+    scales = residual_scales(generator)
+    floor = floor_of(generator)
+    part = _descend(generator, eps_BCYX, params_BP, scales, tau, floor, steps, optimiser, tell)
+    return _gathered(generator, [part], params_BP)
 
 
 def _descend(
-    generator: Generator,
+    generator: OneCall,
     eps0_BCYX: Tensor,
     params_BP: Tensor,
     scales: Mapping[str, float],
@@ -167,15 +193,15 @@ def _descend(
     return {name: values.detach().cpu() for name, values in kept.items()}
 
 
-def _gathered(generator: Generator, parts: list[dict[str, Tensor]], told_NP: Tensor) -> Refined:
+def _gathered(generator: OneCall, parts: list[dict[str, Tensor]], params_NP: Tensor) -> Refined:
     whole_set = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     before, after = ({k: whole_set[f"{when} {k}"] for k in TERMS} for when in ("before", "after"))
     variance = {}
-    if len(told_NP) > 1:
+    if len(params_NP) > 1:
         old, new = (whole_set[name].double().var(dim=0).flatten(1).sum(dim=1) for name in ("old", "new"))
         variance = dict(
             zip(generator.channels, (new / old.clamp_min(torch.finfo(old.dtype).tiny)).tolist(), strict=True)
         )
-    fields = generator.split(whole_set["new"]) | dict(zip(generator.pde.varying, told_NP.T, strict=True))
+    fields = generator.split(whole_set["new"]) | dict(zip(generator.pde.varying, params_NP.T, strict=True))
     found = {name: whole_set[name] for name in ("changed", "moved", "size", "eps", "calls")}
     return Refined(fields, before, after, variance=variance, **found)

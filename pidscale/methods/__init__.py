@@ -1,1 +1,35 @@
-"""Ways to ask a generator: each takes a generator and a question, and gives fields and their counted cost."""
+"""Ways to ask a generator: each takes a generator and a question, and gives fields. README.md has a line for each.
+
+A new method is a file here, a line in METHODS and a row in README.md: docs/own_method.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pidscale.methods.base import Finish, Method
+from pidscale.methods.controls import Shuffled, Smooth, SolveInput, Trivial, Truth
+from pidscale.methods.direct import Direct, MeanField
+from pidscale.methods.eci import Eci
+from pidscale.methods.few_calls import FewCalls
+from pidscale.methods.one_call import OneCall
+from pidscale.methods.probability_flow import ProbabilityFlow
+from pidscale.methods.refine import Refine
+from pidscale.methods.search import LatentSearch
+
+METHODS: dict[str, type[Any]] = {
+    "one_call": OneCall,
+    "few_calls": FewCalls,
+    "refine": Refine,
+    "latent_search": LatentSearch,
+    "probability_flow": ProbabilityFlow,
+    "eci": Eci,
+    "direct": Direct,
+    "mean_field": MeanField,
+    "truth": Truth,
+    "trivial": Trivial,
+    "shuffled": Shuffled,
+}
+FINISHES: dict[str, type[Any]] = {"smooth": Smooth, "solve_input": SolveInput}
+
+__all__ = ["FINISHES", "METHODS", "Finish", "Method"]

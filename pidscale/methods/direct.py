@@ -10,8 +10,8 @@ mean. Knows no networks, no files and no ranks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,10 +19,57 @@ from torch import Tensor
 from pidscale.caller import sheltered
 from pidscale.config import UserError
 from pidscale.diffusion.normaliser import Normaliser
+from pidscale.generator.generator import Generator
+from pidscale.generator.refine import TERMS
 from pidscale.generator.tasks.energy import Answer, Posed, Search, answered, known_params, searched
 from pidscale.generator.tasks.observations import Observation
+from pidscale.methods.base import Question
+from pidscale.methods.search import TASKS, answer_samples, known_by_name
 from pidscale.ops.grid import Grid
-from pidscale.pde.base import Pde
+from pidscale.pde.base import Pde, Samples
+
+
+@dataclass(frozen=True)
+class Direct:
+    """Search the field itself, from the mean of the training data, with a student's energy and no network.
+
+    Attributes:
+        steps: Evaluations at most.
+        physics: Weight of the residual.
+        optimiser: `lbfgs` or `adam`.
+    """
+
+    steps: int = Search.steps
+    physics: float = Search.physics
+    optimiser: str = Search.optimiser
+    source: ClassVar[str] = "the energy of generator/tasks/energy.py over the field"
+    takes: ClassVar[frozenset[str]] = frozenset()
+    answers: ClassVar[frozenset[str]] = TASKS
+
+    def run(self, generator: Generator, question: Question) -> Samples:
+        """Search from the mean field; scales are those that a student was distilled with, else the equation's own."""
+        assert question.known is not None
+        scales = generator.card.provenance.scales or dict.fromkeys(TERMS, 1.0)
+        search = Search(self.steps, 1, question.seed, 64, self.physics, self.optimiser)
+        params = known_by_name(generator, question.params_NP)
+        answer = direct(generator.pde, generator.grid, generator.normaliser, question.known, scales, params, search)
+        return answer_samples(generator, answer)
+
+
+@dataclass(frozen=True)
+class MeanField:
+    """The mean field as the answer to everything: what any method has to beat."""
+
+    source: ClassVar[str] = "the mean of the training data"
+    takes: ClassVar[frozenset[str]] = frozenset()
+    answers: ClassVar[frozenset[str]] = TASKS
+
+    def run(self, generator: Generator, question: Question) -> Samples:
+        """Return the mean field for each observation."""
+        assert question.known is not None
+        params = known_by_name(generator, question.params_NP)
+        answer = mean_field(generator.pde, generator.grid, generator.normaliser, question.known, params)
+        return answer_samples(generator, answer)
 
 
 @sheltered

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pidscale.models.fno import FNO_PRESETS, Fno
-from pidscale.models.precondition import Denoiser
+from pidscale.models.precondition import PREDICTIONS, Denoiser
 from pidscale.models.unet import UNET_PRESETS, UNet
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {"unet": UNET_PRESETS, "fno": FNO_PRESETS}
@@ -44,6 +44,72 @@ def _check_change(key: str, value: Any, preset: Any) -> None:
             raise ValueError(
                 f"model.change.{key}={value!r}: expected whole numbers of {least} or more, like {preset!r}"
             )
+
+
+_MOST = {  # of a network's numbers, so that a wrong description fails at once; the largest preset is far below
+    "width": 2**16,
+    "multipliers": 2**10,
+    "blocks": 64,
+    "attention_levels": 16,
+    "embedding": 2**16,
+    "patch": 64,
+    "modes": 2**12,
+    "layers": 256,
+    "channels": 2**12,
+    "conditions": 2**10,
+}
+_MOST_LEVELS = 8
+_MOST_PADDING = 4.0
+
+
+def check_description(description: Mapping[str, Any]) -> None:
+    """Check that a description, as a card stores it, is one of a network that can be built.
+
+    Args:
+        description: What `architecture` made, perhaps with `prediction`.
+
+    Raises:
+        ValueError: When a key is unknown or missing, or a value has a wrong type or range; the line names the key.
+    """
+    kind = description.get("kind")
+    if not isinstance(kind, str) or kind not in PRESETS:
+        raise ValueError(f"architecture.kind={_shown(kind)}: expected one of {sorted(PRESETS)}")
+    prediction = description.get("prediction", "edm")
+    if not isinstance(prediction, str) or prediction not in PREDICTIONS:
+        raise ValueError(f"architecture.prediction={_shown(prediction)}: expected one of {sorted(PREDICTIONS)}")
+    preset = next(iter(PRESETS[kind].values()))
+    wanted = {*preset, "channels"} - {"patch"}
+    known = {*preset, "channels", "kind", "prediction", "conditions"}
+    for key in wanted - set(description):
+        raise ValueError(f"architecture.{key}: missing")
+    for key in set(description) - known:
+        raise ValueError(f"architecture.{_shown(key)}: a {kind} has no such setting")
+    for key, value in description.items():
+        if key in ("kind", "prediction"):
+            continue
+        if key == "padding":
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not 0 <= value <= _MOST_PADDING:
+                raise ValueError(f"architecture.padding={_shown(value)}: expected a number from 0 to {_MOST_PADDING:g}")
+            continue
+        _check_counts(key, value, isinstance(preset.get(key), list))
+
+
+def _check_counts(key: str, value: Any, several: bool) -> None:
+    """Raise ValueError unless a value is a whole number within its bounds, or a list of them."""
+    least = 0 if key in ("attention_levels", "conditions") else 1
+    parts = value if several and isinstance(value, (list, tuple)) else [value]
+    if several != isinstance(value, (list, tuple)) or not 1 <= len(parts) <= _MOST_LEVELS:
+        raise ValueError(f"architecture.{key}={_shown(value)}: expected {'a list of ' * several}whole numbers")
+    for part in parts:
+        if not isinstance(part, int) or isinstance(part, bool) or not least <= part <= _MOST[key]:
+            raise ValueError(f"architecture.{key}={_shown(value)}: expected whole numbers from {least} to {_MOST[key]}")
+
+
+def _shown(value: Any) -> str:
+    """A wrong value for a message."""
+    text = repr(value) if isinstance(value, (str, int, float, type(None))) else type(value).__name__
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def without_bytes(description: Mapping[str, Any]) -> Denoiser:

@@ -21,6 +21,7 @@ from pidscale.pde.poisson import Poisson
 from pidscale.pde.reaction_diffusion import ReactionDiffusion
 from pidscale.pde.stokes import Stokes
 from pidscale.pde.wave import Wave
+from pidscale.plain import printable
 
 PDES: dict[str, Callable[[Mapping[str, Any]], Pde]] = {
     "advection_diffusion": AdvectionDiffusion.from_params,
@@ -67,7 +68,7 @@ def stored_pde(where: str, name: Any, params: Any) -> Pde:
     except NotImported:
         raise
     except (UserError, TypeError, ValueError, ArithmeticError) as error:
-        said = " ".join(str(error).split())
+        said = printable(" ".join(str(error).split()))[:120]
         raise UserError(
             f"{where}: equation {str(name)[:80]!r} and its parameters do not fit together ({said}); restore the file"
         ) from None

@@ -23,13 +23,14 @@ from pidscale.diffusion.noise import Noise, schedule_for, strongest_mode
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.diffusion.solvers import integrate
 from pidscale.engine import checkpoint
-from pidscale.engine.consolidate import card, publish
+from pidscale.engine.consolidate import publish
 from pidscale.engine.ema import Ema
 from pidscale.engine.guard import Guard, shown
 from pidscale.engine.schedule import MicroPlan, learning_rate, micro_plan
 from pidscale.engine.spread import spread, window_for
 from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.figures.fields import picture_row
+from pidscale.generator.card import Card, Kind, Metrics, Provenance
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser, conditioned
@@ -124,7 +125,7 @@ def noise_for(
     mode = strongest_mode(problem.normaliser.encode(fields.to(mesh.device)), total=window.total)
     own = {"sigma_max": t.sigma_max, "p_mean": t.p_mean, "p_std": t.p_std}
     if began_from is not None:
-        own = {key: began_from.card["noise"].get(key) if value is None else value for key, value in own.items()}
+        own = {key: getattr(began_from.card.noise, key, None) if value is None else value for key, value in own.items()}
     return schedule_for(t.noise, mode, min(problem.grid.shape), **own)
 
 
@@ -233,19 +234,23 @@ def _publish(teacher: Teacher, folder: Path, results: dict[str, Any], began_from
     weights, problem, s = teacher.ema.full_weights(), teacher.problem, teacher.settings
     if not teacher.mesh.first:
         return
-    provenance = {"data_hash": problem.manifest.data_hash, "seed": s.run.seed, "steps": s.teacher.steps}
-    provenance |= {} if began_from is None else {"start": began_from.provenance}
-    contents = card(
-        "teacher",
-        problem.pde,
-        problem.grid,
-        problem.normaliser,
-        teacher.noise,
-        describe(s, problem),
-        provenance,
-        results,
+    provenance = Provenance(
+        data_hash=problem.manifest.data_hash,
+        seed=s.run.seed,
+        steps=s.teacher.steps,
+        start=None if began_from is None else began_from.provenance,
     )
-    publish(folder / "teacher", weights, contents)
+    card = Card.of(
+        Kind.TEACHER,
+        problem.pde,
+        grid=problem.grid,
+        normaliser=problem.normaliser,
+        architecture=describe(s, problem),
+        noise=teacher.noise,
+        provenance=provenance,
+        metrics=Metrics.from_plain(results),
+    )
+    publish(folder / "teacher", weights, card)
 
 
 def _save(teacher: Teacher, root: Path, step: int, state: dict[str, Any]) -> None:

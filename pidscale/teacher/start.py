@@ -7,7 +7,6 @@ always, its noise where the settings leave sigma_max, p_mean and p_std open. Kno
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from pidscale.config import Settings, UserError
 from pidscale.dataset.problem import Problem
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.generator.artifact import read_card, read_weights
+from pidscale.generator.card import Card, Kind
 from pidscale.pde import build_pde
 from pidscale.run.preflight import model_description
 
@@ -28,31 +28,32 @@ class Start:
     """A teacher's folder and its card, which fits the run."""
 
     folder: Path
-    card: dict[str, Any]
+    card: Card
 
-    @cached_property
+    @property
     def normaliser(self) -> Normaliser:
         """Units of its weights."""
-        units = self.card["normaliser"]
-        return Normaliser(tuple(units["mean"]), tuple(units["std"]))
+        return self.card.normaliser
 
     @property
     def seconds(self) -> float:
         """Seconds of training that its weights took already."""
-        return float(self.card["metrics"]["train_seconds"])
+        return self.card.metrics.train_seconds or 0.0
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What the card of a teacher that goes on says of its start, and of that one's start."""
-        own = self.card["provenance"]
-        kept = {key: own[key] for key in ("data_hash", "seed", "steps", "start") if key in own}
-        return {"sha256": self.card["weights"]["sha256"], "params": self.card["equation"]["params"], **kept}
+        own = self.card.provenance
+        named = {"data_hash": own.data_hash, "seed": own.seed, "steps": own.steps, "start": own.start}
+        kept = {key: value for key, value in named.items() if value is not None}
+        return {"sha256": self.card.weights_sha256, "params": dict(self.card.equation.params), **kept}
 
     @property
     def line(self) -> str:
         """One sentence for whoever starts the run."""
-        own = self.card["provenance"]
-        known = f"{own.get('steps', 'unknown')} steps on the set {str(own.get('data_hash', 'unknown'))[:12]}"
+        own = self.card.provenance
+        steps = "unknown" if own.steps is None else own.steps
+        known = f"{steps} steps on the set {(own.data_hash or 'unknown')[:12]}"
         return f"teacher: goes on from {self.folder} ({known}), in its units and levels"
 
     def weights(self) -> dict[str, Tensor]:
@@ -70,15 +71,9 @@ def open_start(settings: Settings, problem: Problem) -> Start | None:
         return None
     folder = Path(settings.teacher.start).absolute()
     card = read_card(folder)
-    if card["kind"] != "teacher":
-        raise UserError(f"teacher.start={folder}: holds a {card['kind']}, expected a teacher")
-    try:
-        return _fitting(Start(folder, card), settings, problem)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
-        raise UserError(
-            f"teacher.start={folder}: its card does not describe a teacher ({said}); choose another"
-        ) from None
+    if card.kind is not Kind.TEACHER:
+        raise UserError(f"teacher.start={folder}: holds a {card.kind}, expected a teacher")
+    return _fitting(Start(folder, card), settings, problem)
 
 
 def _fitting(start: Start, settings: Settings, problem: Problem) -> Start:
@@ -92,22 +87,24 @@ def _fitting(start: Start, settings: Settings, problem: Problem) -> Start:
     return start
 
 
-def _compared(settings: Settings, problem: Problem, card: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+def _compared(settings: Settings, problem: Problem, card: Card) -> list[tuple[str, Any, Any]]:
     """What must be the same: its name, that of the start, that of this run."""
-    pde, equation, grid = problem.pde, card["equation"], problem.grid.describe()
-    names = [("pde.name", equation.get("name"), pde.name)]
-    if equation.get("name") != pde.name:
+    pde = problem.pde
+    grid = problem.grid.describe()
+    have = card.grid.describe()
+    names = [("pde.name", card.equation.name, pde.name)]
+    if card.equation.name != pde.name:
         return names
-    theirs = build_pde(pde.name, equation["params"])
+    theirs = build_pde(pde.name, card.equation.params)
     wanted = model_description(settings, problem.shape[0], len(pde.varying))
     return [
         *names,
-        ("the channels", [c["name"] for c in card["channels"]], [c.name for c in pde.channels]),
+        ("the channels", [c.name for c in card.channels], [c.name for c in pde.channels]),
         ("varying parameters (pde.params)", dict(theirs.varying), dict(pde.varying)),
-        *((f"the grid's {key}", card["grid"].get(key), grid[key]) for key in ("kind", "boundary")),
-        ("teacher.noise", card["noise"].get("kind", "edm"), settings.teacher.noise),
-        ("model.kind", card["architecture"].get("kind"), wanted["kind"]),
-        ("the network (model)", card["architecture"], wanted),
+        *((f"the grid's {key}", have[key], grid[key]) for key in ("kind", "boundary")),
+        ("teacher.noise", card.noise.kind, settings.teacher.noise),
+        ("model.kind", card.architecture["kind"], wanted["kind"]),
+        ("the network (model)", dict(card.architecture), wanted),
     ]
 
 

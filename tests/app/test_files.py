@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pidscale.app.files import read_known, read_sensors, write_answer
 from pidscale.config import UserError
-from pidscale.generator.load import Generator
+from pidscale.generator.generator import Generator
 from pidscale.generator.tasks.observations import observe
 from pidscale.ops.grid import Grid
 from tests.generator.known import MASK, NAN, A, U, refused

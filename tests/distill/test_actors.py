@@ -8,7 +8,7 @@ import torch
 from pidscale.config import UserError, to_plain
 from pidscale.distill.endpoints.actors import Served, start_actors
 from pidscale.distill.endpoints.rollout import open_rollout
-from pidscale.generator.load import load_student
+from pidscale.generator.load import load_teacher
 from tests import small
 from tests.distill.test_rollout import write_teacher
 
@@ -33,7 +33,7 @@ def test_actors_give_what_the_teacher_makes_or_say_why_not(ray_cluster, one_thre
     assert "\n" not in str(error.value)
 
     write_teacher(tmp_path / "teacher", settings)
-    rollout = open_rollout(settings, load_student(tmp_path / "teacher"))
+    rollout = open_rollout(settings, load_teacher(tmp_path / "teacher"))
     served = Served(start_actors(settings, tmp_path, to_plain(settings), None), 0, 2, 60.0, CPU)
     rows = [torch.arange(8) + 8 * n for n in range(5)]
     early = served.get(rows[4])  # before any order is known, as the residual's scale asks

@@ -16,7 +16,9 @@ from pidscale.distill.loop import open_batches, open_objective
 from pidscale.distill.objectives.dmd import LOWEST, Matching
 from pidscale.distill.students import build_arm
 from pidscale.engine.schedule import micro_plan
-from pidscale.generator.load import Generator, load_student
+from pidscale.generator.card import Card
+from pidscale.generator.generator import Teacher
+from pidscale.generator.load import load_teacher
 from pidscale.meter import StepTimer
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
@@ -41,7 +43,9 @@ class Law:
 
 
 def objective(teacher: Law, critic: Law, **settings: object) -> Matching:
-    made = Generator({}, teacher, PDE, GRID, Normaliser((0, 0), (1, 1)), EdmNoise(), torch.device("cpu"))  # type: ignore[arg-type]
+    parts = {"grid": GRID, "normaliser": Normaliser((0, 0), (1, 1)), "noise": EdmNoise()}
+    card = Card.of("teacher", PDE, architecture={}, **parts)
+    made = Teacher(card, teacher, PDE, device=torch.device("cpu"), **parts)  # type: ignore[arg-type]
     chosen = DistillSettings(objective="dm", **({"match": 0.0} | settings))  # type: ignore[arg-type]
     return Matching(chosen, made, Window(GRID), None, 7, critic)
 
@@ -128,7 +132,7 @@ def test_the_critic_learns_on_samples_without_a_gradient_to_them() -> None:
 def _wild(rank: int, world: int, shards: Path, folder: Path) -> list[str]:
     """Who could not take a step, where a weight of the critic is not a number."""
     settings = small.settings(shards, folder, distill={"objective": "dm"})
-    teacher, mesh = load_student(folder / "teacher"), Mesh(rank, world)
+    teacher, mesh = load_teacher(folder / "teacher"), Mesh(rank, world)
     window, d = Window(teacher.grid), settings.distill
     arm = build_arm(
         "student",

@@ -9,7 +9,7 @@ import torch
 
 from pidscale.config import NOISES
 from pidscale.diffusion.noise import KINDS
-from pidscale.generator.load import load_student
+from pidscale.generator.load import load_student, load_teacher
 from pidscale.parallel.mesh import Mesh
 from tests import small
 from tests.distill.test_loop import live
@@ -48,11 +48,11 @@ def test_every_kind_trains_and_distils(trained):
         assert isinstance(found[kind], dict) and set(found[kind, objective]) == {"student"}
         student, teacher = (
             load_student(folder / f"{kind}-{objective}" / "student"),
-            load_student(folder / kind / "teacher"),
+            load_teacher(folder / kind / "teacher"),
         )
         assert type(student.noise) is KINDS[kind] and student.noise == teacher.noise
-        assert student.card["architecture"] == teacher.card["architecture"]
-        assert ("prediction" in student.card["architecture"]) == (kind == "flow")
+        assert student.card.architecture == teacher.card.architecture
+        assert ("prediction" in student.card.architecture) == (kind == "flow")
         for one in (student.sample(2), teacher.sample(2, steps=3)):
             assert all(torch.isfinite(field).all() for field in one.values())
 
@@ -61,8 +61,8 @@ def test_a_teacher_of_a_kind_is_loaded_as_what_it_is(trained):
     """Each network is asked with its own preconditioning: D at a low level is near its input, whatever the kind."""
     folder, _ = trained
     for kind in NOISES:
-        teacher = load_student(folder / kind / "teacher")
+        teacher = load_teacher(folder / kind / "teacher")
         x = 0.5 * torch.randn(2, 2, 16, 16, generator=torch.Generator().manual_seed(0))
         clean = teacher.conditioned_on(torch.zeros(2, 0))(x, torch.full((2,), 1e-3))
         assert float((clean - x).abs().max()) < 0.05, kind
-        assert teacher.noise.describe()["kind"] == kind == teacher.card["noise"]["kind"]
+        assert teacher.noise.describe()["kind"] == kind == teacher.card.noise.kind

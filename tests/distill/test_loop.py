@@ -23,7 +23,7 @@ from pidscale.distill.objectives.physics import Physics
 from pidscale.distill.objectives.piddm import Piddm
 from pidscale.distill.students import build_arm
 from pidscale.engine.schedule import micro_plan
-from pidscale.generator.load import load_student
+from pidscale.generator.load import load_generator, load_student, load_teacher
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.ops.window import Window
@@ -121,7 +121,7 @@ def _check_same(folder, names):
         seconds = [card["metrics"].pop("train_seconds") for card in cards]
         assert len({card.pop("sha256") for card in cards}) == 2  # they cover the seconds too
         assert cards[0] == cards[1] and all(s > 0 for s in seconds)
-        made = load_student(whole / name)
+        made = load_generator(whole / name)
         assert torch.isfinite(made.sample(2)["pressure"]).all()
 
 
@@ -136,10 +136,10 @@ def test_teacher_and_students_stopped_and_resumed_have_the_same_bits(small_shard
     first, second = weights_of(whole / "student"), weights_of(whole / "student-lambda0")
     assert any(not torch.equal(first[n], second[n]) for n in first)  # the physics did something
     assert any(not torch.equal(first[n], weights_of(whole / "teacher")[n]) for n in first)
-    provenance = load_student(whole / "student").card["provenance"]
-    assert provenance["teacher"] == load_student(whole / "teacher").card["weights"]["sha256"]
-    assert provenance["residual_floor"] == load_manifest(small_shards).truth_residual["train"]["l2"] > 0
-    assert provenance["weights"] == asdict(LambdaSettings()) and all(s > 0 for s in provenance["scales"].values())
+    provenance = load_student(whole / "student").card.provenance
+    assert provenance.teacher == load_teacher(whole / "teacher").card.weights_sha256
+    assert provenance.residual_floor == load_manifest(small_shards).truth_residual["train"]["l2"] > 0
+    assert provenance.further["weights"] == asdict(LambdaSettings()) and all(s > 0 for s in provenance.scales.values())
 
 
 def test_so_does_a_teacher_whose_weights_are_split(small_shards, tmp_path):
@@ -169,7 +169,7 @@ def _arm_gradients(rank, world, shards, folder):
     mesh, found = Mesh(rank, world), {}
     for stage in (0, 1, 2, 3):
         settings = _arm_settings(shards, folder, stage)
-        problem, teacher = open_problem(settings.pde, settings.data), load_student(folder / "teacher")
+        problem, teacher = open_problem(settings.pde, settings.data), load_teacher(folder / "teacher")
         plan, mine = micro_plan(7, 2, mesh), mesh.slice(7)
         rollout = Rollout(teacher, "heun", 3, 1, 0)
         endpoints = rollout.endpoints(torch.arange(mine.start, mine.stop))
@@ -190,8 +190,8 @@ def _arm_gradients(rank, world, shards, folder):
 def _plain_gradients(shards, folder, physical):
     """Loss and gradients of the whole batch of 7, written from the objective's equation."""
     settings = _arm_settings(shards, folder, 1)
-    problem, teacher = open_problem(settings.pde, settings.data), load_student(folder / "teacher")
-    model = build_denoiser(teacher.card["architecture"], teacher.noise.sigma_data)
+    problem, teacher = open_problem(settings.pde, settings.data), load_teacher(folder / "teacher")
+    model = build_denoiser(teacher.card.architecture, teacher.noise.sigma_data)
     model.load_state_dict(teacher.denoiser.state_dict())
     eps = seeds.normal(0, "distill/endpoint", range(7), problem.shape)
     x0 = Rollout(teacher, "heun", 3, 7, 0).endpoints(torch.arange(7)).fields_BCYX

@@ -15,7 +15,7 @@ from pidscale.distill.objectives.base import mismatch, ramp
 from pidscale.distill.objectives.physics import TERMS, Physics, active_weights, frozen_scales, further
 from pidscale.distill.objectives.piddm import Piddm
 from pidscale.distill.preflight import weights_line
-from pidscale.generator.load import Generator
+from pidscale.generator.generator import Generator
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde.base import residual_squares

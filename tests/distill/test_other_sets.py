@@ -10,7 +10,7 @@ import torch
 from pidscale.dataset.problem import open_problem
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.distill.loop import measure_scales, open_batches
-from pidscale.generator.load import load_student
+from pidscale.generator.load import load_student, load_teacher
 from pidscale.make.make import make_shard_set
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
@@ -24,7 +24,7 @@ from tests.twins import spawn
 def test_scales_are_taken_in_the_units_of_the_teacher(small_shards, tmp_path):
     settings = small.settings(small_shards, tmp_path)
     problem = open_problem(settings.pde, settings.data)
-    teacher, window = load_student(write_teacher(tmp_path / "teacher", settings)), Window(problem.grid)
+    teacher, window = load_teacher(write_teacher(tmp_path / "teacher", settings)), Window(problem.grid)
     batches = open_batches(settings, teacher, window, Mesh())
     own = measure_scales(settings, problem, batches, window, Mesh())
     wider = Normaliser(problem.normaliser.mean, tuple(3 * one for one in problem.normaliser.std))
@@ -50,7 +50,7 @@ def test_a_set_of_nothing_but_training_fields_trains_and_distils(tmp_path):
     assert [one["seen"][-1] for one in found] == [(4, 4)] * 2
     student = load_student(tmp_path / "run" / "student")
     assert student.sample(2)["pressure"].isfinite().all()
-    assert student.card["metrics"]["loss"] == pytest.approx(found[1]["ended"]["student"]["loss"])
+    assert student.card.metrics.further["loss"] == pytest.approx(found[1]["ended"]["student"]["loss"])
 
 
 def test_held_out_fields_are_those_of_the_test_split(small_shards, tmp_path):

@@ -17,7 +17,7 @@ from pidscale.diffusion.solvers import integrate
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives.physics import TERMS, Physics
 from pidscale.distill.objectives.pid import Pid, trajectory_residual
-from pidscale.generator.load import Generator
+from pidscale.generator.generator import Generator
 from pidscale.meter import StepTimer
 from pidscale.ops.window import Window
 from pidscale.pde.base import residual_squares

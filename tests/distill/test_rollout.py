@@ -11,8 +11,9 @@ from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.solvers import integrate
 from pidscale.distill.endpoints.endpoint import checksum
 from pidscale.distill.endpoints.rollout import Rollout, open_teacher
-from pidscale.engine.consolidate import card, publish
-from pidscale.generator.load import load_student
+from pidscale.engine.consolidate import publish
+from pidscale.generator.card import Card, Metrics, Provenance
+from pidscale.generator.load import load_teacher
 from pidscale.models import build_denoiser
 from pidscale.teacher.loop import describe
 from tests import small
@@ -26,24 +27,24 @@ def write_teacher(folder, settings, seed=0, kind="teacher"):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    contents = card(
+    card = Card.of(
         kind,
         problem.pde,
-        problem.grid,
-        problem.normaliser,
-        EdmNoise(),
-        describe(settings, problem),
-        {"seed": seed},
-        {"train_seconds": 1.0},
+        grid=problem.grid,
+        normaliser=problem.normaliser,
+        architecture=describe(settings, problem),
+        noise=EdmNoise(),
+        provenance=Provenance(seed=seed),
+        metrics=Metrics(1.0),
     )
-    publish(folder, dict(model.state_dict()), contents)
+    publish(folder, dict(model.state_dict()), card)
     return folder
 
 
 @pytest.fixture(scope="module")
 def teacher(small_shards, tmp_path_factory):
     folder = tmp_path_factory.mktemp("rollout")
-    return load_student(write_teacher(folder / "teacher", small.settings(small_shards, folder)))
+    return load_teacher(write_teacher(folder / "teacher", small.settings(small_shards, folder)))
 
 
 def test_the_same_bits_in_any_company(teacher):
@@ -113,7 +114,7 @@ def test_a_teacher_that_does_not_fit_is_refused(small_shards, tmp_path):
     with pytest.raises(UserError, match=r"holds a student.*distill\.teacher"):
         open_teacher(named, tmp_path, problem, cpu)
     write_teacher(tmp_path / "teacher", settings)
-    assert open_teacher(settings, tmp_path, problem, cpu).card["kind"] == "teacher"
+    assert open_teacher(settings, tmp_path, problem, cpu).card.kind == "teacher"
     other = small.make_shards(tmp_path / "darcy20", points=20)
     elsewhere = small.settings(other, tmp_path, pde={"points": 20})
     with pytest.raises(UserError, match=r"teacher of grid .*distill\.teacher"):

@@ -91,9 +91,9 @@ def test_every_objective_stops_and_goes_on_to_the_same_bits(small_shards, taught
 def test_a_student_of_the_flow_is_told_the_lowest_level(small_shards, taught):
     """In its own process: as whoever was handed the student does it."""
     student = load_student(taught / "pid" / "student")
-    assert student.card["told"] == 0.002 and student.card["provenance"]["endpoints"] == {}
-    assert student.card["provenance"]["objective"] == "pid" and torch.isfinite(student.sample(2)["pressure"]).all()
+    assert student.card.network_level == 0.002 and student.card.provenance.further["endpoints"] == {}
+    assert student.card.provenance.objective == "pid" and torch.isfinite(student.sample(2)["pressure"]).all()
     told, eps = student.conditioned_on(torch.zeros(2, 0)), student.eps(range(2), 0)
     at_top = one_step(told, eps, student.noise.sigma_max)
     assert not torch.equal(student.generate(eps, torch.zeros(2, 0)), at_top)  # the network hears the lowest level
-    assert load_student(taught / "dm" / "student").card["told"] is None
+    assert load_student(taught / "dm" / "student").card.network_level is None

@@ -12,7 +12,7 @@ from pidscale.distill.endpoints.buffer import Ring
 from pidscale.distill.endpoints.endpoint import Endpoints
 from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.endpoints.supply import Ahead, Inline
-from pidscale.generator.load import load_student
+from pidscale.generator.load import load_teacher
 from tests import small
 from tests.distill.test_rollout import write_teacher
 
@@ -32,7 +32,7 @@ def waits(condition, seconds=20.0):
 
 
 def test_a_ring_gives_the_same_bits_inline_and_ahead(small_shards, tmp_path):
-    teacher = load_student(write_teacher(tmp_path / "teacher", small.settings(small_shards, tmp_path)))
+    teacher = load_teacher(write_teacher(tmp_path / "teacher", small.settings(small_shards, tmp_path)))
     rollout, found = Rollout(teacher, "dpm2m", 3, 2, seed=0), {}
     for name, supply in {"inline": Inline(rollout.endpoints), "ahead": Ahead(rollout.endpoints, 2, CPU)}.items():
         ring = Ring(3, 2, 4, 0, 4, 0, supply.get)

@@ -12,7 +12,7 @@ from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.endpoints.truncation import Truncation, truncation, truncation_line
-from pidscale.generator.load import Generator
+from pidscale.generator.generator import Generator
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
 from tests.twins import spawn

@@ -30,7 +30,8 @@ from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import micro_plan
 from pidscale.engine.spread import spread, window_for
 from pidscale.engine.zero import Zero, ZeroSettings
-from pidscale.generator.load import Generator
+from pidscale.generator.card import Card
+from pidscale.generator.generator import Teacher
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import conditioned
@@ -99,8 +100,9 @@ def case(folder, kind, dtype, stage=0, recompute=False):
 
 
 def generator(settings, problem, model):
-    card = {"architecture": loop.describe(settings, problem), "kind": "teacher"}
-    return Generator(card, model, problem.pde, problem.grid, problem.normaliser, EdmNoise(), torch.device("cpu"))
+    parts = {"grid": problem.grid, "normaliser": problem.normaliser, "noise": EdmNoise()}
+    card = Card.of("teacher", problem.pde, architecture=loop.describe(settings, problem), **parts)
+    return Teacher(card, model, problem.pde, device=torch.device("cpu"), **parts)
 
 
 def learning(settings, objective):
@@ -174,7 +176,7 @@ def split_student(folder, kind, dtype, mesh, stage=None, recompute=False, object
     settings, problem, model, targets, params = case(folder, kind, dtype, stage or 0, recompute)
     settings = learning(settings, objective)
     d, teacher = settings.distill, generator(settings, problem, model)
-    window = window_for(teacher.card["architecture"], problem.grid, mesh.space)
+    window = window_for(teacher.card.architecture, problem.grid, mesh.space)
     plan, mine = micro_plan(BATCH + 1, d.micro_batch, mesh), mesh.slice(BATCH + 1)
     goal = objective_of(settings, teacher, window)
     zero, ema = engine_for(spread(model, window), settings, plan, mesh, stage is not None)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.generator.load import Generator
+from pidscale.generator.card import Card
+from pidscale.generator.student import Student
 from pidscale.pde import build_pde
 
 POINTS = 4
@@ -27,25 +28,24 @@ class LinearDenoiser(nn.Module):
     def forward(self, x_BCYX: Tensor, sigma_B: Tensor, condition_BP: Tensor | None = None) -> Tensor:
         eps = x_BCYX / sigma_B[:, None, None, None]
         fields = (eps.flatten(1) @ self.matrix.T + self.offset).reshape(x_BCYX.shape)
-        told = (
-            0.0 if condition_BP is None or not condition_BP.shape[1] else condition_BP.sum(dim=1)[:, None, None, None]
-        )
-        return fields + told
+        if condition_BP is None or not condition_BP.shape[1]:
+            return fields
+        return fields + condition_BP.sum(dim=1)[:, None, None, None]
 
 
-def linear_student(equation: str = "poisson", seed: int = 0, points: int = POINTS, **params: object) -> Generator:
+def linear_student(equation: str = "poisson", seed: int = 0, points: int = POINTS, **params: object) -> Student:
     """A student of this equation, its parameters as given; the units of its channels differ a hundredfold."""
     pde = build_pde(equation, params)
     grid, channels = pde.grid(points), len(pde.channels)
     units = Normaliser(
         tuple(0.1 * (c + 1) for c in range(channels)), tuple(10.0 ** -(2 * (c % 2)) for c in range(channels))
     )
-    card = {"kind": "student", "constraints": [], "provenance": {}, "metrics": {}}
+    card = Card.of("student", pde, grid=grid, normaliser=units, architecture={}, noise=EdmNoise())
     size = channels * grid.shape[0] * grid.shape[1]
-    return Generator(card, LinearDenoiser(size, seed), pde, grid, units, EdmNoise(), torch.device("cpu"))  # type: ignore
+    return Student(card, LinearDenoiser(size, seed), pde, grid, units, EdmNoise(), torch.device("cpu"))  # type: ignore
 
 
-def affine(student: Generator) -> tuple[Tensor, Tensor]:
+def affine(student: Student) -> tuple[Tensor, Tensor]:
     """Its map from noise to physical fields as a matrix [D, D] and an offset [D], float64."""
     denoiser: LinearDenoiser = student.denoiser  # type: ignore
     points = student.grid.shape[0] * student.grid.shape[1]
@@ -54,7 +54,7 @@ def affine(student: Generator) -> tuple[Tensor, Tensor]:
     return scale[:, None] * denoiser.matrix.double(), scale * denoiser.offset.double() + mean
 
 
-def gaussian_posterior(student: Generator, values: Tensor, known: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+def gaussian_posterior(student: Student, values: Tensor, known: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     """Mean [D] and covariance [D, D] of the fields of a linear student given noisy values, by the normal equations."""
     matrix, offset = affine(student)
     seen = known.flatten()

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from pidscale.diffusion.noise import EdmNoise
+from pidscale.diffusion.noise import EdmNoise, Noise
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.engine import consolidate
+from pidscale.engine.consolidate import publish
 from pidscale.generator.artifact import read_card
+from pidscale.generator.card import Card, Metrics, Provenance
 from pidscale.models import architecture, build_denoiser
 from pidscale.pde import build_pde
 
@@ -29,6 +30,7 @@ def write_generator(
     seed: int = 0,
     equation: str = "darcy",
     teacher: Path | None = None,
+    noise: Noise | None = None,
 ) -> Path:
     """Write a consolidated generator on 16 points a side, its weights random; return folder. teacher: of a student."""
     pde = build_pde(equation)
@@ -40,9 +42,15 @@ def write_generator(
         model.network.last.weight.normal_(std=0.1)
     plain = Normaliser((0.0,) * channels, (1.0,) * channels)
     units = normaliser or (Normaliser((7.5, 0.005), (4.5, 0.004)) if equation == "darcy" else plain)
-    provenance = {"run": "made"} | ({"teacher": read_card(teacher)["weights"]["sha256"]} if teacher else {})
-    card = consolidate.card(
-        kind, pde, pde.grid(POINTS), units, EdmNoise(), described, provenance, {"train_seconds": 1.5}
+    card = Card.of(
+        kind,
+        pde,
+        grid=pde.grid(POINTS),
+        normaliser=units,
+        architecture=described,
+        noise=EdmNoise() if noise is None else noise,
+        provenance=Provenance(teacher=read_card(teacher).weights_sha256 if teacher else None, further={"run": "made"}),
+        metrics=Metrics(1.5),
     )
-    consolidate.publish(folder, model.state_dict(), card)
+    publish(folder, model.state_dict(), card)
     return folder

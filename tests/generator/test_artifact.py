@@ -11,6 +11,7 @@ import torch
 
 from pidscale.config import UserError
 from pidscale.generator import artifact
+from pidscale.generator.card import Metrics
 from tests.generator.made import write_generator
 
 
@@ -23,7 +24,7 @@ def test_the_card_describes_the_bytes_beside_it(tmp_path: Path) -> None:
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    assert card["version"] == 1 and card["grid"]["shape"] == [16, 16] and card["sigma_max"] == 80
+    assert card["version"] == 1 and card["grid"]["shape"] == [16, 16] and card["noise"]["sigma_max"] == 80
     assert [c["name"] for c in card["channels"]] == ["permeability", "pressure"]
 
 
@@ -31,19 +32,19 @@ def test_weights_come_back_as_they_were(tmp_path: Path) -> None:
     folder = write_generator(tmp_path / "student")
     weights = {"a": torch.randn(3, 4).T, "b": torch.randn(2, 2, 2)[:, 0]}  # neither is contiguous
     card = artifact.read_card(folder)
-    artifact.write(folder, weights, {k: v for k, v in card.items() if k != "weights"})
+    artifact.write(folder, weights, card)
     read = artifact.read_weights(folder, artifact.read_card(folder))
     assert read.keys() == weights.keys() and all(torch.equal(read[k], weights[k]) for k in weights)
 
 
 def test_new_metrics_leave_all_else(tmp_path: Path) -> None:
     folder = write_generator(tmp_path / "student")
-    before = artifact.read_card(folder)
-    artifact.update_metrics(folder, {"report": {"swd": 0.1}})
-    after = artifact.read_card(folder)
+    before = artifact.read_plain(folder)
+    artifact.update_metrics(folder, Metrics(report={"swd": 0.1}))
+    after = artifact.read_plain(folder)
     assert after.pop("metrics") == {"report": {"swd": 0.1}} and before.pop("metrics") == {"train_seconds": 1.5}
     assert after.pop("sha256") != before.pop("sha256")
-    assert after == before and artifact.read_weights(folder, after)
+    assert after == before and artifact.read_weights(folder, artifact.read_card(folder))
 
 
 def test_without_its_card_a_folder_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,12 +69,13 @@ def test_a_diverged_one_is_neither_written_nor_read(tmp_path: Path, value: float
     folder = write_generator(tmp_path / "student")
     card, weights = artifact.read_card(folder), dict(artifact.read_weights(folder, artifact.read_card(folder)))
     with pytest.raises(UserError, match=r"card\.json: metrics\.report\.l2 is not a finite number: a run that diverged"):
-        artifact.update_metrics(folder, {"train_seconds": 1.0, "report": {"l2": value}})
+        artifact.update_metrics(folder, Metrics(1.0, report={"l2": value}))
     name = next(iter(weights))
     with pytest.raises(UserError, match=f"{name} is not finite: a run that diverged; nothing was written"):
         artifact.write(tmp_path / "other", {**weights, name: weights[name] * value}, card)
     assert not (tmp_path / "other").exists() and artifact.read_card(folder) == card
-    bare = {key: one for key, one in card.items() if key != "sha256"} | {"metrics": {"l2": value}}
+    plain = artifact.read_plain(folder)
+    bare = {key: one for key, one in plain.items() if key != "sha256"} | {"metrics": {"l2": value}}
     text = json.dumps({**bare, "sha256": artifact._own_sha256(bare)})  # as earlier versions wrote it
     (folder / "card.json").write_text(text)
     with pytest.raises(UserError, match=r"metrics\.l2 is not a finite number"):

@@ -48,12 +48,9 @@ def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path: Path)
     write_generator(tmp_path / "other", "teacher", seed=3)
     for call, words in (
         (lambda: alone.sample(2, nfe=2), "nfe=2: asks for the teacher"),
-        (lambda: load_student(teacher).sample(2, nfe=2), "a teacher takes steps="),
         (lambda: load_student(folder / "both").sample(2, nfe=0), "nfe=0"),
-        (lambda: load_student(folder / "both").sample(2, nfe=4, steps=3), "nfe=4"),
-        (lambda: load_student(folder / "both").sample(2, nfe=4, solver="euler"), "solver='euler'.*nfe=4"),
         (lambda: load_student(folder / "alone", teacher=tmp_path / "other"), "not the teacher that"),
-        (lambda: load_student(teacher, teacher=teacher), "a teacher for a teacher"),
+        (lambda: load_student(teacher, teacher=teacher), "holds a teacher, expected a student"),
         (lambda: load_student(folder / "alone", teacher=tmp_path / "nowhere"), "nowhere"),
     ):
         with pytest.raises(UserError, match=words) as error:
@@ -77,7 +74,7 @@ def test_calls_are_counted_and_start_where_noise_was_added(folder: Path, calls: 
     student, exact = load_student(folder / "both"), Exact()
     student = replace(student, teacher=replace(student.teacher, denoiser=exact))  # type: ignore[arg-type, type-var]
     eps, again, params = student.eps(range(2), 0), student.eps(range(2), 1), torch.zeros(2, len(student.pde.varying))
-    found = more_calls(student, eps, again, params, calls)
+    found = more_calls(student, student.teacher, eps, again, params, calls)
     assert len(exact.levels) == calls and exact.levels[0] == pytest.approx(start_level(calls))
     assert all(a > b for a, b in zip(exact.levels, exact.levels[1:], strict=False)) and torch.isfinite(found).all()
     if calls == 1:  # the mean of clean fields given the noisy one
@@ -94,10 +91,10 @@ def test_a_student_of_the_flow_keeps_its_noise(folder: Path) -> None:
         told.append(float(level[0]))
         return 0.1 * x / student.noise.sigma_max
 
-    card = {**student.card, "told": 0.002}
+    card = replace(student.card, network_level=0.002)
     student = replace(student, card=card, denoiser=network, teacher=replace(student.teacher, denoiser=exact))  # type: ignore[arg-type, type-var]
     eps, params = student.eps(range(2), 0), torch.zeros(2, len(student.pde.varying))
-    found = [more_calls(student, eps, student.eps(range(2), seed), params, 1) for seed in (1, 2)]
+    found = [more_calls(student, student.teacher, eps, student.eps(range(2), seed), params, 1) for seed in (1, 2)]
     assert torch.equal(*found) and told == pytest.approx([start_level(1)] * 2)
     level = start_level(1)
     state = level * eps + (1 - level / student.noise.sigma_max) * 0.1 * eps
@@ -107,4 +104,4 @@ def test_a_student_of_the_flow_keeps_its_noise(folder: Path) -> None:
 
 def test_the_card_of_a_carried_teacher_is_whole(folder: Path) -> None:
     card = json.loads((folder / "both" / "teacher" / "card.json").read_text())
-    assert card["kind"] == "teacher" and artifact.read_card(folder / "both" / "teacher") == card
+    assert card["kind"] == "teacher" and artifact.read_plain(folder / "both" / "teacher") == card

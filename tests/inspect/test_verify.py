@@ -17,6 +17,11 @@ from tests.convert.foreign import converted
 from tests.inspect.damage import INDEX, TAR, findings, flip, named, put, rehash
 
 
+@pytest.fixture(scope="module")
+def darcy():
+    return foreign.truths(foreign.DARCY, foreign.DARCY.grid(9), 5)
+
+
 @pytest.fixture
 def copy(heat_shards, tmp_path):
     return shutil.copytree(heat_shards, tmp_path / "heat")

@@ -59,9 +59,9 @@ def test_using_a_fetched_set_or_student_runs_nothing_of_it(fetched: Path, capsys
     with pytest.raises(UserError, match="made for equation 'opt_einsum:Thing', the run wants 'darcy'"):
         open_problem(PdeSettings("darcy", points=16), DataSettings(path="."))
     folder = write_generator(fetched / "student")
-    card = artifact.read_card(folder)
+    card = artifact.read_plain(folder)
     card["equation"]["name"] = NAME
-    artifact._write_card(folder, card)
+    artifact.write_plain(folder, card)
     with pytest.raises(UserError, match="no file decides what is imported"):
         load_student(folder)
     (fetched / "known.npy").write_bytes(b"")

@@ -8,7 +8,7 @@ import pytest
 
 from pidscale.config import UserError
 from pidscale.records.read import ShardSet
-from pidscale.records.stores import base
+from pidscale.records.stores import folder
 
 
 def flip(made, number, channel, row):
@@ -117,7 +117,7 @@ def test_values_that_are_not_finite_are_named(made):
 
 
 def test_few_files_stay_open(made, monkeypatch):
-    monkeypatch.setattr(base, "_OPEN_FILES", 2)
+    monkeypatch.setattr(folder, "_OPEN_FILES", 2)
     before = len(os.listdir("/proc/self/fd"))
     shards = ShardSet(made.root, "train")
     shards.read([0, 5, 10, 0, 12, 5])

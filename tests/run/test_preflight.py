@@ -150,7 +150,7 @@ import mmap, resource, sys
 from pathlib import Path
 import numpy, torch
 from pidscale.config import Settings
-from pidscale.run.memory import is_out_of_memory, memory_limit
+from pidscale.run.host_limits import is_out_of_memory, memory_limit
 from pidscale.run.preflight import out_of_memory_line
 from pidscale.models import architecture, build_denoiser
 

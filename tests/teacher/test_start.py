@@ -106,4 +106,4 @@ def test_without_a_start_nothing_is_read_and_it_decides_the_result(small_shards,
     first = write_teacher(tmp_path / "first", settings)
     on = small.settings(small_shards, tmp_path, teacher={"start": str(first)})
     start = open_start(on, open_problem(on.pde, on.data))
-    assert start.provenance["sha256"] == artifact.read_card(first)["weights"]["sha256"]
+    assert start.provenance["sha256"] == artifact.read_card(first).weights_sha256

@@ -16,7 +16,8 @@ from pidscale.config import Settings, UserError
 from pidscale.dataset.problem import Problem
 from pidscale.diffusion.solvers import integrate
 from pidscale.distill.endpoints.endpoint import Endpoints, checksum
-from pidscale.generator.load import Generator, check_fits, load_student
+from pidscale.generator.generator import Generator, Teacher
+from pidscale.generator.load import check_fits, load_teacher
 from pidscale.pde.base import draw_params
 from pidscale.run.phases import teacher_folder
 
@@ -69,15 +70,13 @@ class Rollout:
         return Endpoints(counters, params, torch.cat(fields), torch.cat(sums))
 
 
-def open_teacher(settings: Settings, folder: Path, problem: Problem, device: torch.device) -> Generator:
+def open_teacher(settings: Settings, folder: Path, problem: Problem, device: torch.device) -> Teacher:
     """Load the frozen teacher and check that it is one, of this equation on this grid. Raises UserError."""
     path = teacher_folder(settings, folder)
     if not path.exists():
         raise UserError(f"{path}: no teacher there; run launch/train_teacher.py first, or set distill.teacher")
-    teacher = load_student(path, device)
+    teacher = load_teacher(path, device)
     teacher.denoiser.precision = settings.distill.teacher_precision
-    if teacher.card["kind"] != "teacher":
-        raise UserError(f"{path}: holds a {teacher.card['kind']}, expected a teacher; set distill.teacher")
     check_fits(teacher, path, problem.pde, problem.grid, "set distill.teacher or the pde")
     return teacher
 

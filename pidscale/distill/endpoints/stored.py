@@ -37,7 +37,7 @@ def described(settings: Settings, rollout: Rollout) -> dict[str, Any]:
     """What decides every endpoint, as plain JSON values."""
     d = settings.distill
     return {
-        "teacher": rollout.teacher.card["weights"]["sha256"],
+        "teacher": rollout.teacher.card.weights_sha256,
         "solver": rollout.solver,
         "steps": rollout.steps,
         "precision": d.teacher_precision,

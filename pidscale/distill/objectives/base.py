@@ -18,7 +18,7 @@ from pidscale.config import DistillSettings
 from pidscale.diffusion.solvers import one_step
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives.physics import Physics
-from pidscale.generator.load import Generator
+from pidscale.generator.generator import Generator
 from pidscale.meter import StepTimer
 from pidscale.models.precondition import conditioned
 from pidscale.ops.window import Window

@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,14 +27,12 @@ from torch import Tensor
 from pidscale import seeds
 from pidscale.config import UserError
 from pidscale.generator.arguments import amount, as_int, chosen
+from pidscale.generator.generator import OneCall
 from pidscale.generator.refine import TERMS, Progress, residual_scales
 from pidscale.generator.tasks.descend import Minimum, minimise
 from pidscale.generator.tasks.observations import Observation
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde, residual_squares
-
-if TYPE_CHECKING:
-    from pidscale.generator.load import Generator
 
 MOST = 2**20  # starts, or posterior samples, of one observation: each has a counter of its own
 
@@ -146,7 +144,7 @@ class Posed:
         return total + 0.5 * (self.prior * away[:, :size].square().sum(dim=1) + away[:, size:].square().sum(dim=1))
 
 
-def posed(generator: Generator, observation: Observation, params: Mapping[str, Any] | None, physics: float) -> Posed:
+def posed(generator: OneCall, observation: Observation, params: Mapping[str, Any] | None, physics: float) -> Posed:
     """The task of a student. Raises UserError for a parameter that is none, or out of its range."""
     given = known_params(generator.pde, len(observation), params).to(generator.device)
     scales = residual_scales(generator) if physics > 0 else {}
@@ -178,14 +176,19 @@ def normals(task: Posed, seed: int, stream: str, counters: Tensor) -> Tensor:
 
 
 def searched(
-    task: Posed, per: int, search: Search, begin: Callable[[Tensor], tuple[Tensor, Tensor | None, Tensor | None]]
+    task: Posed,
+    per: int,
+    search: Search,
+    begin: Callable[[Tensor], tuple[Tensor, Tensor | None, Tensor | None]],
+    first_number: int = 0,
 ) -> tuple[Minimum, Tensor]:
     """The least energies of `per` vectors for each observation, on the CPU, and their owners.
 
     begin: counters [b] -> where vectors start, centres of their prior and noise of their observations (None: neither).
+    first_number: the number of the first observation, from which counters follow.
     """
     owners = torch.arange(len(task.observation)).repeat_interleave(per)
-    counters = owners * MOST + torch.arange(per).repeat(len(task.observation))
+    counters = (owners + first_number) * MOST + torch.arange(per).repeat(len(task.observation))
     parts, device = [], task.params_NP.device
     for first in range(0, len(owners), search.batch):
         some = slice(first, first + search.batch)
@@ -247,11 +250,33 @@ def answered(task: Posed, found: Minimum, owners_B: Tensor, batch: int) -> Answe
 
 
 def solve_task(
-    generator: Generator, observation: Observation, params: Mapping[str, Any] | None, search: Search
+    generator: OneCall,
+    observation: Observation,
+    params: Mapping[str, Any] | None,
+    search: Search,
+    first_number: int = 0,
 ) -> Answer:
-    """The likeliest field of each observation. params: of the equation where they vary and are known, as in `sample`."""
+    """Find the likeliest field of each observation.
+
+    Args:
+        generator: The student.
+        observation: What is known.
+        params: Varying parameters that are known, by name, as in `sample`.
+        search: How the least energy is looked for.
+        first_number: The number of the first observation; the draws that a search begins at follow from it.
+
+    Returns:
+        One answer for each observation.
+
+    Raises:
+        UserError: For a parameter that is none or out of its range, or values too far from what the student makes.
+    """
     task = posed(generator, observation, params, search.physics)
     found, owners = searched(
-        task, search.starts, search, lambda counters: (normals(task, search.seed, "task", counters), None, None)
+        task,
+        search.starts,
+        search,
+        lambda counters: (normals(task, search.seed, "task", counters), None, None),
+        first_number,
     )
     return answered(task, found, owners, search.batch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +16,8 @@ from torch import Tensor
 from pidscale.caller import sheltered
 from pidscale.config import UserError
 from pidscale.generator.arguments import amount, real
+from pidscale.generator.generator import Generator
 from pidscale.pde.base import solution_mask
-
-if TYPE_CHECKING:
-    from pidscale.generator.load import Generator
 
 TASKS = ("forward", "inverse", "reconstruct")
 # sigma of noiseless values, in standard deviations of a channel: no student comes nearer to a whole field, but to some points
@@ -42,6 +40,9 @@ class Observation:
 
     def __len__(self) -> int:
         return len(self.values_NCYX)
+
+    def __getitem__(self, some: slice) -> Observation:
+        return Observation(self.values_NCYX[some], self.known_NCYX[some], self.sigma_NC[some], self.whole_NC[some])
 
     def on(self, device: torch.device) -> Observation:
         """The same on a device."""

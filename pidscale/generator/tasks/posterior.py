@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,11 +21,9 @@ from torch import Tensor
 from pidscale import seeds
 from pidscale.caller import exactly
 from pidscale.generator.arguments import as_int
+from pidscale.generator.generator import OneCall
 from pidscale.generator.tasks.energy import MOST, Search, measured, normals, posed, searched
 from pidscale.generator.tasks.observations import Observation
-
-if TYPE_CHECKING:
-    from pidscale.generator.load import Generator
 
 LEVEL = 0.9  # of the pointwise interval
 
@@ -50,7 +48,7 @@ class Posterior:
 
 
 def posterior(
-    generator: Generator, observation: Observation, count: int, params: Mapping[str, Any] | None, search: Search
+    generator: OneCall, observation: Observation, count: int, params: Mapping[str, Any] | None, search: Search
 ) -> Posterior:
     """`count` samples for each observation, 2 or more; sample k depends on (seed, observation, k) alone.
 

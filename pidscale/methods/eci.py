@@ -1,0 +1,100 @@
+"""ECI sampling on a flow-matching teacher: extrapolate, correct, interpolate (Cheng et al., ICLR 2025, algorithm 1).
+
+With t from 0 (noise) to 1 (data) and velocity v, a step from t to t' is
+
+    x1 = x_t + (1 - t) v(x_t, t)                extrapolate: the field that the flow is heading for
+    x1 = known values where they are known      correct
+    x_t' = (1 - t') e + t' x1                   interpolate
+
+Here a flow state is x_t = t (x1 + sigma e) with sigma = (1 - t) / t, so that x1 is the denoiser's D(x_t / t, sigma). The last
+step has t' = 1, so known values are met exactly. The paper keeps the noise e that was drawn at the start (`noise=drawn`);
+with `noise=state` each step keeps the noise that the state itself implies, e = (x - x1) / sigma, which makes the method the
+Euler sampler of the flow where nothing is known. Knows no files and no ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pidscale.config import UserError
+from pidscale.generator.generator import Generator
+from pidscale.methods.base import FLOW_TEACHER, SAMPLE, Question
+from pidscale.methods.search import TASKS
+from pidscale.pde.base import Samples
+from pidscale.precision import float32_or_better
+
+NOISES = ("state", "drawn")
+
+
+@dataclass(frozen=True)
+class Eci:
+    """Sample a flow teacher with known values imposed at every step.
+
+    Attributes:
+        steps: Euler steps; the paper takes 200.
+        mix: Times that extrapolation and correction are repeated within a step; the paper takes 1 to 5.
+        noise: `state` or `drawn`, see above.
+        resample: Draw new noise every so many steps; 0: never. Only with `noise=drawn`.
+    """
+
+    steps: int = 200
+    mix: int = 1
+    noise: str = "state"
+    resample: int = 0
+    source: ClassVar[str] = "Cheng et al., Gradient-free generation for hard-constrained systems (ECI), ICLR 2025"
+    takes: ClassVar[frozenset[str]] = frozenset({FLOW_TEACHER})
+    answers: ClassVar[frozenset[str]] = TASKS | {SAMPLE}
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("mix", 1), ("resample", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"method.{name}={getattr(self, name)}: expected {least} or more")
+        if self.noise not in NOISES:
+            raise UserError(f"method.noise={self.noise!r}: expected one of {', '.join(NOISES)}")
+        if self.resample and self.noise != "drawn":
+            raise UserError(f"method.resample={self.resample}: noise is only drawn again with method.noise=drawn")
+
+    @torch.no_grad()
+    def run(self, generator: Generator, question: Question) -> Samples:
+        """Sample each field; parameters must be known."""
+        if question.params_NP.isnan().any():
+            raise UserError("Eci: needs every varying parameter; give params")
+        network = generator.conditioned_on(question.params_NP)
+        levels = generator.noise.levels(self.steps).tolist()
+        drawn = float32_or_better(question.eps_NCYX.to(generator.device))
+        x = drawn * levels[0]
+        clean = x
+        for step, (here, there) in enumerate(pairwise(levels)):
+            for again in range(self.mix):
+                clean = network(x, x.new_full((len(x),), here))
+                implied = (x - clean) / here
+                clean = self._corrected(generator, question, clean)
+                e = implied if self.noise == "state" else self._drawn(generator, question, drawn, step)
+                level = there if again == self.mix - 1 else here
+                x = clean + level * e
+        return Samples(self._exact(generator, question, generator.finished(clean)), question.params_NP)
+
+    def _drawn(self, generator: Generator, question: Question, drawn_NCYX: Tensor, step: int) -> Tensor:
+        """The noise of a step: the first one, or new noise every `resample` steps."""
+        turn = step // self.resample if self.resample else 0
+        return drawn_NCYX if turn == 0 else question.noise(generator, f"eci/{turn}")
+
+    def _corrected(self, generator: Generator, question: Question, clean_NCYX: Tensor) -> Tensor:
+        """The field with known values in place, in the units of the model."""
+        if question.known is None:
+            return clean_NCYX
+        known = question.known.on(generator.device)
+        values = generator.normaliser.encode(known.values_NCYX).to(clean_NCYX.dtype)
+        return torch.where(known.known_NCYX, values, clean_NCYX)
+
+    def _exact(self, generator: Generator, question: Question, physical_NCYX: Tensor) -> Tensor:
+        """The field with known values to the bit: conversion of units rounds them."""
+        if question.known is None:
+            return physical_NCYX
+        known = question.known.on(generator.device)
+        return torch.where(known.known_NCYX, known.values_NCYX.to(physical_NCYX.dtype), physical_NCYX)

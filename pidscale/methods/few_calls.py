@@ -1,0 +1,39 @@
+"""More calls: the student's field is made noisy again, and its teacher removes the noise (generator/more_calls.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pidscale.config import UserError
+from pidscale.generator.generator import Generator
+from pidscale.generator.more_calls import more_calls
+from pidscale.generator.student import Student
+from pidscale.methods.base import SAMPLE, STUDENT, Question
+from pidscale.pde.base import Samples
+
+
+@dataclass(frozen=True)
+class FewCalls:
+    """One call of a student, then calls of its teacher on that field with noise added.
+
+    Attributes:
+        calls: Network calls in all, 2 or more.
+    """
+
+    calls: int = 2
+    source: ClassVar[str] = "Song et al., Consistency models, 2023, algorithm 1, with the teacher after the first call"
+    takes: ClassVar[frozenset[str]] = frozenset({STUDENT})
+    answers: ClassVar[frozenset[str]] = frozenset({SAMPLE})
+
+    def __post_init__(self) -> None:
+        if self.calls < 2:
+            raise UserError(f"method.calls={self.calls}: expected 2 or more; one call is the method one_call")
+
+    def run(self, generator: Generator, question: Question) -> Samples:
+        """Make each field by `calls` network calls; the added noise is a function of the counters."""
+        assert isinstance(generator, Student)
+        eps = question.eps_NCYX.to(generator.device)
+        again = question.noise(generator, "again")
+        x = more_calls(generator, generator.teacher, eps, again, question.params_NP, self.calls - 1)
+        return Samples(generator.finished(x), question.params_NP)

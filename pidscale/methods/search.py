@@ -1,0 +1,57 @@
+"""A task answered with a student: the noise whose field agrees best with what is known (generator/tasks/energy.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pidscale.generator.generator import Generator, OneCall
+from pidscale.generator.tasks.energy import Answer, Search, solve_task
+from pidscale.methods.base import STUDENT, Question
+from pidscale.pde.base import Samples
+
+TASKS = frozenset({"forward", "inverse", "reconstruct"})
+
+
+def answer_samples(generator: Generator, answer: Answer) -> Samples:
+    """Return the fields and parameters of an answer as joint samples."""
+    fields = generator.join(answer.fields)
+    columns = [answer.fields[name] for name in generator.pde.varying]
+    return Samples(fields, torch.stack(columns, dim=1) if columns else fields.new_zeros(len(fields), 0))
+
+
+def known_by_name(generator: Generator, params_NP: Tensor) -> dict[str, Tensor]:
+    """Return the parameters that are known of every sample, by name."""
+    columns = zip(generator.pde.varying, params_NP.T, strict=True)
+    return {name: column for name, column in columns if not column.isnan().any()}
+
+
+@dataclass(frozen=True)
+class LatentSearch:
+    """Search a student's noise for the least energy of data misfit, residual and prior.
+
+    Attributes:
+        steps: Evaluations of each start at most.
+        starts: Draws the search begins at.
+        physics: Weight of the residual.
+        optimiser: `lbfgs` or `adam`.
+    """
+
+    steps: int = Search.steps
+    starts: int = Search.starts
+    physics: float = Search.physics
+    optimiser: str = Search.optimiser
+    source: ClassVar[str] = "generator/tasks/energy.py"
+    takes: ClassVar[frozenset[str]] = frozenset({STUDENT})
+    answers: ClassVar[frozenset[str]] = TASKS
+
+    def run(self, generator: Generator, question: Question) -> Samples:
+        """Search from `starts` draws for each observation."""
+        assert isinstance(generator, OneCall) and question.known is not None
+        search = Search(self.steps, self.starts, question.seed, 64, self.physics, self.optimiser)
+        params = known_by_name(generator, question.params_NP)
+        first = int(question.counters[0])
+        return answer_samples(generator, solve_task(generator, question.known, params, search, first))
