@@ -21,7 +21,7 @@ import torch
 from benchmarks.report import options, processor, save
 from pidscale.config import Settings, from_plain
 from pidscale.distill import loop as distill_loop
-from pidscale.generator.load import load_student
+from pidscale.generator.load import load_student, load_teacher
 from pidscale.limits import check
 from pidscale.make.make import make_shard_set
 from pidscale.parallel.mesh import Mesh
@@ -93,7 +93,7 @@ def _fields(folder: Path, teacher: Path) -> dict[str, str]:
         "three calls": student.sample(4, seed=1, nfe=3),
         "refined": student.refine(4, seed=1, steps=3).fields,
         "forward": student.forward({"permeability": known["permeability"]}, steps=3, starts=2).fields,
-        "teacher": load_student(teacher).sample(4, seed=1, steps=3),
+        "teacher": load_teacher(teacher).sample(4, seed=1, steps=3),
     }
     return {
         way: _sha256(b"".join(fields[name].contiguous().numpy().tobytes() for name in sorted(fields)))

@@ -389,11 +389,6 @@ class Card:
         """
         names = [channel.name for channel in pde.channels]
         counts = len(self.normaliser.mean), len(self.normaliser.std), self.architecture["channels"]
-        try:
-            unit = row_unit(self.architecture)
-        except (TypeError, ValueError, RuntimeError) as error:
-            said = " ".join(str(error).split())[:100]
-            raise UserError(f"{where}: its network cannot be built ({said}); {REMEDY}") from None
         wrong = None
         if [channel.name for channel in self.channels] != names:
             wrong = f"its channels are not those of {pde.name}"
@@ -401,10 +396,20 @@ class Card:
             wrong = f"the normaliser or the network does not have the {len(names)} channels of {pde.name}"
         elif self.architecture.get("conditions", 0) != len(pde.varying):
             wrong = f"the network is not conditioned on the {len(pde.varying)} varying parameters of {pde.name}"
-        elif any(points % unit for points in self.grid.shape):
-            wrong = f"a grid of {self.grid.shape} does not divide by {unit}, as the network needs"
-        if wrong:
+        if wrong is None:
+            wrong = self._misfit_of_grid()
+        if wrong is not None:
             raise UserError(f"{where}: card and weights do not fit together ({wrong}); {REMEDY}")
+
+    def _misfit_of_grid(self) -> str | None:
+        """Why the network cannot be built, or cannot take fields of this grid."""
+        try:
+            unit = row_unit(self.architecture)
+        except (TypeError, ValueError, RuntimeError) as error:
+            return f"the network cannot be built: {' '.join(str(error).split())[:100]}"
+        if any(points % unit for points in self.grid.shape):
+            return f"a grid of {self.grid.shape} does not divide by {unit}, as the network needs"
+        return None
 
 
 _NETWORK_LEVEL = "told"  # its key in cards of version 1

@@ -148,7 +148,7 @@ def test_a_mutated_card_is_one_line_or_a_generator(folders: list[Path], tmp_path
         which = number % len(folders)
         card, what = mutated(cards[which], rng)
         artifact.write_plain(copies[which], card)
-        began = time.perf_counter()
+        began = time.process_time()  # of this process: others may keep the machine busy
         try:
             found = outcome(copies[which])
         except Exception as error:
@@ -157,7 +157,7 @@ def test_a_mutated_card_is_one_line_or_a_generator(folders: list[Path], tmp_path
             refused += 1
             line = found.replace(str(tmp_path), "")
             assert "\n" not in found and len(line) <= LONGEST and line.isprintable(), (what, found)
-            assert time.perf_counter() - began < SECONDS, what
+            assert time.process_time() - began < SECONDS, what
     assert refused > MUTATIONS / 2
 
 
