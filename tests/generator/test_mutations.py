@@ -19,7 +19,7 @@ from pidscale.generator import artifact
 from pidscale.generator.load import load_generator
 from tests.generator.made import write_generator
 
-MUTATIONS = 6000
+MUTATIONS = 1000
 LONGEST = 300
 SECONDS = 2.0
 VALUES: list[Any] = [
