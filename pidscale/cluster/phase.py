@@ -14,7 +14,7 @@ from pidscale.cluster.joining import connect
 from pidscale.config import Settings, UserError
 from pidscale.dataset.problem import open_problem
 from pidscale.distill.endpoints.rollout import open_rollout, open_teacher
-from pidscale.distill.objectives.physics import active_weights, further
+from pidscale.distill.objectives.physics import active_weights, extra_measures
 from pidscale.distill.preflight import announcement
 from pidscale.engine.spread import check_split
 from pidscale.generator.artifact import CARD, read_card
@@ -49,7 +49,7 @@ def run_phase(phase: str, settings: Settings) -> Path:
         card = teacher.card
         description = card["architecture"]  # a student has its teacher's network, whatever the model section says
         check_constraints(problem.pde, settings.distill.constraints)
-        check_measures(problem.pde, problem.grid, further(active_weights(settings.distill)))
+        check_measures(problem.pde, problem.grid, extra_measures(active_weights(settings.distill)))
         inputs["distill.teacher (its weights)"] = card["weights"]["sha256"]
     parameters = check_model(settings, description, problem.grid.shape)
     check_split(description, problem.pde, problem.grid, settings.cluster.space)

@@ -19,7 +19,7 @@ from pidscale.caller import kept, sheltered
 from pidscale.config import UserError, exact
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
-from pidscale.pde.terms import MORE, Term
+from pidscale.pde.terms import EXTRA_MEASURES, Term
 from pidscale.precision import float32_island
 
 SLACK = 1e-6  # share of a range that a parameter may lie outside it: float32 numbers of its ends do
@@ -210,11 +210,11 @@ def residual_squares(pde: Pde, grid: Grid, fields_BCYX: Tensor, params_BP: Tenso
 
 
 def residual_shares(
-    pde: Pde, window: Window, fields_BCyX: Tensor, params_BP: Tensor | None = None, more: Collection[str] = ()
+    pde: Pde, window: Window, fields_BCyX: Tensor, params_BP: Tensor | None = None, extra: Collection[str] = ()
 ) -> dict[str, Tensor]:
     """The same of the rows at hand, as far as this holder goes: the shares of all holders add up to the squares.
 
-    more: further measures of the interior term, of terms.MORE.
+    extra: further measures of the interior term, of terms.EXTRA_MEASURES.
     """
     _check_fields(pde, window, fields_BCyX)
     with float32_island(fields_BCyX.device):
@@ -225,13 +225,13 @@ def residual_shares(
                 shares[label] = terms[name].share()
             else:  # the operators hold the boundary: nothing can break it
                 shares[label] = fields_BCyX.new_zeros(len(fields_BCyX))
-        shares |= {name: MORE[name](terms["interior"], window) for name in more}
+        shares |= {name: EXTRA_MEASURES[name](terms["interior"], window) for name in extra}
     return shares
 
 
-def check_measures(pde: Pde, grid: Grid, more: Collection[str]) -> None:
+def check_measures(pde: Pde, grid: Grid, extra: Collection[str]) -> None:
     """Raise UserError where further measures are asked for that an equation has not."""
-    if "initial" not in more:
+    if "initial" not in extra:
         return
     fields = torch.zeros(1, len(pde.channels), *grid.shape, dtype=torch.float32)
     if not pde.residual(Window(grid), fields, draw_params(pde, 0, "check", [0]))["interior"].intervals:

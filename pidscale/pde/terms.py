@@ -16,6 +16,9 @@ from torch import Tensor
 
 from pidscale.ops.window import Window
 
+NORMS = ("l2", "dual", "boundary")
+"""Names of the norms that every equation's residual has: two of its interior term, one of its boundary term."""
+
 
 @dataclass(frozen=True)
 class Term:
@@ -60,6 +63,10 @@ class Term:
         return first / (self.count / self.intervals * self.scale**2)
 
 
-MORE: MappingProxyType[str, Callable[[Term, Window], Tensor]] = MappingProxyType(
+EXTRA_MEASURES: MappingProxyType[str, Callable[[Term, Window], Tensor]] = MappingProxyType(
     {"conservation": Term.conservation, "initial": Term.initial}
 )
+"""Further measures of the interior term, which are computed on request."""
+
+MEASURES = (*NORMS, *EXTRA_MEASURES)
+"""Names of everything that can be measured of a residual."""
