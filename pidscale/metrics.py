@@ -14,26 +14,9 @@ from torch import Tensor
 
 from pidscale import seeds
 from pidscale.caller import exactly, kept
-from pidscale.ops.grid import Grid
-from pidscale.pde.base import Pde, residual_squares
-from pidscale.pde.terms import NORMS
 
 DIRECTIONS = 256  # random directions of a sliced distance
 PATCH, PATCHES = 5, 16  # points a side of a patch, patches drawn from each field
-
-
-@exactly
-def residual_rms(
-    pde: Pde, grid: Grid, physical_NCYX: Tensor, params_NP: Tensor | None = None, chunk: int = 256
-) -> dict[str, float]:
-    """Relative residuals of a set of physical fields: root mean square over samples of `l2`, `dual` and `boundary`."""
-    sums = dict.fromkeys(NORMS, 0.0)
-    for start in range(0, len(physical_NCYX), chunk):
-        part = slice(start, start + chunk)
-        params = None if params_NP is None else params_NP[part]
-        for name, squares in residual_squares(pde, grid, physical_NCYX[part], params).items():
-            sums[name] += float(squares.double().sum())
-    return {name: math.sqrt(total / len(physical_NCYX)) for name, total in sums.items()}
 
 
 @exactly

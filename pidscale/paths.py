@@ -31,8 +31,11 @@ def expanded(path: str | Path, key: str) -> str:
         path: What the user wrote; an address stays as it is.
         key: The setting or argument that the path is the value of, for the message.
 
+    Returns:
+        The path.
+
     Raises:
-        UserError: There is no such user, or the home folder is not known.
+        UserError: When there is no such user, or the home folder is not known.
     """
     text = str(path)
     if not text.startswith("~"):

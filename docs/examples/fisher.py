@@ -21,8 +21,8 @@ from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.stencil import laplacian
 from pidscale.ops.window import Window
-from pidscale.pde.base import check_params, check_ranges, check_span
 from pidscale.pde.evolution import FRAMES, RANGES, Evolution
+from pidscale.pde.parameters import check_params, check_ranges, check_span
 from pidscale.pde.random_fields import cosine_cells
 
 

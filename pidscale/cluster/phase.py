@@ -20,8 +20,8 @@ from pidscale.engine.spread import check_split
 from pidscale.generator.artifact import CARD, read_card
 from pidscale.limits import check
 from pidscale.paths import absolute, refuse_job_package
-from pidscale.pde.base import check_measures
 from pidscale.pde.constraints import check_constraints
+from pidscale.pde.residuals import check_measures
 from pidscale.run.memory import MemoryPlan, memory_plan
 from pidscale.run.phases import begin, due, finish, hold_run, run_folder
 from pidscale.run.preflight import check_model, model_description, plan_lines, plan_text

@@ -22,6 +22,7 @@ from pidscale.generator import artifact
 from pidscale.generator.load import Generator, check_fits, load_student
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import Samples, shown_channels, solution_mask
+from pidscale.pde.residuals import residual_rms
 from pidscale.plain import finite, json_text
 from pidscale.records.layout import write_atomic
 from pidscale.run.bad_samples import settled
@@ -60,8 +61,8 @@ def reference(settings: Settings, problem: Problem) -> Reference:
         encode(truth.fields),
         encode(training.fields),
         metrics.sliced_floor(encode(pool.fields).flatten(1)),
-        metrics.residual_rms(problem.pde, problem.grid, *truth),
-        metrics.residual_rms(problem.pde, problem.grid, problem.pde.trivial(truth.fields), truth.params),
+        residual_rms(problem.pde, problem.grid, *truth),
+        residual_rms(problem.pde, problem.grid, problem.pde.trivial(truth.fields), truth.params),
         [settings.run.seed, settings.evaluate.seed],
     )
 
@@ -70,7 +71,7 @@ def row(made: Made, against: Reference, solved: Tensor) -> dict[str, Any]:
     """One row of the report. solved: the method's own inputs with their numerical solutions."""
     problem = against.problem
     pde, grid, fields = problem.pde, problem.grid, made.samples.fields
-    residual = metrics.residual_rms(pde, grid, *made.samples)
+    residual = residual_rms(pde, grid, *made.samples)
     phase, mask = pde.phase_error(fields), solution_mask(pde, grid)
     x = problem.normaliser.encode(fields)
     return {

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pidscale.dataset.floors import truth_residuals
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde, solution_mask, truths
 from pidscale.pde.evolution import Evolution
+from pidscale.pde.residuals import truth_residuals
 from pidscale.pde.terms import NORMS
 from pidscale.records.layout import Manifest
 from pidscale.records.read import ShardSet

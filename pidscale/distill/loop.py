@@ -38,8 +38,8 @@ from pidscale.generator.load import Generator
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import residual_shares
 from pidscale.pde.constraints import check_constraints
+from pidscale.pde.residuals import residual_shares
 from pidscale.pde.terms import MEASURES, NORMS
 from pidscale.plain import json_text, not_finite
 from pidscale.run.bad_samples import settled

@@ -15,7 +15,8 @@ from pidscale.engine.consolidate import card, publish
 from pidscale.figures.fields import picture_row
 from pidscale.generator.artifact import TEACHER
 from pidscale.meter import Board
-from pidscale.pde.base import Samples, condition
+from pidscale.pde.base import Samples
+from pidscale.pde.parameters import condition
 
 
 def picture(arms: list[Arm], rollout: Rollout, board: Board, problem: Problem, step: int) -> dict[str, float]:

@@ -34,8 +34,10 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.paths import expanded
 from pidscale.pde import stored_pde
-from pidscale.pde.base import Pde, condition, draw_params, residual_squares
+from pidscale.pde.base import Pde
 from pidscale.pde.constraints import check_constraints, constrain
+from pidscale.pde.parameters import condition, draw_params
+from pidscale.pde.residuals import residual_squares
 from pidscale.precision import float32_island
 
 Fields = dict[str, Tensor]

@@ -24,7 +24,8 @@ from torch import Tensor
 from pidscale import seeds
 from pidscale.generator.arguments import amount, as_int, chosen
 from pidscale.generator.tasks.descend import minimise
-from pidscale.pde.base import draw_params, residual_squares
+from pidscale.pde.parameters import draw_params
+from pidscale.pde.residuals import residual_squares
 from pidscale.pde.terms import NORMS
 
 if TYPE_CHECKING:

@@ -29,8 +29,9 @@ from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_periodic_line, line_wave_numbers, resample
 from pidscale.ops.window import Window
-from pidscale.pde.base import Channel, Equation, check_params, check_ranges
+from pidscale.pde.base import Channel, Equation
 from pidscale.pde.evolution import RANGES, TYPICAL_POINTS, TYPICAL_SAMPLES, descend
+from pidscale.pde.parameters import check_params, check_ranges
 from pidscale.pde.random_fields import periodic_line
 from pidscale.pde.terms import Term
 

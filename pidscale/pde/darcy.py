@@ -31,8 +31,9 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_dirichlet, dual_square_of_one
 from pidscale.ops.stencil import flux_divergence
 from pidscale.ops.window import Window
-from pidscale.pde.base import Channel, Equation, check_params, check_ranges
+from pidscale.pde.base import Channel, Equation
 from pidscale.pde.dirichlet import nodal_terms
+from pidscale.pde.parameters import check_params, check_ranges
 from pidscale.pde.random_fields import LAW, cosine_field
 from pidscale.pde.terms import Term
 

@@ -21,7 +21,8 @@ from pidscale.caller import kept
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_periodic, dual_square_zero_flux
 from pidscale.ops.window import Window
-from pidscale.pde.base import Channel, Equation, draw_params, given_params
+from pidscale.pde.base import Channel, Equation
+from pidscale.pde.parameters import draw_params, given_params
 from pidscale.pde.random_fields import LAW
 from pidscale.pde.terms import Term
 

@@ -23,8 +23,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pidscale.config import UserError
-from pidscale.pde.base import check_params, check_ranges
 from pidscale.pde.dirichlet import ShiftedPoisson
+from pidscale.pde.parameters import check_params, check_ranges
 from pidscale.pde.random_fields import LAW
 
 NEAREST = 0.02  # least distance of k^2 to an eigenvalue, as a share of that eigenvalue

@@ -30,8 +30,8 @@ from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import directed, field_of, resample, wave_numbers, waves
 from pidscale.ops.window import Window
-from pidscale.pde.base import check_params, check_ranges
 from pidscale.pde.evolution import FRAMES, RANGES, PeriodicEvolution
+from pidscale.pde.parameters import check_params, check_ranges
 from pidscale.pde.random_fields import periodic_field
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from pidscale.config import UserError
-from pidscale.pde.base import Pde
+from pidscale.pde.base import Controls, Pde
 
 
 class NotImported(UserError):
     """A file is of an equation of a user's own, whose module nobody has imported."""
 
 
-_PARTS = [part for part in vars(Pde) if not part.startswith("_")]
+_PARTS = [part for protocol in (Pde, Controls) for part in vars(protocol) if not part.startswith("_")]
 
 
 def is_own(name: str) -> bool:

@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pidscale.pde.base import check_params, check_ranges
 from pidscale.pde.dirichlet import ShiftedPoisson
+from pidscale.pde.parameters import check_params, check_ranges
 from pidscale.pde.random_fields import LAW
 
 

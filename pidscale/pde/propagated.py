@@ -19,8 +19,8 @@ from torch import Tensor
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import directed, field_of, wave_numbers, waves
 from pidscale.ops.window import Window
-from pidscale.pde.base import check_params, check_ranges, check_span
 from pidscale.pde.evolution import FRAMES, RANGES, PeriodicEvolution
+from pidscale.pde.parameters import check_params, check_ranges, check_span
 from pidscale.pde.random_fields import periodic_field
 
 _DIFFUSIVITY = dict.fromkeys(("diffusivity_low", "diffusivity_high"), (1e-6, 10.0))

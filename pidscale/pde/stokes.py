@@ -30,16 +30,9 @@ from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_dirichlet_line
 from pidscale.ops.window import Window
-from pidscale.pde.base import (
-    Channel,
-    Equation,
-    check_params,
-    check_ranges,
-    check_span,
-    draw_params,
-    given_params,
-)
+from pidscale.pde.base import Channel, Equation
 from pidscale.pde.evolution import TYPICAL_POINTS, TYPICAL_SAMPLES, descend
+from pidscale.pde.parameters import check_params, check_ranges, check_span, draw_params, given_params
 from pidscale.pde.terms import Term
 
 

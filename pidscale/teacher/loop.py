@@ -35,7 +35,9 @@ from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser, conditioned
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import Samples, condition, draw_params, residual_shares
+from pidscale.pde.base import Samples
+from pidscale.pde.parameters import condition, draw_params
+from pidscale.pde.residuals import residual_shares
 from pidscale.pde.terms import NORMS
 from pidscale.plain import json_text
 from pidscale.records.feed import Feed

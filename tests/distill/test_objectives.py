@@ -18,8 +18,8 @@ from pidscale.distill.preflight import weights_line
 from pidscale.generator.load import Generator
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
-from pidscale.pde.base import residual_squares
 from pidscale.pde.darcy import Darcy
+from pidscale.pde.residuals import residual_squares
 from pidscale.pde.terms import NORMS
 
 PDE = Darcy()

@@ -20,8 +20,8 @@ from pidscale.distill.objectives.pid import Pid, trajectory_residual
 from pidscale.generator.load import Generator
 from pidscale.meter import StepTimer
 from pidscale.ops.window import Window
-from pidscale.pde.base import residual_squares
 from pidscale.pde.darcy import Darcy
+from pidscale.pde.residuals import residual_squares
 from pidscale.pde.terms import NORMS
 
 SPREADS = torch.tensor([0.1, 0.5, 2.0, 8.0], dtype=torch.float64).reshape(1, 1, 1, 4)  # of each of four modes

@@ -11,7 +11,7 @@ import torch
 from pidscale.config import UserError
 from pidscale.generator.load import Generator, load_student
 from pidscale.generator.refine import floor_of, residual_scales
-from pidscale.pde.base import residual_squares
+from pidscale.pde.residuals import residual_squares
 from pidscale.pde.terms import NORMS
 from tests.generator.linear import affine, linear_student
 from tests.generator.made import write_generator

@@ -15,7 +15,7 @@ from pidscale.generator.load import Generator, load_student
 from pidscale.generator.refine import residual_scales
 from pidscale.generator.tasks.energy import Answer, Search, search_from
 from pidscale.generator.tasks.observations import TOLERANCE, observe
-from pidscale.pde.base import residual_squares
+from pidscale.pde.residuals import residual_squares
 from tests.generator.linear import gaussian_posterior, linear_student
 from tests.generator.made import POINTS, write_generator
 

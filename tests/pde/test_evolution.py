@@ -8,12 +8,12 @@ import torch
 from scipy.integrate import solve_ivp
 
 from pidscale.config import UserError
-from pidscale.metrics import residual_rms
 from pidscale.ops.evolution import interval_means, one_step_residual
 from pidscale.pde import build_pde
 from pidscale.pde.base import truths
 from pidscale.pde.evolution import Evolution, standing_scales
 from pidscale.pde.random_fields import cosine_cells, periodic_field, periodic_line
+from pidscale.pde.residuals import residual_rms
 from pidscale.pde.solve.periodic import burgers, standing_waves, vortices
 
 NAMES = ["advection_diffusion", "heat", "navier_stokes", "reaction_diffusion", "wave"]

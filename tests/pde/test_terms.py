@@ -6,7 +6,9 @@ import torch
 from pidscale.config import UserError
 from pidscale.ops.window import Window
 from pidscale.pde import PDES, build_pde
-from pidscale.pde.base import check_measures, draw_params, residual_shares, residual_squares, truths
+from pidscale.pde.base import truths
+from pidscale.pde.parameters import draw_params
+from pidscale.pde.residuals import check_measures, residual_shares, residual_squares
 from pidscale.pde.terms import EXTRA_MEASURES
 
 NAMES = [name for name in PDES if name != "own"]

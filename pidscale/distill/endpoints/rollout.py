@@ -17,7 +17,7 @@ from pidscale.dataset.problem import Problem
 from pidscale.diffusion.solvers import integrate
 from pidscale.distill.endpoints.endpoint import Endpoints, checksum
 from pidscale.generator.load import Generator, check_fits, load_student
-from pidscale.pde.base import draw_params
+from pidscale.pde.parameters import draw_params
 from pidscale.run.phases import teacher_folder
 
 STREAM = "distill/endpoint"

@@ -21,7 +21,8 @@ from pidscale.caller import kept
 from pidscale.config import DistillSettings
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.ops.window import Window
-from pidscale.pde.base import Pde, residual_shares, solution_mask
+from pidscale.pde.base import Pde, solution_mask
+from pidscale.pde.residuals import residual_shares
 from pidscale.pde.terms import EXTRA_MEASURES, MEASURES
 
 

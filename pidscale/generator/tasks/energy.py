@@ -31,7 +31,8 @@ from pidscale.generator.refine import Progress, residual_scales
 from pidscale.generator.tasks.descend import Minimum, minimise
 from pidscale.generator.tasks.observations import Observation
 from pidscale.ops.grid import Grid
-from pidscale.pde.base import Pde, residual_squares
+from pidscale.pde.base import Pde
+from pidscale.pde.residuals import residual_squares
 from pidscale.pde.terms import NORMS
 
 if TYPE_CHECKING:
