@@ -150,7 +150,7 @@ def wave_numbers(window: Window, like: Tensor) -> tuple[Tensor, Tensor]:
     return ky, kx[:, window.columns(kx.shape[1])]
 
 
-def directed(window: Window, like: Tensor) -> tuple[Tensor, Tensor]:
+def signed_wave_numbers(window: Window, like: Tensor) -> tuple[Tensor, Tensor]:
     """The same without the highest wave of an even grid, which has no direction: 0 in its place."""
     height, width = window.grid.shape
     ky, kx = _wave_numbers(window.grid.shape, window.grid.extent, like.dtype, str(like.device))

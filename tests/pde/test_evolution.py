@@ -11,7 +11,7 @@ from pidscale.config import UserError
 from pidscale.ops.evolution import interval_means, one_step_residual
 from pidscale.pde import build_pde
 from pidscale.pde.base import truths
-from pidscale.pde.evolution import Evolution, standing_scales
+from pidscale.pde.evolution import Evolution, stationary_scales
 from pidscale.pde.random_fields import cosine_cells, periodic_field, periodic_line
 from pidscale.pde.residuals import residual_rms
 from pidscale.pde.solve.periodic import burgers, standing_waves, vortices
@@ -152,7 +152,7 @@ def test_standing_still_scores_one(name: str) -> None:
     fields, params = truths(pde, 7, range(24), grid)
     trivial = residual_rms(pde, grid, pde.trivial(fields), params)
     assert trivial["l2"] == pytest.approx(1.0, abs=0.25) and trivial["dual"] == pytest.approx(1.0, abs=0.3)
-    assert pde.residual_scale == standing_scales(pde)[0] > 0
+    assert pde.residual_scale == stationary_scales(pde)[0] > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
