@@ -99,11 +99,11 @@ class Propagated(PeriodicEvolution):
 
     def integrate(self, initial: np.ndarray, grid: Grid, params: Sequence[float] = ()) -> np.ndarray:
         """Return the frames, exact for every wave, float64 [F, 1, Y, X]."""
-        from pidscale.pde.solve.periodic import carried
+        from pidscale.pde.solve.periodic import advect_and_diffuse
 
         b_y, b_x, diffusivity = self.velocity_and_diffusivity(params)
         times = np.arange(self.frames) * self.interval
-        return carried(initial[0], (b_y, b_x), diffusivity, times, grid.extent)[:, None]
+        return advect_and_diffuse(initial[0], (b_y, b_x), diffusivity, times, grid.extent)[:, None]
 
     def interval_residual(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
         """Return the residual of every interval, [B, F - 1, 1, Y, X]."""
