@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-MIN_FRAMES = 4  # frames that the mean over an interval is taken from
-
 
 def interval_means(rate_BF: Tensor, begins: bool = True, ends: bool = True) -> Tensor:
     """Return the mean of a rate over each interval between frames, fourth order.

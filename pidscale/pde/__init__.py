@@ -76,11 +76,7 @@ def stored_pde(where: str, name: Any, params: Any) -> Pde:
         UserError: When name and parameters do not give an equation.
     """
     try:
-        if not isinstance(name, str) or not isinstance(params, Mapping):
-            raise TypeError("expected a name and a dict of parameters")
-        if is_own(name):
-            check_imported(where, name)
-        return build_pde(name, dict(params))
+        return _from_plain(where, name, params)
     except NotImported:
         raise
     except (UserError, TypeError, ValueError, ArithmeticError) as error:
@@ -88,3 +84,12 @@ def stored_pde(where: str, name: Any, params: Any) -> Pde:
         raise UserError(
             f"{where}: equation {str(name)[:80]!r} cannot be built with its parameters ({reason}); restore the file"
         ) from None
+
+
+def _from_plain(where: str, name: Any, params: Any) -> Pde:
+    """Return the equation of a name and parameters of any type; errors are those of whatever refuses them."""
+    if not isinstance(name, str) or not isinstance(params, Mapping):
+        raise TypeError("expected a name and a dict of parameters")
+    if is_own(name):
+        check_imported(where, name)
+    return build_pde(name, dict(params))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +79,7 @@ def own_pde(path: str, params: Mapping[str, Any]) -> Pde:
         expected = "expected a class with `from_params`, in a module of this folder or on PYTHONPATH"
         raise UserError(f"pde.name={path!r}: {expected} ({_reason(error)})") from None
     try:
-        pde: Pde = make(params)
-        missing = [member for member in _MEMBERS if not hasattr(pde, member)]
-        if missing:
-            raise TypeError(f"it has no {', '.join(missing)}")
-        channels = {channel.name for channel in pde.channels}
-        for parameter, (low, high) in pde.varying.items():
-            if not low <= high or parameter in channels:
-                raise ValueError(f"varying {parameter!r}: {low} to {high}; expected low <= high, and no channel's name")
-        if make(pde.params_dict()) != pde:
-            raise ValueError("from_params(params_dict()) is not an equal equation")
-        json.dumps(pde.params_dict())
+        pde = _checked(make, params)
     except UserError:
         raise
     except (Exception, SystemExit) as error:
@@ -98,6 +88,22 @@ def own_pde(path: str, params: Mapping[str, Any]) -> Pde:
         ) from None
     if pde.name != path:
         raise UserError(f"pde.name={path!r}: its `name` is {pde.name!r}; make them equal: cards find it by name")
+    return pde
+
+
+def _checked(make: Callable[[Mapping[str, Any]], Pde], params: Mapping[str, Any]) -> Pde:
+    """Return the equation that `make` builds; TypeError or ValueError for one that does not implement the protocol."""
+    pde = make(params)
+    missing = [member for member in _MEMBERS if not hasattr(pde, member)]
+    if missing:
+        raise TypeError(f"it has no {', '.join(missing)}")
+    channels = {channel.name for channel in pde.channels}
+    for parameter, (low, high) in pde.varying.items():
+        if not low <= high or parameter in channels:
+            raise ValueError(f"varying {parameter!r}: {low} to {high}; expected low <= high, and no channel's name")
+    if make(pde.params_dict()) != pde:
+        raise ValueError("from_params(params_dict()) is not an equal equation")
+    json.dumps(pde.params_dict())
     return pde
 
 
