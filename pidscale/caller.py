@@ -28,9 +28,6 @@ def shelter() -> Iterator[None]:
     """Run the body without inference mode and autocast, with the CPU as default device and numpy's usual error handling.
 
     The caller's state is restored afterwards. Gradients are recorded if the caller records them; not under inference mode.
-
-    Yields:
-        None.
     """
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():

@@ -26,11 +26,7 @@ class StepTimer:
 
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
-        """Add the time of the body to the section `name`.
-
-        Yields:
-            None.
-        """
+        """Add the time of the body to the section `name`."""
         start = time.perf_counter()
         yield
         if self.synchronise is not None:

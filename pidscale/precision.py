@@ -91,7 +91,7 @@ def float32_island(device: torch.device) -> Iterator[None]:
         device: Device whose autocast is switched off.
 
     Yields:
-        None.
+        Nothing; it is used in a `with` statement.
     """
     with torch.autocast(device_type=device.type, enabled=False):
         if torch.compiler.is_compiling():
