@@ -30,7 +30,8 @@ from pidscale.diffusion.solvers import integrate, one_step
 from pidscale.models import architecture, build_denoiser
 from pidscale.ops.window import Window
 from pidscale.pde import PDES, build_pde
-from pidscale.pde.base import draw_params, residual_shares
+from pidscale.pde.parameters import draw_params
+from pidscale.pde.residuals import residual_shares
 from pidscale.run.phases import versions
 
 CALLS, CHANNELS = 8, 2

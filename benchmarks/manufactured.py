@@ -15,8 +15,9 @@ import torch
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde import build_pde
-from pidscale.pde.base import Pde, draw_params, truths
+from pidscale.pde.base import Pde, truths
 from pidscale.pde.evolution import Evolution
+from pidscale.pde.parameters import draw_params
 
 Made = tuple[Pde, Grid, torch.Tensor, torch.Tensor]
 

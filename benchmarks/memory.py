@@ -29,13 +29,14 @@ from pidscale.config import Settings, UserError
 from pidscale.dataset.problem import open_problem
 from pidscale.distill import loop as distill_loop
 from pidscale.distill.endpoints.rollout import open_teacher
-from pidscale.engine.consolidate import card, publish
+from pidscale.engine.consolidate import publish
 from pidscale.parallel.mesh import Mesh
 from pidscale.run.host_limits import memory_limit
 from pidscale.run.memory import memory_plan
 from pidscale.run.phases import versions
 from pidscale.run.preflight import check_model, in_our_words, plan_lines, warning
 from pidscale.run.reporting import Reporter
+from tests.methods.gaussians import card
 from tests.twins import spawn
 
 LARGE, SMALLEST, BATCH = 512, 16, 2

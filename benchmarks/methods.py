@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.manufactured import Made
 from benchmarks.methods_page import page
 from benchmarks.report import finish, options, processor, save
 from pidscale.compare import contender
-from pidscale.compare.contender import Made
 from pidscale.compare.run import reference, row
 from pidscale.config import Settings, from_plain
 from pidscale.dataset.problem import Problem, open_problem

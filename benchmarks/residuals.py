@@ -14,10 +14,10 @@ import torch
 
 from benchmarks.manufactured import CASES, observed_order
 from benchmarks.report import options, processor, save
-from pidscale.metrics import residual_rms
 from pidscale.ops.grid import Grid
 from pidscale.pde import PDES, build_pde
-from pidscale.pde.base import Pde, Samples, residual_squares, shuffled, truths
+from pidscale.pde.base import Pde, Samples, shuffled, truths
+from pidscale.pde.residuals import residual_rms, residual_squares
 from pidscale.run.phases import versions
 
 WRONG: dict[

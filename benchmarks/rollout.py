@@ -30,11 +30,12 @@ from pidscale.distill import loop
 from pidscale.distill.endpoints.actors import Served, start_actors
 from pidscale.distill.endpoints.make import make_endpoint_set
 from pidscale.distill.endpoints.rollout import open_rollout, open_teacher
-from pidscale.engine.consolidate import card, publish
+from pidscale.engine.consolidate import publish
 from pidscale.meter import StepTimer
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.run.phases import versions
+from tests.methods.gaussians import card
 from tests.twins import spawn
 
 POINTS, BATCH, RING = 32, 16, 4

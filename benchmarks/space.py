@@ -31,7 +31,8 @@ from pidscale.ops.grid import Grid
 from pidscale.parallel.mesh import Mesh, Traffic
 from pidscale.parallel.split import Cut
 from pidscale.pde import PDES, build_pde
-from pidscale.pde.base import draw_params, residual_shares
+from pidscale.pde.parameters import draw_params
+from pidscale.pde.residuals import residual_shares
 from pidscale.run.phases import versions
 from tests.twins import spawn
 

@@ -29,7 +29,7 @@ from pidscale.models import build_denoiser
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
-from pidscale.pde.base import condition, draw_params
+from pidscale.pde.parameters import condition, draw_params
 from pidscale.teacher import loop
 
 Step = Callable[[], None]

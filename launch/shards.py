@@ -22,7 +22,7 @@ from pidscale.convert.summary import Lines
 from pidscale.inspect.show import describe_set
 from pidscale.inspect.verify import verify
 from pidscale.meter import ProgressLine
-from pidscale.paths import at_home, is_address
+from pidscale.paths import is_address, local_path
 from pidscale.pde import build_pde, stored_pde
 from pidscale.pde.base import Pde
 from pidscale.pde.own import NotImported, look_here
@@ -55,7 +55,7 @@ def _asked(words: list[str]) -> argparse.Namespace:
             )
         if name == "show":
             command.add_argument(
-                "--out", metavar="FILE.png", type=at_home("--out"), help="where the picture is written"
+                "--out", metavar="FILE.png", type=local_path("--out"), help="where the picture is written"
             )
     return parser.parse_args(words)
 

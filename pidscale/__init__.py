@@ -1,4 +1,4 @@
-"""pidscale: one-step generators of PDE fields, distilled with the equation's residual, trained at scale.
+"""pidscale: one-step generators of PDE fields, distilled with the residual of the equation and trained at scale.
 
     import pidscale
     student = pidscale.load_student("runs/demo/student")

@@ -1,9 +1,9 @@
-"""The caller's state: what of it may reach a result or a cache, and what may not. Knows no fields, no equations and no ranks.
+"""Shelter from the state of the caller: modes of torch that must not reach a result or a cache. Knows no fields and no ranks.
 
-Whoever calls the library may have inference mode on, or autocast, or another default device. A public function is `sheltered`
-from these, so that its result is that of a plain call; and what outlives a call is built by `kept`, so that nothing in a
-cache depends on who asked first. The default dtype has no shelter, for it is one for all threads: whatever makes a tensor
-in a room that computes names its dtype.
+The caller of the library may have switched on inference mode or autocast, or set another default device. A public function is
+`sheltered` from these, so that its result does not depend on them. What outlives a call is built by `kept`, so that no cached
+value depends on who asked for it first. There is no shelter from the default dtype, which all threads share: code that makes
+a tensor names its dtype.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ CPU = torch.device("cpu")
 
 @contextmanager
 def shelter() -> Iterator[None]:
-    """Inference mode and autocast off, the CPU the default device, numpy's usual ways with overflow; as before afterwards.
+    """Run the body without inference mode and autocast, with the CPU as default device and numpy's usual error handling.
 
-    Gradients are as the caller has them: none where inference mode was on.
+    The caller's state is restored afterwards. Gradients are recorded if the caller records them; not under inference mode.
     """
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():
@@ -43,7 +43,7 @@ def shelter() -> Iterator[None]:
 
 
 def sheltered(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """The function in a shelter. To a compiler that traces it, it is the function itself."""
+    """Return the function, run in a shelter. A compiler that traces it sees the function itself."""
 
     @wraps(function)
     def inside(*given: Given.args, **named: Given.kwargs) -> Result:
@@ -56,7 +56,7 @@ def sheltered(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 def exactly(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """The same without any rounding of float32 to fewer bits: for what is measured."""
+    """Return the function, run in a shelter and without rounding float32 to fewer bits: for measurements."""
 
     @wraps(function)
     def inside(*given: Given.args, **named: Given.kwargs) -> Result:
@@ -67,7 +67,14 @@ def exactly(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 def kept(most: int) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
-    """Remember the last `most` results of a function of hashable values, each built as a plain caller would have it."""
+    """Return a decorator that caches results, built in a shelter, in full precision and without gradients.
+
+    Args:
+        most: Number of results to keep; the one that was used longest ago is dropped first.
+
+    Returns:
+        Decorator for a function of hashable arguments.
+    """
 
     def remember(build: Callable[Given, Result]) -> Callable[Given, Result]:
         return cast(Callable[Given, Result], lru_cache(maxsize=most)(torch.no_grad()(exactly(build))))

@@ -1,7 +1,7 @@
-"""What a set of generated fields is worth beside a set of true ones. Knows no models, files or ranks.
+"""Measures of a set of generated fields against a set of truths. Knows no models, no files and no ranks.
 
-Fields here are normalised (standard deviation 0.5 for each channel) unless a docstring says physical, so that distances
-mean the same for every equation and every unit. Shapes: x_NCYX sets of fields.
+Fields are normalised (standard deviation 0.5 for each channel) unless a docstring says physical, so that distances mean the
+same for every equation and every unit. Shapes: x_NCYX sets of fields.
 """
 
 from __future__ import annotations
@@ -14,64 +14,67 @@ from torch import Tensor
 
 from pidscale import seeds
 from pidscale.caller import exactly, kept
-from pidscale.ops.grid import Grid
-from pidscale.pde.base import Pde, residual_squares
 
 DIRECTIONS = 256  # random directions of a sliced distance
-PATCH, PATCHES = 5, 16  # points a side of a patch, patches drawn from each field
-
-
-@exactly
-def residual_rms(
-    pde: Pde, grid: Grid, physical_NCYX: Tensor, params_NP: Tensor | None = None, chunk: int = 256
-) -> dict[str, float]:
-    """Relative residuals of a set of physical fields: root mean square over samples of `l2`, `dual` and `boundary`."""
-    sums = {"l2": 0.0, "dual": 0.0, "boundary": 0.0}
-    for start in range(0, len(physical_NCYX), chunk):
-        part = slice(start, start + chunk)
-        params = None if params_NP is None else params_NP[part]
-        for name, squares in residual_squares(pde, grid, physical_NCYX[part], params).items():
-            sums[name] += float(squares.double().sum())
-    return {name: math.sqrt(total / len(physical_NCYX)) for name, total in sums.items()}
+PATCH = 5  # points a side of a patch
+PATCHES = 16  # patches that are drawn from each field
 
 
 @exactly
 def mean_error(x_NCYX: Tensor, truth_NCYX: Tensor) -> float:
-    """MMSE: mean over points of the squared difference of the pointwise means (Cheng et al., ECI-sampling, 2025)."""
+    """Return the MMSE, the mean over points of the squared difference of the pointwise means (Cheng et al., 2025)."""
     return float((x_NCYX.mean(dim=0) - truth_NCYX.mean(dim=0)).square().mean())
 
 
 @exactly
 def deviation_error(x_NCYX: Tensor, truth_NCYX: Tensor) -> float:
-    """SMSE: the same for the pointwise standard deviations."""
+    """Return the SMSE, the mean over points of the squared difference of the pointwise standard deviations."""
     return float((x_NCYX.std(dim=0) - truth_NCYX.std(dim=0)).square().mean())
 
 
 @exactly
 def variance_ratio(x_NCYX: Tensor, truth_NCYX: Tensor) -> list[float]:
-    """Variance about the pointwise mean, summed over points, of each channel relative to the truth's."""
+    """Return the variance about the pointwise mean, summed over points, of each channel relative to the truths."""
     ratio = x_NCYX.var(dim=0).flatten(1).sum(dim=1) / truth_NCYX.var(dim=0).flatten(1).sum(dim=1)
     return [float(value) for value in ratio]
 
 
 @kept(8)
 def _directions(dimension: int, stream: str) -> Tensor:
-    """Unit vectors [DIRECTIONS, dimension]; drawing them costs seconds, and every distance of a report takes the same."""
+    """Return unit vectors [DIRECTIONS, dimension], cached because drawing them takes seconds."""
     draws = seeds.normal(0, f"metrics/{stream}", range(DIRECTIONS), (1, 1, dimension)).reshape(DIRECTIONS, dimension)
     return draws / draws.norm(dim=1, keepdim=True)
 
 
 @exactly
 def sliced_wasserstein(x_ND: Tensor, truth_ND: Tensor, stream: str = "directions") -> float:
-    """Sliced 2-Wasserstein distance of two sets of equal size: root mean square over fixed random directions."""
+    """Return the sliced 2-Wasserstein distance of two sets of equal size, root mean square over fixed random directions.
+
+    Args:
+        x_ND: Generated samples as vectors.
+        truth_ND: Truths as vectors.
+        stream: Name of the random stream of the directions.
+
+    Returns:
+        Distance.
+    """
     directions = _directions(x_ND.shape[1], stream).T
-    x, truth = (x_ND @ directions).sort(dim=0).values, (truth_ND @ directions).sort(dim=0).values
+    x = (x_ND @ directions).sort(dim=0).values
+    truth = (truth_ND @ directions).sort(dim=0).values
     return float((x - truth).square().mean().sqrt())
 
 
 @exactly
 def sliced_floor(pool_ND: Tensor, pairs: int = 20) -> float:
-    """The distance of two independent halves of a pool of truths: what sampling alone costs. Mean over `pairs` splits."""
+    """Return the distance of two independent halves of a pool of truths, which sampling alone causes.
+
+    Args:
+        pool_ND: Truths as vectors.
+        pairs: Number of random divisions into halves, over which the mean is taken.
+
+    Returns:
+        Mean distance.
+    """
     half = len(pool_ND) // 2
     total = 0.0
     for pair in range(pairs):
@@ -81,24 +84,25 @@ def sliced_floor(pool_ND: Tensor, pairs: int = 20) -> float:
 
 
 def excess(distance: float, floor: float) -> float:
-    """What a distance holds beyond its floor, sqrt(max(0, d^2 - floor^2))."""
+    """Return the part of a distance that exceeds its floor, sqrt(max(0, d^2 - floor^2))."""
     return math.sqrt(max(0.0, distance**2 - floor**2))
 
 
 @exactly
 def patches(x_NCYX: Tensor) -> Tensor:
-    """Fixed random 5 x 5 patches of all channels, [N * PATCHES, C * 25]."""
+    """Return patches of 5 x 5 points of all channels at fixed random places, [N * PATCHES, C * 25]."""
     windows = x_NCYX.unfold(2, PATCH, 1).unfold(3, PATCH, 1)
-    rows, columns = windows.shape[2], windows.shape[3]
+    rows, columns = windows.shape[2:4]
     draws = seeds.uniform(0, "metrics/patches", range(len(x_NCYX)), 2 * PATCHES)
-    y, x = (draws[:, :PATCHES] * rows).long(), (draws[:, PATCHES:] * columns).long()
+    y = (draws[:, :PATCHES] * rows).long()
+    x = (draws[:, PATCHES:] * columns).long()
     sample = torch.arange(len(x_NCYX))[:, None].expand_as(y)
     return windows[sample, :, y, x].reshape(len(x_NCYX) * PATCHES, -1)
 
 
 @exactly
 def spectrum(x_NCYX: Tensor) -> Tensor:
-    """Mean power of each channel in shells of wave number, [C, shells], of the fields about their mean."""
+    """Return the mean power of each channel in shells of wave numbers, [C, shells], of the fields about their mean."""
     power = torch.fft.rfft2(x_NCYX - x_NCYX.mean(dim=0), norm="ortho").abs().square().mean(dim=0)
     height, width = x_NCYX.shape[-2:]
     ky = torch.fft.fftfreq(height, d=1.0 / height, dtype=torch.float32)
@@ -113,22 +117,40 @@ def spectrum(x_NCYX: Tensor) -> Tensor:
 
 @exactly
 def spectrum_error(x_NCYX: Tensor, truth_NCYX: Tensor) -> float:
-    """Mean over channels and shells of |ln(power / true power)|."""
+    """Return the mean over channels and shells of |ln(power / power of the truths)|."""
     ratio = spectrum(x_NCYX).clamp_min(1e-12) / spectrum(truth_NCYX).clamp_min(1e-12)
     return float(ratio.log().abs().mean())
 
 
 @exactly
 def solution_error(u: Tensor, solved: Tensor) -> float:
-    """Mean over samples of |u - S(input)| / |S(input)|, physical solution values [N, ...]; the primary figure."""
+    """Return the mean over samples of |u - S(input)| / |S(input)|, the primary measure of accuracy.
+
+    Args:
+        u: Generated solutions, physical [N, ...].
+        solved: S(input), numerical solutions for the generated inputs, physical [N, ...].
+
+    Returns:
+        Mean relative error.
+    """
     difference = (u - solved).double().flatten(1).norm(dim=1)
     return float((difference / solved.double().flatten(1).norm(dim=1)).mean())
 
 
 @exactly
 def nearest(x_NCYX: Tensor, training_NCYX: Tensor, chunk: int = 256) -> Tensor:
-    """Distance of each field to its nearest training field relative to its own norm, [N]: small means memorised."""
-    flat, training = x_NCYX.flatten(1), training_NCYX.flatten(1)
+    """Return the distance of each field to its nearest training field relative to its own norm.
+
+    Args:
+        x_NCYX: Generated fields.
+        training_NCYX: Training fields.
+        chunk: Number of generated fields that are compared at once.
+
+    Returns:
+        Distances [N]; a small one means that a field was memorised.
+    """
+    flat = x_NCYX.flatten(1)
+    training = training_NCYX.flatten(1)
     closest = torch.cat([torch.cdist(part, training).min(dim=1).values for part in flat.split(chunk)])
     return closest / flat.norm(dim=1)
 
@@ -137,7 +159,17 @@ def nearest(x_NCYX: Tensor, training_NCYX: Tensor, chunk: int = 256) -> Tensor:
 def distribution_row(
     x_NCYX: Tensor, truth_NCYX: Tensor, floors: Sequence[float], names: Sequence[str]
 ) -> dict[str, object]:
-    """Every distributional measure of a set. floors: of all channels together. names: of the channels."""
+    """Return every distributional measure of a set.
+
+    Args:
+        x_NCYX: Generated fields.
+        truth_NCYX: As many truths.
+        floors: Floors of the sliced distance, the first of which is that of all channels together.
+        names: Names of the channels.
+
+    Returns:
+        Measures by name.
+    """
     swd = sliced_wasserstein(x_NCYX.flatten(1), truth_NCYX.flatten(1))
     return {
         "mmse": mean_error(x_NCYX, truth_NCYX),

@@ -1,6 +1,6 @@
 """Paths as users write them: home folders, addresses of remote stores, and the copy of a checkout that a Ray job runs in.
 
-Reads and writes no file. Must not know what a path is for: the caller names the setting.
+Reads and writes no file. Must not know what a path is used for: the caller names the setting.
 """
 
 from __future__ import annotations
@@ -13,26 +13,30 @@ from pathlib import Path
 
 from pidscale.config import Settings, UserError
 
-# the settings that are paths
 PATH_SETTINGS = ("data.path", "data.cache", "teacher.start", "distill.teacher", "distill.endpoints", "run.folder")
+"""The settings that are paths."""
+
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # s3://bucket, and s3:/bucket as pathlib writes it
 _PACKAGE = "/working_dir_files/_ray_pkg_"  # where Ray unpacks what `ray job submit --working-dir` uploads
 
 
 def is_address(path: str | Path) -> bool:
-    """Whether a path names a remote store rather than a folder."""
+    """Return whether a path is the address of a remote store rather than a folder."""
     return "://" in str(path)
 
 
 def expanded(path: str | Path, key: str) -> str:
-    """The path with a leading `~` or `~user` replaced by that home folder, as a shell does where it sees one.
+    """Return the path with a leading `~` or `~user` replaced by that home folder, as a shell does.
 
     Args:
-        path: What the user wrote; an address stays as it is.
-        key: The setting or argument that the path is the value of, for the message.
+        path: What the user wrote; an address is not changed.
+        key: Setting or argument that the path is the value of, for the message.
+
+    Returns:
+        The path.
 
     Raises:
-        UserError: There is no such user, or the home folder is not known.
+        UserError: When there is no such user, or the home folder is not known.
     """
     text = str(path)
     if not text.startswith("~"):
@@ -45,19 +49,27 @@ def expanded(path: str | Path, key: str) -> str:
     return found
 
 
-def at_home(key: str) -> Callable[[str], Path]:
-    """What turns a word of the command line, the value of `key`, into a path."""
+def local_path(key: str) -> Callable[[str], Path]:
+    """Return the type of a command line argument that is a path on this machine, for argparse.
 
-    def path(word: str) -> Path:
+    Args:
+        key: Name of the argument, for messages.
+
+    Returns:
+        Function from a word of the command line to a path; it raises UserError for an address of a remote store.
+    """
+
+    def convert(word: str) -> Path:
+        """Return the path that a word of the command line stands for."""
         if _ADDRESS.match(word):
             raise UserError(f"{key}={word}: an address of a remote store, expected a file of this machine")
         return Path(expanded(word, key))
 
-    return path
+    return convert
 
 
 def with_paths(settings: Settings, change: Callable[[str, str], str]) -> Settings:
-    """The settings with change(path, key) in place of every path that is set."""
+    """Return the settings with every path that is set replaced by change(path, key)."""
     for name in PATH_SETTINGS:
         section, key = name.split(".")
         part = getattr(settings, section)
@@ -67,7 +79,7 @@ def with_paths(settings: Settings, change: Callable[[str, str], str]) -> Setting
 
 
 def absolute(settings: Settings) -> Settings:
-    """The settings with absolute paths: workers have working directories of their own. Addresses stay as they are."""
+    """Return the settings with absolute paths, since workers have other working directories; addresses do not change."""
     return with_paths(settings, _absolute)
 
 
@@ -76,18 +88,34 @@ def _absolute(path: str, key: str) -> str:
 
 
 def refuse_address(path: str | Path, key: str, why: str) -> None:
-    """Raise UserError for an address where only a folder can be used: it would become a local folder called `s3:`."""
+    """Refuse an address where only a folder can be used, since it would become a local folder called `s3:`.
+
+    Args:
+        path: Path as the user wrote it.
+        key: Setting or argument that it is the value of, for the message.
+        why: What was expected, for the message.
+
+    Raises:
+        UserError: When the path is an address.
+    """
     if _ADDRESS.match(str(path)):
         raise UserError(f"{key}={path}: {why}")
 
 
 def refuse_job_package(path: str | Path, key: str) -> None:
-    """Raise UserError for a path inside the copy of the checkout that Ray unpacked for a job.
+    """Refuse a path inside the copy of the checkout that Ray unpacked for a job.
 
-    Every host has such a copy of its own, and Ray deletes it after the job: what is written there is lost.
+    Every host has a copy of its own, and Ray deletes it after the job, so that what is written there is lost.
+
+    Args:
+        path: Path as the user wrote it.
+        key: Setting or argument that it is the value of, for the message.
+
+    Raises:
+        UserError: When the path lies in such a copy.
     """
     if _PACKAGE in os.path.realpath(path):
         raise UserError(
-            f"{key}={path}: lies in the copy of the working directory that Ray made for this job and deletes after it; "
+            f"{key}={path}: lies in the copy of the working directory that Ray makes for this job and deletes after it; "
             "give an absolute path on storage that all hosts share"
         )

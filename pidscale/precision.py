@@ -1,4 +1,4 @@
-"""Float32 islands: where a result must not be rounded to bf16 or TF32, whatever surrounds it. Knows no ranks."""
+"""Float32 islands: code whose results are not rounded to bf16 or TF32, whatever its caller has set. Knows no ranks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FLOAT32_BYTES = 4
 
 
 class _Products:
-    """`torch.set_float32_matmul_precision`, as an attribute: "medium" means TF32 on a GPU and bf16 on a CPU."""
+    """`torch.set_float32_matmul_precision` as an attribute: "medium" means TF32 on a GPU and bf16 on a CPU."""
 
     @property
     def precision(self) -> str:
-        """`highest`, `high` or `medium`."""
+        """One of `highest`, `high` and `medium`."""
         return torch.get_float32_matmul_precision()
 
     @precision.setter
@@ -27,8 +27,8 @@ class _Products:
 
 
 Setting = tuple[Any, str, Any]
-"""Whose it is, its name, and the value of it that does not round."""
-# torch takes a process that uses both of its ways to set a GPU's precision for mistaken, and says so with an error
+"""Object with the setting, name of its attribute, and the value with which nothing is rounded."""
+# torch has two ways to set the precision of a GPU, and raises an error in a process that uses both
 _CPU: list[Setting] = [(getattr(torch.backends.mkldnn, kind), "fp32_precision", "ieee") for kind in ("matmul", "conv")]
 _OLD_WAY: list[Setting] = [(torch.backends.cudnn, "allow_tf32", False), (_Products(), "precision", "highest")]
 _NEW_WAY: list[Setting] = [
@@ -38,26 +38,28 @@ _NEW_WAY: list[Setting] = [
 
 
 class _Exact:
-    """float32 products and convolutions without rounding to fewer bits, as long as any thread is inside.
+    """float32 products and convolutions without rounding to fewer bits, while any thread is inside.
 
-    The settings are of the whole process: the first thread to come holds them and the last one to leave gives them back, so
-    that threads which overlap neither round nor leave another's value behind.
+    The settings belong to the whole process: the first thread that enters changes them and the last one that leaves restores
+    them, so that overlapping threads neither round nor restore each other's values.
     """
 
     def __init__(self) -> None:
-        self._lock, self._inside = threading.Lock(), 0
+        self._lock = threading.Lock()
+        self._inside = 0
         self._before: list[Setting] = []
 
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
                 try:
-                    self._hold([*_OLD_WAY, *_CPU])
-                except RuntimeError:  # the caller has taken the new way
-                    self._hold([*_NEW_WAY, *_CPU])
+                    self._set([*_OLD_WAY, *_CPU])
+                except RuntimeError:  # the caller uses the new way
+                    self._set([*_NEW_WAY, *_CPU])
             self._inside += 1
 
-    def _hold(self, settings: list[Setting]) -> None:
+    def _set(self, settings: list[Setting]) -> None:
+        """Remember the values of the settings and set those that do not round."""
         self._before = [(owner, name, getattr(owner, name)) for owner, name, _ in settings]
         for owner, name, exact in settings:
             setattr(owner, name, exact)
@@ -74,15 +76,22 @@ _exact = _Exact()
 
 
 def float32_or_better(values: Tensor) -> Tensor:
-    """float64 as it is, anything else as float32."""
+    """Return float64 values unchanged, and any others as float32."""
     return values if values.dtype == torch.float64 else values.float()
 
 
 @contextmanager
 def float32_island(device: torch.device) -> Iterator[None]:
-    """Autocast off, and no rounding of float32 in convolutions and matrix products; all as before afterwards.
+    """Run the body without autocast and without rounding of float32 in convolutions and matrix products.
 
-    A compiler that traces this sees autocast alone: what its products round to is decided where it is run.
+    The settings are restored afterwards. A compiler that traces this context switches autocast off only; the precision of
+    its products is decided where the compiled code runs.
+
+    Args:
+        device: Device whose autocast is switched off.
+
+    Yields:
+        Nothing; it is used in a `with` statement.
     """
     with torch.autocast(device_type=device.type, enabled=False):
         if torch.compiler.is_compiling():

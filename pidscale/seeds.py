@@ -1,8 +1,8 @@
 """Every random draw of the system, as a pure function of (run seed, stream, counter, place in the field).
 
-One counter-based generator, Philox 4x32-10 (Salmon et al., SC 2011), in integer arithmetic, and a Box-Muller
-transform made only of operations that IEEE 754 rounds exactly (+, -, *, /, sqrt): so the bits are the same on every
-device, with every library version, for every batch size and for every way to split the work.
+The counter-based generator Philox 4x32-10 (Salmon et al., SC 2011) runs in integer arithmetic, and the Box-Muller transform
+uses only operations that IEEE 754 rounds correctly (+, -, *, /, sqrt). The bits are thus the same on every device, with every
+library version, for every batch size and for every way to split the work.
 
 Knows no ranks and no fields: a caller that holds only some rows asks for those rows.
 """
@@ -17,28 +17,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ROW_BLOCK = 16  # rows drawn together; whoever holds part of a block draws all of it and crops
+ROW_BLOCK = 16  # rows that are drawn together: for a part of a block, the whole block is drawn and cropped
 _MASK = 0xFFFFFFFF
-_M0, _M1 = 0xD2511F53, 0xCD9E8D57  # Philox multipliers and Weyl constants
-_W0, _W1 = 0x9E3779B9, 0xBB67AE85
-_LOG = [2.0 / (2 * k + 1) for k in range(9)]  # log m = sum 2 s^(2k+1) / (2k+1), s = (m - 1) / (m + 1)
+_M0, _M1 = 0xD2511F53, 0xCD9E8D57  # multipliers of Philox
+_W0, _W1 = 0x9E3779B9, 0xBB67AE85  # its Weyl constants
+_LOG = [2.0 / (2 * k + 1) for k in range(9)]  # log m = sum of 2 s^(2k+1) / (2k+1) with s = (m - 1) / (m + 1)
 _SIN = [(-1.0) ** k / math.factorial(2 * k + 1) for k in range(8)]
 _COS = [(-1.0) ** k / math.factorial(2 * k) for k in range(8)]
 
 
 def stream_key(seed: int, stream: str) -> tuple[int, int]:
-    """Return the two 32-bit Philox keys of a run seed and a stream name."""
+    """Return the two 32-bit keys of Philox for a run seed and a stream name."""
     digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
 
 
 def _multiply(constant: int, word: Tensor) -> tuple[Tensor, Tensor]:
-    product = word * constant  # wraps modulo 2^64, which leaves both halves right
+    """Return the high and the low 32 bits of a product of 32-bit numbers."""
+    product = word * constant  # wraps modulo 2^64, which leaves both halves correct
     return (product >> 32) & _MASK, product & _MASK
 
 
 def philox(key: tuple[int, int], c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> tuple[Tensor, ...]:
-    """Return four 32-bit words (as int64) for each counter (four int64 tensors of one shape, values below 2^32)."""
+    """Return the random words of Philox 4x32-10.
+
+    Args:
+        key: The two keys of `stream_key`.
+        c0: First word of each counter, int64 with values below 2^32.
+        c1: Second word, in the same shape.
+        c2: Third word, in the same shape.
+        c3: Fourth word, in the same shape.
+
+    Returns:
+        Four tensors of 32-bit words, int64 in the shape of the counters.
+    """
     k0, k1 = key
     for _ in range(10):
         high0, low0 = _multiply(_M0, c0)
@@ -49,6 +61,7 @@ def philox(key: tuple[int, int], c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor)
 
 
 def _horner(coefficients: Sequence[float], z: Tensor) -> Tensor:
+    """Return the polynomial of z with these coefficients, the constant one first."""
     total = torch.full_like(z, coefficients[-1])
     for c in reversed(coefficients[:-1]):
         total = total.mul_(z).add_(c)
@@ -56,7 +69,7 @@ def _horner(coefficients: Sequence[float], z: Tensor) -> Tensor:
 
 
 def _log(u: Tensor) -> Tensor:
-    """Natural logarithm of u in (0, 1] to 1e-11, by exactly rounded operations."""
+    """Return the natural logarithm of u in (0, 1] to 1e-11, by correctly rounded operations."""
     mantissa, exponent = torch.frexp(u)
     small = mantissa < math.sqrt(0.5)
     mantissa = torch.where(small, mantissa * 2, mantissa)
@@ -66,19 +79,23 @@ def _log(u: Tensor) -> Tensor:
 
 
 def _box_muller(words0: Tensor, words1: Tensor) -> tuple[Tensor, Tensor]:
-    """Two standard normals (float64) from two 32-bit words each."""
+    """Return two standard normal numbers, float64, for each pair of 32-bit words."""
     radius = torch.sqrt(_log((words0.to(torch.float64) + 0.5) * 2.0**-32) * -2.0)
     quadrant = words1 >> 30
     x = ((words1 & 0x3FFFFFFF).to(torch.float64) * 2.0**-30 - 0.5) * (math.pi / 2)
     z = x * x
-    sine, cosine = x * _horner(_SIN, z), _horner(_COS, z)
-    odd, upper = (quadrant & 1) == 1, (quadrant >> 1) == 1
-    first, second = torch.where(odd, -sine, cosine), torch.where(odd, cosine, sine)
+    sine = x * _horner(_SIN, z)
+    cosine = _horner(_COS, z)
+    odd = (quadrant & 1) == 1
+    upper = (quadrant >> 1) == 1
+    first = torch.where(odd, -sine, cosine)
+    second = torch.where(odd, cosine, sine)
     sign = torch.where(upper, -1.0, 1.0).to(torch.float64)
     return radius * first * sign, radius * second * sign
 
 
 def _counter_words(counters: Tensor | Sequence[int] | np.ndarray, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Return the low and the high 32 bits of counters."""
     n = torch.as_tensor(counters, dtype=torch.int64, device=device)
     return n & _MASK, (n >> 32) & _MASK
 
@@ -91,14 +108,23 @@ def normal(
     rows: slice | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Standard normal fields, float32 [B, C, y, X].
+    """Draw standard normal fields.
 
-    counters: B sample counters (0 <= n < 2^63). shape: the whole field (C, Y, X). rows: the wanted rows (all if None);
-    any choice of rows gives the same numbers for the same rows.
+    Args:
+        seed: Seed of the run.
+        stream: Name of the random stream.
+        counters: Counter of each of B samples, 0 <= n < 2^63.
+        shape: Shape (C, Y, X) of the whole field.
+        rows: Rows to return; None returns all. A row has the same numbers whichever rows it is drawn with.
+        device: Device of the result.
+
+    Returns:
+        Fields, float32 [B, C, y, X].
     """
     channels, height, width = shape
     first, last, _ = (rows or slice(0, height)).indices(height)
-    block0, block1 = first // ROW_BLOCK, -(-last // ROW_BLOCK)
+    block0 = first // ROW_BLOCK
+    block1 = -(-last // ROW_BLOCK)
     low, high = _counter_words(counters, device)
     quads = -(-ROW_BLOCK * width // 4)
     place = torch.arange(quads, device=device, dtype=torch.int64)
@@ -127,7 +153,18 @@ def uniform(
     count: int = 1,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Uniform numbers in (0, 1), float64 [B, count]."""
+    """Draw uniform numbers in (0, 1).
+
+    Args:
+        seed: Seed of the run.
+        stream: Name of the random stream.
+        counters: Counter of each of B samples, 0 <= n < 2^63.
+        count: Numbers to draw for each sample.
+        device: Device of the result.
+
+    Returns:
+        Numbers, float64 [B, count].
+    """
     low, high = _counter_words(counters, device)
     size = (low.numel(), -(-count // 4))
     place = torch.arange(size[1], device=device, dtype=torch.int64)
@@ -142,7 +179,17 @@ def uniform(
 
 
 def permutation(seed: int, stream: str, epoch: int, n: int) -> np.ndarray:
-    """A permutation of range(n), int64 [n], as a pure function of (seed, stream, epoch)."""
+    """Return a random permutation.
+
+    Args:
+        seed: Seed of the run.
+        stream: Name of the random stream.
+        epoch: Number of the permutation in the stream.
+        n: Number of elements.
+
+    Returns:
+        A permutation of range(n), int64 [n].
+    """
     place = torch.arange(n, dtype=torch.int64, device="cpu")
     low, high = _counter_words([epoch], "cpu")
     words = philox(stream_key(seed, stream), place & _MASK, place >> 32, low.expand(n), high.expand(n))

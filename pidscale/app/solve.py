@@ -21,7 +21,7 @@ from pidscale.generator.tasks.energy import MOST, Answer, Search, solve_task
 from pidscale.generator.tasks.observations import TASKS, Observation, observe, warnings_for
 from pidscale.generator.tasks.posterior import Posterior, posterior
 from pidscale.meter import ProgressLine
-from pidscale.paths import at_home
+from pidscale.paths import local_path
 from pidscale.pde import build_pde
 from pidscale.pde.own import look_here
 
@@ -45,13 +45,16 @@ def asked_from(words: Sequence[str], description: str) -> argparse.Namespace:
     add(
         "--input",
         required=True,
-        type=at_home("--input"),
+        type=local_path("--input"),
         metavar="FILE",
         help="what is known: npy, npz or csv (docs/tasks.md)",
     )
-    add("--out", required=True, type=at_home("--out"), metavar="FILE.npz", help="where the answer is written")
+    add("--out", required=True, type=local_path("--out"), metavar="FILE.npz", help="where the answer is written")
     add(
-        "--picture", type=at_home("--picture"), metavar="FILE.png", help="where a picture of the first field is written"
+        "--picture",
+        type=local_path("--picture"),
+        metavar="FILE.png",
+        help="where a picture of the first field is written",
     )
     add("--equation", metavar="NAME", help="what the student is expected to be of; module:Class for one of your own")
     add("--sigma", action="append", default=[], metavar="[CHANNEL=]S", help="noise of what is known, in its own unit")

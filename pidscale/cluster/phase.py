@@ -14,14 +14,14 @@ from pidscale.cluster.joining import connect
 from pidscale.config import Settings, UserError
 from pidscale.dataset.problem import open_problem
 from pidscale.distill.endpoints.rollout import open_rollout, open_teacher
-from pidscale.distill.objectives.physics import active_weights, further
+from pidscale.distill.objectives.physics import active_weights, extra_measures
 from pidscale.distill.preflight import announcement
 from pidscale.engine.spread import check_split
 from pidscale.generator.artifact import CARD, read_card
 from pidscale.limits import check
 from pidscale.paths import absolute, refuse_job_package
-from pidscale.pde.base import check_measures
 from pidscale.pde.constraints import check_constraints
+from pidscale.pde.residuals import check_measures
 from pidscale.run.memory import MemoryPlan, memory_plan
 from pidscale.run.phases import begin, due, finish, hold_run, run_folder
 from pidscale.run.preflight import check_model, model_description, plan_lines, plan_text
@@ -49,7 +49,7 @@ def run_phase(phase: str, settings: Settings) -> Path:
         card = teacher.card
         description = dict(card.architecture)  # a student has its teacher's network, whatever the model section says
         check_constraints(problem.pde, settings.distill.constraints)
-        check_measures(problem.pde, problem.grid, further(active_weights(settings.distill)))
+        check_measures(problem.pde, problem.grid, extra_measures(active_weights(settings.distill)))
         inputs["distill.teacher (its weights)"] = card.weights_sha256
     parameters = check_model(settings, description, problem.grid.shape)
     check_split(description, problem.pde, problem.grid, settings.cluster.space)

@@ -11,6 +11,7 @@ from pidscale.compare.contender import Contender
 from pidscale.compare.questions import Reference
 from pidscale.methods.base import Outcome
 from pidscale.pde.base import solution_mask
+from pidscale.pde.residuals import residual_rms
 
 
 def row(
@@ -31,7 +32,7 @@ def row(
     problem = against.problem
     pde = problem.pde
     fields = outcome.samples.fields
-    residual = metrics.residual_rms(pde, problem.grid, *outcome.samples)
+    residual = residual_rms(pde, problem.grid, *outcome.samples)
     phase = pde.phase_error(fields)
     mask = solution_mask(pde, problem.grid)
     x = problem.normaliser.encode(fields)

@@ -13,6 +13,7 @@ from pidscale.dataset.problem import Problem
 from pidscale.generator.generator import Generator
 from pidscale.methods.base import Question
 from pidscale.pde.base import Samples
+from pidscale.pde.residuals import residual_rms
 
 STREAM = "evaluate"
 
@@ -71,8 +72,8 @@ def reference(settings: Settings, problem: Problem) -> Reference:
         encode(truth.fields),
         encode(training.fields),
         metrics.sliced_floor(encode(pool.fields).flatten(1)),
-        metrics.residual_rms(problem.pde, problem.grid, *truth),
-        metrics.residual_rms(problem.pde, problem.grid, problem.pde.trivial(truth.fields), truth.params),
+        residual_rms(problem.pde, problem.grid, *truth),
+        residual_rms(problem.pde, problem.grid, problem.pde.trivial(truth.fields), truth.params),
         [settings.run.seed, settings.evaluate.seed],
     )
 

@@ -26,11 +26,11 @@ from pidscale.convert.request import Asked
 from pidscale.convert.scan import Scan, described, scan
 from pidscale.convert.units import check_said, check_units
 from pidscale.dataset.claim import check_request, hold_set
-from pidscale.dataset.floors import truth_residuals
 from pidscale.dataset.publish import FIRST_COUNTER, FinishedShard, make_or_take, manifest_of
 from pidscale.ops.grid import Grid
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde
+from pidscale.pde.residuals import truth_residuals
 from pidscale.records.check import check_set, check_wanted, load_manifest
 from pidscale.records.layout import Manifest, sample_key
 from pidscale.records.write import Sample, publish_manifest

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pidscale.dataset.floors import truth_residuals
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde, solution_mask, truths
 from pidscale.pde.evolution import Evolution
+from pidscale.pde.residuals import truth_residuals
+from pidscale.pde.terms import NORMS
 from pidscale.records.layout import Manifest
 from pidscale.records.read import ShardSet
 
-NORMS = ("l2", "dual", "boundary")
 _NULL_VALUES = 2**23  # values that null solutions are measured on
 _SOLVED, _SOLVED_VALUES = 32, 2**20  # most samples, and most values, that are solved here
 TOLD = 3.0  # a truth tells itself from nothing if its residual is this many times smaller

@@ -17,7 +17,8 @@ from pidscale.diffusion.normaliser import Normaliser
 from pidscale.ops.grid import Grid
 from pidscale.paths import is_address
 from pidscale.pde import build_pde
-from pidscale.pde.base import SLACK, Pde, Samples
+from pidscale.pde.base import Pde, Samples
+from pidscale.pde.parameters import SLACK
 from pidscale.records.check import check_wanted, load_manifest
 from pidscale.records.layout import Manifest
 from pidscale.records.read import ShardSet

@@ -13,9 +13,9 @@ from typing import Any
 import xxhash
 
 from pidscale.config import UserError
-from pidscale.dataset.floors import floor_of
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde
+from pidscale.pde.residuals import floor_of
 from pidscale.records.layout import DTYPE, VERSION, ChannelInfo, Manifest, ShardEntry, Split, index_name, read_json
 from pidscale.records.write import Sample, Stats, finished_shard, merge_stats, write_shard
 

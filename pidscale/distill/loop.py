@@ -24,7 +24,7 @@ from pidscale.distill.endpoints.supply import Supply
 from pidscale.distill.endpoints.truncation import truncation, truncation_line
 from pidscale.distill.objectives.base import Objective
 from pidscale.distill.objectives.dmd import Matching
-from pidscale.distill.objectives.physics import MEASURES, TERMS, Physics, active_weights, frozen_scales, further
+from pidscale.distill.objectives.physics import Physics, active_weights, extra_measures, frozen_scales
 from pidscale.distill.objectives.pid import Pid
 from pidscale.distill.objectives.piddm import Piddm
 from pidscale.distill.results import picture, publish_arm
@@ -38,8 +38,9 @@ from pidscale.generator.generator import Generator
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import residual_shares
 from pidscale.pde.constraints import check_constraints
+from pidscale.pde.residuals import residual_shares
+from pidscale.pde.terms import MEASURES, NORMS
 from pidscale.plain import json_text, not_finite
 from pidscale.run.bad_samples import settled
 from pidscale.run.reporting import Reporter, Stopped
@@ -50,14 +51,14 @@ def measure_scales(
 ) -> dict[str, float]:
     """s_k^2 by term: mean squared residuals of the teacher's own samples, measured once, split over the ranks."""
     d = settings.distill
-    rows, more = d.scale_samples // d.global_batch, further(active_weights(d))
-    terms = (*TERMS, *more)
+    rows, extra = d.scale_samples // d.global_batch, extra_measures(active_weights(d))
+    terms = (*NORMS, *extra)
     fields, params = (torch.cat(parts) for parts in zip(*batches.scaling(rows, d), strict=True))
     decode = batches.rollout.teacher.normaliser.decode  # its units, which another set of its data need not have
-    shares = residual_shares(problem.pde, window, decode(fields), params, more)
+    shares = residual_shares(problem.pde, window, decode(fields), params, extra)
     sums = mesh.sum(torch.stack([shares[k].double().sum() for k in terms])) / (rows * d.global_batch)
     truth = problem.samples("train", 64, window.rows).on(mesh.device)
-    null = residual_shares(problem.pde, window, problem.pde.trivial(truth.fields, window), truth.params, more)
+    null = residual_shares(problem.pde, window, problem.pde.trivial(truth.fields, window), truth.params, extra)
     nulls = mesh.sum(torch.stack([null[k].double().sum() for k in terms])) / (mesh.data * len(truth.fields))
     scales = frozen_scales(
         dict(zip(terms, sums.tolist(), strict=True)),

@@ -16,7 +16,8 @@ from pidscale.figures.fields import picture_row
 from pidscale.generator.artifact import TEACHER
 from pidscale.generator.card import Card, Kind, Metrics, Provenance
 from pidscale.meter import Board
-from pidscale.pde.base import Samples, condition
+from pidscale.pde.base import Samples
+from pidscale.pde.parameters import condition
 
 
 def picture(arms: list[Arm], rollout: Rollout, board: Board, problem: Problem, step: int) -> dict[str, float]:

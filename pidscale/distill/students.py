@@ -17,7 +17,6 @@ from pidscale.config import Settings
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives.base import Objective
 from pidscale.distill.objectives.dmd import Matching
-from pidscale.distill.objectives.physics import MEASURES
 from pidscale.engine.checkpoint import attempt
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import MicroPlan
@@ -28,6 +27,7 @@ from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser
 from pidscale.parallel.mesh import Mesh
+from pidscale.pde.terms import MEASURES
 
 
 @dataclass

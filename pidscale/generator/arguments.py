@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from pidscale.config import UserError, exact
-from pidscale.pde.base import SLACK, Pde
+from pidscale.pde.base import Pde
+from pidscale.pde.parameters import SLACK
 from pidscale.precision import float32_or_better
 
 

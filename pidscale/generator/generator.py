@@ -25,8 +25,10 @@ from pidscale.generator.card import Card
 from pidscale.models.precondition import Denoiser, conditioned
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
-from pidscale.pde.base import Pde, condition, draw_params, residual_squares
+from pidscale.pde.base import Pde
 from pidscale.pde.constraints import constrain
+from pidscale.pde.parameters import condition, draw_params
+from pidscale.pde.residuals import residual_squares
 from pidscale.precision import float32_island
 
 Fields = dict[str, Tensor]

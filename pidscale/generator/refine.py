@@ -24,12 +24,13 @@ from pidscale import seeds
 from pidscale.generator.arguments import amount, as_int, chosen
 from pidscale.generator.generator import OneCall
 from pidscale.generator.tasks.descend import minimise
-from pidscale.pde.base import draw_params, residual_squares
+from pidscale.pde.parameters import draw_params
+from pidscale.pde.residuals import residual_squares
+from pidscale.pde.terms import NORMS
 
 Progress = Callable[[int, int, str], None]
 """Told how many evaluations are done, of how many at most, and a note."""
 
-TERMS = ("l2", "dual", "boundary")
 MEASURED = 16  # own samples that scales are measured on where a card has none
 LEAST_SCALE = 1e-4  # s^2 at least, as in training: a hundredth of the equation's own scale
 USUAL_FLOOR = 0.01  # the l2 residual that ends a descent where an older card does not hold the truths' own
@@ -63,8 +64,8 @@ def residual_scales(generator: OneCall) -> dict[str, float]:
     Either is a function of the student alone, so that a sample's result does not depend on what it is refined with.
     """
     known = generator.card.provenance.scales
-    if known is not None and all(k in known for k in TERMS):
-        return {k: known[k] for k in TERMS}
+    if known is not None and all(k in known for k in NORMS):
+        return {k: known[k] for k in NORMS}
     counters, shape = range(MEASURED), (len(generator.channels), *generator.grid.shape)
     eps = seeds.normal(0, "scales", list(counters), shape, device=generator.device)
     params = draw_params(generator.pde, 0, "scales", counters)
@@ -72,7 +73,7 @@ def residual_scales(generator: OneCall) -> dict[str, float]:
         squares = residual_squares(
             generator.pde, generator.grid, generator.differentiable(eps, params).detach(), params
         )
-    return {k: max(float(squares[k].mean()), LEAST_SCALE) for k in TERMS}
+    return {k: max(float(squares[k].mean()), LEAST_SCALE) for k in NORMS}
 
 
 def floor_of(generator: OneCall) -> float:
@@ -177,7 +178,7 @@ def _descend(
     def energy(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         fields, found = squares(x, params_BP[rows.cpu()])
         away = changed(fields, rows).square().mean(dim=1) + (x - start[rows]).square().mean(dim=1)
-        physical = torch.stack([found[k] / scales[k] for k in TERMS]).sum(dim=0)
+        physical = torch.stack([found[k] / scales[k] for k in NORMS]).sum(dim=0)
         return physical + away / tau**2, found["l2"].detach() <= floor**2
 
     with torch.no_grad():
@@ -195,7 +196,7 @@ def _descend(
 
 def _gathered(generator: OneCall, parts: list[dict[str, Tensor]], params_NP: Tensor) -> Refined:
     whole_set = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    before, after = ({k: whole_set[f"{when} {k}"] for k in TERMS} for when in ("before", "after"))
+    before, after = ({k: whole_set[f"{when} {k}"] for k in NORMS} for when in ("before", "after"))
     variance = {}
     if len(params_NP) > 1:
         old, new = (whole_set[name].double().var(dim=0).flatten(1).sum(dim=1) for name in ("old", "new"))

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from pidscale.config import UserError
-from pidscale.dataset.floors import floor_of, truth_residuals
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde
+from pidscale.pde.residuals import floor_of, truth_residuals
 from pidscale.records.audit import capped
 from pidscale.records.layout import Manifest, is_number
 from pidscale.records.read import ShardSet

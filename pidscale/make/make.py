@@ -18,13 +18,13 @@ import numpy as np
 
 from pidscale.config import UserError
 from pidscale.dataset.claim import check_request, hold_set
-from pidscale.dataset.floors import truth_residuals
 from pidscale.dataset.publish import FIRST_COUNTER, FinishedShard, make_or_take, manifest_of
 from pidscale.dataset.tasks import Progress, cluster_cpus, in_ray, reported
 from pidscale.make.own_equation import blamed, check_own
 from pidscale.ops.grid import Grid
 from pidscale.paths import expanded, refuse_address, refuse_job_package
 from pidscale.pde.base import Pde
+from pidscale.pde.residuals import truth_residuals
 from pidscale.records.check import check_set, check_wanted, load_manifest
 from pidscale.records.layout import VERSION, Manifest, canonical, sample_key
 from pidscale.records.write import Sample, publish_manifest

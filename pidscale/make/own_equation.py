@@ -15,8 +15,9 @@ import torch
 from pidscale.config import UserError
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
-from pidscale.pde.base import Pde, residual_squares
+from pidscale.pde.base import Pde
 from pidscale.pde.evolution import Evolution
+from pidscale.pde.residuals import residual_squares
 
 COPIES = 2  # of the sample that is tried: a residual that forgets the batch is seen with more than one
 

@@ -20,13 +20,13 @@ from pidscale.caller import sheltered
 from pidscale.config import UserError
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.generator.generator import Generator
-from pidscale.generator.refine import TERMS
 from pidscale.generator.tasks.energy import Answer, Posed, Search, answered, known_params, searched
 from pidscale.generator.tasks.observations import Observation
 from pidscale.methods.base import Question
 from pidscale.methods.search import TASKS, answer_samples, known_by_name
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde, Samples
+from pidscale.pde.terms import NORMS
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Direct:
     def run(self, generator: Generator, question: Question) -> Samples:
         """Search from the mean field; scales are those that a student was distilled with, else the equation's own."""
         assert question.known is not None
-        scales = generator.card.provenance.scales or dict.fromkeys(TERMS, 1.0)
+        scales = generator.card.provenance.scales or dict.fromkeys(NORMS, 1.0)
         search = Search(self.steps, 1, question.seed, 64, self.physics, self.optimiser)
         params = known_by_name(generator, question.params_NP)
         answer = direct(generator.pde, generator.grid, generator.normaliser, question.known, scales, params, search)

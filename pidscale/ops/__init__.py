@@ -1,1 +1,1 @@
-"""Calculus on grids: windows, finite differences and sine or cosine transforms. Knows no ranks and no equations."""
+"""Calculus on grids: windows, finite differences, sine, cosine and Fourier transforms. Knows no ranks and no equations."""

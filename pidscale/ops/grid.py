@@ -1,4 +1,4 @@
-"""What a discrete field lives on: extents, spacing, where its points sit and what bounds it.
+"""The grid of a discrete field: extents, spacing, position of its points, and boundary.
 
 Knows no fields, no equations and no ranks.
 """
@@ -17,11 +17,15 @@ BOUNDARIES = ("dirichlet", "zero_flux", "periodic")
 
 @dataclass(frozen=True)
 class Grid:
-    """A uniform rectangular grid.
+    """A uniform rectangular grid. Raises ValueError for values that do not fit together.
 
-    shape: points (Y, X). extent: lengths (Ly, Lx), dimensionless unless the equation says otherwise.
-    kind: `node` (points on both ends), `cell` (centres), `periodic` (no repeated end point), or `strip` (rows are times, the
-    first and the last included; along each row periodic, or with points on both ends where the boundary is dirichlet).
+    Attributes:
+        shape: Points (Y, X), at least 4 a side.
+        extent: Lengths (Ly, Lx), dimensionless unless the equation says otherwise.
+        kind: Position of the points: `node` (on both ends), `cell` (at cell centres), `periodic` (without the repeated end
+            point), or `strip` (rows are times, the first and the last included; along a row periodic, or with points on both
+            ends where the boundary is dirichlet).
+        boundary: `dirichlet`, `zero_flux` or `periodic`.
     """
 
     shape: tuple[int, int]
@@ -31,7 +35,9 @@ class Grid:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS or self.boundary not in BOUNDARIES:
-            raise ValueError(f"grid kind {self.kind!r} / boundary {self.boundary!r}: expected {KINDS} / {BOUNDARIES}")
+            raise ValueError(
+                f"grid kind {self.kind!r}, boundary {self.boundary!r}: expected one of {KINDS}, and of {BOUNDARIES}"
+            )
         fitting = {"periodic": ("periodic",), "strip": ("periodic", "dirichlet")}.get(
             self.kind, ("dirichlet", "zero_flux")
         )
@@ -48,18 +54,18 @@ class Grid:
 
     @property
     def spacing(self) -> tuple[float, float]:
-        """Distance of neighbouring points (hy, hx)."""
-        less = {"node": (1, 1), "strip": (1, int(self.boundary != "periodic"))}.get(self.kind, (0, 0))
-        return self.extent[0] / (self.shape[0] - less[0]), self.extent[1] / (self.shape[1] - less[1])
+        """Distances of neighbouring points (hy, hx)."""
+        missing = {"node": (1, 1), "strip": (1, int(self.boundary != "periodic"))}.get(self.kind, (0, 0))
+        return self.extent[0] / (self.shape[0] - missing[0]), self.extent[1] / (self.shape[1] - missing[1])
 
     def describe(self) -> dict[str, Any]:
-        """The grid as plain JSON values: shape, extent, kind, boundary."""
+        """Return the grid as plain JSON values: shape, extent, kind, boundary."""
         plain = asdict(self)
         return plain | {"shape": list(self.shape), "extent": list(self.extent)}
 
     @classmethod
     def from_description(cls, plain: Mapping[str, Any]) -> Grid:
-        """The inverse of `describe`."""
+        """Return the grid that `describe` gave these values for."""
         height, width = plain["shape"]
         length_y, length_x = plain["extent"]
         return cls((height, width), (length_y, length_x), plain["kind"], plain["boundary"])

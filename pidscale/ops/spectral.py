@@ -1,10 +1,11 @@
 """Sine, cosine and Fourier modes of a field: derivatives, products, and the dual norm. Knows no equations and no ranks.
 
-A transform is taken along the rows at hand, then, of the columns at hand, along all rows: a window brings what is missing.
-Dual norms are shares: those of all holders of a field add up.
+A transform is taken along the rows at hand, then along all rows of the columns at hand, for which the window exchanges rows
+for columns once. Dual norms are shares: those of all processes that share a field add up.
 
-The dual (H^-1) norm of a residual R is sum over modes mu > 0 of |R_k|^2 / mu_k, mu the eigenvalues of -lap_h: it weighs
-an error about as the error of the solution, where the l2 norm weighs white noise by 1 / h^2.
+The squared dual (H^-1) norm of a residual R is the sum over modes with mu_k > 0 of |R_k|^2 / mu_k, where mu_k are the
+eigenvalues of -lap_h. It weighs the error of a field about as the error of the solution, where the l2 norm weighs white noise
+by 1 / h^2.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pidscale.ops.window import Window
 
 @kept(32)
 def _sine_matrix(n: int, dtype: torch.dtype, device: str) -> Tensor:
+    """Return the orthonormal sine transform DST-I of n interior nodes, [n, n]."""
     k = torch.arange(1, n + 1, dtype=torch.float64)
     matrix = torch.sin(math.pi / (n + 1) * k[:, None] * k[None, :]) * math.sqrt(2.0 / (n + 1))
     return matrix.to(dtype=dtype, device=device)
@@ -28,27 +30,35 @@ def _sine_matrix(n: int, dtype: torch.dtype, device: str) -> Tensor:
 
 @kept(32)
 def _sine_eigenvalues(n: int, spacing: float, dtype: torch.dtype, device: str) -> Tensor:
+    """Return the eigenvalues of -d2/dx2 for the modes of `_sine_matrix`, [n]."""
     k = torch.arange(1, n + 1, dtype=torch.float64)
     return ((2.0 / spacing * torch.sin(math.pi / (2 * (n + 1)) * k)) ** 2).to(dtype=dtype, device=device)
 
 
 def dual_square_dirichlet(field_ByX: Tensor, window: Window) -> Tensor:
-    """Squared dual norm per sample divided by the number of points, [B], of interior nodes [B, y, X - 2] of a window's grid.
+    """Return the squared dual norm of fields on interior nodes, divided by the number of nodes.
 
     The modes are those of -lap_h with zero Dirichlet ends (DST-I), which has no zero mode.
+
+    Args:
+        field_ByX: Field at interior nodes [B, y, X - 2], the rows at hand.
+        window: Window of the grid with its edges.
+
+    Returns:
+        Share of this window, [B].
     """
     height, width = (points - 2 for points in window.grid.shape)
-    kind, device = field_ByX.dtype, str(field_ByX.device)
-    mine, spacing = window.columns(width), window.grid.spacing
-    lines = window.to_columns(field_ByX @ _sine_matrix(width, kind, device), lost=1)
-    mu = _sine_eigenvalues(height, spacing[0], kind, device)[:, None]
-    mu = mu + _sine_eigenvalues(width, spacing[1], kind, device)[None, mine]
-    return ((_sine_matrix(height, kind, device) @ lines).square() / mu).flatten(1).sum(dim=1) / (height * width)
+    dtype, device = field_ByX.dtype, str(field_ByX.device)
+    spacing = window.grid.spacing
+    lines = window.to_columns(field_ByX @ _sine_matrix(width, dtype, device), lost=1)
+    mu = _sine_eigenvalues(height, spacing[0], dtype, device)[:, None]
+    mu = mu + _sine_eigenvalues(width, spacing[1], dtype, device)[None, window.columns(width)]
+    return ((_sine_matrix(height, dtype, device) @ lines).square() / mu).flatten(1).sum(dim=1) / (height * width)
 
 
 @kept(32)
 def dual_square_of_one(grid: Grid) -> float:
-    """What `dual_square_dirichlet` gives for the constant 1, from the product of its sine modes along y and x."""
+    """Return `dual_square_dirichlet` of the constant 1, from the products of its sine modes along y and x."""
     height, width = (points - 2 for points in grid.shape)
     along = [_sine_matrix(n, torch.float64, "cpu").sum(dim=1).square() for n in (height, width)]
     mu = [_sine_eigenvalues(n, h, torch.float64, "cpu") for n, h in zip((height, width), grid.spacing, strict=True)]
@@ -57,14 +67,23 @@ def dual_square_of_one(grid: Grid) -> float:
 
 
 def dual_square_dirichlet_line(field_BX: Tensor, spacing: float) -> Tensor:
-    """The same of lines with zero Dirichlet ends, [B] from interior nodes [B, X - 2]."""
-    points, kind, device = field_BX.shape[-1], field_BX.dtype, str(field_BX.device)
-    mu = _sine_eigenvalues(points, spacing, kind, device)
-    return ((field_BX @ _sine_matrix(points, kind, device)).square() / mu).mean(dim=1)
+    """Return the squared dual norm of lines with zero Dirichlet ends, divided by the number of nodes.
+
+    Args:
+        field_BX: Lines at interior nodes [B, X - 2].
+        spacing: Distance of neighbouring nodes.
+
+    Returns:
+        Squared norms [B].
+    """
+    points, dtype, device = field_BX.shape[-1], field_BX.dtype, str(field_BX.device)
+    mu = _sine_eigenvalues(points, spacing, dtype, device)
+    return ((field_BX @ _sine_matrix(points, dtype, device)).square() / mu).mean(dim=1)
 
 
 @kept(32)
 def _cosine_matrix(n: int, dtype: torch.dtype, device: str) -> Tensor:
+    """Return the orthonormal cosine transform DCT-II of n cells, [n, n]."""
     k = torch.arange(n, dtype=torch.float64)
     matrix = torch.cos(math.pi / n * k[:, None] * (k[None, :] + 0.5)) * math.sqrt(2.0 / n)
     matrix[0] *= math.sqrt(0.5)
@@ -75,7 +94,7 @@ def _cosine_matrix(n: int, dtype: torch.dtype, device: str) -> Tensor:
 def _inverse_eigenvalues(
     kind: str, shape: tuple[int, int], spacing: tuple[float, float], dtype: torch.dtype, device: str
 ) -> Tensor:
-    """1 / mu of -lap_h over the modes of a zero-flux or a periodic field [Y, X or X // 2 + 1], 0 for the zero mode."""
+    """Return 1 / mu of the modes of a zero-flux or a periodic field, [Y, X or X // 2 + 1], 0 for the zero mode."""
     if kind == "zero_flux":
         angles = [math.pi / (2 * n) * torch.arange(n, dtype=torch.float64) for n in shape]
     else:
@@ -90,20 +109,35 @@ def _inverse_eigenvalues(
 
 
 def dual_square_zero_flux(field_ByX: Tensor, window: Window) -> Tensor:
-    """Squared dual norm per sample divided by the number of points, [B], of cells with zero flux at their ends.
+    """Return the squared dual norm of fields on cells with zero flux at the edges, divided by the number of cells.
 
     The zero mode, which has no dual norm, is left out.
+
+    Args:
+        field_ByX: Field at cell centres, the rows at hand.
+        window: Their window.
+
+    Returns:
+        Share of this window, [B].
     """
     height, width = window.grid.shape
-    kind, device = field_ByX.dtype, str(field_ByX.device)
-    lines = window.to_columns(field_ByX @ _cosine_matrix(width, kind, device).T)
-    modes = _cosine_matrix(height, kind, device) @ lines
-    inverse = _inverse_eigenvalues("zero_flux", (height, width), window.grid.spacing, kind, device)
+    dtype, device = field_ByX.dtype, str(field_ByX.device)
+    lines = window.to_columns(field_ByX @ _cosine_matrix(width, dtype, device).T)
+    modes = _cosine_matrix(height, dtype, device) @ lines
+    inverse = _inverse_eigenvalues("zero_flux", (height, width), window.grid.spacing, dtype, device)
     return (modes.square() * inverse[:, window.columns(width)]).flatten(1).sum(dim=1) / (height * width)
 
 
 def dual_square_periodic(field_ByX: Tensor, window: Window) -> Tensor:
-    """Squared dual norm per sample divided by the number of points, [B], of a periodic field; the zero mode is left out."""
+    """Return the squared dual norm of periodic fields, divided by the number of points; the zero mode is left out.
+
+    Args:
+        field_ByX: Field, the rows at hand.
+        window: Their window.
+
+    Returns:
+        Share of this window, [B].
+    """
     height, width = window.grid.shape
     power = waves(window, field_ByX).abs().square()
     inverse = _inverse_eigenvalues("periodic", (height, width), window.grid.spacing, power.dtype, str(power.device))
@@ -111,7 +145,15 @@ def dual_square_periodic(field_ByX: Tensor, window: Window) -> Tensor:
 
 
 def dual_square_periodic_line(field_BX: Tensor, spacing: float) -> Tensor:
-    """The same of periodic lines, [B] from [B, X]."""
+    """Return the squared dual norm of periodic lines, divided by the number of points; the zero mode is left out.
+
+    Args:
+        field_BX: Lines.
+        spacing: Distance of neighbouring points.
+
+    Returns:
+        Squared norms [B].
+    """
     points = field_BX.shape[-1]
     power = torch.fft.rfft(field_BX, norm="forward").abs().square()
     inverse = _inverse_eigenvalues("periodic", (1, points), (1.0, spacing), power.dtype, str(power.device))
@@ -119,9 +161,15 @@ def dual_square_periodic_line(field_BX: Tensor, spacing: float) -> Tensor:
 
 
 def waves(window: Window, field_yX: Tensor, columns: int | None = None) -> Tensor:
-    """The real transform (norm "forward") of a periodic field, [..., Y, k]: all waves along y of the columns at hand.
+    """Return the real Fourier transform (norm "forward") of a periodic field.
 
-    columns: how many waves along x are kept, X // 2 + 1 if None.
+    Args:
+        window: Window of the field.
+        field_yX: Field, the rows at hand [..., y, X].
+        columns: Number of waves along x that are kept; None keeps all X // 2 + 1.
+
+    Returns:
+        All waves along y of the columns at hand [..., Y, k].
     """
     return torch.fft.fft(
         window.to_columns(torch.fft.rfft(field_yX, norm="forward")[..., :columns]), dim=-2, norm="forward"
@@ -129,7 +177,16 @@ def waves(window: Window, field_yX: Tensor, columns: int | None = None) -> Tenso
 
 
 def field_of(window: Window, spectrum_Yk: Tensor, columns: int | None = None) -> Tensor:
-    """The field [..., y, X] of waves as `waves` gives them, back. columns: how many there are along x."""
+    """Return the field of a spectrum, the inverse of `waves`.
+
+    Args:
+        window: Window of the field.
+        spectrum_Yk: All waves along y of the columns at hand [..., Y, k].
+        columns: Number of waves along x; None stands for X // 2 + 1.
+
+    Returns:
+        Field, the rows at hand [..., y, X].
+    """
     width = window.grid.shape[1]
     lines = window.to_rows(torch.fft.ifft(spectrum_Yk, dim=-2, norm="forward"), columns or width // 2 + 1)
     return torch.fft.irfft(lines, n=width, norm="forward")
@@ -139,22 +196,40 @@ def field_of(window: Window, spectrum_Yk: Tensor, columns: int | None = None) ->
 def _wave_numbers(
     shape: tuple[int, int], extent: tuple[float, float], dtype: torch.dtype, device: str
 ) -> tuple[Tensor, Tensor]:
+    """Return angular wave numbers ky [Y, 1] and kx [1, X // 2 + 1] of the whole grid."""
     ky = 2 * math.pi / extent[0] * torch.fft.fftfreq(shape[0], 1.0 / shape[0], dtype=torch.float64)
     kx = 2 * math.pi / extent[1] * torch.fft.rfftfreq(shape[1], 1.0 / shape[1], dtype=torch.float64)
     return ky[:, None].to(dtype=dtype, device=device), kx[None, :].to(dtype=dtype, device=device)
 
 
 def wave_numbers(window: Window, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Angular wave numbers (ky [Y, 1], kx [1, k]) of what `waves` gives, as `like` is typed."""
+    """Return angular wave numbers ky [Y, 1] and kx [1, k] of the spectrum of `waves`.
+
+    Args:
+        window: Window of the field.
+        like: Tensor whose dtype and device the result has.
+
+    Returns:
+        ky and kx.
+    """
     ky, kx = _wave_numbers(window.grid.shape, window.grid.extent, like.dtype, str(like.device))
     return ky, kx[:, window.columns(kx.shape[1])]
 
 
-def directed(window: Window, like: Tensor) -> tuple[Tensor, Tensor]:
-    """The same without the highest wave of an even grid, which has no direction: 0 in its place."""
+def signed_wave_numbers(window: Window, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `wave_numbers` with 0 for the highest wave of an even grid, which has no sign and thus no direction.
+
+    Args:
+        window: Window of the field.
+        like: Tensor whose dtype and device the result has.
+
+    Returns:
+        ky [Y, 1] and kx [1, k].
+    """
     height, width = window.grid.shape
     ky, kx = _wave_numbers(window.grid.shape, window.grid.extent, like.dtype, str(like.device))
-    ky, kx = ky.clone(), kx.clone()
+    ky = ky.clone()
+    kx = kx.clone()
     if height % 2 == 0:
         ky[height // 2] = 0.0
     if width % 2 == 0:
@@ -163,15 +238,33 @@ def directed(window: Window, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def line_wave_numbers(points: int, extent: float, like: Tensor) -> Tensor:
-    """Angular wave numbers [X // 2 + 1] of periodic lines, as `like` is typed."""
+    """Return angular wave numbers [X // 2 + 1] of periodic lines.
+
+    Args:
+        points: Number of points X.
+        extent: Length of a line.
+        like: Tensor whose dtype and device the result has.
+
+    Returns:
+        Wave numbers.
+    """
     return _wave_numbers((1, points), (1.0, extent), like.dtype, str(like.device))[1][0]
 
 
 def resample(spectrum: Tensor, points: int, wider: int, dim: int, real: bool) -> Tensor:
-    """Waves of a grid of `points` along one dim as those of one of `wider`, or cut back to one of fewer (norm "forward").
+    """Return the spectrum (norm "forward") of the same function on a grid with more or fewer points along one dim.
 
-    The highest wave of an even grid, which has no sign, is left out. real: the dim of a real transform, with no waves of
-    negative sign.
+    The highest wave of an even grid, which has no sign, is left out.
+
+    Args:
+        spectrum: Spectrum on a grid of `points`.
+        points: Number of points along the dim.
+        wider: Number of points of the result.
+        dim: The dim.
+        real: Whether it is the dim of a real transform, which has no waves of negative sign.
+
+    Returns:
+        Spectrum on a grid of `wider` points.
     """
     low = min((points - 1) // 2, (wider - 1) // 2)
     kept = [spectrum.narrow(dim, 0, low + 1)]

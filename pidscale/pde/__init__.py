@@ -1,6 +1,6 @@
-"""Equations, one file each: what they say, how to sample them, how to measure their residual. Knows no ranks.
+"""Equations, one file each: what each says, how to sample it, and how to measure its residual. Knows no files and no ranks.
 
-A user's own equation is named by where it is found, `module:Class` (docs/own_equation.md).
+A user's own equation is named by the place of its class, `module:Class` (docs/own_equation.md).
 """
 
 from __future__ import annotations
@@ -38,37 +38,59 @@ PDES: dict[str, Callable[[Mapping[str, Any]], Pde]] = {
 
 
 def build_pde(name: str, params: Mapping[str, Any] | None = None) -> Pde:
-    """Return the equation of this name with its parameters (defaults where none is given).
+    """Return an equation that the user names.
 
-    name: one of PDES, or `module:Class` of an equation of one's own, whose module is imported: a name that the user gave.
-    One that a file gives is for `stored_pde`. Raises UserError for an unknown equation or parameter.
+    Args:
+        name: One of PDES, or `module:Class` of a user's own equation, whose module is imported. A name that a file gives is
+            for `stored_pde`.
+        params: Parameters that replace defaults.
+
+    Returns:
+        The equation.
+
+    Raises:
+        UserError: When the equation or a parameter is unknown, or the user's own module fails.
     """
     if name in PDES:
         return PDES[name](params or {})
     if is_own(name):
         return own_pde(name, params or {})
     raise UserError(
-        f"pde.name={name!r} is not an equation of this library: choose one of {sorted(PDES)}, or name your own as "
+        f"pde.name={name!r}: not an equation of this library; choose one of {sorted(PDES)}, or name your own as "
         "module:Class"
     )
 
 
 def stored_pde(where: str, name: Any, params: Any) -> Pde:
-    """Return the equation that a file names: a card, a manifest or a request. Nothing is imported for it.
+    """Return an equation that a file names: a card, a manifest or a request. No module is imported for it.
 
-    where: the file, for messages. Raises UserError for an equation of one's own whose module is not imported yet, and for
-    what is none.
+    Args:
+        where: The file, for messages.
+        name: Name of the equation as the file has it.
+        params: Its parameters as the file has them.
+
+    Returns:
+        The equation.
+
+    Raises:
+        NotImported: When the equation is a user's own and its module has not been imported.
+        UserError: When name and parameters do not give an equation.
     """
     try:
-        if not isinstance(name, str) or not isinstance(params, Mapping):
-            raise TypeError("expected a name, and a dict of parameters")
-        if is_own(name):
-            check_imported(where, name)
-        return build_pde(name, dict(params))
+        return _from_plain(where, name, params)
     except NotImported:
         raise
     except (UserError, TypeError, ValueError, ArithmeticError) as error:
-        said = printable(" ".join(str(error).split()))[:120]
+        reason = printable(" ".join(str(error).split()))[:120]
         raise UserError(
-            f"{where}: equation {str(name)[:80]!r} and its parameters do not fit together ({said}); restore the file"
+            f"{where}: equation {str(name)[:80]!r} cannot be built with its parameters ({reason}); restore the file"
         ) from None
+
+
+def _from_plain(where: str, name: Any, params: Any) -> Pde:
+    """Return the equation of a name and parameters of any type; errors are those of whatever refuses them."""
+    if not isinstance(name, str) or not isinstance(params, Mapping):
+        raise TypeError("expected a name and a dict of parameters")
+    if is_own(name):
+        check_imported(where, name)
+    return build_pde(name, dict(params))

@@ -1,8 +1,7 @@
-"""Hard constraints: maps that make fields obey a part of their equation exactly. Knows no models, no files and no ranks.
+"""Hard constraints: maps that make fields satisfy a part of their equation exactly. Knows no models, no files and no ranks.
 
-They ask a window for what lies beyond the rows at hand.
-
-Periodicity needs no map: a periodic grid holds no repeated end point. Shapes: fields_BCYX joint physical fields.
+A constraint asks the window for what lies beyond the rows at hand. Periodicity needs no map, because a periodic grid has no
+repeated end point. Shapes: fields_BCYX joint physical fields.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from pidscale.pde.base import Pde
 
 
 def _zero_edge(pde: Pde, window: Window, fields_BCYX: Tensor) -> Tensor:
-    """Solution channels are 0 on all four edges."""
+    """Set solution channels to 0 on all four edges."""
     inside = torch.zeros(fields_BCYX.shape[-2:], dtype=torch.bool, device=fields_BCYX.device)
     inside[int(window.first) : len(inside) - int(window.last), 1:-1] = True
-    kept = torch.stack([inside | (channel.role != "solution") for channel in pde.channels])
-    return torch.where(kept, fields_BCYX, torch.zeros_like(fields_BCYX))
+    unchanged = torch.stack([inside | (channel.role != "solution") for channel in pde.channels])
+    return torch.where(unchanged, fields_BCYX, torch.zeros_like(fields_BCYX))
 
 
 def _zero_mean(pde: Pde, window: Window, fields_BCYX: Tensor) -> Tensor:
-    """Every channel has mean 0."""
+    """Subtract the mean of every channel."""
     return fields_BCYX - window.total(fields_BCYX.sum(dim=(2, 3), keepdim=True)) / math.prod(window.grid.shape)
 
 
@@ -35,14 +34,32 @@ CONSTRAINTS: dict[str, Callable[[Pde, Window, Tensor], Tensor]] = {"zero_edge": 
 
 
 def constrain(pde: Pde, window: Window, names: Sequence[str], fields_BCYX: Tensor) -> Tensor:
-    """The fields under these constraints, one after the other."""
+    """Apply constraints to fields, one after the other.
+
+    Args:
+        pde: The equation of the fields.
+        window: The rows at hand; `zero_mean` takes one sum over all ranks that share the field.
+        names: Constraints, of CONSTRAINTS.
+        fields_BCYX: Joint physical fields, the rows at hand.
+
+    Returns:
+        Fields that satisfy the constraints.
+    """
     for name in names:
         fields_BCYX = CONSTRAINTS[name](pde, window, fields_BCYX)
     return fields_BCYX
 
 
 def check_constraints(pde: Pde, names: Sequence[str]) -> None:
-    """Raise UserError that names a constraint which this equation does not have."""
+    """Check that an equation has these constraints.
+
+    Args:
+        pde: The equation.
+        names: Constraints asked for.
+
+    Raises:
+        UserError: When it does not have one of them, which is named.
+    """
     for name in names:
         if name not in pde.constraints:
             offered = ", ".join(pde.constraints) or "none"

@@ -1,17 +1,18 @@
-"""Navier-Stokes in two dimensions: the vorticity of a forced, nearly inviscid flow.
+"""The Navier-Stokes equations in two dimensions: the vorticity of a forced flow of low viscosity.
 
     w_t + u . grad w = nu lap w + f   on the periodic unit square,   lap psi = -w,   u = (psi_y, -psi_x)
     f = 0.1 (sin(2 pi (x + y)) + cos(2 pi (x + y)))
 
     w   vorticity, 11 frames from t = 0 to 1
 
-The residual of an interval is (w[n + 1] - w[n]) / dt minus the mean over the interval of f + nu lap w - u . grad w, by the
-cubic through four frames: fourth order in time, so that 11 frames are enough; in space spectral, the product on a grid of 3/2
-the points, where it is exact. The two end frames alone could not carry this equation: their secant misses by as much as the
-vorticity changes. Units: all dimensionless. Recipe: force and viscosity of Li et al. (Fourier Neural Operator, 2021), initial
-states smoother than theirs, covariance (-lap + 49)^-4, so that 32 points a side resolve them; root mean square 1.
+The residual of an interval is (w[n + 1] - w[n]) / dt minus the mean over the interval of f + nu lap w - u . grad w, which is
+taken from the cubic through four frames: fourth order in time, so that 11 frames are enough. (The two frames at the ends of
+the interval alone would leave an error as large as the change of the vorticity.) In space it is spectral, and the product is
+exact because it is computed on 3/2 times as many points a side. All quantities are dimensionless. Force and viscosity are
+those of Li et al. (Fourier Neural Operator, 2021). The initial states are smoother than theirs, with covariance
+(-lap + 49)^-4 and root mean square 1, so that 32 points a side resolve them.
 
-Terms: `interior`, of every interval; scale: that of a vorticity that stands still. The state is periodic by its operators, so
+Terms: `interior`, of every interval, relative to that of a vorticity that does not change. The operators are periodic, so
 there is no boundary term. Knows no files, no models and no ranks.
 """
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,16 +29,25 @@ from torch import Tensor
 
 from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
-from pidscale.ops.spectral import directed, field_of, resample, wave_numbers, waves
+from pidscale.ops.spectral import field_of, resample, signed_wave_numbers, wave_numbers, waves
 from pidscale.ops.window import Window
-from pidscale.pde.base import check_params, check_ranges
 from pidscale.pde.evolution import FRAMES, RANGES, PeriodicEvolution
+from pidscale.pde.parameters import read_params
 from pidscale.pde.random_fields import periodic_field
 
 
 @dataclass(frozen=True)
 class NavierStokesParams:
-    """viscosity: nu, 1e-5 to 1. force: its amplitude. duration, frames: of the data. alpha, tau: the initial law."""
+    """Parameters of the flow and of its data.
+
+    Attributes:
+        viscosity: nu, 1e-5 to 1.
+        force: Amplitude of f, 0 to 100.
+        duration: Time from the first frame to the last.
+        frames: Number of frames.
+        alpha: Exponent of the covariance of the initial state.
+        tau: Inverse length of that covariance.
+    """
 
     viscosity: float = 1e-3
     force: float = 0.1
@@ -49,35 +59,35 @@ class NavierStokesParams:
 
 @dataclass(frozen=True)
 class NavierStokes(PeriodicEvolution):
-    """w_t + u . grad w = nu lap w + f, periodic."""
+    """w_t + u . grad w = nu lap w + f, periodic.
+
+    Attributes:
+        splits: True: the residual asks the window for the transforms that it needs.
+        params: Parameters of the equation.
+    """
 
     splits: ClassVar[bool] = True
     params: NavierStokesParams = NavierStokesParams()
 
     @classmethod
     def from_params(cls, given: Mapping[str, Any]) -> NavierStokes:
-        """Build from plain values. Raises UserError for an unknown parameter, a wrong type or a wrong range."""
-        values = check_params("navier_stokes", asdict(NavierStokesParams()), given)
-        check_ranges(values, RANGES | FRAMES | {"viscosity": (1e-5, 1.0), "force": (0.0, 100.0)})
-        p = NavierStokesParams(**values)
+        """Return the equation with these parameters; UserError for one that is unknown, ill-typed or out of range."""
+        own = {"viscosity": (1e-5, 1.0), "force": (0.0, 100.0)}
+        p = read_params("navier_stokes", NavierStokesParams, given, RANGES | FRAMES | own)
         return cls("navier_stokes", ("vorticity",), p.frames, p.duration, p)
 
     @property
     def largest(self) -> float:
-        """10.0: ten times the law of the initial states."""
+        """10.0, ten times the root mean square of initial states."""
         return 10.0
 
-    def params_dict(self) -> dict[str, Any]:
-        """The parameters as plain JSON values."""
-        return asdict(self.params)
-
     def initial(self, seed: int, counter: int, grid: Grid) -> np.ndarray:
-        """A smooth vorticity, [1, Y, X]."""
+        """Return a smooth vorticity, float64 [1, Y, X]."""
         p = self.params
         return periodic_field(seed, "navier_stokes/initial", counter, grid.shape, p.alpha, p.tau)[None]
 
     def integrate(self, initial: np.ndarray, grid: Grid, params: Sequence[float] = ()) -> np.ndarray:
-        """Pseudo-spectral frames, [F, 1, Y, X]."""
+        """Return the frames by a pseudo-spectral method, float64 [F, 1, Y, X]."""
         from pidscale.pde.solve.periodic import vortices
 
         y, x = (np.arange(n) / n for n in grid.shape)
@@ -87,26 +97,30 @@ class NavierStokes(PeriodicEvolution):
         return vortices(initial[0], self.params.viscosity, force, times)[:, None]
 
     def interval_residual(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
-        """The residual of every interval, [B, F - 1, 1, Y, X]."""
+        """Return the residual of every interval, [B, F - 1, 1, Y, X]."""
         return one_step_residual(frames_BFSYX, self._rate(frames_BFSYX, window), self.interval)
 
     def _rate(self, w: Tensor, window: Window) -> Tensor:
-        """f + nu lap w - u . grad w at every frame. The product is taken in space: waves go there and back for it."""
-        grid, height = window.grid, window.grid.shape[0]
+        """Return f + nu lap w - u . grad w at every frame; the product is computed in space, on a finer grid."""
+        grid = window.grid
+        height = grid.shape[0]
         finer = window.over(replace(grid, shape=(3 * height // 2, 3 * grid.shape[1] // 2)))
-        points, columns = finer.grid.shape[0], grid.shape[1] // 2 + 1
-        (ky, kx), spectrum = wave_numbers(window, w), waves(window, w)
+        points = finer.grid.shape[0]
+        columns = grid.shape[1] // 2 + 1
+        ky, kx = wave_numbers(window, w)
+        spectrum = waves(window, w)
         square = ky**2 + kx**2
         psi = spectrum / square.masked_fill(square == 0, math.inf)
-        _, towards = directed(window, w)
-        known = (kx == towards).to(w.dtype)  # all waves along x but the highest one, which has no sign
+        _, signed_kx = signed_wave_numbers(window, w)
+        signed = (kx == signed_kx).to(w.dtype)  # all waves along x but the highest one, which has no sign
         # each as a field on the finer grid: u_x = psi_y, u_y = -psi_x, and the slopes of w
-        parts = torch.stack([1j * ky * psi, -1j * kx * psi, 1j * kx * spectrum, 1j * ky * spectrum]) * known
+        parts = torch.stack([1j * ky * psi, -1j * kx * psi, 1j * kx * spectrum, 1j * ky * spectrum]) * signed
         u_x, u_y, w_x, w_y = field_of(finer, resample(parts, height, points, -2, real=False), columns)
-        carried = resample(waves(finer, u_x * w_x + u_y * w_y, columns), points, height, -2, real=False) * known
-        return field_of(window, -self.params.viscosity * square * spectrum - carried) + self._force(window, w)
+        advected = resample(waves(finer, u_x * w_x + u_y * w_y, columns), points, height, -2, real=False) * signed
+        return field_of(window, -self.params.viscosity * square * spectrum - advected) + self._force(window, w)
 
     def _force(self, window: Window, like: Tensor) -> Tensor:
+        """Return f on the rows at hand, in the dtype and on the device of `like`."""
         y, x = (torch.arange(n, dtype=torch.float64) / n for n in window.grid.shape)
         phase = 2 * math.pi * (x[None, :] + y[window.rows, None])
         return (self.params.force * (phase.sin() + phase.cos())).to(like)

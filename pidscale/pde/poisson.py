@@ -2,31 +2,38 @@
 
     lap u = f   on the unit square,   u = 0 on its edge
 
-    f   source: a Gaussian field, root mean square 1, defined up to the edge
+    f   source: a Gaussian field of root mean square 1, defined up to the edge
     u   solution
 
-Both fields live on the same nodes (both ends included). The residual is the 5-point form, second order; the generator solves
-the same discrete equation by sine modes, to rounding. Units: all dimensionless. Recipe: the source law (-lap + 9)^-2 of
-DiffusionPDE (Huang et al., 2024), evaluated at the nodes and scaled, so that the residual's scale is 1.
+Both fields are given on the same nodes (both ends included). The residual is the 5-point form, second order; the solver finds
+the solution of the same discrete equation by sine modes, to rounding. All quantities are dimensionless. The covariance
+(-lap + 9)^-2 of the source is that of DiffusionPDE (Huang et al., 2024), evaluated at the nodes and scaled, so that the
+residual's scale is 1.
 
-Terms: `interior` lap u - f, scale 1 (RMS of the source); `boundary` u on the edge, scale RMS of u for a typical source.
+Terms: `interior` lap u - f, relative to 1 (root mean square of the source); `boundary` u on the edge, relative to the root
+mean square of u for a typical source.
 Knows no files, no models and no ranks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from pidscale.pde.base import check_params, check_ranges
 from pidscale.pde.dirichlet import ShiftedPoisson
-from pidscale.pde.random_fields import LAW
+from pidscale.pde.parameters import read_params
+from pidscale.pde.random_fields import COVARIANCE
 
 
 @dataclass(frozen=True)
 class PoissonParams:
-    """alpha, tau: the source's law, covariance (-lap + tau^2)^-alpha; alpha above 1, tau above 0."""
+    """Parameters of the source.
+
+    Attributes:
+        alpha: Exponent of the source's covariance (-lap + tau^2)^-alpha, above 1.
+        tau: Inverse length of that covariance, above 0.
+    """
 
     alpha: float = 2.0
     tau: float = 3.0
@@ -34,18 +41,16 @@ class PoissonParams:
 
 @dataclass(frozen=True)
 class Poisson(ShiftedPoisson):
-    """lap u = f on nodes, u = 0 on the edge."""
+    """lap u = f on nodes, u = 0 on the edge.
+
+    Attributes:
+        params: Parameters of the source.
+    """
 
     params: PoissonParams = PoissonParams()
 
     @classmethod
     def from_params(cls, given: Mapping[str, Any]) -> Poisson:
-        """Build from plain values. Raises UserError for an unknown parameter, a wrong type or a wrong range."""
-        values = check_params("poisson", asdict(PoissonParams()), given)
-        check_ranges(values, LAW)
-        params = PoissonParams(**values)
+        """Return the equation with these parameters; UserError for one that is unknown, ill-typed or out of range."""
+        params = read_params("poisson", PoissonParams, given, COVARIANCE)
         return cls("poisson", 0.0, params.alpha, params.tau, "poisson/source", params=params)
-
-    def params_dict(self) -> dict[str, Any]:
-        """The parameters as plain JSON values."""
-        return asdict(self.params)

@@ -36,7 +36,10 @@ from pidscale.models import build_denoiser
 from pidscale.models.precondition import Denoiser, conditioned
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import Samples, condition, draw_params, residual_shares
+from pidscale.pde.base import Samples
+from pidscale.pde.parameters import condition, draw_params
+from pidscale.pde.residuals import residual_shares
+from pidscale.pde.terms import NORMS
 from pidscale.plain import json_text
 from pidscale.records.feed import Feed
 from pidscale.records.read import ShardSet
@@ -221,7 +224,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
         results, size = evaluate(teacher, board, t.steps)
         guard.result({"loss": mean, **results}, {"teacher": size})
         results |= {"train_seconds": spent, "wait_share": timer.share("wait")}
-        finals = {f"residual/{k}": results[f"residual_{k}"] for k in ("l2", "dual", "boundary")}
+        finals = {f"residual/{k}": results[f"residual_{k}"] for k in NORMS}
         board.hparams(to_flat(settings), finals)
     _publish(teacher, folder, results, began_from)
     if mesh.first:
@@ -290,7 +293,7 @@ def evaluate(teacher: Teacher, board: Board, step: int) -> tuple[dict[str, Any],
         x = torch.cat([integrate(conditioned(denoiser, own), part, levels, "heun") for part, own in parts])
     physical = Samples(problem.normaliser.decode(x), params)
     squares = residual_shares(problem.pde, teacher.window, *physical)
-    sums = mesh.sum(torch.stack([squares[k].sum() for k in ("l2", "dual", "boundary")]))
+    sums = mesh.sum(torch.stack([squares[k].sum() for k in NORMS]))
     l2, dual, boundary = (float(v) for v in (sums / s.teacher.evaluate_samples).sqrt())
     values = s.teacher.evaluate_samples * math.prod(problem.shape)
     size = float(mesh.sum(x.double().square().sum()) / values) ** 0.5 / teacher.noise.sigma_data

@@ -28,7 +28,8 @@ from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import condition, residual_shares
+from pidscale.pde.parameters import condition
+from pidscale.pde.residuals import residual_shares
 from pidscale.records.check import load_manifest
 from pidscale.run.reporting import STOP_FILE, Reporter, Stopped
 from pidscale.teacher import loop as teacher_loop

@@ -12,14 +12,15 @@ from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives.base import mismatch, ramp
-from pidscale.distill.objectives.physics import TERMS, Physics, active_weights, frozen_scales, further
+from pidscale.distill.objectives.physics import Physics, active_weights, extra_measures, frozen_scales
 from pidscale.distill.objectives.piddm import Piddm
 from pidscale.distill.preflight import weights_line
 from pidscale.generator.generator import Generator
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
-from pidscale.pde.base import residual_squares
 from pidscale.pde.darcy import Darcy
+from pidscale.pde.residuals import residual_squares
+from pidscale.pde.terms import NORMS
 
 PDE = Darcy()
 GRID = PDE.grid(16)
@@ -59,12 +60,12 @@ def test_the_loss_is_match_plus_weighted_scaled_squares(sample):
     x, endpoint = sample
     loss, parts = piddm(x, endpoint, physics())
     squares = residual_squares(PDE, GRID, UNITS.decode(x))
-    assert loss.shape == (3,) and set(parts) == {"match", *TERMS}
+    assert loss.shape == (3,) and set(parts) == {"match", *NORMS}
     match = ((x - endpoint) ** 2).mean(dim=(1, 2, 3))
     torch.testing.assert_close(parts["match"], match)
     expected = match + 0.3 / 4 * squares["l2"] + 0.7 / 0.5 * squares["dual"] + 0.2 / 0.01 * squares["boundary"]
     torch.testing.assert_close(loss, expected)
-    for name in TERMS:
+    for name in NORMS:
         assert torch.equal(parts[name], squares[name]) and (squares[name] > 0).all()
 
 
@@ -72,8 +73,8 @@ def test_without_physics_only_the_match_is_left(sample):
     x, endpoint = sample
     loss, parts = piddm(x, endpoint, None)
     assert set(parts) == {"match"} and torch.equal(loss, parts["match"])
-    nothing, seen = piddm(x, endpoint, physics(weights=dict.fromkeys(TERMS, 0.0)))
-    assert torch.equal(nothing, loss) and set(seen) == {"match", *TERMS}  # still watched
+    nothing, seen = piddm(x, endpoint, physics(weights=dict.fromkeys(NORMS, 0.0)))
+    assert torch.equal(nothing, loss) and set(seen) == {"match", *NORMS}  # still watched
     assert torch.equal(gradient(nothing, x), gradient(loss, x))
 
 
@@ -112,7 +113,7 @@ def test_the_match_of_powers_holds_what_regression_flattens(sample):
     torch.testing.assert_close(
         parts["power"], torch.tensor([[float(v) for v in p] for p in by_hand]).square().mean(dim=1)
     )
-    assert set(piddm(x, endpoint, physics(), 0.0, 0.3)[1]) == {"match", "power", *TERMS}
+    assert set(piddm(x, endpoint, physics(), 0.0, 0.3)[1]) == {"match", "power", *NORMS}
 
     ends = torch.tensor([1.0] * 7 + [-1.0] * 3).reshape(10, 1, 1, 1).expand(10, 1, 4, 4)
     candidates = torch.linspace(0, 1.2, 241)
@@ -177,8 +178,8 @@ def test_a_norm_that_was_not_chosen_has_no_weight():
     assert active_weights(replace(chosen, norm="l2")) == weights | {"dual": 0.0}
     assert active_weights(replace(chosen, norm="dual")) == weights | {"l2": 0.0}
     assert active_weights(replace(chosen, physics_weight=0.5)) == {key: value / 2 for key, value in weights.items()}
-    assert further(weights) == ("conservation",)
-    assert further(active_weights(replace(chosen, physics_weight=0.0))) == ()
+    assert extra_measures(weights) == ("conservation",)
+    assert extra_measures(active_weights(replace(chosen, physics_weight=0.0))) == ()
 
 
 def test_a_run_says_what_its_residual_weighs():
@@ -202,12 +203,12 @@ def test_a_run_says_what_its_residual_weighs():
     ],
 )
 def test_scales_never_fall_below_what_means_something(measured, floor, trivial, expected):
-    scales = frozen_scales(dict.fromkeys(TERMS, measured), dict.fromkeys(TERMS, floor), dict.fromkeys(TERMS, trivial))
-    assert scales == pytest.approx(dict.fromkeys(TERMS, expected))
+    scales = frozen_scales(dict.fromkeys(NORMS, measured), dict.fromkeys(NORMS, floor), dict.fromkeys(NORMS, trivial))
+    assert scales == pytest.approx(dict.fromkeys(NORMS, expected))
 
 
 def test_scales_without_a_floor_or_a_trivial_score():
-    assert frozen_scales(dict.fromkeys(TERMS, 1e-9), {}, {}) == pytest.approx(dict.fromkeys(TERMS, 1e-4))
+    assert frozen_scales(dict.fromkeys(NORMS, 1e-9), {}, {}) == pytest.approx(dict.fromkeys(NORMS, 1e-4))
 
 
 def test_lambda_begins_late_and_grows_at_an_even_rate(sample):

@@ -15,13 +15,14 @@ from pidscale.diffusion.noise import EdmNoise, karras_levels
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.diffusion.solvers import integrate
 from pidscale.distill.endpoints.batch import Batch
-from pidscale.distill.objectives.physics import TERMS, Physics
+from pidscale.distill.objectives.physics import Physics
 from pidscale.distill.objectives.pid import Pid, trajectory_residual
 from pidscale.generator.generator import Generator
 from pidscale.meter import StepTimer
 from pidscale.ops.window import Window
-from pidscale.pde.base import residual_squares
 from pidscale.pde.darcy import Darcy
+from pidscale.pde.residuals import residual_squares
+from pidscale.pde.terms import NORMS
 
 SPREADS = torch.tensor([0.1, 0.5, 2.0, 8.0], dtype=torch.float64).reshape(1, 1, 1, 4)  # of each of four modes
 TOP, BOTTOM = 80.0, 0.002
@@ -181,14 +182,14 @@ def test_distances(settings: dict[str, object]) -> None:
 def test_physics_is_that_of_the_field_at_the_lowest_level() -> None:
     scales = {"l2": 4.0, "dual": 0.5, "boundary": 0.01}
     plain = make_objective()
-    physics = Physics(PDE, plain.window, plain.teacher.normaliser, dict.fromkeys(TERMS, 0.2), scales)
+    physics = Physics(PDE, plain.window, plain.teacher.normaliser, dict.fromkeys(NORMS, 0.2), scales)
     student, part = Student(), batch()
     loss, parts, _ = replace(plain, physics=physics).losses(student, part, StepTimer())
     assert plain.told == 0.002 and (student.seen[0][1][12:] == 0.002).all()
     field = 0.7 * part.eps_BCYX * (1 + math.log(0.002))
     torch.testing.assert_close(plain.sample(student, part.eps_BCYX, part.condition_BP), field)
     squares = residual_squares(PDE, PDE.grid(16), plain.teacher.normaliser.decode(field))
-    expected = parts["trajectory"] + sum(0.2 / scales[k] * squares[k] for k in TERMS)
+    expected = parts["trajectory"] + sum(0.2 / scales[k] * squares[k] for k in NORMS)
     torch.testing.assert_close(loss, expected)
     without = plain.losses(Student(), part, StepTimer())[0]
     torch.testing.assert_close(parts["trajectory"], without)

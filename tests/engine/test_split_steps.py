@@ -38,7 +38,7 @@ from pidscale.models.precondition import conditioned
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
-from pidscale.pde.base import condition, draw_params
+from pidscale.pde.parameters import condition, draw_params
 from pidscale.teacher import loop
 from tests import small
 from tests.twins import spawn

@@ -20,7 +20,7 @@ from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import condition
+from pidscale.pde.parameters import condition
 from pidscale.records.feed import Feed
 from pidscale.records.read import ShardSet
 from pidscale.teacher import loop

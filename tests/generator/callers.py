@@ -19,7 +19,9 @@ from pidscale.generator.tasks.observations import observe
 from pidscale.generator.tasks.posterior import coverage, crps
 from pidscale.methods.direct import direct
 from pidscale.pde import PDES, build_pde
-from pidscale.pde.base import condition, draw_params, residual_squares, shuffled, solution_mask, truths
+from pidscale.pde.base import shuffled, solution_mask, truths
+from pidscale.pde.parameters import condition, draw_params
+from pidscale.pde.residuals import residual_rms, residual_squares
 
 POINTS, BRIEF = 8, Search(steps=3, physics=0.0)
 FRAMES = ("advection_diffusion", "heat", "navier_stokes", "reaction_diffusion", "wave")
@@ -94,7 +96,7 @@ def _equation(name: str) -> dict[str, Tensor]:
     ):
         found |= {f"{what} {key}": square for key, square in residual_squares(pde, grid, values, params).items()}
     found["rms"] = torch.tensor(
-        list(metrics.residual_rms(pde, grid, fields, params).values()), dtype=torch.float64, device="cpu"
+        list(residual_rms(pde, grid, fields, params).values()), dtype=torch.float64, device="cpu"
     )
     found["solved"] = torch.from_numpy(pde.solve(made.fields[0].numpy(), grid, params[0].tolist())[0])
     return found

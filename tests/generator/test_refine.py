@@ -11,9 +11,10 @@ import torch
 from pidscale.config import UserError
 from pidscale.generator.card import Metrics, Provenance
 from pidscale.generator.load import load_student
-from pidscale.generator.refine import TERMS, floor_of, residual_scales
+from pidscale.generator.refine import floor_of, residual_scales
 from pidscale.generator.student import Student
-from pidscale.pde.base import residual_squares
+from pidscale.pde.residuals import residual_squares
+from pidscale.pde.terms import NORMS
 from tests.generator.linear import affine, linear_student
 from tests.generator.made import write_generator
 
@@ -31,7 +32,7 @@ def test_the_residual_falls_and_the_sample_stays_near(student: Student) -> None:
     for name, value in student.residual(found.fields).items():
         torch.testing.assert_close(found.after[name], value, rtol=1e-4, atol=1e-5)
     scales = residual_scales(student)
-    costs = [sum(r[k].square() / scales[k] for k in TERMS) for r in (found.before, found.after)]
+    costs = [sum(r[k].square() / scales[k] for k in NORMS) for r in (found.before, found.after)]
     assert (costs[1] < 0.7 * costs[0]).all()
     assert (found.moved > 1e-3).all() and (found.moved < 1.0).all()
     away = (found.eps - student.eps(range(4), 3)).square().flatten(1).mean(dim=1).sqrt()
@@ -76,7 +77,7 @@ def test_the_least_energy_of_a_linear_student_is_found() -> None:
             squares = residual_squares(student.pde, student.grid, fields.reshape(eps.shape), torch.zeros(1, 0))
             away = flat - eps0[i].flatten().double()
             near = away.square().mean() + (matrix @ away / std).square().mean()
-            return sum(squares[k][0] / scales[k] for k in TERMS) + near / tau**2
+            return sum(squares[k][0] / scales[k] for k in NORMS) + near / tau**2
 
         zero = torch.zeros(eps0[i].numel(), dtype=torch.float64)
         slope = torch.autograd.functional.jacobian(energy, zero)
@@ -103,7 +104,7 @@ def test_a_sample_at_the_floor_is_left_as_it_is(student: Student) -> None:
 
 def test_scales_are_the_cards_or_the_students_own(student: Student) -> None:
     own = residual_scales(student)
-    assert set(own) == set(TERMS) and all(v >= 1e-4 for v in own.values())
+    assert set(own) == set(NORMS) and all(v >= 1e-4 for v in own.values())
     known = {"l2": 2.0, "dual": 0.5, "boundary": 0.01}
     assert residual_scales(_carded(student, provenance=Provenance(scales=known))) == known
     assert residual_scales(_carded(student, provenance=Provenance(scales={"l2": 1.0}))) == own

@@ -17,7 +17,7 @@ from pidscale.generator.refine import residual_scales
 from pidscale.generator.student import Student
 from pidscale.generator.tasks.energy import Answer, Search, search_from
 from pidscale.generator.tasks.observations import TOLERANCE, observe
-from pidscale.pde.base import residual_squares
+from pidscale.pde.residuals import residual_squares
 from tests.generator.linear import gaussian_posterior, linear_student
 from tests.generator.made import POINTS, write_generator
 

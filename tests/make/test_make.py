@@ -9,10 +9,10 @@ import pytest
 
 from pidscale.config import UserError
 from pidscale.dataset import publish
-from pidscale.dataset.floors import truth_residuals
 from pidscale.make import make
 from pidscale.make.make import make_shard_set
 from pidscale.pde.darcy import Darcy
+from pidscale.pde.residuals import truth_residuals
 from pidscale.records.check import load_manifest
 from pidscale.records.lock import held
 from pidscale.records.read import ShardSet

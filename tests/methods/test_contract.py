@@ -17,7 +17,8 @@ from pidscale.generator.tasks.observations import observe
 from pidscale.methods import FINISHES, METHODS, base
 from pidscale.methods.base import Question, ask, counting, finished
 from pidscale.methods.controls import Shuffled, Smooth, SolveInput
-from pidscale.pde.base import Samples, residual_squares
+from pidscale.pde.base import Samples
+from pidscale.pde.residuals import residual_squares
 from tests.methods.gaussians import GRID, PDE, question, student, teacher
 
 FAST: dict[str, dict[str, Any]] = {

@@ -28,7 +28,9 @@ def known(n: int = 4) -> Question:
 @pytest.mark.parametrize("steps", [1, 3, 50])
 @pytest.mark.parametrize("mix", [1, 3])
 def test_without_a_constraint_it_is_the_flow_sampler(steps: int, mix: int) -> None:
-    asked = dataclasses.replace(question(), eps_NCYX=question().eps_NCYX.double())  # levels of 1000 cost float32 its digits
+    asked = dataclasses.replace(
+        question(), eps_NCYX=question().eps_NCYX.double()
+    )  # levels of 1000 cost float32 its digits
     plain = ask(ProbabilityFlow(steps, "euler"), teacher(), asked, 5).samples.fields
     found = ask(Eci(steps, mix), teacher(), asked, 5).samples.fields
     assert found.dtype == torch.float64

@@ -8,8 +8,9 @@ import torch
 from pidscale.config import UserError
 from pidscale.ops.window import Window
 from pidscale.pde import PDES, build_pde
-from pidscale.pde.base import residual_squares, truths
+from pidscale.pde.base import truths
 from pidscale.pde.constraints import CONSTRAINTS, check_constraints, constrain
+from pidscale.pde.residuals import residual_squares
 
 PAIRS = [(name, kind) for name in sorted(PDES) for kind in build_pde(name).constraints]
 

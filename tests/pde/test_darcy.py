@@ -11,7 +11,8 @@ from pidscale.metrics import solution_error
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde import build_pde
-from pidscale.pde.base import Pde, residual_squares, solution_mask
+from pidscale.pde.base import Pde, solution_mask
+from pidscale.pde.residuals import residual_squares
 
 VARIANTS = ("two_phase", "log_normal")
 

@@ -8,21 +8,14 @@ import torch
 
 from benchmarks.manufactured import CASES, observed_order
 from pidscale.config import UserError
-from pidscale.metrics import residual_rms, solution_error
+from pidscale.metrics import solution_error
 from pidscale.ops.grid import Grid
 from pidscale.pde import PDES, build_pde
-from pidscale.pde.base import (
-    Pde,
-    condition,
-    draw_params,
-    residual_squares,
-    shown_channels,
-    shuffled,
-    solution_mask,
-    truths,
-)
+from pidscale.pde.base import Pde, shown_channels, shuffled, solution_mask, truths
 from pidscale.pde.burgers import Burgers
 from pidscale.pde.evolution import Evolution
+from pidscale.pde.parameters import condition, draw_params
+from pidscale.pde.residuals import residual_rms, residual_squares
 from pidscale.pde.stokes import Stokes
 
 NAMES = sorted(PDES)

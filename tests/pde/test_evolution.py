@@ -8,12 +8,12 @@ import torch
 from scipy.integrate import solve_ivp
 
 from pidscale.config import UserError
-from pidscale.metrics import residual_rms
 from pidscale.ops.evolution import interval_means, one_step_residual
 from pidscale.pde import build_pde
 from pidscale.pde.base import truths
-from pidscale.pde.evolution import Evolution, standing_scales
+from pidscale.pde.evolution import Evolution, stationary_scales
 from pidscale.pde.random_fields import cosine_cells, periodic_field, periodic_line
+from pidscale.pde.residuals import residual_rms
 from pidscale.pde.solve.periodic import burgers, standing_waves, vortices
 
 NAMES = ["advection_diffusion", "heat", "navier_stokes", "reaction_diffusion", "wave"]
@@ -152,7 +152,7 @@ def test_standing_still_scores_one(name: str) -> None:
     fields, params = truths(pde, 7, range(24), grid)
     trivial = residual_rms(pde, grid, pde.trivial(fields), params)
     assert trivial["l2"] == pytest.approx(1.0, abs=0.25) and trivial["dual"] == pytest.approx(1.0, abs=0.3)
-    assert pde.residual_scale == standing_scales(pde)[0] > 0
+    assert pde.residual_scale == stationary_scales(pde)[0] > 0
 
 
 @pytest.mark.parametrize("name", NAMES)

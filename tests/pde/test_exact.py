@@ -17,10 +17,10 @@ import torch
 from scipy.integrate import solve_ivp
 from scipy.linalg import solve_banded
 
-from pidscale.metrics import residual_rms
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde, truths
 from pidscale.pde.evolution import Evolution
+from pidscale.pde.residuals import residual_rms
 from pidscale.pde.solve import lines
 from tests.outside import march, operators
 

@@ -15,9 +15,9 @@ import pde as outside
 import pytest
 import torch
 
-from pidscale.metrics import residual_rms
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde
+from pidscale.pde.residuals import residual_rms
 from tests.outside import finite_elements, march, operators
 
 LATTICE = 257  # nodes a side of the reference: all waves of a law are in it

@@ -10,9 +10,9 @@ import pytest
 
 from pidscale.config import UserError
 from pidscale.generator.load import load_student
-from pidscale.metrics import residual_rms
 from pidscale.pde import build_pde
 from pidscale.pde.base import shuffled, truths
+from pidscale.pde.residuals import residual_rms
 from tests.scripts import ROOT, finish, start, tiny
 
 TURNED = """

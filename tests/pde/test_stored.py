@@ -88,7 +88,7 @@ def test_a_script_does_not_look_into_the_folder_it_is_run_in(fetched: Path) -> N
     ],
 )
 def test_a_stored_name_is_one_line(name: str) -> None:
-    with pytest.raises(UserError, match=r"card\.json: of the equation .* no file decides what is imported") as raised:
+    with pytest.raises(UserError, match=r"card\.json: its equation .* no file decides what is imported") as raised:
         stored_pde("card.json", name, {})
     assert "\n" not in str(raised.value) and "this" not in sys.modules
 

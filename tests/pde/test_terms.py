@@ -6,8 +6,10 @@ import torch
 from pidscale.config import UserError
 from pidscale.ops.window import Window
 from pidscale.pde import PDES, build_pde
-from pidscale.pde.base import check_measures, draw_params, residual_shares, residual_squares, truths
-from pidscale.pde.terms import MORE
+from pidscale.pde.base import truths
+from pidscale.pde.parameters import draw_params
+from pidscale.pde.residuals import check_measures, residual_shares, residual_squares
+from pidscale.pde.terms import EXTRA_MEASURES
 
 NAMES = [name for name in PDES if name != "own"]
 STEADY = {"darcy", "poisson", "helmholtz"}
@@ -24,7 +26,7 @@ def rough(pde):
 def test_budgets_and_first_intervals_are_what_they_say(name):
     pde = build_pde(name)
     window, (fields, params) = Window(pde.grid(POINTS)), rough(pde)
-    more = ["conservation"] if name in STEADY else list(MORE)
+    more = ["conservation"] if name in STEADY else list(EXTRA_MEASURES)
     found = residual_shares(pde, window, fields, params, more)
     term = pde.residual(window, fields, params)["interior"]
     space = (-1,) if name in LINES else (-2, -1)
@@ -45,7 +47,7 @@ def test_truths_keep_their_budgets(name):
     wrong = fields.clone()
     mask = torch.tensor([c.role == "solution" for c in pde.channels])[:, None, None] & pde.unknown(grid)
     wrong[:, mask] += torch.linspace(0.1, 0.6, int(mask.sum()), dtype=fields.dtype) ** 2 * fields.std()
-    more = ["conservation"] if name in STEADY else list(MORE)
+    more = ["conservation"] if name in STEADY else list(EXTRA_MEASURES)
     true, other = (residual_shares(pde, Window(grid), x, params, more) for x in (fields, wrong))
     for k in more:
         assert true[k].mean() < 0.05 * other[k].mean(), k
@@ -77,4 +79,4 @@ def test_a_steady_equation_has_no_first_interval():
     with pytest.raises(UserError, match=r"distill\.weights\.initial: poisson is steady"):
         check_measures(pde, pde.grid(POINTS), ["initial"])
     check_measures(pde, pde.grid(POINTS), ["conservation"])
-    check_measures(build_pde("heat"), build_pde("heat").grid(POINTS), list(MORE))
+    check_measures(build_pde("heat"), build_pde("heat").grid(POINTS), list(EXTRA_MEASURES))

@@ -14,8 +14,9 @@ from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh, Space
 from pidscale.parallel.split import Cut
 from pidscale.pde import PDES, build_pde
-from pidscale.pde.base import draw_params, residual_shares, residual_squares
 from pidscale.pde.heat import Heat
+from pidscale.pde.parameters import draw_params
+from pidscale.pde.residuals import residual_shares, residual_squares
 from tests.twins import spawn
 
 FRAMES = {"heat", "wave", "advection_diffusion", "navier_stokes", "reaction_diffusion"}

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from pidscale.dataset.floors import truth_residuals
 from pidscale.pde import build_pde
+from pidscale.pde.residuals import truth_residuals
 from pidscale.records.check import check_set, load_manifest
 from pidscale.records.read import ShardSet
 from pidscale.records.stream import stream

@@ -19,7 +19,7 @@ from pidscale.distill.endpoints.endpoint import checksum
 from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.endpoints.stored import open_set
 from pidscale.distill.endpoints.supply import Ahead, Inline, Supply
-from pidscale.pde.base import condition
+from pidscale.pde.parameters import condition
 
 
 @dataclass(frozen=True)

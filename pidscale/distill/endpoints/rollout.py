@@ -18,7 +18,7 @@ from pidscale.diffusion.solvers import integrate
 from pidscale.distill.endpoints.endpoint import Endpoints, checksum
 from pidscale.generator.generator import Generator, Teacher
 from pidscale.generator.load import check_fits, load_teacher
-from pidscale.pde.base import draw_params
+from pidscale.pde.parameters import draw_params
 from pidscale.run.phases import teacher_folder
 
 STREAM = "distill/endpoint"

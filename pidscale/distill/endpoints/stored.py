@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from pidscale.config import DataSettings, Settings, UserError
-from pidscale.dataset.floors import truth_residuals
 from pidscale.dataset.publish import FinishedShard, make_or_take
 from pidscale.distill.endpoints.buffer import Schedule
 from pidscale.distill.endpoints.endpoint import Endpoints, checksum
 from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.paths import is_address
+from pidscale.pde.residuals import truth_residuals
 from pidscale.records.check import load_manifest
 from pidscale.records.layout import VERSION, canonical, sample_key
 from pidscale.records.read import ShardSet

@@ -21,11 +21,9 @@ from pidscale.caller import kept
 from pidscale.config import DistillSettings
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.ops.window import Window
-from pidscale.pde.base import Pde, residual_shares, solution_mask
-from pidscale.pde.terms import MORE
-
-TERMS = ("l2", "dual", "boundary")  # of every equation
-MEASURES = (*TERMS, *MORE)
+from pidscale.pde.base import Pde, solution_mask
+from pidscale.pde.residuals import residual_shares
+from pidscale.pde.terms import EXTRA_MEASURES, MEASURES
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,8 @@ class Physics:
             inputs = x_BCYX.masked_fill(moves, 0.0)
             held = inputs.detach() if self.gradient_to == "solution" else of_constant_size(inputs, self.window)
             x_BCYX = torch.where(moves, x_BCYX, held)
-        more = further(self.weights)
-        return residual_shares(self.pde, self.window, self.normaliser.decode(x_BCYX), params_BP, more)
+        extra = extra_measures(self.weights)
+        return residual_shares(self.pde, self.window, self.normaliser.decode(x_BCYX), params_BP, extra)
 
     def penalty(self, squares: Mapping[str, Tensor]) -> Tensor:
         """sum_k lambda_k R_k^2 / s_k^2 of each sample, [B]."""
@@ -77,9 +75,9 @@ def active_weights(settings: DistillSettings) -> dict[str, float]:
     return {k: 0.0 if k == unchosen else times * getattr(settings.weights, k) for k in MEASURES}
 
 
-def further(weights: Mapping[str, float]) -> tuple[str, ...]:
-    """The terms beyond those of every equation that have a weight."""
-    return tuple(name for name in MORE if weights.get(name, 0.0) > 0)
+def extra_measures(weights: Mapping[str, float]) -> tuple[str, ...]:
+    """Return the names of the extra measures that have a weight."""
+    return tuple(name for name in EXTRA_MEASURES if weights.get(name, 0.0) > 0)
 
 
 def frozen_scales(

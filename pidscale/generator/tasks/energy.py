@@ -28,11 +28,13 @@ from pidscale import seeds
 from pidscale.config import UserError
 from pidscale.generator.arguments import amount, as_int, chosen
 from pidscale.generator.generator import OneCall
-from pidscale.generator.refine import TERMS, Progress, residual_scales
+from pidscale.generator.refine import Progress, residual_scales
 from pidscale.generator.tasks.descend import Minimum, minimise
 from pidscale.generator.tasks.observations import Observation
 from pidscale.ops.grid import Grid
-from pidscale.pde.base import Pde, residual_squares
+from pidscale.pde.base import Pde
+from pidscale.pde.residuals import residual_squares
+from pidscale.pde.terms import NORMS
 
 MOST = 2**20  # starts, or posterior samples, of one observation: each has a counter of its own
 
@@ -139,7 +141,7 @@ class Posed:
             held = torch.where(seen.whole_NC[owners_b, :, None, None], seen.values_NCYX[owners_b], fields)
             squares = self.squares(held, params)
             weight = 0.5 * self.physics * math.prod(self.shape)
-            total = total + weight * torch.stack([squares[k] / self.scales[k] for k in TERMS]).sum(dim=0)
+            total = total + weight * torch.stack([squares[k] / self.scales[k] for k in NORMS]).sum(dim=0)
         away, size = z_bD if centre_bD is None else z_bD - centre_bD, math.prod(self.shape)
         return total + 0.5 * (self.prior * away[:, :size].square().sum(dim=1) + away[:, size:].square().sum(dim=1))
 
@@ -231,9 +233,9 @@ def measured(
         points = task.observation.known_NCYX[owners].flatten(1).sum(dim=1)
         apart = (task.mismatch(fields, owners) / points).sqrt()
         squares = task.squares(fields, params)
-        parts.append([t.cpu() for t in (fields, params, apart, *(squares[k].sqrt() for k in TERMS))])
+        parts.append([t.cpu() for t in (fields, params, apart, *(squares[k].sqrt() for k in NORMS))])
     fields, params, apart, *residuals = (torch.cat(values) for values in zip(*parts, strict=True))
-    return fields, params, apart, dict(zip(TERMS, residuals, strict=True))
+    return fields, params, apart, dict(zip(NORMS, residuals, strict=True))
 
 
 def answered(task: Posed, found: Minimum, owners_B: Tensor, batch: int) -> Answer:

@@ -1,1 +1,1 @@
-"""The numerics that make data. Shares no operator with `ops`, so that one wrong stencil cannot hide in both."""
+"""Numerical solvers that make data. They share no operator with `ops`, so that one wrong stencil cannot hide in both."""

@@ -1,6 +1,6 @@
 """Sparse direct solution of elliptic equations on nodal grids, by assembling face conductances into a matrix.
 
-May not know `ops`: what is solved here and what is measured there must agree by being right.
+Must not know `ops`, whose residual is a check on this solver only as long as the two share no code.
 """
 
 from __future__ import annotations
@@ -13,20 +13,32 @@ from scipy.sparse.linalg import splu
 def solve_diffusion(
     coefficient: np.ndarray, source: np.ndarray, extent: tuple[float, float] = (1.0, 1.0)
 ) -> np.ndarray:
-    """Solve -div(a grad u) = f on nodes with u = 0 on the edges, float64 [Y, X], second order.
+    """Solve -div(a grad u) = f on nodes with u = 0 on the edges, second order.
 
-    coefficient, source: [Y, X] at the nodes, coefficient > 0. Finite volumes round each inner node: the flux through a
-    face is its mean coefficient times the slope, and the four fluxes of a volume balance its source.
+    Finite volumes around each inner node: the flux through a face is the mean coefficient of its two nodes times the slope,
+    and the four fluxes of a volume balance its source.
+
+    Args:
+        coefficient: a at the nodes, above 0 [Y, X].
+        source: f at the nodes [Y, X].
+        extent: Lengths (Ly, Lx) of the domain.
+
+    Returns:
+        u at the nodes, float64 [Y, X].
     """
     height, width = coefficient.shape
-    step_y, step_x = extent[0] / (height - 1), extent[1] / (width - 1)
+    step_y = extent[0] / (height - 1)
+    step_x = extent[1] / (width - 1)
     number = np.full((height, width), -1)
     number[1:-1, 1:-1] = np.arange((height - 2) * (width - 2)).reshape(height - 2, width - 2)
-    rows, columns, values = [], [], []
+    rows: list[np.ndarray] = []
+    columns: list[np.ndarray] = []
+    values: list[np.ndarray] = []
     diagonal = np.zeros((height - 2) * (width - 2))
     for axis, conductance in ((0, step_x / step_y), (1, step_y / step_x)):
         face = np.diff(coefficient, axis=axis) / 2 + np.delete(coefficient, -1, axis=axis)
-        left, right = np.delete(number, -1, axis=axis), np.delete(number, 0, axis=axis)
+        left = np.delete(number, -1, axis=axis)
+        right = np.delete(number, 0, axis=axis)
         weight = face * conductance
         for here, there in ((left, right), (right, left)):
             inside = here >= 0

@@ -1,4 +1,4 @@
-"""Runge-Kutta of order 4 after an exact factor for the stiff linear part. May not know `ops`."""
+"""Runge-Kutta steps of order 4 with an exact factor for the stiff linear part. Must not know `ops`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 
-def frames(
+def integrate(
     state: np.ndarray, decay: np.ndarray, rate: Callable[[np.ndarray], np.ndarray], times: np.ndarray, longest: float
 ) -> Iterator[np.ndarray]:
-    """States of s_t = -decay s + rate(s) at each of `times` but the first, which is that of `state`.
+    """Yield the states of s_t = -decay s + rate(s) at all times after the first.
 
-    decay: of each mode, in the shape of the state. longest: the largest step between two times.
+    Args:
+        state: State at the first time.
+        decay: Decay rate of each mode, in the shape of the state.
+        rate: Rate of a state apart from its decay.
+        times: Times [T].
+        longest: Longest time step.
+
+    Yields:
+        State at each time after the first, T - 1 in all.
     """
     s = state
     for start, stop in itertools.pairwise(times):
