@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pidscale.diffusion.solvers import calls
+from pidscale.diffusion.solvers import SOLVERS
 from pidscale.generator.load import Generator
 from pidscale.generator.more_calls import more_calls
 from pidscale.ops.grid import Grid
@@ -64,7 +64,7 @@ def generate(
         return generator.physical(eps, params, steps)
 
     fields, cost = _timed(make, eps_NCYX.to(generator.device), params_NP, batch)
-    nfe = calls("heun", steps) if steps else 1
+    nfe = SOLVERS["heun"].calls(steps) if steps else 1
     return Made(name, Samples(fields, params_NP), nfe, cost, float(generator.card["metrics"]["train_seconds"]))
 
 

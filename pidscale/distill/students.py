@@ -26,7 +26,7 @@ from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.generator.load import Generator
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
-from pidscale.models.precondition import Denoiser
+from pidscale.models.precondition import PreconditionedNetwork
 from pidscale.parallel.mesh import Mesh
 
 
@@ -101,7 +101,7 @@ class Arm:
         self.sums, self.steps = {}, 0
         return {k: v**0.5 if k in MEASURES else v for k, v in means.items()}
 
-    def averaged(self) -> Denoiser:
+    def averaged(self) -> PreconditionedNetwork:
         """A copy of the network with the averaged weights, for the rows of this rank, on its device."""
         plain = plain_copy(self.objective.teacher, self.settings)
         plain.load_state_dict(self.ema.full_weights())
@@ -146,7 +146,7 @@ def fork(arm: Arm, name: str, root: Path, step: int) -> Arm:
     return twin
 
 
-def plain_copy(teacher: Generator, settings: Settings) -> Denoiser:
+def plain_copy(teacher: Generator, settings: Settings) -> PreconditionedNetwork:
     """A trainable network of the teacher's architecture."""
     s = settings.model
     return build_denoiser(teacher.card["architecture"], teacher.noise.sigma_data, s.precision, s.recompute)

@@ -50,8 +50,8 @@ class Zero:
         self.mesh = mesh
         self.micro_steps = 0
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """Forward through the engine."""
+    def __call__(self, *inputs: Tensor | None) -> Tensor:
+        """Run the forward pass of the wrapped module, which takes these inputs."""
         result: Tensor = self.engine(*inputs)
         return result
 

@@ -18,9 +18,10 @@ from torch import Tensor
 from pidscale import seeds
 from pidscale.caller import sheltered
 from pidscale.config import SOLVERS, UserError
+from pidscale.diffusion.denoiser import Denoiser, conditioned
 from pidscale.diffusion.noise import Noise, noise_from
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.diffusion.solvers import DenoiserCall, integrate, one_step
+from pidscale.diffusion.solvers import integrate, one_step
 from pidscale.generator.arguments import as_int, beside, chosen, device_of, real
 from pidscale.generator.artifact import TEACHER, read_card, read_weights
 from pidscale.generator.more_calls import more_calls
@@ -29,7 +30,7 @@ from pidscale.generator.tasks.energy import Answer, search_from, solve_task
 from pidscale.generator.tasks.observations import Observation, observe, warnings_for
 from pidscale.generator.tasks.posterior import Posterior, posterior
 from pidscale.models import build_denoiser
-from pidscale.models.precondition import Denoiser, conditioned
+from pidscale.models.precondition import PreconditionedNetwork
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.paths import expanded
@@ -46,7 +47,7 @@ class Generator:
     """A one-step student or a teacher, ready to use on one device."""
 
     card: dict[str, Any]
-    denoiser: Denoiser
+    denoiser: PreconditionedNetwork
     pde: Pde
     grid: Grid
     normaliser: Normaliser
@@ -70,7 +71,7 @@ class Generator:
         """The parameters [n, P] that vary from sample to sample, drawn for these counters; on the CPU, in float64."""
         return draw_params(self.pde, seed, stream, counters)
 
-    def conditioned_on(self, params_BP: Tensor) -> DenoiserCall:
+    def conditioned_on(self, params_BP: Tensor) -> Denoiser:
         """The denoiser of samples with these parameters."""
         return conditioned(self.denoiser, condition(self.pde, params_BP).to(self.device))
 

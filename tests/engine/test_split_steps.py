@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from pidscale.config import OBJECTIVES
 from pidscale.dataset.problem import open_problem
+from pidscale.diffusion.denoiser import conditioned
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.diffusion.solvers import integrate
@@ -33,7 +34,6 @@ from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.generator.load import Generator
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
-from pidscale.models.precondition import conditioned
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
