@@ -18,7 +18,7 @@ from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives.base import Objective
 from pidscale.distill.objectives.dmd import Matching
 from pidscale.distill.objectives.physics import MEASURES
-from pidscale.engine.checkpoint import attempt
+from pidscale.engine.checkpoint import unfinished_folder
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import MicroPlan
 from pidscale.engine.spread import spread
@@ -128,7 +128,7 @@ def fork(arm: Arm, name: str, root: Path, step: int) -> Arm:
 
     DeepSpeed's files pass through a folder of `root` that all ranks see, as those of a checkpoint of `step` do.
     """
-    with attempt(root, step, arm.mesh, arm.bytes) as folder:
+    with unfinished_folder(root, step, arm.mesh, arm.bytes) as folder:
         arm.zero.save(folder, "fork")
         if arm.critic is not None:
             arm.critic.save(folder, "fork-critic")
