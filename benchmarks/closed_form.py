@@ -35,7 +35,7 @@ POINTS = (32, 64, 128, 256, 512, 1024)
 FIELDS = 24
 
 
-def gaussian(x: Tensor, sigma: Tensor) -> Tensor:
+def gaussian(x: Tensor, sigma: Tensor, network_level: Tensor | None = None) -> Tensor:
     """The exact denoiser."""
     s = sigma.double().reshape(-1, 1, 1, 1)
     return SPREADS**2 / (SPREADS**2 + s**2) * x

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pidscale.parallel.mesh import Mesh, Space
-from pidscale.parallel.reduce import all_rows
+from pidscale.parallel.reduce import gather_rows
 from pidscale.parallel.split import Cut
 
 CHANNELS, HEADS = 128, 4
@@ -33,7 +33,7 @@ def _heads(x_BCT: Tensor) -> Tensor:
 def gathered(q_BCyX: Tensor, both_BCyX: Tensor, space: Space) -> Tensor:
     """[B, heads, y X, C / heads] from queries [B, C, y, X] and keys and values [B, 2 C, y, X] of this rank's rows."""
     cut = Cut.even(both_BCyX.shape[-2] * space.size, space.size)
-    k, v = (_heads(part.flatten(2)) for part in all_rows(both_BCyX, cut, space).chunk(2, dim=1))
+    k, v = (_heads(part.flatten(2)) for part in gather_rows(both_BCyX, cut, space).chunk(2, dim=1))
     return functional.scaled_dot_product_attention(_heads(q_BCyX.flatten(2)), k, v)
 
 

@@ -24,7 +24,7 @@ from pidscale.cluster.room import Need, described, hosts, wait_for_room
 from pidscale.cluster.worker import Parcel, environment, work
 from pidscale.config import ClusterSettings, Settings, UserError, to_plain
 from pidscale.distill.endpoints.actors import start_actors
-from pidscale.engine.checkpoint import last_sealed
+from pidscale.engine.checkpoint import newest_step
 from pidscale.run.memory import MemoryPlan
 from pidscale.run.reporting import STOP_FILE
 
@@ -172,7 +172,7 @@ def _say(phase: str) -> Any:
 
 def _from_step(folder: Path, phase: str) -> str:
     """Where the next attempt begins, as far as the driver can see."""
-    step = last_sealed(folder / "checkpoints" / phase)
+    step = newest_step(folder / "checkpoints" / phase)
     return "from the beginning: no checkpoint yet" if step is None else f"from step {step}"
 
 

@@ -1,1 +1,1 @@
-"""Noise levels, solvers of the probability-flow ODE and the denoising objective. Knows no ranks, files or equations."""
+"""Noise schedules, solvers of the probability-flow ODE, units of the model and the denoising loss. Knows no networks."""

@@ -1,26 +1,34 @@
-"""The denoising objective. Knows no ranks, files or equations."""
+"""The denoising loss that a teacher is trained with. Knows no ranks, files or equations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
+from pidscale.diffusion.denoiser import Denoiser
 from pidscale.diffusion.noise import Noise
 
 
 def denoising_errors(
-    denoiser: Callable[[Tensor, Tensor], Tensor],
+    denoiser: Denoiser,
     noise: Noise,
     x_BCYX: Tensor,
     sigma_B: Tensor,
     eps_BCYX: Tensor,
     points: int | None = None,
 ) -> Tensor:
-    """Weighted squared error of each sample, [B], mean over its points (Karras et al. 2022, eq. 8).
+    """Return the weighted squared error of each sample, averaged over its points (Karras et al. 2022, eq. 8).
 
-    x: clean normalised fields; sigma: level of each sample; eps: standard normal fields. points: values of a whole sample,
-    where these are some rows of it: the result is then the share of these rows.
+    Args:
+        denoiser: The denoiser to be trained.
+        noise: The schedule, whose `weight` weighs the squared errors.
+        x_BCYX: Clean fields [B, C, Y, X] in units of the model.
+        sigma_B: The noise level of each sample, [B].
+        eps_BCYX: Standard normal noise [B, C, Y, X].
+        points: The number of values of a whole sample, where `x_BCYX` holds only some of its rows. The result is then the
+            share of these rows.
+
+    Returns:
+        The error of each sample, [B].
     """
     denoised = denoiser(x_BCYX + sigma_B.reshape(-1, 1, 1, 1) * eps_BCYX, sigma_B)
     squares = (denoised - x_BCYX).square().flatten(1).sum(dim=1)

@@ -1,69 +1,169 @@
-"""Solvers of the probability-flow ODE dx / dsigma = (x - D(x, sigma)) / sigma. A fixed number of steps, no choices by value.
+"""Solvers of the probability-flow ODE dx / dsigma = (x - D(x, sigma)) / sigma. Knows no ranks, files or equations.
 
-Knows no ranks, files or equations. Sources: Karras et al. 2022, algorithm 1 without churn (`euler`, `heun`); Lu et al. 2022,
-DPM-Solver++, its multistep method of order 2 in the data prediction (`dpm2m`): second order for one call a step.
+Each solver is one function: it takes the state at the first level and yields the state at every level after it. The number of
+steps is fixed by the levels, and no step depends on values of the fields. `SOLVERS` names the solvers; another one is a
+function and an entry there (and its name in `config.SOLVERS`).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pidscale.config import SOLVERS
+from pidscale.diffusion.denoiser import Denoiser
 from pidscale.precision import float32_or_better
 
-DenoiserCall = Callable[..., Tensor]  # of fields and their levels; a student may be told another level besides
+
+def euler(denoiser: Denoiser, x_BCYX: Tensor, levels: Sequence[float]) -> Iterator[Tensor]:
+    """Solve by Euler's method: first order, one call a step.
+
+    Karras et al. 2022 (Elucidating the design space of diffusion-based generative models), algorithm 1 without lines 6 to 8.
+
+    Args:
+        denoiser: The denoiser D.
+        x_BCYX: The state [B, C, Y, X] at the first level, in units of the model.
+        levels: The noise levels from sigma_max down to 0.
+
+    Yields:
+        The state [B, C, Y, X] at each level after the first one.
+    """
+    for here, there in itertools.pairwise(levels):
+        slope = (x_BCYX - _denoised(denoiser, x_BCYX, here)) / here
+        x_BCYX = x_BCYX + (there - here) * slope
+        yield x_BCYX
+
+
+def heun(denoiser: Denoiser, x_BCYX: Tensor, levels: Sequence[float]) -> Iterator[Tensor]:
+    """Solve by Heun's method: second order, two calls a step, one call for the last step, whose level is 0.
+
+    Karras et al. 2022, algorithm 1.
+
+    Args:
+        denoiser: The denoiser D.
+        x_BCYX: The state [B, C, Y, X] at the first level, in units of the model.
+        levels: The noise levels from sigma_max down to 0.
+
+    Yields:
+        The state [B, C, Y, X] at each level after the first one.
+    """
+    for here, there in itertools.pairwise(levels):
+        slope = (x_BCYX - _denoised(denoiser, x_BCYX, here)) / here
+        ahead = x_BCYX + (there - here) * slope
+        if there > 0:
+            slope_ahead = (ahead - _denoised(denoiser, ahead, there)) / there
+            ahead = x_BCYX + (there - here) * 0.5 * (slope + slope_ahead)
+        x_BCYX = ahead
+        yield x_BCYX
+
+
+def dpm2m(denoiser: Denoiser, x_BCYX: Tensor, levels: Sequence[float]) -> Iterator[Tensor]:
+    """Solve by DPM-Solver++(2M): second order, one call a step; the first and the last step are of first order.
+
+    Lu et al. 2022 (DPM-Solver++: Fast solver for guided sampling of diffusion probabilistic models), algorithm 2. With
+    alpha = 1 its h is ln(here / there), and exp(-h) is there / here.
+
+    Args:
+        denoiser: The denoiser D.
+        x_BCYX: The state [B, C, Y, X] at the first level, in units of the model.
+        levels: The noise levels from sigma_max down to 0.
+
+    Yields:
+        The state [B, C, Y, X] at each level after the first one.
+    """
+    last_clean: Tensor | None = None
+    last_h = 0.0
+    for here, there in itertools.pairwise(levels):
+        clean = _denoised(denoiser, x_BCYX, here)
+        ahead = x_BCYX + (there - here) * ((x_BCYX - clean) / here)  # (there / here) x + (1 - there / here) clean
+        if there > 0:
+            h = math.log(here / there)
+            if last_clean is not None:
+                ahead = ahead + (1 - there / here) * (0.5 * h / last_h) * (clean - last_clean)
+            last_clean = clean
+            last_h = h
+        x_BCYX = ahead
+        yield x_BCYX
+
+
+def _denoised(denoiser: Denoiser, x_BCYX: Tensor, level: float) -> Tensor:
+    """Return D(x, level), all samples at one level."""
+    return denoiser(x_BCYX, x_BCYX.new_full((x_BCYX.shape[0],), level))
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A solver as the rest of the package asks for it.
+
+    Attributes:
+        states: Takes a denoiser, the state at the first level and all levels; yields the state at each further level.
+        calls: The network calls (NFE) of so many steps.
+    """
+
+    states: Callable[[Denoiser, Tensor, Sequence[float]], Iterator[Tensor]]
+    calls: Callable[[int], int]
+
+
+SOLVERS: dict[str, Solver] = {
+    "euler": Solver(euler, lambda steps: steps),
+    "heun": Solver(heun, lambda steps: 2 * steps - 1),
+    "dpm2m": Solver(dpm2m, lambda steps: steps),
+}
 
 
 def integrate(
-    denoiser: DenoiserCall,
+    denoiser: Denoiser,
     eps_BCYX: Tensor,
     levels: Tensor,
     solver: str = "heun",
     visited: list[Tensor] | None = None,
 ) -> Tensor:
-    """Integrate from sigma_max * eps to a clean field [B, C, Y, X], float32, or float64 where the noise is.
+    """Integrate the probability-flow ODE from noise to clean fields.
 
-    levels: float64 [K + 1] from sigma_max to 0. solver: `euler` or `dpm2m` (K calls), or `heun` (2 K - 1 calls).
-    visited: a list that receives the states on the way, the first one included. Raises ValueError for another solver.
+    Args:
+        denoiser: The denoiser D.
+        eps_BCYX: Standard normal noise [B, C, Y, X].
+        levels: The noise levels, float64 [K + 1], from sigma_max down to 0.
+        solver: A key of `SOLVERS`.
+        visited: A list that receives the K + 1 states from sigma_max * eps to the result.
+
+    Returns:
+        The clean fields [B, C, Y, X] in units of the model: float64 for noise in float64, else float32.
+
+    Raises:
+        ValueError: There is no such solver.
     """
-    calls(solver, 1)  # refuses an unknown solver
-    x = float32_or_better(eps_BCYX) * float(levels[0])
-    batch = x.shape[0]
-    before: tuple[Tensor, float] | None = None  # the last denoised field and its step in ln(sigma)
-    for step in range(len(levels) - 1):
-        here, there = float(levels[step]), float(levels[step + 1])
-        if visited is not None:
-            visited.append(x)
-        clean = denoiser(x, x.new_full((batch,), here))
-        slope = (x - clean) / here
-        ahead = x + (there - here) * slope
-        if solver == "heun" and there > 0:
-            slope_ahead = (ahead - denoiser(ahead, x.new_full((batch,), there))) / there
-            ahead = x + (there - here) * 0.5 * (slope + slope_ahead)
-        if solver == "dpm2m" and there > 0:
-            stride = math.log(here / there)
-            if before is not None:
-                ahead = ahead + (1 - there / here) * (0.5 * stride / before[1]) * (clean - before[0])
-            before = clean, stride
-        x = ahead
-    if visited is not None:
-        visited.append(x)
-    return x
-
-
-def calls(solver: str, steps: int) -> int:
-    """Network calls (NFE) of a solve. Raises ValueError for an unknown solver."""
     if solver not in SOLVERS:
         raise ValueError(f"solver={solver!r}: expected one of {', '.join(SOLVERS)}")
-    return 2 * steps - 1 if solver == "heun" else steps
+    sigmas: list[float] = levels.tolist()
+    x_BCYX = float32_or_better(eps_BCYX) * sigmas[0]
+    if visited is not None:
+        visited.append(x_BCYX)
+    for state in SOLVERS[solver].states(denoiser, x_BCYX, sigmas):
+        x_BCYX = state
+        if visited is not None:
+            visited.append(x_BCYX)
+    return x_BCYX
 
 
-def one_step(denoiser: DenoiserCall, eps_BCYX: Tensor, sigma_max: float, told: float | None = None) -> Tensor:
-    """The student's sample d(eps) = D(sigma_max eps, sigma_max), one call. told: another level for its network."""
+def one_step(denoiser: Denoiser, eps_BCYX: Tensor, sigma_max: float, network_level: float | None = None) -> Tensor:
+    """Return the sample of a student, d(eps) = D(sigma_max eps, sigma_max), with one call.
+
+    Args:
+        denoiser: The student's denoiser.
+        eps_BCYX: Standard normal noise [B, C, Y, X].
+        sigma_max: The level that the noise is multiplied by.
+        network_level: The level that the network is conditioned on; `sigma_max` if None.
+
+    Returns:
+        Clean fields [B, C, Y, X] in units of the model.
+    """
     x = float32_or_better(eps_BCYX) * sigma_max
     level = x.new_full((x.shape[0],), sigma_max)
-    return denoiser(x, level) if told is None else denoiser(x, level, torch.full_like(level, told))
+    if network_level is None:
+        return denoiser(x, level)
+    return denoiser(x, level, torch.full_like(level, network_level))

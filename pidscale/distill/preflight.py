@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from pidscale.config import DistillSettings, Settings
-from pidscale.diffusion.solvers import calls
+from pidscale.diffusion.solvers import SOLVERS
 from pidscale.distill.endpoints.batch import open_supply
 from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.endpoints.stored import needed
@@ -18,14 +18,14 @@ LITTLE = 0.1
 
 def teacher_share(settings: DistillSettings) -> float:
     """The share of all work that is the teacher's: (K / R) / (K / R + 4), with a twin K / R beside 8."""
-    each = calls(settings.solver, settings.solver_steps) / settings.reuse
+    each = SOLVERS[settings.solver].calls(settings.solver_steps) / settings.reuse
     return each / (each + STEP * (2 if settings.twin else 1))
 
 
 def cost_line(settings: DistillSettings, endpoints: int, bytes_each: int) -> str:
     """One sentence: how much of the work is the teacher's, how many endpoints there will be, and how to have it cheaper."""
     d = settings
-    call_count = calls(d.solver, d.solver_steps)
+    call_count = SOLVERS[d.solver].calls(d.solver_steps)
     enough = math.ceil(call_count * (1 - LITTLE) / LITTLE / (STEP * (2 if d.twin else 1)))
     held = d.ring * d.global_batch
     line = (

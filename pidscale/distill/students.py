@@ -17,7 +17,7 @@ from pidscale.config import Settings
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives.base import Objective
 from pidscale.distill.objectives.dmd import Matching
-from pidscale.engine.checkpoint import attempt
+from pidscale.engine.checkpoint import unfinished_folder
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import MicroPlan
 from pidscale.engine.spread import spread
@@ -25,7 +25,7 @@ from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.generator.generator import Generator
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
-from pidscale.models.precondition import Denoiser
+from pidscale.models.precondition import PreconditionedNetwork
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.terms import MEASURES
 
@@ -101,7 +101,7 @@ class Arm:
         self.sums, self.steps = {}, 0
         return {k: v**0.5 if k in MEASURES else v for k, v in means.items()}
 
-    def averaged(self) -> Denoiser:
+    def averaged(self) -> PreconditionedNetwork:
         """A copy of the network with the averaged weights, for the rows of this rank, on its device."""
         plain = plain_copy(self.objective.teacher, self.settings)
         plain.load_state_dict(self.ema.full_weights())
@@ -128,7 +128,7 @@ def fork(arm: Arm, name: str, root: Path, step: int) -> Arm:
 
     DeepSpeed's files pass through a folder of `root` that all ranks see, as those of a checkpoint of `step` do.
     """
-    with attempt(root, step, arm.mesh, arm.bytes) as folder:
+    with unfinished_folder(root, step, arm.mesh, arm.bytes) as folder:
         arm.zero.save(folder, "fork")
         if arm.critic is not None:
             arm.critic.save(folder, "fork-critic")
@@ -146,7 +146,7 @@ def fork(arm: Arm, name: str, root: Path, step: int) -> Arm:
     return twin
 
 
-def plain_copy(teacher: Generator, settings: Settings) -> Denoiser:
+def plain_copy(teacher: Generator, settings: Settings) -> PreconditionedNetwork:
     """A trainable network of the teacher's architecture."""
     s = settings.model
     return build_denoiser(teacher.card.architecture, teacher.noise.sigma_data, s.precision, s.recompute)

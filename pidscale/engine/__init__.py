@@ -1,1 +1,1 @@
-"""One worker's machinery: ZeRO, weight averages, checkpoints, consolidation. Knows no equations."""
+"""What one worker trains with: ZeRO, split layers and windows, weight averages, checkpoints, guards. Knows no equations."""

@@ -1,7 +1,7 @@
-"""Room on the disk that a run writes to: looked at before a write, and one line where it is not there. Knows no ranks.
+"""Free space on the disk that a run writes to: checked before a write, and one line if a write fails for lack of it.
 
-A full disk is told in many tongues: errors with a number, those of safetensors with the number in their text, those of
-torch.save without any.
+Libraries report a full disk in different ways: as an OSError with a number, as a SafetensorError with the number in its text,
+and in torch.save without any number. Knows no ranks.
 """
 
 from __future__ import annotations
@@ -24,27 +24,30 @@ _KINDS = {
     errno.EROFS: "the file system is read-only",
 }
 _REMEDY = {errno.EROFS: "mount it for writing"}
-_TORCH = ("PytorchStreamWriter", "inline_container")  # torch.save says that a write failed, and not why
+_TORCH = (
+    "PytorchStreamWriter",
+    "inline_container",
+)  # in errors of torch.save, which say that a write failed but not why
 
 
-def kind_of(error: BaseException) -> int | None:
-    """The error number, where an error says that a disk takes no more; None for every other error."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _KINDS:
-            return seen.errno
-        if isinstance(seen, SafetensorError):
-            told = re.search(r"os error (\d+)", str(seen))
-            if told and int(told[1]) in _KINDS:
-                return int(told[1])
-        if isinstance(seen, RuntimeError) and any(word in str(seen) for word in _TORCH):
+def disk_errno(error: BaseException) -> int | None:
+    """Return the error number if an error, or what it was raised from, says that the disk takes no more; else None."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _KINDS:
+            return cause.errno
+        if isinstance(cause, SafetensorError):
+            number = re.search(r"os error (\d+)", str(cause))
+            if number and int(number[1]) in _KINDS:
+                return int(number[1])
+        if isinstance(cause, RuntimeError) and any(word in str(cause) for word in _TORCH):
             return errno.ENOSPC
-        seen = seen.__cause__ or seen.__context__
+        cause = cause.__cause__ or cause.__context__
     return None
 
 
 def free_bytes(folder: Path) -> int | None:
-    """Bytes that may still be written under a folder, which need not be there yet; None where the system does not say."""
+    """Return the bytes that are free below a folder, which need not exist yet; None if the system does not say."""
     with suppress(OSError):
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
@@ -53,18 +56,26 @@ def free_bytes(folder: Path) -> int | None:
 
 
 def _line(folder: Path, what: str, needed: int | None, kind: int, after: str) -> str:
-    """The one line: folder, bytes needed and free as far as they are known, and what the same command does afterwards."""
+    """Return the message: folder, bytes needed and free as far as they are known, and what happens afterwards."""
     sizes = [] if needed is None else [f"{size_text(needed)} needed"]
     free = free_bytes(folder)
-    sizes += [] if free is None or kind == errno.EROFS else [f"{size_text(free)} free"]
-    counted = f" ({', '.join(sizes)})" if sizes else ""
-    return f"{folder}: {_KINDS[kind]} for {what}{counted}; {_REMEDY.get(kind, 'make room')}, {after}"
+    if free is not None and kind != errno.EROFS:
+        sizes.append(f"{size_text(free)} free")
+    in_brackets = f" ({', '.join(sizes)})" if sizes else ""
+    return f"{folder}: {_KINDS[kind]} for {what}{in_brackets}; {_REMEDY.get(kind, 'make room')}, {after}"
 
 
 def lack_of_room(folder: Path, what: str, needed: int, after: str) -> str | None:
-    """The line where fewer than `needed` bytes are free under a folder, so that a write could not end; else None.
+    """Return a message if too few bytes are free for a write, else None.
 
-    after: what happens once there is room, as `the same command goes on from step 100`.
+    Args:
+        folder: The folder to write to.
+        what: What is to be written, as the message names it.
+        needed: The bytes of it.
+        after: What happens once there is room, such as `the same command goes on from step 100`.
+
+    Returns:
+        The message, one line.
     """
     free = free_bytes(folder)
     return _line(folder, what, needed, errno.ENOSPC, after) if free is not None and free < needed else None
@@ -72,11 +83,25 @@ def lack_of_room(folder: Path, what: str, needed: int, after: str) -> str | None
 
 @contextmanager
 def in_one_line(folder: Path, what: str, needed: int | None, after: str) -> Iterator[None]:
-    """The body writes `what`, about `needed` bytes, into a folder. Raises UserError where the disk takes no more."""
+    """Turn the error of a full or read-only disk into one line while the body writes to a folder.
+
+    Args:
+        folder: The folder that the body writes to.
+        what: What it writes, as the message names it.
+        needed: The bytes of it, about, if they are known.
+        after: What happens once there is room.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UserError: The disk takes no more.
+        Exception: Any other error of the body, unchanged.
+    """
     try:
         yield
     except Exception as error:
-        kind = kind_of(error)
+        kind = disk_errno(error)
         if kind is None:
             raise
         raise UserError(_line(folder, what, needed, kind, after)) from error

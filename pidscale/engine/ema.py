@@ -1,7 +1,7 @@
-"""An exponential average of the weights, split over ranks as ZeRO splits them, kept by parameter name.
+"""An exponential moving average of the weights, divided over the ranks by parameter name.
 
-Every rank holds an equal piece of each flattened parameter, at every ZeRO stage alike; stage 3 cuts its own pieces the
-same way. Knows no equations.
+Every rank holds one piece of each flattened parameter, of one size on all ranks. The pieces are the same at every ZeRO stage;
+stage 3 divides its parameters in this way itself. Knows no equations.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pidscale.parallel.mesh import Mesh
 
 
 def _piece(parameter: Tensor, stage: int, mesh: Mesh) -> Tensor:
+    """Return this rank's flat float32 piece of a parameter, filled up with zeros."""
     if stage == 3:
         from deepspeed.utils import safe_get_local_fp32_param
 
@@ -25,45 +26,75 @@ def _piece(parameter: Tensor, stage: int, mesh: Mesh) -> Tensor:
 
 
 def pieces(module: nn.Module, stage: int, mesh: Mesh) -> dict[str, Tensor]:
-    """This rank's flat pieces of the current float32 weights, by name."""
+    """Return this rank's flat pieces of the current float32 weights, by parameter name. No messages.
+
+    Args:
+        module: The module, as DeepSpeed has prepared it.
+        stage: Its ZeRO stage.
+        mesh: The mesh of ranks.
+
+    Returns:
+        The pieces.
+    """
     return {n: _piece(p, stage, mesh) for n, p in module.named_parameters()}
 
 
 def _shape(parameter: Tensor) -> torch.Size:
+    """Return the full shape of a parameter, also where stage 3 holds only a piece of it."""
     shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
     return shape
 
 
 class Ema:
-    """Average with a half-life that is a share of the steps done so far, so that early weights are forgotten."""
+    """The average of a module's weights. Its half-life is a share of the steps so far, so that early weights fade out.
+
+    Args:
+        module: The module, as DeepSpeed has prepared it.
+        stage: Its ZeRO stage.
+        mesh: The mesh of ranks.
+        share: The half-life as a share of the steps done so far.
+    """
 
     def __init__(self, module: nn.Module, stage: int, mesh: Mesh, share: float) -> None:
-        self.module, self.stage, self.mesh, self.share = module, stage, mesh, share
+        self.module = module
+        self.stage = stage
+        self.mesh = mesh
+        self.share = share
         self.pieces = {n: p.clone() for n, p in pieces(module, stage, mesh).items()}
 
     def update(self, step: int) -> None:
-        """Blend in the weights after the update of `step` (counted from 0)."""
+        """Blend in the current weights, after the update of `step` (counted from 0). No messages."""
         decay = 0.5 ** (1.0 / (self.share * (step + 1) + 1e-9))
         with torch.no_grad():
             fresh = list(pieces(self.module, self.stage, self.mesh).values())
             torch._foreach_lerp_(list(self.pieces.values()), fresh, 1 - decay)
 
     def full_weights(self) -> dict[str, Tensor]:
-        """The average by name with whole shapes, on every rank's CPU. One all-gather for each parameter."""
+        """Return the average by parameter name in full shapes, on the CPU of every rank. One all-gather a parameter."""
         shapes = {n: _shape(p) for n, p in self.module.named_parameters()}
-        return {n: _whole(piece, shapes[n], self.mesh) for n, piece in self.pieces.items()}
+        return {n: _gathered(piece, shapes[n], self.mesh) for n, piece in self.pieces.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take this rank's pieces of a whole average, whatever world size wrote it."""
+        """Take this rank's pieces of an average in full shapes, whatever world size wrote it."""
         for name, piece in self.pieces.items():
             piece.copy_(_piece(state[name].to(piece.device), 0, self.mesh)[: piece.numel()])
 
 
-def _whole(piece: Tensor, shape: torch.Size, mesh: Mesh) -> Tensor:
+def _gathered(piece: Tensor, shape: torch.Size, mesh: Mesh) -> Tensor:
+    """Return a parameter in its full shape on the CPU, from the pieces of all ranks. One all-gather."""
     flat = torch.cat(mesh.gather_pieces(piece))
     return flat[: shape.numel()].reshape(shape).cpu().clone()
 
 
 def weights(module: nn.Module, stage: int, mesh: Mesh) -> dict[str, Tensor]:
-    """The current float32 weights by name with whole shapes, at any stage. One all-gather for each parameter."""
-    return {n: _whole(_piece(p, stage, mesh), _shape(p), mesh) for n, p in module.named_parameters()}
+    """Return the current float32 weights by parameter name in full shapes, at any stage. One all-gather a parameter.
+
+    Args:
+        module: The module, as DeepSpeed has prepared it.
+        stage: Its ZeRO stage.
+        mesh: The mesh of ranks.
+
+    Returns:
+        The weights on the CPU of every rank.
+    """
+    return {n: _gathered(_piece(p, stage, mesh), _shape(p), mesh) for n, p in module.named_parameters()}

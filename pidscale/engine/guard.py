@@ -1,6 +1,6 @@
-"""A run that diverges ends with one line: steps that could not be taken are counted, and nothing is kept that is not finite.
+"""Guards against divergence: skipped steps are counted and end a run, and nothing that is not finite is written.
 
-Every rank counts alike, since norms and averages are the same on all of them; the first one speaks. Knows no equations.
+Norms and averages are the same on all ranks, so that every rank counts alike; the first rank reports. Knows no equations.
 """
 
 from __future__ import annotations
@@ -14,18 +14,24 @@ from typing import Any
 import torch
 
 from pidscale.config import TrainSettings, UserError
-from pidscale.engine.checkpoint import last_sealed
+from pidscale.engine.checkpoint import newest_step
 from pidscale.engine.ema import Ema, pieces
 from pidscale.engine.zero import Zero
 from pidscale.parallel.mesh import Mesh
 from pidscale.plain import not_finite
 
-LARGE = 100.0  # samples so many times as large as data are those of a run that diverged
+LARGE = 100.0  # samples that are larger than the data by this factor belong to a run that has diverged
 
 
 @dataclass
 class Skipped:
-    """Steps that one network could not take: in all, in a row until now, and the last of them (finished steps, from 1)."""
+    """The skipped steps of one network.
+
+    Attributes:
+        total: All skipped steps.
+        row: The skipped steps in a row until now.
+        last: The last skipped step, counted from 1.
+    """
 
     total: int = 0
     row: int = 0
@@ -34,9 +40,15 @@ class Skipped:
 
 @dataclass
 class Guard:
-    """What a loop looks at so that no diverged run goes on, or counts as finished.
+    """What a training loop asks so that a diverged run neither goes on nor counts as finished.
 
-    phase: `teacher` or `distill`, the section of its settings. root: where its checkpoints are.
+    Attributes:
+        phase: `teacher` or `distill`; also the name of the section of its settings.
+        settings: The section itself.
+        root: The folder of the checkpoints.
+        mesh: The mesh of ranks.
+        say: Prints a line.
+        skipped: The skipped steps by the name of the network.
     """
 
     phase: str
@@ -48,27 +60,38 @@ class Guard:
 
     @property
     def total(self) -> int:
-        """Steps skipped so far, of all networks."""
+        """The number of skipped steps so far, of all networks."""
         return sum(one.total for one in self.skipped.values())
 
     def state(self) -> dict[str, Any]:
-        """The counts as a checkpoint keeps them, so that a row of skips goes on over a restart."""
+        """Return the counts as a checkpoint stores them, so that skipped steps in a row are counted across a restart."""
         return {name: asdict(one) for name, one in self.skipped.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from the counts of a checkpoint; one of before there were counts has none."""
+        """Take over the counts of a checkpoint; old checkpoints without counts restore none."""
         self.skipped = {name: Skipped(**one) for name, one in state.get("skipped", {}).items()}
 
     def step(self, name: str, step: int, norm: float, applied: bool) -> None:
-        """Count a step (from 0) of a network. Raises UserError after max_skips steps in a row that taught it nothing.
+        """Count a step of a network, and end the run after `max_skips` skipped steps in a row.
 
-        norm: of its gradient; one of zero everywhere teaches as little as one that is not finite.
+        A step with a gradient of zero counts as skipped too: it teaches the network nothing.
+
+        Args:
+            name: The name of the network.
+            step: The step, counted from 0.
+            norm: The norm of its gradient.
+            applied: Whether the step was taken.
+
+        Raises:
+            UserError: The network has skipped too many steps in a row.
         """
         one = self.skipped.setdefault(name, Skipped())
         if applied and norm > 0:
             one.row = 0
             return
-        one.total, one.row, one.last = one.total + 1, one.row + 1, step + 1
+        one.total += 1
+        one.row += 1
+        one.last = step + 1
         why = "zero" if applied else "not finite"
         if one.row >= self.settings.max_skips:
             raise UserError(
@@ -83,7 +106,16 @@ class Guard:
             )
 
     def weights(self, step: int, networks: Iterable[Zero], averages: Iterable[Ema]) -> None:
-        """Raise UserError where a weight or an average is not finite after so many steps: it is then never written."""
+        """Refuse weights that are not finite before they are written. One all-reduce of 8 bytes.
+
+        Args:
+            step: The number of finished steps.
+            networks: The networks.
+            averages: The averages of their weights.
+
+        Raises:
+            UserError: A weight or an average is not finite on any rank.
+        """
         held = [p for zero in networks for p in pieces(zero.module, zero.settings.stage, self.mesh).values()]
         held += [p for ema in averages for p in ema.pieces.values()]
         if self.mesh.any(not all(bool(torch.isfinite(one).all()) for one in held)):
@@ -93,9 +125,14 @@ class Guard:
             )
 
     def result(self, numbers: Mapping[str, Any], sizes: Mapping[str, float]) -> None:
-        """Raise UserError where a number that the run ends with is not finite, or samples are: nothing is then published.
+        """Refuse the result of a diverged run before it is published.
 
-        sizes: root mean square of samples beside that of data, by who made them.
+        Args:
+            numbers: The metrics that the run ends with.
+            sizes: The root mean square of samples relative to that of the data, by the name of the network.
+
+        Raises:
+            UserError: A metric is not finite, or samples are far larger than the data.
         """
         wrong = [f"{name} is not a finite number" for name in not_finite(numbers)]
         wrong += [f"the size of samples of {name} is not a finite number" for name in not_finite(sizes)]
@@ -108,18 +145,20 @@ class Guard:
             )
 
     def _remedy(self) -> str:
-        p, last, clip = self.phase, last_sealed(self.root), self.settings.clip
+        """Return what to change, and what becomes of the checkpoints."""
+        phase = self.phase
+        clip = self.settings.clip
+        last = newest_step(self.root)
         kept = "no checkpoint was written, so the same run.name takes other values"
         if last is not None:
             kept = f"the checkpoint of step {last} stays in {self.root}; other values need another run.name"
-        clipped = "" if 0 < clip <= 1 else f", set {p}.clip=1 (now {clip:g})"
-        return (
-            f"lower {p}.lr={self.settings.lr:g}{clipped}, or look for bad values with launch/shards.py verify; {kept}"
-        )
+        clipped = "" if 0 < clip <= 1 else f", set {phase}.clip=1 (now {clip:g})"
+        rate = f"lower {phase}.lr={self.settings.lr:g}"
+        return f"{rate}{clipped}, or look for bad values with launch/shards.py verify; {kept}"
 
 
 def shown(value: float | None) -> str:
-    """A loss as a message shows it."""
+    """Return a loss as messages show it; None stands for a run that took no step."""
     if value is None:
         return "unknown, no step was taken"
     return f"{value:.4f}" if math.isfinite(value) else "not finite"

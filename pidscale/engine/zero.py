@@ -1,7 +1,7 @@
-"""DeepSpeed around one model. The contract of the loss is kept here and nowhere else.
+"""DeepSpeed around one model. This is the only place that knows how DeepSpeed scales a loss.
 
-Each rank hands over shares l_r whose sum over ranks and micro-steps is the loss L of the global batch. DeepSpeed
-averages over ranks and over micro-steps, so the engine is given world * accumulation * l_r. Knows no equations.
+Each rank passes shares l_r whose sum over ranks and micro-steps is the loss L of the global batch. DeepSpeed averages over
+ranks and over micro-steps, so its engine is given world * accumulation * l_r. Knows no equations.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from pidscale.parallel.mesh import Mesh
 
 @dataclass(frozen=True)
 class ZeroSettings:
-    """Stage, micro-batch, accumulation, clipping (0: off), and the user's own DeepSpeed section."""
+    """What DeepSpeed has to know of a training.
+
+    Attributes:
+        stage: The ZeRO stage, 0 to 3.
+        micro_batch: The samples of a micro-step on one rank.
+        accumulation: The micro-steps of a step.
+        clip: The largest norm of the gradient; 0 for no clipping.
+        section: The user's own keys, `cluster.deepspeed`.
+    """
 
     stage: int
     micro_batch: int
@@ -32,7 +40,19 @@ class ZeroSettings:
 
 
 class Zero:
-    """A model whose state DeepSpeed ZeRO splits over the world; torch's AdamW inside."""
+    """A model whose state DeepSpeed ZeRO divides over all ranks, with torch's AdamW.
+
+    Args:
+        module: The model, on the device of this rank.
+        settings: What DeepSpeed has to know.
+        mesh: The mesh of ranks.
+
+    Example:
+        >>> zero = Zero(model, ZeroSettings(1, micro_batch=4, accumulation=2, clip=1.0, section={}), mesh)
+        >>> for batch in micro_batches:
+        ...     zero.backward(share_of_loss(zero(batch)))
+        >>> norm, applied = zero.step(lr=1e-3)
+    """
 
     def __init__(self, module: nn.Module, settings: ZeroSettings, mesh: Mesh) -> None:
         refuse_complex(module)
@@ -45,37 +65,50 @@ class Zero:
         )
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
         kept, _, state = state_bytes(count, 1, settings.stage)
-        self.bytes = kept + state  # of what `save` writes, all ranks together
+        self.bytes = kept + state  # that `save` writes on all ranks together
         self.settings = settings
         self.mesh = mesh
         self.micro_steps = 0
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """Forward through the engine."""
+    def __call__(self, *inputs: Tensor | None) -> Tensor:
+        """Run the forward pass of the wrapped module, which takes these inputs."""
         result: Tensor = self.engine(*inputs)
         return result
 
     @property
     def module(self) -> nn.Module:
-        """The wrapped module; its parameters are whole only below stage 3."""
+        """The wrapped module; under stage 3 each rank holds only pieces of its parameters."""
         module: nn.Module = self.engine.module
         return module
 
     def backward(self, share: Tensor) -> None:
-        """Backward of this micro-step's share of the loss of the global batch."""
+        """Run the backward pass of one micro-step.
+
+        Args:
+            share: This micro-step's share of the loss of the global batch, a scalar.
+        """
         self.engine.backward(share * (self.mesh.world * self.settings.accumulation))
         self.micro_steps += 1
         if self.micro_steps % self.settings.accumulation:
             self.engine.step()
 
     def step(self, lr: float) -> tuple[float, bool]:
-        """Update at the boundary of accumulation; returns (gradient norm before clipping, whether it was applied).
+        """Update the weights after the last micro-step of a step.
 
-        A step with a gradient that is not finite is skipped on all ranks at every stage; below stage 3 also one whose
-        square is beyond float32.
+        A step is skipped on all ranks if its gradient is not finite, below stage 3 also if the squared norm of its gradient
+        exceeds the range of float32. DeepSpeed reduces the gradients between the ranks.
+
+        Args:
+            lr: The learning rate of this step.
+
+        Returns:
+            The norm of the gradient before clipping, and whether the step was taken.
+
+        Raises:
+            RuntimeError: Some micro-steps of this step are missing.
         """
         if self.micro_steps % self.settings.accumulation:
-            raise RuntimeError("step() before all micro-steps of the global batch were given to backward()")
+            raise RuntimeError("step() was called before backward() had all micro-steps of the global batch")
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
         norm = self._gate() if self.settings.stage == 0 else None
@@ -86,9 +119,10 @@ class Zero:
         return norm, math.isfinite(norm)
 
     def _gate(self) -> float:
-        """Stage 0: clip, or drop gradients that are not finite, which DeepSpeed would apply; returns the norm before.
+        """Clip the gradient at stage 0, or drop it if it is not finite; return its norm before clipping.
 
-        So does one whose square is beyond float32, which would stop Adam for ever; stages 1 and 2 measure it in float32.
+        DeepSpeed would apply such a gradient at stage 0. One whose squared norm exceeds float32 is dropped too: it would make
+        Adam's second moments infinite. Stages 1 and 2 measure the norm in float32 and skip it for this reason.
         """
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         total = sum((g.double().square().sum().cpu() for g in gradients), torch.zeros((), dtype=torch.float64))
@@ -102,17 +136,33 @@ class Zero:
         return norm
 
     def gradients(self) -> dict[str, Tensor]:
-        """Gradients of the global batch by name, before clipping, on every rank; between backward() and step()."""
+        """Return the gradients of the global batch by name, before clipping, on every rank.
+
+        Call it between the last backward() and step(). All ranks call it; DeepSpeed gathers each parameter's gradient.
+        """
         from deepspeed.utils import safe_get_full_grad
 
         return {name: safe_get_full_grad(p).float().cpu().clone() for name, p in self.module.named_parameters()}
 
     def save(self, folder: Path, tag: str) -> None:
-        """Write this rank's part of weights and optimiser state under folder/tag. All ranks call it."""
+        """Write this rank's part of the weights and of the optimiser's state to folder/tag. All ranks call it.
+
+        Args:
+            folder: The folder of the checkpoint.
+            tag: The name of a folder in it.
+        """
         self.engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
 
     def load(self, folder: Path, tag: str) -> None:
-        """Load what `save` wrote with the same stage and world size. All ranks call it."""
+        """Load what `save` wrote with the same stage and world size. All ranks call it.
+
+        Args:
+            folder: The folder of the checkpoint.
+            tag: The name of the folder in it.
+
+        Raises:
+            UserError: DeepSpeed could not load it.
+        """
         path, _ = self.engine.load_checkpoint(str(folder), tag=tag)
         if path is None:
             raise UserError(
@@ -120,22 +170,30 @@ class Zero:
             )
 
     def close(self) -> None:
-        """Release hooks and buffers."""
+        """Release DeepSpeed's hooks and buffers."""
         self.engine.destroy()
 
 
 def refuse_complex(module: nn.Module) -> None:
-    """Raise ValueError for complex parameters: ZeRO fails on them or drops their imaginary part without a word."""
+    """Refuse complex parameters, on which ZeRO fails or whose imaginary part it drops silently.
+
+    Args:
+        module: The module.
+
+    Raises:
+        ValueError: A parameter is complex; the message names it.
+    """
     for name, parameter in module.named_parameters():
         if parameter.is_complex():
-            raise ValueError(f"{name} is complex: store it as real pairs (..., 2)")
+            raise ValueError(f"parameter {name} is complex: store it as real pairs (..., 2)")
 
 
 def _import_deepspeed(mesh: Mesh) -> Any:
+    """Return the module `deepspeed`, with its log of warnings alone."""
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     import deepspeed
 
-    if mesh.device.type == "cpu":  # plain gloo: the shared-memory extension would need a compiler at run time
+    if mesh.device.type == "cpu":  # plain gloo: the shared-memory extension needs a compiler at run time
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     return deepspeed

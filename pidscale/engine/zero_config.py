@@ -1,4 +1,4 @@
-"""The DeepSpeed dictionary of a run: derived from our settings, with the user's own section merged in and checked.
+"""DeepSpeed's configuration of a run, from our settings and the user's own section, which is checked here.
 
 Knows no ranks and imports no DeepSpeed, so that a driver can check it before any worker starts.
 """
@@ -12,8 +12,8 @@ from typing import Any
 from pidscale.config import UserError
 from pidscale.precision import FLOAT32_BYTES
 
-_BUCKET = 5 * 10**8  # parameters whose gradients DeepSpeed reduces at a time, if nothing else is said
-# keys that would change what a step computes, and what decides them instead
+_BUCKET = 5 * 10**8  # parameters whose gradients DeepSpeed reduces at a time, by its own default
+# keys whose values follow from settings of ours, and the names of those
 _OURS = {
     "gradient_clipping": "teacher.clip and distill.clip",
     "train_batch_size": "global_batch",
@@ -24,6 +24,7 @@ _OURS = {
     "zero_optimization.stage": "cluster.zero_stage",
     "tensorboard": "the run's own TensorBoard writer",
 }
+# keys that would change what a step computes, and the reason to refuse them
 _INEXACT = {
     "fp16": "gradients in float16 are not exact; use model.precision=bf16",
     "bf16": "it casts the spectral layers and the last convolution; use model.precision=bf16",
@@ -34,19 +35,20 @@ _INEXACT = {
     "zero_optimization.zenflow": "it delays part of the update",
     "zero_optimization.zero_quantized_weights": "it rounds weights",
     "zero_optimization.zero_quantized_gradients": "it rounds gradients",
-    "zero_optimization.compute_grad_norm": "a step whose gradient is not finite is known by its norm",
+    "zero_optimization.compute_grad_norm": "steps whose gradient is not finite are recognised by its norm",
     "elasticity": "it changes the global batch",
     "prescale_gradients": "the loss contract averages over all ranks",
     "gradient_predivide_factor": "the loss contract averages over all ranks",
     "sequence_parallel_size": "the loss contract averages over all ranks",
     "data_parallel_size": "the loss contract averages over all ranks",
-    "tensor_parallel": "models stay whole; ZeRO splits their state",
+    "tensor_parallel": "ZeRO divides the state of models, not the models",
     "curriculum_learning": "which samples a step sees is a function of the step alone",
     "data_efficiency": "which samples a step sees is a function of the step alone",
     "progressive_layer_drop": "it changes the model",
     "compression_training": "it changes the model",
 }
-_PASSED = {  # sections that DeepSpeed reads and that leave a step's result as it is; it ignores unknown ones without a word
+# keys that DeepSpeed reads and that do not change what a step computes; DeepSpeed ignores unknown keys silently
+_PASSED = {
     "zero_optimization",
     "aio",
     "activation_checkpointing",
@@ -65,19 +67,26 @@ _PASSED = {  # sections that DeepSpeed reads and that leave a step's result as i
 
 
 def check_passthrough(section: Mapping[str, Any]) -> None:
-    """Raise UserError that names a key of `cluster.deepspeed` which conflicts with our settings or our exactness."""
+    """Check the user's own keys for DeepSpeed, which are passed on unchanged.
+
+    Args:
+        section: The section `cluster.deepspeed`.
+
+    Raises:
+        UserError: A key follows from a setting of ours, changes what a step computes, or is unknown; the message names it.
+    """
     flat = _flatten(section)
     for key in [*section, *flat]:
         for ours, owner in _OURS.items():
             if key == ours or key.startswith(ours + "."):
-                raise UserError(f"cluster.deepspeed.{key}: set by {owner}; remove it here")
+                raise UserError(f"cluster.deepspeed.{key}: set by {owner}; remove this key")
         for inexact, reason in _INEXACT.items():
             if key == inexact or key.startswith(inexact + "."):
                 raise UserError(f"cluster.deepspeed.{key}: refused, {reason}")
     for key in section:
         if key not in _PASSED:
             close = difflib.get_close_matches(str(key), _PASSED, n=1)
-            advice = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(_PASSED))}"
+            advice = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(sorted(_PASSED))}"
             raise UserError(f"cluster.deepspeed.{key}: unknown or not supported; {advice}")
     if "zero_optimization" in flat:
         raise UserError(
@@ -85,10 +94,13 @@ def check_passthrough(section: Mapping[str, Any]) -> None:
         )
     offload = flat.get("zero_optimization.offload_optimizer.device", "none")
     if offload == "nvme" and not flat.get("zero_optimization.offload_optimizer.nvme_path"):
-        raise UserError("cluster.deepspeed.zero_optimization.offload_optimizer.nvme_path: needed with device=nvme")
+        raise UserError(
+            "cluster.deepspeed.zero_optimization.offload_optimizer.nvme_path: missing; device=nvme needs a folder there"
+        )
 
 
 def _flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of a nested section by dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in section.items():
         if isinstance(value, Mapping):
@@ -106,9 +118,18 @@ def deepspeed_dict(
     section: Mapping[str, Any],
     parameters: int | None = None,
 ) -> dict[str, Any]:
-    """The dictionary for `deepspeed.initialize`: float32, explicit clipping, ZeRO over the whole world.
+    """Return the configuration for `deepspeed.initialize`: float32, explicit clipping, ZeRO over all ranks.
 
-    parameters: of the model; a bucket for more of them at a time would be memory for nothing.
+    Args:
+        stage: The ZeRO stage.
+        micro_batch: The samples of a micro-step on one rank.
+        accumulation: The micro-steps of a step.
+        clip: The largest norm of the gradient; 0 for no clipping.
+        section: The section `cluster.deepspeed`, which `check_passthrough` checks.
+        parameters: The number of parameters of the model; buckets for more than these would waste memory.
+
+    Returns:
+        The configuration.
     """
     check_passthrough(section)
     own = dict(section)
@@ -128,11 +149,19 @@ def deepspeed_dict(
 
 
 def state_bytes(parameters: int, workers: int, stage: int) -> tuple[int, int, int]:
-    """Bytes of weights, gradients and optimiser on one worker, in float32, under a ZeRO stage.
+    """Return the float32 bytes of the weights, the gradients and the optimiser's state on one worker.
 
-    Stage 1 splits the optimiser, 2 gradients too, 3 weights too. The optimiser is two moments of Adam, from stage 1 on also
-    the copy of the weights that DeepSpeed updates. Its buckets (`reduce_bucket_size`) and what stage 3 gathers for a while
-    come on top.
+    Stage 1 divides the optimiser's state, stage 2 also the gradients, stage 3 also the weights. The optimiser's state is the
+    two moments of Adam and, from stage 1 on, the copy of the weights that DeepSpeed updates. DeepSpeed's buckets
+    (`reduce_bucket_size`) and the weights that stage 3 gathers temporarily are not counted.
+
+    Args:
+        parameters: The number of parameters of the model.
+        workers: The number of workers.
+        stage: The ZeRO stage.
+
+    Returns:
+        The bytes of weights, gradients and optimiser's state.
     """
     one = FLOAT32_BYTES * parameters
     split = -(-one // workers)

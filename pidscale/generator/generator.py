@@ -17,12 +17,13 @@ from torch import Tensor
 from pidscale import seeds
 from pidscale.caller import sheltered
 from pidscale.config import SOLVERS, UserError
+from pidscale.diffusion.denoiser import Denoiser, conditioned
 from pidscale.diffusion.noise import Noise
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.diffusion.solvers import DenoiserCall, integrate, one_step
+from pidscale.diffusion.solvers import integrate, one_step
 from pidscale.generator.arguments import as_int, beside, chosen, real
 from pidscale.generator.card import Card
-from pidscale.models.precondition import Denoiser, conditioned
+from pidscale.models.precondition import PreconditionedNetwork
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde.base import Pde
@@ -50,7 +51,7 @@ class Generator(ABC):
     """
 
     card: Card
-    denoiser: Denoiser
+    denoiser: PreconditionedNetwork
     pde: Pde
     grid: Grid
     normaliser: Normaliser
@@ -77,7 +78,7 @@ class Generator(ABC):
         """Return the varying parameters [n, P] drawn for these counters, on the CPU in float64."""
         return draw_params(self.pde, seed, stream, counters)
 
-    def conditioned_on(self, params_BP: Tensor) -> DenoiserCall:
+    def conditioned_on(self, params_BP: Tensor) -> Denoiser:
         """Return the denoiser of samples with these parameters."""
         return conditioned(self.denoiser, condition(self.pde, params_BP).to(self.device))
 
@@ -267,5 +268,5 @@ class OneCall(Generator):
             x = self._call(network, eps_BCYX)
         return self.finished(x)
 
-    def _call(self, network: DenoiserCall, eps_BCYX: Tensor) -> Tensor:
+    def _call(self, network: Denoiser, eps_BCYX: Tensor) -> Tensor:
         return one_step(network, eps_BCYX, self.noise.sigma_max, self.card.network_level)

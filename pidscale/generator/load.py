@@ -16,7 +16,7 @@ from pidscale.generator.card import REMEDY, Card, Kind
 from pidscale.generator.generator import Generator, Teacher
 from pidscale.generator.student import Student
 from pidscale.models import build_denoiser
-from pidscale.models.precondition import Denoiser
+from pidscale.models.precondition import PreconditionedNetwork
 from pidscale.ops.grid import Grid
 from pidscale.paths import expanded
 from pidscale.pde import stored_pde
@@ -102,7 +102,7 @@ def _opened(path: str | Path, device: str | torch.device, function: str) -> tupl
     return Path(name), card, parts
 
 
-def _denoiser(card: Card, weights: dict[str, torch.Tensor]) -> Denoiser:
+def _denoiser(card: Card, weights: dict[str, torch.Tensor]) -> PreconditionedNetwork:
     """The network with these weights, in float32 on the CPU."""
     with torch.device("meta"):  # shapes alone: no random weights are drawn that the file's would replace
         denoiser = build_denoiser(card.architecture, card.noise.sigma_data, "fp32")

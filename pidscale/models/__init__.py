@@ -1,4 +1,4 @@
-"""Denoiser networks as plain modules. Nothing here knows about ranks, files or equations."""
+"""Denoiser networks as plain modules, and how a description builds one. Knows no ranks, files or equations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pidscale.models.fno import FNO_PRESETS, Fno
-from pidscale.models.precondition import PREDICTIONS, Denoiser
+from pidscale.models.precondition import PREDICTIONS, PreconditionedNetwork
 from pidscale.models.unet import UNET_PRESETS, UNet
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {"unet": UNET_PRESETS, "fno": FNO_PRESETS}
@@ -17,9 +17,20 @@ NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "fno": Fno}
 
 
 def architecture(kind: str, size: str, channels: int, conditions: int = 0, **changes: Any) -> dict[str, Any]:
-    """Return the full description of a network, as a card stores it. Raises ValueError that names the key.
+    """Return the full description of a network, as a card stores it.
 
-    conditions: parameters of each sample that the network is told.
+    Args:
+        kind: `unet` or `fno`.
+        size: A preset of that kind, such as `tiny`.
+        channels: The channels of the joint field.
+        conditions: The number of PDE parameters that the network is conditioned on.
+        **changes: Values that replace those of the preset. A value of the wrong kind raises a ValueError too.
+
+    Returns:
+        The description: the arguments of the network's class, and `kind`.
+
+    Raises:
+        ValueError: The kind, the size or the name of a change is unknown; the message names the key.
     """
     if kind not in PRESETS:
         raise ValueError(f"model.kind={kind!r}: expected one of {sorted(PRESETS)}")
@@ -28,22 +39,20 @@ def architecture(kind: str, size: str, channels: int, conditions: int = 0, **cha
     preset = PRESETS[kind][size]
     for key in changes:
         if key not in preset:
-            raise ValueError(f"model.change.{key}: {kind} has no such setting; it has {sorted(preset)}")
+            raise ValueError(f"model.change.{key}: unknown setting of {kind}; expected one of {sorted(preset)}")
         _check_change(key, changes[key], preset[key])
     return {"kind": kind, "channels": channels, "conditions": conditions, **preset, **changes}
 
 
 def _check_change(key: str, value: Any, preset: Any) -> None:
-    """Raise ValueError unless the value is of the preset's kind: a count, or a list of counts."""
+    """Raise ValueError unless a value is of the preset's kind: an integer, or a list of integers."""
     least = 0 if key == "attention_levels" else 1
     parts = value if isinstance(preset, list) and isinstance(value, (list, tuple)) else [value]
     if isinstance(preset, list) != isinstance(value, (list, tuple)) or not parts:
-        raise ValueError(f"model.change.{key}={value!r}: expected something like {preset!r}")
+        raise ValueError(f"model.change.{key}={value!r}: expected a value such as {preset!r}")
     for part in parts:
         if isinstance(preset, (int, list)) and (isinstance(part, bool) or not isinstance(part, int) or part < least):
-            raise ValueError(
-                f"model.change.{key}={value!r}: expected whole numbers of {least} or more, like {preset!r}"
-            )
+            raise ValueError(f"model.change.{key}={value!r}: expected integers of {least} or more, such as {preset!r}")
 
 
 _MOST = {  # of a network's numbers, so that a wrong description fails at once; the largest preset is far below
@@ -112,23 +121,33 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
-def without_bytes(description: Mapping[str, Any]) -> Denoiser:
-    """The network with shapes alone, on the meta device: to count parameters and to ask for its layers."""
+def without_bytes(description: Mapping[str, Any]) -> PreconditionedNetwork:
+    """Build the network on the meta device, where tensors have shapes alone: to count parameters and look at layers."""
     with torch.device("meta"):
         return build_denoiser(description)
 
 
 def row_unit(description: Mapping[str, Any]) -> int:
-    """Points a side that stay together: what levels and patches of a network divide its fields by."""
+    """Return the number that the rows of a network's fields must be a multiple of, on account of its levels and patches."""
     return int(getattr(without_bytes(description).network, "multiple", 1))
 
 
 def build_denoiser(
     description: Mapping[str, Any], sigma_data: float = 0.5, precision: str = "fp32", recompute: bool = False
-) -> Denoiser:
-    """Build the preconditioned network of a description made by `architecture`; `prediction` in it: `edm` unless said."""
+) -> PreconditionedNetwork:
+    """Build the preconditioned network of a description.
+
+    Args:
+        description: What `architecture` returned, and optionally `prediction`: a key of `PREDICTIONS`, `edm` by default.
+        sigma_data: The standard deviation of the data in units of the model.
+        precision: `fp32` or `bf16`, of the network's inner layers.
+        recompute: Whether the backward pass recomputes activations instead of keeping them.
+
+    Returns:
+        The network, with random weights.
+    """
     settings = dict(description)
     prediction = settings.pop("prediction", "edm")
     network: Any = NETWORKS[settings.pop("kind")](**settings)
     network.recompute = recompute
-    return Denoiser(network, sigma_data, precision, prediction)
+    return PreconditionedNetwork(network, sigma_data, precision, prediction)

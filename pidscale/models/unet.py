@@ -1,6 +1,6 @@
-"""A UNet of residual blocks, attention at its coarse levels. Knows no ranks, no files and no equations.
+"""A UNet of residual blocks with attention at its coarse levels. Knows no ranks, no files and no equations.
 
-Shapes: x_BCYX fields or features; e_BE embedding of noise level and parameters.
+Shapes: x_BCYX fields or features, e_BE embedding of noise level and condition.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pidscale.models.layers import Attention, Down, NoiseEmbedding, ResidualBlock, Up, norm_groups, run
+from pidscale.models.layers import Attention, Down, NoiseEmbedding, ResidualBlock, Up, norm_groups, run_block
 from pidscale.precision import float32_island, float32_or_better
 
-# about 0.4 M, 5 M, 38 M, 340 M and 1.2 B parameters with two channels
+# about 0.4 M, 5 M, 38 M, 340 M and 1.2 B parameters for two channels
 UNET_PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"width": 16, "multipliers": [1, 2, 4], "blocks": 1, "attention_levels": 1, "embedding": 64, "patch": 1},
     "small": {"width": 64, "multipliers": [1, 2, 2], "blocks": 2, "attention_levels": 1, "embedding": 256, "patch": 1},
@@ -47,7 +47,7 @@ UNET_PRESETS: dict[str, dict[str, Any]] = {
 
 
 class _Stage(nn.Module):
-    """A residual block, and attention after it where the level is coarse."""
+    """A residual block, followed by attention at coarse levels."""
 
     def __init__(self, inputs: int, outputs: int, embedding: int, attends: bool) -> None:
         super().__init__()
@@ -59,15 +59,24 @@ class _Stage(nn.Module):
 
 
 def _stages(level: nn.Module) -> Iterable[nn.Module]:
-    """The stages of one level, typed."""
+    """Return the stages of one level; this only adds their type."""
     return level.children()
 
 
 class UNet(nn.Module):
-    """Raw network F(x, c_noise) on [B, C, Y, X]; Y and X divide by `multiple`.
+    """The raw network F(x, c_noise, condition) on fields [B, C, Y, X] whose Y and X are multiples of `multiple`.
 
-    patch: points a side that are folded into channels before the first convolution and unfolded after the last. `recompute`:
-    keep the inputs of its stages alone for the backward pass (activation checkpointing); set it once the network is built.
+    Set `recompute` on a built network to keep only the inputs of its stages for the backward pass (activation checkpointing).
+
+    Args:
+        channels: The channels of the joint field.
+        width: The channels of features at the finest level.
+        multipliers: The features of each level as multiples of `width`, from fine to coarse.
+        blocks: The residual blocks of each level, in the encoder and in the decoder.
+        attention_levels: The number of coarse levels with attention.
+        embedding: The width of the embedding of noise level and condition.
+        patch: Points a side that are folded into channels before the first convolution and unfolded after the last one.
+        conditions: The number of PDE parameters of the condition.
     """
 
     def __init__(
@@ -85,12 +94,15 @@ class UNet(nn.Module):
         widths = [width * m for m in multipliers]
         levels = len(widths)
         self.multiple = patch * 2 ** (levels - 1)
-        self.patch, self.recompute = patch, False
+        self.patch = patch
+        self.recompute = False
         folded = channels * patch**2
         self.embed = NoiseEmbedding(32, embedding, conditions)
         self.first = nn.Conv2d(folded, widths[0], 3, padding=1)
-        self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        self.encoder = nn.ModuleList()
+        self.decoder = nn.ModuleList()
+        self.down = nn.ModuleList()
+        self.up = nn.ModuleList()
         for level, wide in enumerate(widths):
             attends = level >= levels - attention_levels
             self.encoder.append(nn.ModuleList(_Stage(wide, wide, embedding, attends) for _ in range(blocks)))
@@ -105,22 +117,22 @@ class UNet(nn.Module):
         nn.init.zeros_(self.last.weight)
 
     def forward(self, x_BCYX: Tensor, c_noise_B: Tensor, condition_BP: Tensor | None = None) -> Tensor:
-        """[B, C, Y, X], [B] and [B, conditions] -> float32 [B, C, Y, X]."""
+        """Map [B, C, Y, X], [B] and [B, conditions] to [B, C, Y, X], in float32 or float64."""
         e_BE = self.embed(c_noise_B, condition_BP)
         x = functional.pixel_unshuffle(x_BCYX, self.patch) if self.patch > 1 else x_BCYX
         h = self.first(x.contiguous(memory_format=torch.channels_last))
         kept: list[Tensor] = []
         for level, stages in enumerate(self.encoder):
             for stage in _stages(stages):
-                h = run(stage, self.recompute, h, e_BE)
+                h = run_block(stage, self.recompute, h, e_BE)
             kept.append(h)
             if level < len(self.down):
                 h = self.down[level](h)
-        h = run(self.middle, self.recompute, h, e_BE)
+        h = run_block(self.middle, self.recompute, h, e_BE)
         for level in reversed(range(len(self.decoder))):
             h = torch.cat([h, kept[level]], dim=1)
             for stage in _stages(self.decoder[level]):
-                h = run(stage, self.recompute, h, e_BE)
+                h = run_block(stage, self.recompute, h, e_BE)
             if level > 0:
                 h = self.up[level - 1](h)
         with float32_island(h.device):

@@ -1,1 +1,1 @@
-"""Ranks and what they exchange. Knows no physics and no models."""
+"""Ranks and the messages that they exchange. Knows no physics and no models."""

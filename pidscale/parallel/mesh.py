@@ -1,8 +1,8 @@
-"""The ranks of a run on two axes, data and space, and the few collectives that the loops need.
+"""The mesh of ranks, with the axes data and space, and the few collectives that the training loops need.
 
-Ranks of one space group share every sample, each with some of its rows; they are neighbours in rank, so that they sit on one
-host where it can hold them. One process is a mesh of size 1: nothing is exchanged and torch.distributed need not be
-initialised. Knows no physics and no models.
+The ranks of one space group share every sample, each with some of its rows. They have consecutive rank numbers, so that they
+run on one host where it has room for them. One process is a mesh of size 1: it exchanges nothing, and torch.distributed need
+not be initialised. Knows no physics and no models.
 """
 
 from __future__ import annotations
@@ -22,15 +22,27 @@ from torch.distributed import distributed_c10d
 
 
 def rank_slice(count: int, rank: int, world: int) -> slice:
-    """The contiguous share of `count` items that a rank takes; shares differ by one item at most."""
+    """Return the contiguous share of `count` items that a rank takes; shares differ by one item at most.
+
+    Args:
+        count: The number of items.
+        rank: The rank, from 0.
+        world: The number of ranks.
+
+    Returns:
+        The slice of the items.
+    """
     return slice(count * rank // world, count * (rank + 1) // world)
 
 
 @dataclass
 class Traffic:
-    """What this rank sent to others of its space group, by kind of exchange, and how long it stood waiting for them.
+    """What this rank has sent to the other ranks of its space group, and how long it has waited for them.
 
-    seconds: of the host; under NCCL, whose exchanges run beside it, near 0.
+    Attributes:
+        messages: The number of messages, by kind of exchange.
+        bytes: Their bytes, by kind of exchange.
+        seconds: The time that the host process has waited; near 0 under NCCL, which communicates in the background.
     """
 
     messages: Counter[str] = field(default_factory=Counter)
@@ -38,13 +50,19 @@ class Traffic:
     seconds: float = 0.0
 
     def sent(self, kind: str, messages: int, bytes_: int) -> None:
-        """Count messages that leave this rank; a collective counts as one."""
+        """Count messages that leave this rank; a collective counts as one.
+
+        Args:
+            kind: The kind of exchange.
+            messages: The number of messages.
+            bytes_: The bytes of all of them together.
+        """
         self.messages[kind] += messages
         self.bytes[kind] += bytes_
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time the body."""
+        """Add the time that the body takes to `seconds`."""
         start = time.perf_counter()
         try:
             yield
@@ -52,7 +70,7 @@ class Traffic:
             self.seconds += time.perf_counter() - start
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Set all counts to zero."""
         self.messages.clear()
         self.bytes.clear()
         self.seconds = 0.0
@@ -60,29 +78,37 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Space:
-    """The ranks that share each sample. rank: this one's place among them, from the top rows down."""
+    """A space group: the ranks that share each sample, as one of them sees it.
+
+    Attributes:
+        rank: The place of this rank in the group; rank 0 has the first rows.
+        size: The number of ranks in the group.
+        group: The process group of torch.distributed; None for a group of one.
+        base: The global rank of the group's rank 0.
+        traffic: What this rank has sent to the others.
+    """
 
     rank: int = 0
     size: int = 1
     group: Any = None
-    base: int = 0  # rank in the world of the first of them
+    base: int = 0
     traffic: Traffic = field(default_factory=Traffic, compare=False, repr=False)
 
     @property
     def above(self) -> int:
-        """Rank in the world of the holder of the rows above, the last one where this is the first."""
+        """The global rank that holds the rows above; for the first rank of the group, the last one."""
         return self.base + (self.rank - 1) % self.size
 
     @property
     def below(self) -> int:
-        """Rank in the world of the holder of the rows below, the first one where this is the last."""
+        """The global rank that holds the rows below; for the last rank of the group, the first one."""
         return self.base + (self.rank + 1) % self.size
 
 
 def _limit_new_groups(timeout: float) -> None:
-    """Let groups that are made without a limit of their own, as DeepSpeed makes them, wait so many seconds for a rank.
+    """Set the timeout of process groups that are created without one, as DeepSpeed creates them.
 
-    torch has no call for it: its default is these two names.
+    torch has no call for this: it reads its default from these two names.
     """
     limit = datetime.timedelta(seconds=timeout)
     for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
@@ -91,7 +117,14 @@ def _limit_new_groups(timeout: float) -> None:
 
 @dataclass(frozen=True)
 class Mesh:
-    """This process among all: rank, world size, device, and the space group that it belongs to."""
+    """The mesh of ranks as one of them sees it.
+
+    Attributes:
+        rank: The global rank of this process.
+        world: The number of ranks.
+        device: The device of this rank.
+        space: The space group that this rank belongs to.
+    """
 
     rank: int = 0
     world: int = 1
@@ -100,17 +133,32 @@ class Mesh:
 
     @classmethod
     def over(cls, rank: int, world: int, device: torch.device, space: int, timeout: float = 1800.0) -> Mesh:
-        """A mesh of world / space groups of `space` ranks each. All ranks call it. ValueError where that does not divide.
+        """Create a mesh of world / space groups with `space` ranks each. All ranks call it.
 
-        timeout: seconds that its groups, and all that a library makes after them, wait for a rank.
+        Args:
+            rank: The global rank of this process.
+            world: The number of ranks.
+            device: The device of this rank.
+            space: The number of ranks that share each sample.
+            timeout: The seconds that a collective waits for a rank, in these groups and in those that are created later
+                without a timeout.
+
+        Returns:
+            The mesh.
+
+        Raises:
+            ValueError: `space` does not divide the number of ranks.
         """
         if space < 1 or world % space:
-            raise ValueError(f"cluster.space={space} does not divide the {world} workers")
+            raise ValueError(
+                f"cluster.space={space} does not divide the {world} workers; set it to a divisor of cluster.workers"
+            )
         _limit_new_groups(timeout)
         if space == 1:
             return cls(rank, world, device)
-        limit, own = datetime.timedelta(seconds=timeout), None
-        for first in range(0, world, space):  # every rank makes every group, in one order
+        limit = datetime.timedelta(seconds=timeout)
+        own = None
+        for first in range(0, world, space):  # every rank creates every group, in the same order
             group = dist.new_group(list(range(first, first + space)), timeout=limit)
             if first <= rank < first + space:
                 own = Space(rank - first, space, group, first)
@@ -119,37 +167,37 @@ class Mesh:
 
     @property
     def first(self) -> bool:
-        """Whether this is the rank that writes."""
+        """Whether this is the first rank, which writes files and reports."""
         return self.rank == 0
 
     @property
     def data(self) -> int:
-        """Size of the data axis: how many groups share the samples of a global batch."""
+        """The size of the data axis: the number of space groups that share the samples of a global batch."""
         return self.world // self.space.size
 
     @property
     def data_rank(self) -> int:
-        """This rank's place on the data axis."""
+        """The place of this rank on the data axis."""
         return self.rank // self.space.size
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum over ranks, in float64 and outside the graph. One all-reduce of 8 bytes a value."""
+        """Return the sum over all ranks in float64, without gradients. One all-reduce of 8 bytes a value."""
         total = values.detach().to(device=self.device, dtype=torch.float64, copy=True)
         if self.world > 1:
             dist.all_reduce(total)
         return total
 
     def any(self, flag: bool) -> bool:
-        """Whether any rank says so. One all-reduce of 8 bytes."""
+        """Return whether the flag is set on any rank. One all-reduce of 8 bytes."""
         return bool(self.sum(torch.tensor(float(flag))) > 0)
 
     def barrier(self) -> None:
-        """Wait for all ranks."""
+        """Wait until all ranks have called this. One barrier."""
         if self.world > 1:
             dist.barrier()
 
     def broadcast(self, value: Any) -> Any:
-        """The first rank's value, on every rank. One broadcast of its pickled bytes between our own processes."""
+        """Return the first rank's value on every rank. One broadcast of its pickled bytes between our own processes."""
         if self.world == 1:
             return value
         box = [value]
@@ -157,7 +205,7 @@ class Mesh:
         return box[0]
 
     def gather_pieces(self, piece: Tensor) -> list[Tensor]:
-        """Equal pieces of all ranks, in rank order. One all-gather of their bytes."""
+        """Return the pieces of all ranks, which have one shape, in the order of ranks. One all-gather of their bytes."""
         if self.world == 1:
             return [piece]
         pieces = [torch.empty_like(piece) for _ in range(self.world)]
@@ -165,5 +213,5 @@ class Mesh:
         return pieces
 
     def slice(self, count: int) -> slice:
-        """This space group's share of `count` samples, the same one that `records.feed` reads."""
+        """Return this space group's share of `count` samples, the share that `records.feed` reads."""
         return rank_slice(count, self.data_rank, self.data)

@@ -1,6 +1,6 @@
-"""Sums, gathered rows and group statistics over a space group, with exact adjoints. Knows no physics and no models.
+"""Sums, gathered rows and group norms over a space group, with exact gradients. Knows no physics and no models.
 
-Shapes: x_BCyX this rank's rows of features.
+Shapes: x_BCyX this rank's rows of features; tiles are [..., y, X], the rows y of one rank of all rows Y.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pidscale.parallel.split import Cut, exchange, layout_of
 
 
 def _summed(values: Tensor, space: Space, kind: str) -> Tensor:
+    """Return the sum over the group without gradients; complex values travel as pairs."""
     total = values.detach().clone(memory_format=torch.contiguous_format)
     packed = torch.view_as_real(total) if total.is_complex() else total
     with space.traffic.waiting():
@@ -28,7 +29,8 @@ def _summed(values: Tensor, space: Space, kind: str) -> Tensor:
 class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, space: Space, kind: str) -> Tensor:
-        ctx.space, ctx.kind = space, kind
+        ctx.space = space
+        ctx.kind = kind
         return _summed(values, space, kind)
 
     @staticmethod
@@ -37,9 +39,17 @@ class _Total(torch.autograd.Function):
 
 
 def total(values: Tensor, space: Space, kind: str = "sum") -> Tensor:
-    """The sum over the ranks of a space group, on each of them, real or complex. One all-reduce.
+    """Return the sum over the ranks of a space group on each of them. One all-reduce, and one for the gradient.
 
-    The gradient is that of the sum of what all ranks do with it: one all-reduce too.
+    The gradient is the sum of the gradients of all ranks, since each of them uses the sum.
+
+    Args:
+        values: The part of this rank, real or complex, of one shape on all ranks.
+        space: The space group.
+        kind: The kind of exchange under which `space.traffic` counts it.
+
+    Returns:
+        The sum, of the shape of `values`.
     """
     if space.size == 1:
         return values
@@ -47,10 +57,11 @@ def total(values: Tensor, space: Space, kind: str = "sum") -> Tensor:
     return summed
 
 
-class _AllRows(torch.autograd.Function):
+class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tile: Tensor, cut: Cut, space: Space) -> Tensor:
-        ctx.cut, ctx.space = cut, space
+        ctx.cut = cut
+        ctx.space = space
         most = max(cut.sizes)
         padded = tile.new_zeros(*tile.shape[:-2], most, tile.shape[-1])
         padded[..., : tile.shape[-2], :] = tile
@@ -62,23 +73,36 @@ class _AllRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        cut, space = ctx.cut, ctx.space
+        cut = ctx.cut
+        space = ctx.space
         parts = [grad[..., cut.rows(rank), :] for rank in range(space.size)]
         shape = tuple(parts[space.rank].shape)
         received = exchange(parts, [shape] * space.size, space, "gather gradient")
         return torch.stack(received).sum(dim=0), None, None
 
 
-def all_rows(tile: Tensor, cut: Cut, space: Space) -> Tensor:
-    """All rows of a field [..., Y, X] on each rank: for coarse ones. One all-gather, and one all-to-all for the gradients."""
+def gather_rows(tile: Tensor, cut: Cut, space: Space) -> Tensor:
+    """Return all rows of a coarse field on each rank. One all-gather, and one all-to-all for the gradient.
+
+    Args:
+        tile: This rank's rows [..., y, X].
+        cut: The rows of every rank.
+        space: The space group that shares the field.
+
+    Returns:
+        The whole field [..., Y, X].
+    """
     if space.size == 1:
         return tile
-    rows: Tensor = _AllRows.apply(tile, cut, space)
+    rows: Tensor = _GatherRows.apply(tile, cut, space)
     return rows
 
 
 def _merged(mean: Tensor, variance: Tensor, rows: Cut, space: Space) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each group [B, G] over all rows from those of each rank's. One all-gather of 2 B G numbers."""
+    """Return the mean and variance of each group over all rows from those over each rank's rows, [B, G].
+
+    One all-gather of 2 B G numbers.
+    """
     own = torch.stack([mean, variance])
     parts = [torch.empty_like(own) for _ in range(space.size)]
     with space.traffic.waiting():
@@ -91,14 +115,14 @@ def _merged(mean: Tensor, variance: Tensor, rows: Cut, space: Space) -> tuple[Te
 
 
 class _GroupNorm(torch.autograd.Function):
-    """Keeps its input and the statistics, as torch's own group norm does."""
+    """Keeps its input and its statistics for the backward pass, as torch's group norm does."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, rows: Cut, space: Space
     ) -> Tensor:
         batch, channels, height, width = x.shape
-        # dense, as it asks; off the CPU its kernels know one layout alone
+        # torch.native_group_norm takes dense inputs; kernels of other devices than the CPU support contiguous ones only
         dense = x.contiguous(memory_format=layout_of(x)) if x.device.type == "cpu" else x.contiguous()
         own, own_mean, own_rstd = torch.native_group_norm(
             dense, None, None, batch, channels, height * width, groups, eps
@@ -106,9 +130,10 @@ class _GroupNorm(torch.autograd.Function):
         mean, variance = _merged(own_mean, own_rstd.square().reciprocal() - eps, rows, space)
         rstd = (variance + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, rstd)
-        ctx.groups, ctx.space = groups, space
+        ctx.groups = groups
+        ctx.space = space
         ctx.count = channels // groups * rows.total * width
-        # from the rank's own norm to that of all rows, in place
+        # convert the normalisation by this rank's statistics into that by all rows' statistics, in place
         scale = _by_channel(rstd / own_rstd, channels) * weight
         shift = bias + _by_channel((own_mean - mean) * rstd, channels) * weight
         return own.mul_(scale[:, :, None, None]).add_(shift[:, :, None, None])
@@ -117,32 +142,47 @@ class _GroupNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, rstd = ctx.saved_tensors
-        channels, groups = weight.numel(), ctx.groups
-        along, level = (grad * x).sum(dim=(2, 3)), grad.sum(dim=(2, 3))  # [B, C] of this rank's rows
-        packed = torch.stack([(part * weight).unflatten(1, (groups, -1)).sum(dim=2) for part in (along, level)])
-        along_G, level_G = _summed(packed, ctx.space, "statistics gradient")
-        slope = (level_G * mean - along_G) * rstd**3 / ctx.count
-        offset = -slope * mean - level_G * rstd / ctx.count
+        channels = weight.numel()
+        grad_x_sum = (grad * x).sum(dim=(2, 3))  # [B, C] over this rank's rows
+        grad_sum = grad.sum(dim=(2, 3))
+        weighted = [(part * weight).unflatten(1, (ctx.groups, -1)).sum(dim=2) for part in (grad_x_sum, grad_sum)]
+        grad_x_sum_G, grad_sum_G = _summed(torch.stack(weighted), ctx.space, "statistics gradient")
+        slope = (grad_sum_G * mean - grad_x_sum_G) * rstd**3 / ctx.count
+        offset = -slope * mean - grad_sum_G * rstd / ctx.count
         scale = (_by_channel(rstd, channels) * weight)[:, :, None, None]
         grad_x = torch.addcmul(
             _by_channel(offset, channels)[:, :, None, None], x, _by_channel(slope, channels)[:, :, None, None]
         )
         grad_x.addcmul_(grad, scale)
-        grad_weight = ((along - level * _by_channel(mean, channels)) * _by_channel(rstd, channels)).sum(dim=0)
-        return grad_x, grad_weight, level.sum(dim=0), None, None, None, None
+        centred = grad_x_sum - grad_sum * _by_channel(mean, channels)
+        grad_weight = (centred * _by_channel(rstd, channels)).sum(dim=0)
+        return grad_x, grad_weight, grad_sum.sum(dim=0), None, None, None, None
 
 
 def _by_channel(values_BG: Tensor, channels: int) -> Tensor:
-    """[B, G] -> [B, C]."""
+    """Repeat the value of each group for its channels: [B, G] to [B, C]."""
     return values_BG.repeat_interleave(channels // values_BG.shape[1], dim=1)
 
 
 def group_norm(
     x_BCyX: Tensor, weight_C: Tensor, bias_C: Tensor, groups: int, eps: float, rows: Cut, space: Space
 ) -> Tensor:
-    """Group norm with the statistics of all rows. One all-gather of 2 B G numbers, one all-reduce of as many for gradients.
+    """Return the group norm of a field with the statistics of all its rows.
 
-    Gradients of weight and bias are this rank's part: they add up over ranks.
+    One all-gather of 2 B G numbers, and one all-reduce of as many for the gradient. The gradients of weight and bias are the
+    shares of this rank: those of all ranks add up to the gradient.
+
+    Args:
+        x_BCyX: This rank's rows [B, C, y, X].
+        weight_C: The scale of each channel.
+        bias_C: The shift of each channel.
+        groups: The number of groups G.
+        eps: What is added to the variance.
+        rows: The rows of every rank.
+        space: The space group that shares the field.
+
+    Returns:
+        The normalised rows [B, C, y, X].
     """
     normed: Tensor = _GroupNorm.apply(x_BCyX, weight_C, bias_C, groups, eps, rows, space)
     return normed

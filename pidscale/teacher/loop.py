@@ -19,6 +19,7 @@ from torch import Tensor
 from pidscale import seeds
 from pidscale.config import Settings, to_flat, to_plain
 from pidscale.dataset.problem import Problem, open_problem, read_params
+from pidscale.diffusion.denoiser import conditioned
 from pidscale.diffusion.noise import Noise, schedule_for, strongest_mode
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.diffusion.solvers import integrate
@@ -33,7 +34,7 @@ from pidscale.figures.fields import picture_row
 from pidscale.generator.card import Card, Kind, Metrics, Provenance
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.models import build_denoiser
-from pidscale.models.precondition import Denoiser, conditioned
+from pidscale.models.precondition import PreconditionedNetwork
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import Samples
@@ -268,7 +269,7 @@ def _save(teacher: Teacher, root: Path, step: int, state: dict[str, Any]) -> Non
     checkpoint.save(root, step, state, s.cluster.zero_stage, mesh, s.teacher.keep, write, needed)
 
 
-def averaged(teacher: Teacher) -> Denoiser:
+def averaged(teacher: Teacher) -> PreconditionedNetwork:
     """A copy of the network with the averaged weights, for the rows of this rank, on its device."""
     s = teacher.settings
     plain = build_denoiser(describe(s, teacher.problem), teacher.noise.sigma_data, s.model.precision)

@@ -1,4 +1,4 @@
-"""A checkpoint counts when its manifest is there and true; whatever else lies in the folder, nothing is lost or mixed up."""
+"""A checkpoint counts once its manifest matches its files; other files in the folder are neither removed nor used."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def root(tmp_path):
     return tmp_path / "checkpoints"
 
 
-def test_nothing_there_is_no_checkpoint(tmp_path):
+def test_an_empty_folder_has_no_checkpoint(tmp_path):
     assert newest(tmp_path / "nowhere") == (None, [])
 
 
@@ -61,7 +61,7 @@ def test_the_newest_is_found_with_its_state(root):
 
 
 def test_nothing_counts_before_the_manifest(root):
-    """While files are written there is no manifest, and no folder of that name."""
+    """While files are written, there is neither a manifest nor a folder of the final name."""
 
     def write(folder):
         (folder / "part.bin").write_bytes(b"x")
@@ -73,8 +73,8 @@ def test_nothing_counts_before_the_manifest(root):
     assert newest(root)[0].step == 30
 
 
-def test_an_attempt_that_ended_early_leaves_nothing(root):
-    """Not even its room on the disk, which is what the next one may lack."""
+def test_a_save_that_fails_leaves_no_files(root):
+    """The next save may need the space on the disk."""
 
     def write(folder):
         (folder / "part.bin").write_bytes(b"x")
@@ -94,13 +94,13 @@ def _killed_in_a_save(root):
     checkpoint.save(root, 30, {}, STAGE, Mesh(), 1, write)
 
 
-def test_what_a_killed_attempt_left_counts_for_nothing_and_is_swept(root):
-    """What a run did not make stays, whatever it is called."""
+def test_files_of_a_killed_save_do_not_count_and_are_removed(root):
+    """A folder that no run made stays, whatever its name."""
     process = multiprocessing.get_context("fork").Process(target=_killed_in_a_save, args=(root,))
     process.start()
     process.join()
     (left,) = root.glob("*.tmp")
-    shutil.copy(root / "step_00000020" / MANIFEST, left / MANIFEST)  # even with a manifest, the name decides
+    shutil.copy(root / "step_00000020" / MANIFEST, left / MANIFEST)  # the name decides, even if there is a manifest
     assert newest(root)[0].step == 20
     foreign = root / "step_00000005.ab12cd34.tmp"
     foreign.mkdir()
@@ -137,7 +137,7 @@ FILES = ["zero/part_0.bin", "ema.bin", "state.json", MANIFEST]
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
 @pytest.mark.parametrize("file", FILES)
-def test_a_damaged_one_is_passed_over_aloud(root, file, harm):
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(root, file, harm):
     harm(root / "step_00000020" / file)
     found, said = newest(root)
     assert found.step == 10 and found.state == {"seconds": 10 / 3}
@@ -147,8 +147,8 @@ def test_a_damaged_one_is_passed_over_aloud(root, file, harm):
     assert found is None and len(said) == 2
 
 
-def test_no_changed_byte_of_a_manifest_is_believed(root):
-    """Its own numbers (step, world size, stage) are held to a checksum as well."""
+def test_a_changed_manifest_is_never_accepted(root):
+    """A checksum covers its own numbers (step, world size, stage) too."""
     path = root / "step_00000020" / MANIFEST
     data = path.read_bytes()
     true = json.loads(data)
@@ -156,7 +156,7 @@ def test_no_changed_byte_of_a_manifest_is_believed(root):
         changed = bytearray(data)
         changed[place] ^= 0x01
         path.write_bytes(bytes(changed))
-        found = checkpoint._true_manifest(path.parent)
+        found = checkpoint._valid_manifest(path.parent)
         assert found is None or found == true, (place, found)
     for key, value in {"step": 30, "world": 2, "stage": 3, "files": {}}.items():
         path.write_text(json.dumps({**true, key: value}))
@@ -166,7 +166,7 @@ def test_no_changed_byte_of_a_manifest_is_believed(root):
         assert newest(root)[0].step == 10, text
 
 
-def test_another_world_size_or_stage_is_refused_by_its_key(root):
+def test_another_world_size_or_stage_is_refused_by_key(root):
     with pytest.raises(UserError) as error:
         newest(root, mesh=Mesh(0, 1), stage=3)
     assert "cluster.zero_stage=1" in str(error.value) and "cluster.zero_stage=3" in str(error.value)
@@ -175,11 +175,11 @@ def test_another_world_size_or_stage_is_refused_by_its_key(root):
         newest(root)
     assert "cluster.workers=4" in str(error.value) and "step_00000030" in str(error.value)
     assert "\n" not in str(error.value)
-    assert names(root) == ["step_00000010", "step_00000020", "step_00000030"]  # refused, nothing touched
+    assert names(root) == ["step_00000010", "step_00000020", "step_00000030"]  # refused, and nothing was changed
 
 
 class _Alone(Mesh):
-    """The first of several ranks, the others of which write nothing here."""
+    """The first of several ranks; the others write nothing in this test."""
 
     def broadcast(self, value):
         return value
@@ -188,7 +188,7 @@ class _Alone(Mesh):
         pass
 
 
-def test_keep_removes_older_ones_of_its_own_and_nothing_else(root):
+def test_keep_removes_older_checkpoints_and_nothing_else(root):
     others = ["notes.txt", "step_00000005.ab12cd34.tmp", "step_00000007", "step_best", "step_000000001"]
     (root / others[0]).write_text("mine")
     for name in others[1:]:
@@ -202,8 +202,8 @@ def test_keep_removes_older_ones_of_its_own_and_nothing_else(root):
 
 
 @pytest.mark.parametrize("keep", [1, 2])
-def test_what_was_just_written_is_kept_beside_damaged_later_ones(root, keep):
-    """A run that went back past damaged checkpoints must not remove its own new ones for their sake."""
+def test_a_new_checkpoint_is_kept_beside_damaged_later_ones(root, keep):
+    """A run that resumed from before damaged checkpoints must not remove its own new ones in their favour."""
     for step in (10, 20):
         _flipped(root / f"step_{step:08d}" / "ema.bin")
     assert newest(root)[0] is None
@@ -230,20 +230,21 @@ def _save_on(root, done):
         save(root, step, keep=2, content=os.urandom(1 << 16) * 16)
 
 
-def test_killed_at_any_time_a_true_one_is_left(tmp_path):
-    """Twelve lives, each ended by SIGKILL somewhere in a save; the newest never goes back."""
-    chance, best = random.Random(3), 0
+def test_a_valid_checkpoint_remains_after_a_kill_at_any_time(tmp_path):
+    """Twelve processes, each killed somewhere in a save; the newest valid step never decreases."""
+    rng = random.Random(3)
+    best = 0
     context = multiprocessing.get_context("fork")
-    for life in range(12):
+    for number in range(12):
         process = context.Process(target=_save_on, args=(tmp_path / "checkpoints", best))
         process.start()
         until = time.monotonic() + 20
         while not list(tmp_path.glob(f"checkpoints/step_{best + 2:08d}*")) and time.monotonic() < until:
             time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.05))
+        time.sleep(rng.uniform(0, 0.05))
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         found, said = newest(tmp_path / "checkpoints")
-        assert found is not None and not said, life
+        assert found is not None and not said, number
         assert found.step > best and found.state == {"seconds": found.step / 3}
         best = found.step

@@ -1,4 +1,4 @@
-"""A disk that is full: one line, nothing left behind, and the same save works once there is room."""
+"""A full disk: the error is one line, no files are left, and the same save works once there is room."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from pidscale.config import Settings, UserError, from_plain
 from pidscale.engine import checkpoint
-from pidscale.engine.disk import in_one_line, kind_of
+from pidscale.engine.disk import disk_errno, in_one_line
 from pidscale.meter import Board
 from pidscale.parallel.mesh import Mesh
 from pidscale.run.phases import begin
@@ -25,17 +25,19 @@ WRITERS = {
 
 
 def fill(root, writer):
-    """A checkpoint of a megabyte, by one of the writers that a run has."""
+    """Save a checkpoint of one megabyte with one of the writers that runs use."""
     checkpoint.save(root, 20, {}, 1, Mesh(), 2, lambda folder: WRITERS[writer](folder / "big"))
 
 
 @pytest.fixture
 def disk(tmp_path):
-    """A file system of 400 KiB with a small checkpoint on it, where root may make one."""
+    """A file system of 400 KiB with a small checkpoint on it; only root may mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if os.geteuid() != 0:
-        pytest.skip("only root may mount a small file system; /dev/full and a look at the room are tried below as well")
+        pytest.skip(
+            "only root may mount a small file system; the tests with /dev/full and of free space run all the same"
+        )
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", folder], check=True)
     try:
         checkpoint.save(folder / "run", 10, {}, 1, Mesh(), 2, lambda own: (own / "small").write_bytes(b"x"))
@@ -45,21 +47,21 @@ def disk(tmp_path):
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_full_disk_is_one_line_and_mends_itself(disk, writer):
+def test_a_full_disk_is_one_line_and_a_later_save_works(disk, writer):
     root = disk / "run"
     with pytest.raises(UserError) as error:
         fill(root, writer)
     text = str(error.value)
     assert text.startswith(f"{root}: no room on the disk for the files of step 20") and "\n" not in text
     assert " free); " in text and text.endswith("make room, the same command goes on from step 10")
-    assert sorted(p.name for p in root.iterdir()) == ["step_00000010"]  # its own temporary files are gone
+    assert sorted(p.name for p in root.iterdir()) == ["step_00000010"]  # the temporary files are removed
     subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
     fill(root, writer)
-    assert checkpoint.last_sealed(root) == 20
+    assert checkpoint.newest_step(root) == 20
 
 
-def test_what_a_killed_attempt_left_makes_room_for_the_next_start(disk):
-    """The driver writes first, and must not fail for want of the room that the run itself took."""
+def test_files_of_a_killed_save_are_removed_before_the_next_start(disk):
+    """The driver writes first, and must not fail for lack of the space that the run itself has taken."""
     made = from_plain(Settings, {"run": {"folder": str(disk), "name": "run"}})
     begin("teacher", made, {})
     left = disk / "run" / "checkpoints" / "teacher" / "step_00000020.0123abcd.tmp"
@@ -68,14 +70,14 @@ def test_what_a_killed_attempt_left_makes_room_for_the_next_start(disk):
     fill_up = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
     (left / "big").write_bytes(b"x" * fill_up)
     assert begin("teacher", made, {}) and not left.exists()
-    (disk / "mine").write_bytes(b"x" * fill_up)  # and where it is another's: one line
+    (disk / "mine").write_bytes(b"x" * fill_up)  # files of others stay, and the error is one line
     with pytest.raises(
         UserError, match=r"no room on the disk for the run's records \(.* free\); make room, then the same"
     ):
         begin("teacher", made, {})
 
 
-def test_a_disk_that_is_mounted_for_reading_is_told_so(disk):
+def test_a_read_only_file_system_is_named(disk):
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     with pytest.raises(UserError, match=r"the file system is read-only for .* mount it for writing, the same command"):
         fill(disk / "run", "bytes")
@@ -83,7 +85,7 @@ def test_a_disk_that_is_mounted_for_reading_is_told_so(disk):
     fill(disk / "run", "bytes")
 
 
-def test_a_board_on_a_full_disk_warns_once_and_the_run_goes_on(disk):
+def test_tensorboard_on_a_full_disk_warns_once_and_the_run_goes_on(disk):
     said = []
     board = Board(disk / "tb", 0, said.append)
     (disk / "other").write_bytes(b"x" * (os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
@@ -95,18 +97,19 @@ def test_a_board_on_a_full_disk_warns_once_and_the_run_goes_on(disk):
     assert line.startswith(f"warning: {disk / 'tb'}: No space left on device") and "training goes on" in line
 
 
-def test_room_is_looked_at_before_a_byte_is_written(tmp_path):
-    root, wrote = tmp_path / "checkpoints", []
+def test_free_space_is_checked_before_a_byte_is_written(tmp_path):
+    root = tmp_path / "checkpoints"
+    wrote = []
     with pytest.raises(
-        UserError, match=r"no room on the disk .*TiB needed, .* free\); .* the same command begins anew"
+        UserError, match=r"no room on the disk .*TiB needed, .* free\); .* the same command starts again"
     ):
         checkpoint.save(root, 5, {}, 1, Mesh(), 2, wrote.append, needed=10**17)
     assert wrote == [] and not root.exists()
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_every_writer_of_a_run_is_understood(tmp_path, writer):
-    """On /dev/full, which takes no byte."""
+def test_the_error_of_every_writer_is_recognised(tmp_path, writer):
+    """Written to /dev/full, which is always full."""
     full = tmp_path / "full"
     full.symlink_to("/dev/full")
     with (
@@ -114,12 +117,12 @@ def test_every_writer_of_a_run_is_understood(tmp_path, writer):
         in_one_line(tmp_path, "weights", 10, "go on"),
     ):
         WRITERS[writer](full) if writer != "safetensors" else full.write_bytes(b"x" * 10**6)
-    assert kind_of(error.value.__cause__) == errno.ENOSPC
+    assert disk_errno(error.value.__cause__) == errno.ENOSPC
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), OSError(errno.EACCES, "denied"), RuntimeError("shapes differ")])
-def test_other_errors_stay_what_they_are(tmp_path, error):
+def test_other_errors_are_not_changed(tmp_path, error):
     with pytest.raises(type(error)) as raised, in_one_line(tmp_path, "weights", 10, "go on"):
         raise error
     assert raised.value is error
-    assert kind_of(OSError(errno.EDQUOT, "quota")) == errno.EDQUOT
+    assert disk_errno(OSError(errno.EDQUOT, "quota")) == errno.EDQUOT

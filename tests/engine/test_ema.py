@@ -1,4 +1,4 @@
-"""The average of the weights, split over ranks, is that of whole weights: at every stage, for sizes that do not divide."""
+"""The average of weights divided over ranks equals that of full weights, at every stage and for sizes that do not divide."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHAPES = {"one": (1,), "seven": (7,), "matrix": (3, 5), "kernel": (2, 3, 3, 3), 
 
 
 class Odd(nn.Module):
-    """Parameters of sizes that no world size divides all of."""
+    """Parameters whose sizes are not all divisible by any number of ranks."""
 
     def __init__(self):
         super().__init__()
@@ -31,7 +31,7 @@ class Odd(nn.Module):
 
 
 def _gathered(zero):
-    """Whole weights as DeepSpeed itself gathers them."""
+    """The full weights, as DeepSpeed gathers them."""
     import deepspeed
 
     parameters = list(zero.module.parameters())
@@ -46,12 +46,14 @@ def _update(zero, step):
 
 
 def _average(rank, world, stages, given):
-    """Averages over some steps, then one that was written by another world size, restored and updated once more."""
-    mesh, found = Mesh(rank, world), {}
+    """Averages over some steps, then an average of another world size, restored and updated once."""
+    mesh = Mesh(rank, world)
+    found = {}
     for stage in stages:
         zero = Zero(Odd(), ZeroSettings(stage, 1, 1, 0.0, {}), mesh)
         ema = Ema(zero.module, stage, mesh, SHARE)
-        seen, averages = [_gathered(zero)], [ema.full_weights()]
+        seen = [_gathered(zero)]
+        averages = [ema.full_weights()]
         for step in range(STEPS):
             _update(zero, step)
             ema.update(step)
@@ -70,8 +72,9 @@ def _average(rank, world, stages, given):
 
 
 def _plain(seen):
-    """The same average of whole weights; its half-life is a share of the steps done so far."""
-    average, averages = {n: w.double() for n, w in seen[0].items()}, [dict(seen[0])]
+    """The same average of full weights; its half-life is a share of the steps so far."""
+    average = {n: w.double() for n, w in seen[0].items()}
+    averages = [dict(seen[0])]
     for step, now in enumerate(seen[1:]):
         kept = 2.0 ** (-1.0 / (SHARE * (step + 1)))
         average = {n: kept * average[n] + (1 - kept) * now[n].double() for n in now}
@@ -82,10 +85,10 @@ def _plain(seen):
 def _check(found, world):
     for rank in found:
         for stage, one in rank.items():
-            for mine, theirs in zip(one["averages"], _plain(one["seen"]), strict=True):
-                assert {n.removeprefix("values."): tuple(a.shape) for n, a in mine.items()} == SHAPES
-                for name in mine:
-                    torch.testing.assert_close(mine[name], theirs[name], rtol=1e-5, atol=1e-6)
+            for average, expected in zip(one["averages"], _plain(one["seen"]), strict=True):
+                assert {n.removeprefix("values."): tuple(a.shape) for n, a in average.items()} == SHAPES
+                for name in average:
+                    torch.testing.assert_close(average[name], expected[name], rtol=1e-5, atol=1e-6)
             for name, weight in one["weights"].items():
                 assert torch.equal(weight, one["seen"][-1][name]), (stage, name)
             changed = [n for n in one["weights"] if not torch.equal(one["weights"][n], one["averages"][-1][n])]
@@ -94,7 +97,7 @@ def _check(found, world):
             assert one["bytes"] <= total / world + len(SHAPES)
 
 
-def test_the_split_average_is_the_whole_one_and_moves_between_world_sizes():
+def test_a_divided_average_equals_the_full_one_and_moves_between_world_sizes():
     two = spawn(_average, 2, STAGES, None)
     _check(two, 2)
     given = two[0][1]["averages"][-1]
@@ -109,9 +112,10 @@ def test_the_split_average_is_the_whole_one_and_moves_between_world_sizes():
                 torch.testing.assert_close(one["updated"][name], blend, rtol=1e-5, atol=1e-6)
 
 
-def test_one_process_needs_no_training_stack():
+def test_one_process_needs_no_deepspeed():
     module = Odd()
-    ema, seen = Ema(module, 0, Mesh(), SHARE), [{n: p.detach().clone() for n, p in module.named_parameters()}]
+    ema = Ema(module, 0, Mesh(), SHARE)
+    seen = [{n: p.detach().clone() for n, p in module.named_parameters()}]
     for step in range(3):
         with torch.no_grad():
             for parameter in module.parameters():

@@ -1,4 +1,4 @@
-"""Steps that teach nothing are counted and end a run; what is not finite is neither kept nor published."""
+"""Skipped steps are counted and end a run; weights and metrics that are not finite are neither kept nor published."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def guard(root: Any, said: list[str], mesh: Mesh | None = None, **values: Any) -
 
 
 @pytest.mark.parametrize("norm, applied", BAD)
-def test_so_many_steps_in_a_row_end_the_run_with_one_line(tmp_path, said, norm, applied):
+def test_too_many_skipped_steps_in_a_row_end_the_run_with_one_line(tmp_path, said, norm, applied):
     one = guard(tmp_path, said, max_skips=3, steps=50, lr=1e6, clip=0.0)
     for step in (0, 1, 3, 4, 6, 7):  # two in a row, three times
         one.step("teacher", step, norm, applied)
@@ -44,15 +44,16 @@ def test_so_many_steps_in_a_row_end_the_run_with_one_line(tmp_path, said, norm, 
     assert "nan" not in text and " inf" not in text
 
 
-def test_the_line_names_the_checkpoint_that_stays_and_no_remedy_that_is_taken(tmp_path, said):
+def test_the_line_names_the_checkpoint_that_stays_and_only_new_remedies(tmp_path, said):
     checkpoint.save(tmp_path, 7, {}, 1, Mesh(), 2, lambda folder: None)
     with pytest.raises(UserError, match=rf"the checkpoint of step 7 stays in {tmp_path}; other values need") as error:
         guard(tmp_path, said, max_skips=1).step("teacher", 8, math.nan, False)
     assert "clip" not in str(error.value)
 
 
-def test_many_skips_are_few_warnings_of_the_first_rank_alone(tmp_path, said):
-    one, other = guard(tmp_path, said), guard(tmp_path, said, Mesh(1, 2))
+def test_many_skipped_steps_make_few_warnings_on_the_first_rank(tmp_path, said):
+    one = guard(tmp_path, said)
+    other = guard(tmp_path, said, Mesh(1, 2))
     for step in range(200):
         for rank in (one, other):
             rank.step("student", step, math.nan if step % 2 else 1.0, step % 2 == 0)
@@ -61,7 +62,7 @@ def test_many_skips_are_few_warnings_of_the_first_rank_alone(tmp_path, said):
     assert one.total == other.total == 100
 
 
-def test_each_network_has_a_row_of_its_own_that_goes_on_over_a_restart(tmp_path, said):
+def test_each_network_has_its_own_count_that_goes_on_after_a_restart(tmp_path, said):
     one = guard(tmp_path, said, max_skips=4)
     for step in range(3):
         one.step("student", step, math.nan, False)
@@ -72,7 +73,7 @@ def test_each_network_has_a_row_of_its_own_that_goes_on_over_a_restart(tmp_path,
     again.step("student's critic", 3, math.nan, False)
     with pytest.raises(UserError, match="student skipped 4 steps in a row, the last at step 4"):
         again.step("student", 3, math.nan, False)
-    again.restore({"train_seconds": 1.0})  # of before there were counts
+    again.restore({"train_seconds": 1.0})  # an old checkpoint without counts
     assert again.total == 0
 
 
@@ -93,21 +94,21 @@ def test_weights_that_are_not_finite_are_not_kept(tmp_path, said, value):
     [
         ({"loss": math.nan}, {}, "loss is not a finite number"),
         ({"student": {"match": 1.0, "l2": math.inf}}, {}, "student.l2 is not a finite number"),
-        ({"loss": 1.0}, {"twin": math.nan}, "the size of samples of twin is not a finite number"),
+        ({"loss": 1.0}, {"student-lambda0": math.nan}, "the size of samples of student-lambda0 is not a finite number"),
         ({"loss": 1.0}, {"student": 2.5e4}, "samples of student are 2.5e.04 times as large as data"),
     ],
 )
-def test_a_result_that_is_none_is_not_published(tmp_path, said, numbers, sizes, words):
+def test_a_result_of_a_diverged_run_is_not_published(tmp_path, said, numbers, sizes, words):
     with pytest.raises(UserError, match=f"{words} after step 3000, so nothing is published"):
         guard(tmp_path, said).result(numbers, sizes)
 
 
-def test_a_sound_result_passes(tmp_path, said):
+def test_a_finite_result_passes(tmp_path, said):
     guard(tmp_path, said).result({"loss": 0.5, "count": 3, "none": None}, {"student": 1.1})
     assert said == []
 
 
-def test_a_loss_is_shown_in_words_where_it_is_no_number():
+def test_a_loss_that_is_not_finite_is_shown_in_words():
     assert [shown(v) for v in (0.25, math.nan, math.inf, None)] == [
         "0.2500",
         "not finite",

@@ -1,4 +1,4 @@
-"""Micro-steps cover a global batch once, the same number on every rank; the rate is a function of the step."""
+"""Micro-steps cover a global batch once, in equal numbers on all ranks; the learning rate is a function of the step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pidscale.parallel.mesh import Mesh
 
 
 @given(world=st.integers(1, 9), extra=st.integers(0, 40), most=st.integers(1, 12))
-def test_every_sample_is_taken_once_in_equal_micro_steps(world: int, extra: int, most: int) -> None:
+def test_every_sample_is_in_one_of_equal_micro_steps(world: int, extra: int, most: int) -> None:
     batch = world + extra
     plans = [micro_plan(batch, most, Mesh(rank, world)) for rank in range(world)]
     assert len({(p.accumulation, p.micro) for p in plans}) == 1
@@ -32,7 +32,7 @@ def test_every_sample_is_taken_once_in_equal_micro_steps(world: int, extra: int,
     assert sorted(taken) == list(range(batch))
 
 
-def test_the_rate_warms_up_and_falls_to_nothing() -> None:
+def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     s = TrainSettings(steps=1000, lr=2e-3, warmup=100)
     assert learning_rate(s, 0) == pytest.approx(2e-5)
     assert learning_rate(s, 49) == pytest.approx(1e-3, rel=0.01)

@@ -1,7 +1,7 @@
-"""Whole steps on meshes (data, space): gradients before clipping are those of one plain process on whole fields.
+"""Training steps on meshes (data, space): gradients before clipping equal those of one process on whole fields.
 
-In float64 without DeepSpeed, where shares of ranks are added up by hand, and in float32 under ZeRO, stages 0 to 3, with
-accumulation, short slices and uneven rows. The weights have none of the zeros of an initialisation, which hide most of it.
+In float64 without DeepSpeed, where the test adds up the shares of the ranks, and in float32 under ZeRO stages 0 to 3, with
+accumulation, short shares and uneven rows. All weights are random: initial zeros would hide most of a network.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pidscale.config import OBJECTIVES
+from pidscale.config import OBJECTIVES, SOLVERS
 from pidscale.dataset.problem import open_problem
+from pidscale.diffusion.denoiser import conditioned
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.diffusion.solvers import integrate
@@ -34,7 +35,6 @@ from pidscale.generator.card import Card
 from pidscale.generator.generator import Teacher
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
-from pidscale.models.precondition import conditioned
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
@@ -50,7 +50,7 @@ SCALES = {"l2": 2.0, "dual": 0.5, "boundary": 0.3}
 
 
 class PlainEngine:
-    """What a loop asks of ZeRO, without DeepSpeed: gradients stay where autograd puts them, to be added up by hand."""
+    """What a loop needs of `Zero`, without DeepSpeed: gradients stay in the parameters, and are added up over ranks."""
 
     def __init__(self, module):
         self.module = module
@@ -69,7 +69,7 @@ class PlainEngine:
 
 
 def case(folder, kind, dtype, stage=0, recompute=False):
-    """Settings, problem, a filled network, and clean fields of a global batch with what varies in them."""
+    """Settings, problem, a network with random weights, and clean fields of a global batch with their parameters."""
     shards = folder / CASES[kind]
     settings = small.settings(
         shards,
@@ -106,13 +106,13 @@ def generator(settings, problem, model):
 
 
 def learning(settings, objective):
-    """By another objective; what only endpoints have goes."""
+    """Settings of another objective; the match of powers exists for endpoints only."""
     power = settings.distill.power if objective == "piddm" else 0.0
     return replace(settings, distill=replace(settings.distill, objective=objective, power=power))
 
 
 def objective_of(settings, teacher, window):
-    """With physics; a frozen teacher and a critic of other weights than the student's."""
+    """An objective with the residual; teacher and critic have other weights than the student."""
 
     def frozen(factor):
         model = copy.deepcopy(teacher.denoiser).requires_grad_(False)
@@ -121,33 +121,33 @@ def objective_of(settings, teacher, window):
         return spread(model, window)
 
     goal = open_objective(settings, replace(teacher, denoiser=frozen(0.9)), window)
-    units, gradient_to = teacher.normaliser, settings.distill.gradient_to
-    physics = Physics(teacher.pde, window, units, WEIGHTS, SCALES, gradient_to)
+    physics = Physics(teacher.pde, window, teacher.normaliser, WEIGHTS, SCALES, settings.distill.gradient_to)
     critic = {"critic": frozen(1.1)} if isinstance(goal, Matching) else {}
     return replace(goal, physics=physics, **critic)
 
 
-# ---- one plain process
+# ---- the reference: one process
 
 
 def plain_teacher(folder, kind, dtype):
     settings, problem, model, x, params = case(folder, kind, dtype)
-    plan, window = micro_plan(BATCH, 2, Mesh()), Window(problem.grid)
+    plan = micro_plan(BATCH, 2, Mesh())
+    window = Window(problem.grid)
     eps, sigma = loop.Teacher(settings, problem, EdmNoise(), None, None, window, plan, Mesh()).noised(STEP, x[:BATCH])
-    told = conditioned(model, condition(problem.pde, params[:BATCH]))
-    loss = denoising_errors(told, EdmNoise(), x[:BATCH], sigma, eps).mean()
+    denoiser = conditioned(model, condition(problem.pde, params[:BATCH]))
+    loss = denoising_errors(denoiser, EdmNoise(), x[:BATCH], sigma, eps).mean()
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
 
 
 def plain_student(folder, kind, dtype, objective="piddm"):
     settings, problem, model, targets, params = case(folder, kind, dtype)
-    settings, window = learning(settings, objective), Window(problem.grid)
+    settings = learning(settings, objective)
+    window = Window(problem.grid)
     eps = Rollout(generator(settings, problem, model), "heun", 3, 1, 0).eps(torch.arange(BATCH + 1))
     batch = Batch(0, torch.arange(BATCH + 1), eps, params, condition(problem.pde, params), targets)
-    loss = (
-        objective_of(settings, generator(settings, problem, model), window).losses(model, batch, StepTimer())[0].mean()
-    )
+    goal = objective_of(settings, generator(settings, problem, model), window)
+    loss = goal.losses(model, batch, StepTimer())[0].mean()
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
 
@@ -164,28 +164,30 @@ def engine_for(model, settings, plan, mesh, zero):
 
 def split_teacher(folder, kind, dtype, mesh, stage=None, recompute=False):
     settings, problem, model, x, params = case(folder, kind, dtype, stage or 0, recompute)
-    window, plan = window_for(loop.describe(settings, problem), problem.grid, mesh.space), micro_plan(BATCH, 2, mesh)
+    window = window_for(loop.describe(settings, problem), problem.grid, mesh.space)
+    plan = micro_plan(BATCH, 2, mesh)
     zero, ema = engine_for(spread(model, window), settings, plan, mesh, stage is not None)
     teacher = loop.Teacher(settings, problem, EdmNoise(), zero, ema, window, plan, mesh)
-    mine = mesh.slice(BATCH)
-    loss = teacher.gradients(STEP, window.crop(x[mine]), condition(problem.pde, params[mine]), StepTimer())
+    own = mesh.slice(BATCH)
+    loss = teacher.gradients(STEP, window.crop(x[own]), condition(problem.pde, params[own]), StepTimer())
     return finished(zero, stage, mesh, loss)
 
 
 def split_student(folder, kind, dtype, mesh, stage=None, recompute=False, objective="piddm"):
     settings, problem, model, targets, params = case(folder, kind, dtype, stage or 0, recompute)
     settings = learning(settings, objective)
-    d, teacher = settings.distill, generator(settings, problem, model)
+    teacher = generator(settings, problem, model)
     window = window_for(teacher.card.architecture, problem.grid, mesh.space)
-    plan, mine = micro_plan(BATCH + 1, d.micro_batch, mesh), mesh.slice(BATCH + 1)
+    plan = micro_plan(BATCH + 1, settings.distill.micro_batch, mesh)
+    own = mesh.slice(BATCH + 1)
     goal = objective_of(settings, teacher, window)
     zero, ema = engine_for(spread(model, window), settings, plan, mesh, stage is not None)
-    arm = Arm("student", settings, goal, plan, mesh, zero, ema)
-    counters = torch.arange(mine.start, mine.stop)
+    student = Arm("student", settings, goal, plan, mesh, zero, ema)
+    counters = torch.arange(own.start, own.stop)
     eps = Rollout(teacher, "heun", 3, 1, 0, rows=window.rows).eps(counters)
-    told = condition(problem.pde, params[mine])
-    arm.gradients(Batch(0, counters, eps, params[mine], told, window.crop(targets[mine])), StepTimer())
-    return finished(zero, stage, mesh, arm.sums["loss"])
+    batch = Batch(0, counters, eps, params[own], condition(problem.pde, params[own]), window.crop(targets[own]))
+    student.gradients(batch, StepTimer())
+    return finished(zero, stage, mesh, student.sums["loss"])
 
 
 def finished(zero, stage, mesh, loss):
@@ -247,7 +249,7 @@ def near(where, found, wanted, tolerance):
 
 
 @pytest.mark.parametrize(("world", "spaces"), [(2, (1, 2)), (3, (3,)), (4, (2, 4))])
-def test_steps_in_double_precision(sets, world, spaces):
+def test_split_steps_in_double_precision(sets, world, spaces):
     found = spawn(double, world, sets, spaces)[0]
     for kind, which in itertools.product(CASES, PLAIN):
         wanted = PLAIN[which](sets, kind, torch.float64)
@@ -255,7 +257,7 @@ def test_steps_in_double_precision(sets, world, spaces):
             near(f"{which} {kind} space {space} of {world}", found[space, kind, which], wanted, 1e-12)
 
 
-def test_steps_under_zero_on_two_by_two_ranks(sets):
+def test_split_steps_under_zero_on_two_by_two_ranks(sets):
     found = spawn(under_zero, 4, sets, (0, 1, 2, 3), timeout=600)[0]
     assert len(found) == len(CASES) * (5 * 2 + len(OBJECTIVES) - 1)
     for (stage, kind, which, recompute), result in found.items():
@@ -263,13 +265,12 @@ def test_steps_under_zero_on_two_by_two_ranks(sets):
         near(f"{which} {kind} stage {stage} recompute {recompute}", result, wanted, 1e-5)
 
 
-# ---- samplers and noise
-
-SOLVERS = ("euler", "heun", "dpm2m")
+# ---- solvers and noise
 
 
 def sampled(rank, world, folder):
-    mesh, found = Mesh.over(rank, world, torch.device("cpu"), world), {}
+    mesh = Mesh.over(rank, world, torch.device("cpu"), world)
+    found = {}
     for kind in CASES:
         settings, problem, model, _, params = case(folder, kind, torch.float64)
         window = window_for(loop.describe(settings, problem), problem.grid, mesh.space)
@@ -286,13 +287,14 @@ def sampled(rank, world, folder):
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_samples_and_trajectories_of_tiles_are_those_of_whole_fields(sets, world):
+def test_samples_and_trajectories_of_split_fields_equal_those_of_whole_fields(sets, world):
     ranks = spawn(sampled, world, sets)
     for kind in CASES:
         settings, problem, model, _, params = case(sets, kind, torch.float64)
         teacher = generator(settings, problem, model)
-        eps, states = Rollout(teacher, "heun", 3, 1, 0).eps(torch.arange(3)), []
-        assert torch.equal(torch.cat([rank[kind][0] for rank in ranks], dim=2), eps)  # bit by bit
+        eps = Rollout(teacher, "heun", 3, 1, 0).eps(torch.arange(3))
+        states = []
+        assert torch.equal(torch.cat([rank[kind][0] for rank in ranks], dim=2), eps)  # to the last bit
         for solver in SOLVERS:
             with torch.no_grad():
                 whole = integrate(

@@ -1,4 +1,4 @@
-"""Split twins of layers and networks: outputs and gradients are those of the plain ones on whole fields."""
+"""Split forms of layers and networks: outputs and gradients equal those of the plain ones on whole fields."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from pidscale.models.layers import Attention, Down, ResidualBlock, Up
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh, Space
-from pidscale.parallel.split import Cut, recut, whole
+from pidscale.parallel.split import Cut, gather_on_first, recut
 from pidscale.pde.heat import Heat
 from pidscale.run.agree import agree
 from tests.twins import spawn
 
 HEIGHT, WIDTH, CHANNELS, BATCH = 24, 12, 16, 2
 GRID = Grid((HEIGHT, WIDTH))
-CUTS = {2: [(0, 12, 24), (0, 8, 24)], 4: [(0, 4, 12, 16, 24), (0, 4, 8, 12, 24)]}  # multiples of 4: three levels
+CUTS = {
+    2: [(0, 12, 24), (0, 8, 24)],
+    4: [(0, 4, 12, 16, 24), (0, 4, 8, 12, 24)],
+}  # multiples of 4: three levels
 
 
 def conv(kernel, stride, mode):
@@ -62,7 +65,7 @@ NETWORKS = {
 
 
 def fill(model, dtype):
-    """Weights without the zeros of an initialisation, which would hide most of a network."""
+    """Fill all weights with random numbers; initial zeros would hide most of a network."""
     rng = torch.manual_seed(3)
     for parameter in model.parameters():
         parameter.data = 0.2 * torch.randn(parameter.shape, dtype=torch.float64, generator=rng).to(dtype)
@@ -74,17 +77,17 @@ def drawn(channels, dtype):
 
 
 def made(name, dtype):
-    """A model, its input channels and what else it is given."""
+    """A model, its input channels and its other inputs."""
     if name in LAYERS:
         return fill(LAYERS[name](), dtype), CHANNELS, ()
     description = NETWORKS[name]
     model = fill(build_denoiser(description, recompute="patches" in name), dtype)
-    told = (torch.tensor([[0.3], [-0.5]], dtype=dtype),) if description.get("conditions") else (None,)
-    return model, 2, (torch.tensor([0.5, 40.0], dtype=dtype), *told)
+    condition = torch.tensor([[0.3], [-0.5]], dtype=dtype) if description.get("conditions") else None
+    return model, 2, (torch.tensor([0.5, 40.0], dtype=dtype), condition)
 
 
 def weigh(output, whole_shape, rows):
-    """A loss that weighs every point of the output unlike the others."""
+    """A loss that weighs every point of the output differently."""
     weight = torch.randn(whole_shape, dtype=torch.float64, generator=torch.manual_seed(9)).to(output.dtype)
     return (weight[..., rows, :] * output).sum()
 
@@ -104,7 +107,7 @@ def split(rank, world, names, dtype):
         for ends in CUTS[world]:
             model, channels, rest = made(name, dtype)
             before = [n for n, _ in model.named_parameters()]
-            # a layer alone is held by a list, so that it can be put in the place of another
+            # a single layer is put into a list, in which its split form can replace it
             model = spread(nn.ModuleList([model]) if name in LAYERS else model, TileWindow(GRID, Cut(ends), mesh.space))
             run = model[0] if name in LAYERS else model
             assert [n for n, _ in run.named_parameters()] == before
@@ -118,13 +121,14 @@ def split(rank, world, names, dtype):
 
 
 def near(name, found, wanted, tolerance):
-    error, size = (found - wanted).norm(), wanted.norm()
+    error = (found - wanted).norm()
+    size = wanted.norm()
     assert error <= tolerance * size, f"{name}: {float(error / size):.2e} of the norm"
 
 
 @pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_twins_are_their_plain_layers_and_networks(world, dtype, tolerance):
+def test_split_forms_equal_plain_layers_and_networks(world, dtype, tolerance):
     names = [*LAYERS, *NETWORKS]
     ranks = spawn(split, world, names, dtype)
     for name in names:
@@ -140,7 +144,7 @@ def test_twins_are_their_plain_layers_and_networks(world, dtype, tolerance):
 
 
 class Odd(nn.Module):
-    """A layer with parameters that nobody has a twin for."""
+    """A layer with parameters and without a split form."""
 
     def __init__(self):
         super().__init__()
@@ -150,21 +154,21 @@ class Odd(nn.Module):
 @pytest.mark.parametrize(
     ("layer", "said"),
     [
-        (Odd(), r"layer 1 \(Odd\) has no twin"),
-        (nn.Conv2d(2, 2, 4, padding=2), "layer 1 .Conv2d. has a twin for kernel odd"),
+        (Odd(), r"layer 1 \(Odd\) has no split form"),
+        (nn.Conv2d(2, 2, 4, padding=2), "layer 1 .Conv2d. has a split form for an odd kernel"),
         (nn.Conv2d(2, 2, 3, padding=1, dilation=2), "dilation 1"),
         (nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"), "padding_mode zeros or circular"),
-        (nn.ConvTranspose2d(2, 2, 2, 2), "no twin"),
-        (nn.BatchNorm2d(2), "no twin"),
+        (nn.ConvTranspose2d(2, 2, 2, 2), "no split form"),
+        (nn.BatchNorm2d(2), "no split form"),
         (nn.GroupNorm(1, 2, affine=False), "affine"),
     ],
 )
-def test_a_layer_without_a_twin_is_named(layer, said):
+def test_a_layer_without_a_split_form_is_refused_by_name(layer, said):
     with pytest.raises(UserError, match=said):
         spread(nn.Sequential(nn.SiLU(), layer), TileWindow(GRID, Cut.even(24, 2), Space(0, 2)))
 
 
-def test_one_process_keeps_its_model():
+def test_one_process_keeps_the_plain_model():
     model = build_denoiser(NETWORKS["unet"])
     assert spread(model, Window(GRID)) is model
     assert type(model.network.first) is nn.Conv2d
@@ -173,24 +177,26 @@ def test_one_process_keeps_its_model():
 
 def moved(rank, world):
     space = Mesh.over(rank, world, torch.device("cpu"), world).space
-    have, want = Cut((0, 1, 7, 9)), Cut((0, 4, 4, 9))
+    have = Cut((0, 1, 7, 9))
+    want = Cut((0, 4, 4, 9))
     field = torch.arange(18.0).reshape(9, 2)
     x = field[have.rows(rank)].clone().requires_grad_()
     y = recut(x, have, want, space)
     (y * field[want.rows(rank)]).sum().backward()
-    return torch.equal(y, field[want.rows(rank)]), torch.equal(x.grad, field[have.rows(rank)]), whole(x, have, space)
+    gathered = gather_on_first(x, have, space)
+    return torch.equal(y, field[want.rows(rank)]), torch.equal(x.grad, field[have.rows(rank)]), gathered
 
 
-def test_rows_move_from_cut_to_cut():
+def test_rows_move_from_one_cut_to_another():
     ranks = spawn(moved, 3)
     assert [rank[:2] for rank in ranks] == [(True, True)] * 3
     assert torch.equal(ranks[0][2], torch.arange(18.0).reshape(9, 2)) and ranks[1][2] is None
 
 
-def test_cuts():
+def test_cuts_are_even_and_scale():
     assert Cut.even(24, 3, 4).ends == (0, 8, 16, 24) and Cut.even(20, 3, 4).ends == (0, 4, 12, 20)
     assert Cut((0, 8, 24)).at(1, 4).ends == (0, 2, 6) and Cut((0, 8, 24)).inside(1, 23).sizes == [7, 15]
-    with pytest.raises(ValueError, match="no multiple of 4"):
+    with pytest.raises(ValueError, match="not a multiple of 4"):
         Cut.even(22, 2, 4)
     with pytest.raises(ValueError, match="do not scale"):
         Cut((0, 6, 24)).at(1, 5)
@@ -210,12 +216,12 @@ def test_cuts():
         ("fno", Grid((8, 8)), 9, r"less than the 1 rows it needs; at most cluster\.space=8"),
     ],
 )
-def test_rows_that_are_too_few_to_share_are_counted(kind, grid, space, said):
+def test_too_few_rows_to_share_are_refused_with_the_largest_space(kind, grid, space, said):
     with pytest.raises(UserError, match=said):
         window_for(architecture(kind, "tiny", 2), grid, Space(0, space))
 
 
-def test_an_equation_for_whole_fields_is_refused_before_it_starts():
+def test_an_equation_for_whole_fields_is_refused_before_a_run_starts():
     class Whole(Heat):
         splits = False
 
@@ -234,7 +240,7 @@ def disagree(rank, world):
         return str(error)
 
 
-def test_ranks_with_other_settings_stop_together():
+def test_ranks_with_different_settings_stop_together():
     assert spawn(disagree, 2) == [
         "another worker was given other settings; start all workers with the same ones",
         "rank 1 was given run.seed=1, not 0 as on rank 0; start all workers with the same settings",

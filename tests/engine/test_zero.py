@@ -1,7 +1,7 @@
-"""Gradients, clipping and steps under ZeRO are those of plain PyTorch on the whole batch, at every stage and world size.
+"""Gradients, clipping and steps under ZeRO equal those of plain PyTorch on the whole batch, at every stage and world size.
 
-Adam hides a wrong constant, so gradients are compared before clipping, moments after it, and both again after some steps.
-The plain process below is written from the equations, not with the loop's own functions.
+Adam hides a wrong constant factor, so gradients are compared before clipping, moments after it, and both again after some
+steps. The reference below is one process, written from the equations and not with the loop's own functions.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tests.twins import spawn
 
 STAGES = (0, 1, 2, 3)
 STEPS = 20
-LOOKED_AT = (0, 6)  # the last layer starts at zero, so at step 0 it alone has a gradient
+COMPARED = (0, 6)  # at step 0 only the last layer has a gradient, since it starts at zero
 CLIP = 0.5  # some of the steps are clipped, some are not
 
 
 class Case:
-    """The same problem in every process: uneven (7 samples) and even (8) global batches, accumulated over 2 micro-steps."""
+    """The same problem in every process: global batches of 7 or 8 samples, in micro-batches of 2."""
 
     def __init__(self, shards, model, stage=0, batch=7, clip=CLIP):
         values = {"steps": STEPS, "global_batch": batch, "micro_batch": 2, "clip": clip}
@@ -47,39 +47,39 @@ class Case:
         t = self.settings.teacher
         return Feed(self.shards, self.settings.run.seed, t.global_batch, mesh.rank, mesh.world, 1, 0)
 
-    def told(self, feed, step):
-        """What the network is told of the samples of a step."""
+    def condition(self, feed, step):
+        """The condition of the samples of a step."""
         pde = self.problem.pde
         return condition(pde, torch.from_numpy(self.shards.params(feed.ids(step), pde.varying)))
 
 
 def _moments(zero):
-    """First moments of Adam by name, whole."""
+    """First moments of Adam by name, in full shapes."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
     if zero.settings.stage == 0:
         state = zero.engine.optimizer.state
         return {n: state[p]["exp_avg"].clone() for n, p in zero.module.named_parameters()}
-    whole = {n: (p, safe_get_full_optimizer_state(p, "exp_avg")) for n, p in zero.module.named_parameters()}
-    return {n: m.reshape(getattr(p, "ds_shape", p.shape)).clone() for n, (p, m) in whole.items()}
+    moments = {n: (p, safe_get_full_optimizer_state(p, "exp_avg")) for n, p in zero.module.named_parameters()}
+    return {n: m.reshape(getattr(p, "ds_shape", p.shape)).clone() for n, (p, m) in moments.items()}
 
 
 def _train(case, mesh):
-    """The real teacher for some steps: losses, norms, and at some steps weights, gradients and moments."""
+    """Train a teacher for some steps; return losses and norms, and for some steps weights, gradients and moments."""
     teacher = loop.build(case.settings, case.problem, case.noise, mesh)
     found = {"loss": [], "norm": [], "at": {}, "plan": tuple(teacher.plan.indices.shape)}
     feed = case.feed(mesh)
     for step in range(STEPS):
         x = case.problem.normaliser.encode(feed.batch(step))
-        before = weights(teacher.zero.module, case.settings.cluster.zero_stage, mesh) if step in LOOKED_AT else None
-        loss = teacher.gradients(step, x, case.told(feed, step), StepTimer())
-        gradients = teacher.zero.gradients() if step in LOOKED_AT else None
+        before = weights(teacher.zero.module, case.settings.cluster.zero_stage, mesh) if step in COMPARED else None
+        loss = teacher.gradients(step, x, case.condition(feed, step), StepTimer())
+        gradients = teacher.zero.gradients() if step in COMPARED else None
         norm, applied = teacher.zero.step(learning_rate(case.settings.teacher, step))
         assert applied
         teacher.ema.update(step)
         found["loss"].append(float(mesh.sum(loss)))
         found["norm"].append(norm)
-        if step in LOOKED_AT:
+        if step in COMPARED:
             found["at"][step] = {"weights": before, "gradients": gradients}
         if step == 0:
             found["moments"] = _moments(teacher.zero)
@@ -90,21 +90,25 @@ def _train(case, mesh):
 
 
 def _poison(case, teacher, mesh):
-    """One sample of one rank is not finite: what a step then changes, and whether the next one is sound again."""
-    stage, feed, seen = case.settings.cluster.zero_stage, case.feed(mesh), []
+    """Take steps with one sample that is not finite on one rank, then a step with finite ones; return what they changed."""
+    stage = case.settings.cluster.zero_stage
+    feed = case.feed(mesh)
+    seen = []
     clean = case.problem.normaliser.encode(feed.batch(0))
     for bad in (math.nan, math.inf):
-        before, moments = weights(teacher.zero.module, stage, mesh), _moments(teacher.zero)
+        before = weights(teacher.zero.module, stage, mesh)
+        moments = _moments(teacher.zero)
         x = clean.clone()
         if mesh.rank == mesh.world - 1:
             x[0, 0, 3, 3] = bad
-        teacher.gradients(0, x, case.told(feed, 0), StepTimer())
+        teacher.gradients(0, x, case.condition(feed, 0), StepTimer())
         norm, applied = teacher.zero.step(1e-3)
-        after, kept = weights(teacher.zero.module, stage, mesh), _moments(teacher.zero)
+        after = weights(teacher.zero.module, stage, mesh)
+        kept = _moments(teacher.zero)
         same = all(torch.equal(before[n], after[n]) and torch.equal(moments[n], kept[n]) for n in before)
         seen.append((math.isfinite(norm), applied, same))
     before = weights(teacher.zero.module, stage, mesh)
-    teacher.gradients(0, clean, case.told(feed, 0), StepTimer())
+    teacher.gradients(0, clean, case.condition(feed, 0), StepTimer())
     norm, applied = teacher.zero.step(1e-3)
     after = weights(teacher.zero.module, stage, mesh)
     moved = [n for n in before if not torch.equal(before[n], after[n])]
@@ -114,8 +118,9 @@ def _poison(case, teacher, mesh):
 
 def _even(case, mesh):
     """One global batch that divides evenly, without clipping."""
-    teacher, feed = loop.build(case.settings, case.problem, case.noise, mesh), case.feed(mesh)
-    teacher.gradients(0, case.problem.normaliser.encode(feed.batch(0)), case.told(feed, 0), StepTimer())
+    teacher = loop.build(case.settings, case.problem, case.noise, mesh)
+    feed = case.feed(mesh)
+    teacher.gradients(0, case.problem.normaliser.encode(feed.batch(0)), case.condition(feed, 0), StepTimer())
     gradients = teacher.zero.gradients()
     result = teacher.zero.step(1e-3)
     moments = _moments(teacher.zero)
@@ -128,28 +133,30 @@ def _all_stages(rank, world, shards, model, stages):
     mesh = Mesh(rank, world)
     found = {}
     for stage in stages:
-        uneven, even = Case(shards, model, stage), Case(shards, model, stage, batch=8, clip=0.0)
+        uneven = Case(shards, model, stage)
+        even = Case(shards, model, stage, batch=8, clip=0.0)
         found[stage] = (_train(uneven, mesh), _even(even, mesh))
     return found
 
 
-# ---- the plain process
+# ---- the reference: one process of plain PyTorch
 
 
 def _plain_loss(case, model, step):
     """The loss of a whole global batch, from the equations (Karras et al. 2022, eq. 8)."""
-    batch, seed = case.settings.teacher.global_batch, case.settings.run.seed
+    batch = case.settings.teacher.global_batch
+    seed = case.settings.run.seed
     numbers = range(step * batch, (step + 1) * batch)
     feed = case.feed(Mesh())
     x = case.problem.normaliser.encode(feed.batch(step))
-    told = []
+    conditions = []
     if case.problem.pde.varying:  # the diffusivity of each sample, its range as [-1, 1]
-        told = [[(case.shards.meta(n)["params"]["diffusivity"] - 2.75e-3) / 2.25e-3] for n in feed.ids(step)]
+        conditions = [[(case.shards.meta(n)["params"]["diffusivity"] - 2.75e-3) / 2.25e-3] for n in feed.ids(step)]
     feed.close()
     eps = seeds.normal(seed, "teacher/noise", numbers, case.problem.shape)
     level = seeds.normal(seed, "teacher/level", numbers, (1, 1, 1)).flatten()
     sigma = (case.noise.p_mean + case.noise.p_std * level).exp()
-    denoised = model(x + sigma[:, None, None, None] * eps, sigma, torch.tensor(told))
+    denoised = model(x + sigma[:, None, None, None] * eps, sigma, torch.tensor(conditions))
     weight = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
     return (weight * ((denoised - x) ** 2).mean(dim=(1, 2, 3))).mean()
 
@@ -174,7 +181,8 @@ def _plain_rate(settings, step):
 def _plain_curve(case):
     model = _plain_model(case)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.99), weight_decay=0.0)
-    losses, norms = [], []
+    losses = []
+    norms = []
     for step in range(STEPS):
         optimizer.zero_grad()
         loss = _plain_loss(case, model, step)
@@ -190,11 +198,11 @@ def _norm(tensors):
     return math.sqrt(sum(float(t.double().square().sum()) for t in tensors.values()))
 
 
-def _distance(mine, theirs):
-    """Distance of two sets of tensors in relation to the global norm of the second."""
-    assert mine.keys() == theirs.keys()
-    assert all(mine[n].shape == theirs[n].shape for n in theirs)
-    return _norm({n: mine[n] - theirs[n] for n in theirs}) / _norm(theirs)
+def _distance(found, expected):
+    """Distance of two sets of tensors relative to the global norm of the second."""
+    assert found.keys() == expected.keys()
+    assert all(found[n].shape == expected[n].shape for n in expected)
+    return _norm({n: found[n] - expected[n] for n in expected}) / _norm(expected)
 
 
 def _clipped(gradients, clip):
@@ -207,32 +215,34 @@ def _clipped(gradients, clip):
 
 def _check(shards, model, world, stages):
     ranks = spawn(_all_stages, world, shards, model, stages, timeout=300)
-    case, even = Case(shards, model), Case(shards, model, batch=8)
+    case = Case(shards, model)
+    even = Case(shards, model, batch=8)
     losses, norms = _plain_curve(case)
-    assert max(norms) > CLIP > min(norms), norms  # else clipping was not looked at
-    first, second = _plain_gradients(case, None, 0), _plain_gradients(even, None, 0)
+    assert max(norms) > CLIP > min(norms), norms  # else the test would not cover clipping
+    first = _plain_gradients(case, None, 0)
+    second = _plain_gradients(even, None, 0)
     for stage in stages:
         for rank in ranks:
-            found, whole = rank[stage]
+            found, even_batch = rank[stage]
             where = f"{model}, {world} ranks, stage {stage}"
             assert found["plan"] == ((2, 2) if world == 2 else (4, 2)), where
             assert found["loss"] == pytest.approx(losses, rel=1e-5), where
             assert found["norm"] == pytest.approx(norms, rel=1e-4), where
             assert found["norm"][0] == pytest.approx(norms[0], rel=1e-6), where
             for step, seen in found["at"].items():
-                theirs = _plain_gradients(case, seen["weights"], step)
-                assert _distance(seen["gradients"], theirs) < 1e-5, (where, step)
-                assert found["norm"][step] == pytest.approx(_norm(theirs), rel=1e-5), (where, step)
-            start, later = (found["at"][step]["weights"] for step in LOOKED_AT)
+                expected = _plain_gradients(case, seen["weights"], step)
+                assert _distance(seen["gradients"], expected) < 1e-5, (where, step)
+                assert found["norm"][step] == pytest.approx(_norm(expected), rel=1e-5), (where, step)
+            start, later = (found["at"][step]["weights"] for step in COMPARED)
             assert sum(not torch.equal(later[n], start[n]) for n in start) > 0.9 * len(first), where
             moments = {n: m / 0.1 for n, m in found["moments"].items()}
             assert _distance(moments, _clipped(first, CLIP)) < 1e-5, where
-            assert _distance(whole["gradients"], second) < 1e-5, where
-            assert whole["step"][0] == pytest.approx(_norm(second), rel=1e-5) and whole["step"][1], where
-            assert _distance({n: m / 0.1 for n, m in whole["moments"].items()}, second) < 1e-5, where
+            assert _distance(even_batch["gradients"], second) < 1e-5, where
+            assert even_batch["step"][0] == pytest.approx(_norm(second), rel=1e-5) and even_batch["step"][1], where
+            assert _distance({n: m / 0.1 for n, m in even_batch["moments"].items()}, second) < 1e-5, where
             assert found["poisoned"]["steps"] == [(False, False, True)] * 2, where
             assert found["poisoned"]["again"][1] and found["poisoned"]["moved"] > 0.9 * len(first), where
-    for other in ranks[1:]:  # every rank is told the same
+    for other in ranks[1:]:  # every rank gets the same numbers
         for stage in stages:
             assert other[stage][0]["norm"] == ranks[0][stage][0]["norm"]
             assert other[stage][0]["loss"] == ranks[0][stage][0]["loss"]
@@ -243,7 +253,7 @@ def test_two_ranks_compute_what_plain_torch_does(small_shards, model):
     _check(small_shards, model, 2, STAGES)
 
 
-def test_two_ranks_are_told_the_parameters_of_their_own_samples(heat_shards):
+def test_two_ranks_are_conditioned_on_the_parameters_of_their_own_samples(heat_shards):
     _check(heat_shards, "unet", 2, (1, 3))
 
 

@@ -1,4 +1,4 @@
-"""The DeepSpeed dictionary: what is ours stays ours, what is not exact is refused by name, the rest is passed on."""
+"""DeepSpeed's configuration: our own values stay, inexact keys are refused by name, other known keys are passed on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REFUSED: dict[str, tuple[Any, str]] = {  # key, a value, a word of the reason
     "gradient_predivide_factor": (2.0, "averages"),
     "sequence_parallel_size": (2, "averages"),
     "data_parallel_size": (2, "averages"),
-    "tensor_parallel": ({"autotp_size": 2}, "whole"),
+    "tensor_parallel": ({"autotp_size": 2}, "ZeRO divides the state"),
     "compression_training": ({"weight_quantization": {"shared_parameters": {}, "on": True}}, "model"),
 }
 
@@ -45,7 +45,7 @@ def section(key: str, value: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("key", REFUSED)
-def test_a_refused_key_is_named_with_its_reason(key: str) -> None:
+def test_a_refused_key_is_named_with_the_reason(key: str) -> None:
     value, reason = REFUSED[key]
     for check in (check_passthrough, lambda s: deepspeed_dict(1, 2, 2, 1.0, s)):
         with pytest.raises(UserError) as raised:
@@ -54,12 +54,12 @@ def test_a_refused_key_is_named_with_its_reason(key: str) -> None:
         assert text.startswith(f"cluster.deepspeed.{key}") and reason in text and "\n" not in text, text
 
 
-def test_an_empty_section_of_ours_is_refused_too() -> None:
+def test_an_empty_section_that_we_set_is_refused_too() -> None:
     with pytest.raises(UserError, match=r"cluster\.deepspeed\.optimizer: set by lr"):
         check_passthrough({"optimizer": {}})
 
 
-def test_a_key_that_only_begins_the_same_is_passed_on() -> None:
+def test_a_key_that_only_begins_like_ours_is_passed_on() -> None:
     made = deepspeed_dict(1, 2, 2, 1.0, {"timers": {"a": 1}, "zero_optimization": {"stage3_prefetch_bucket_size": 7}})
     assert made["timers"] == {"a": 1}
     assert made["zero_optimization"] == {"stage": 1, "stage3_prefetch_bucket_size": 7}
@@ -77,15 +77,15 @@ def test_a_key_that_deepspeed_would_ignore_is_refused(key: str, words: str) -> N
 def test_our_own_values_are_always_written(stage: int) -> None:
     given = {"zero_optimization": {"overlap_comm": True}, "wall_clock_breakdown": True}
     made = deepspeed_dict(stage, 4, 3, 0.7, given)
-    assert made["gradient_clipping"] == 0.7  # DeepSpeed's own default is 1
+    assert made["gradient_clipping"] == 0.7  # DeepSpeed's default is 1
     assert made["train_micro_batch_size_per_gpu"] == 4 and made["gradient_accumulation_steps"] == 3
     assert made["zero_optimization"] == {"stage": stage, "overlap_comm": True}
     assert made["wall_clock_breakdown"] is True and "zero_force_ds_cpu_optimizer" not in made
-    assert given == {"zero_optimization": {"overlap_comm": True}, "wall_clock_breakdown": True}  # left as it was
+    assert given == {"zero_optimization": {"overlap_comm": True}, "wall_clock_breakdown": True}  # not changed
     assert deepspeed_dict(stage, 4, 3, 0.0, {})["gradient_clipping"] == 0.0
 
 
-def test_an_offloaded_optimiser_stays_torchs() -> None:
+def test_an_offloaded_optimiser_is_torchs() -> None:
     offload = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}
     made = deepspeed_dict(2, 1, 1, 1.0, offload)
     assert made["zero_force_ds_cpu_optimizer"] is False
@@ -98,6 +98,6 @@ def test_offload_to_disk_needs_a_path() -> None:
     check_passthrough({"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "/nvme"}}})
 
 
-def test_a_section_that_is_none_is_refused() -> None:
+def test_a_number_in_place_of_a_section_is_refused() -> None:
     with pytest.raises(UserError, match=r"cluster\.deepspeed\.zero_optimization=2"):
         deepspeed_dict(1, 1, 1, 1.0, {"zero_optimization": 2})

@@ -1,4 +1,4 @@
-"""Networks: sizes, shapes, what stays in float32 where the inside runs in bfloat16, and no complex parameter."""
+"""Networks: sizes, shapes, parameters without complex ones, and what stays in float32 under precision=bf16."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional
 from pidscale.models import PRESETS, architecture, build_denoiser
 from pidscale.models.fno import SpectralConv
 from pidscale.models.layers import Attention
-from pidscale.models.precondition import Denoiser
+from pidscale.models.precondition import PreconditionedNetwork
 
 MILLIONS = {  # least and most parameters of a preset
     "unet": {"tiny": (0.2, 1), "small": (2, 10), "medium": (20, 60), "large": (250, 500), "xl": (1000, 2000)},
@@ -24,8 +24,8 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny(kind: str, precision: str = "fp32", channels: int = 2, **changes: Any) -> Denoiser:
-    """A small network whose every weight is random, the zero-initialised ones too: no branch is silent."""
+def tiny(kind: str, precision: str = "fp32", channels: int = 2, **changes: Any) -> PreconditionedNetwork:
+    """A small network with random weights everywhere, also where they are initialised to zero: every branch contributes."""
     torch.manual_seed(0)
     model = build_denoiser(architecture(kind, "tiny", channels, **(TINY[kind] | changes)), precision=precision)
     with torch.no_grad():
@@ -41,7 +41,7 @@ def inputs(*shape: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("kind", "size"), [(kind, size) for kind in PRESETS for size in PRESETS[kind]])
-def test_every_preset_builds_within_its_size(kind: str, size: str) -> None:
+def test_every_preset_has_its_number_of_parameters(kind: str, size: str) -> None:
     with torch.device("meta"):
         model = build_denoiser(architecture(kind, size, 2))
     least, most = MILLIONS[kind][size]
@@ -50,27 +50,27 @@ def test_every_preset_builds_within_its_size(kind: str, size: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["unet", "fno"])
-def test_any_rectangle_goes_in_and_comes_out(kind: str) -> None:
+def test_any_rectangle_is_mapped_to_the_same_shape(kind: str) -> None:
     model = tiny(kind, channels=3)
     for height, width in ((32, 32), (16, 40), (48, 20)):
         x, sigma = inputs(2, 3, height, width)
         out = model(x, sigma)
         assert out.shape == x.shape and out.isfinite().all()
-        # every sample for itself, and the two sides are not mixed up
+        # samples do not depend on each other, and the two sides are not confused
         torch.testing.assert_close(model(x[1:], sigma[1:]), out[1:], atol=1e-5, rtol=1e-5)
         assert (model(x.flip(3), sigma).flip(3) - out).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["unet", "fno"])
-def test_the_memory_format_of_the_input_changes_nothing(kind: str) -> None:
+def test_the_memory_format_of_the_input_does_not_matter(kind: str) -> None:
     model = tiny(kind)
     x, sigma = inputs(3, 2, 16, 24)
     last = x.contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(model(last, sigma), model(x, sigma), atol=1e-5, rtol=1e-5)
 
 
-def test_one_set_of_fno_weights_serves_two_resolutions() -> None:
-    """The same smooth periodic field, sampled finer, comes out as the same function; noise of another level does not."""
+def test_fno_weights_apply_at_any_resolution() -> None:
+    """A spectral layer maps a smooth periodic field, sampled more finely, to the same function."""
     model = tiny("fno", modes=4, padding=0.0)
     layer = model.network.layers[0].spectral
 
@@ -86,7 +86,7 @@ def test_one_set_of_fno_weights_serves_two_resolutions() -> None:
         assert model(*inputs(1, 2, n, n)).shape == (1, 2, n, n)
 
 
-def test_a_spectral_layer_multiplies_the_kept_modes_and_drops_the_rest() -> None:
+def test_a_spectral_layer_multiplies_the_kept_modes_and_drops_the_others() -> None:
     layer = SpectralConv(1, 1, 3)
     y, x = torch.arange(16)[:, None] / 16, torch.arange(16)[None, :] / 16
 
@@ -94,17 +94,17 @@ def test_a_spectral_layer_multiplies_the_kept_modes_and_drops_the_rest() -> None
         return torch.cos(2 * torch.pi * (ky * y + kx * x))[None, None]
 
     real, imaginary = layer.weight[0, 0, 0, 2, 1].tolist()
-    # weight w times exp(i k x): amplitude and phase of one cosine
+    # a weight times exp(i k x) changes amplitude and phase of one cosine
     expected = real * wave(2, 1) - imaginary * torch.sin(2 * torch.pi * (2 * y + x))
     torch.testing.assert_close(layer(wave(2, 1)), expected, atol=1e-5, rtol=1e-5)
     assert layer(wave(0, 3)).abs().max() < 1e-5 and layer(wave(4, 1)).abs().max() < 1e-5
-    high = layer.weight[1, 0, 0, 1, 2].tolist()  # row 1 of the upper block is wave number -2 of the last 3 rows
+    high = layer.weight[1, 0, 0, 1, 2].tolist()  # row 1 of the last 3 rows is wave number -2
     expected = high[0] * wave(-2, 2) - high[1] * torch.sin(2 * torch.pi * (-2 * y + 2 * x))
     torch.testing.assert_close(layer(wave(-2, 2)), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["unet", "fno"])
-def test_bf16_covers_the_inside_alone(kind: str) -> None:
+def test_bf16_applies_inside_the_network_only(kind: str) -> None:
     model = tiny(kind, "bf16")
     seen: dict[str, list[tuple[torch.dtype, torch.dtype]]] = {}
 
@@ -119,16 +119,18 @@ def test_bf16_covers_the_inside_alone(kind: str) -> None:
     assert out.dtype == torch.float32
     assert seen["last"] == [(torch.float32, torch.float32)]
     inside = [pair[1] for name, pairs in seen.items() if name != "last" and "spectral" not in name for pair in pairs]
-    assert inside and set(inside) == {torch.bfloat16}  # bf16 is really used
+    assert inside and set(inside) == {torch.bfloat16}  # bf16 is in use
     spectral = [pair[1] for name, pairs in seen.items() if "spectral" in name for pair in pairs]
     assert set(spectral) == ({torch.float32} if kind == "fno" else set())
     exact = tiny(kind)(x, sigma)
     assert 1e-6 < (out - exact).norm() / exact.norm() < 0.03
 
 
-def test_a_spectral_layer_computes_in_float32_whatever_surrounds_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not every backend casts a complex product under autocast, so the switch itself is looked at, too."""
-    layer, product, seen = SpectralConv(4, 4, 3), torch.einsum, []
+def test_a_spectral_layer_computes_in_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every backend casts complex products under autocast, so the test also looks at the autocast state."""
+    layer = SpectralConv(4, 4, 3)
+    product = torch.einsum
+    seen: list[tuple[bool, torch.dtype]] = []
     x, _ = inputs(2, 4, 16, 16)
     plain = layer(x)
 
@@ -143,7 +145,7 @@ def test_a_spectral_layer_computes_in_float32_whatever_surrounds_it(monkeypatch:
 
 
 @pytest.mark.parametrize("kind", ["unet", "fno"])
-def test_fp32_is_not_touched_by_an_outer_autocast(kind: str) -> None:
+def test_an_outer_autocast_does_not_change_fp32(kind: str) -> None:
     model = tiny(kind)
     x, sigma = inputs(2, 2, 16, 16)
     plain = model(x, sigma)
@@ -152,7 +154,7 @@ def test_fp32_is_not_touched_by_an_outer_autocast(kind: str) -> None:
 
 
 @pytest.mark.parametrize("patch", [2, 4])
-def test_folded_points_are_unfolded_where_they_were(patch: int) -> None:
+def test_patches_are_unfolded_where_they_were_folded(patch: int) -> None:
     model = tiny("unet", patch=patch)
     assert model.network.multiple == 2 * patch
     x, sigma = inputs(2, 2, 8 * patch, 4 * patch)
@@ -163,7 +165,7 @@ def test_folded_points_are_unfolded_where_they_were(patch: int) -> None:
     assert folded.std() > 0.1
 
 
-def test_attention_is_over_all_points() -> None:
+def test_attention_sees_all_points_and_no_order() -> None:
     torch.manual_seed(0)
     layer = Attention(64)
     nn.init.normal_(layer.out.weight, std=0.1)
@@ -185,12 +187,12 @@ def test_attention_is_over_all_points() -> None:
         (("fno", "tiny", 2), {"multipliers": [1]}, "model.change.multipliers"),
     ],
 )
-def test_an_unknown_architecture_is_named(arguments: tuple[str, str, int], changes: dict, named: str) -> None:
+def test_an_unknown_architecture_is_refused_by_name(arguments: tuple[str, str, int], changes: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         architecture(*arguments, **changes)
 
 
-def test_heads_that_do_not_divide_are_refused_at_the_start() -> None:
+def test_channels_that_do_not_divide_into_heads_are_refused() -> None:
     with pytest.raises(ValueError, match="104"):
         Attention(104)
 
@@ -199,6 +201,6 @@ def test_heads_that_do_not_divide_are_refused_at_the_start() -> None:
     "change",
     [{"multipliers": []}, {"multipliers": 3}, {"patch": 0}, {"width": -3}, {"width": "abc"}, {"attention_levels": -1}],
 )
-def test_a_change_that_makes_no_network_is_refused_by_name(change):
+def test_a_change_that_describes_no_network_is_refused_by_name(change):
     with pytest.raises(ValueError, match=rf"model.change.{next(iter(change))}=.*expected"):
         architecture("unet", "tiny", 2, **change)

@@ -1,4 +1,4 @@
-"""What ranks exchange: sums, one word for all, and who holds which items."""
+"""The mesh of ranks: its collectives, and which items each rank takes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORLDS = st.integers(1, 64)
 
 
 @given(count=COUNTS, world=WORLDS)
-def test_slices_cover_everything_once_in_order(count, world):
+def test_slices_cover_all_items_once_and_in_order(count, world):
     slices = [Mesh(rank, world).slice(count) for rank in range(world)]
     assert slices[0].start == 0 and slices[-1].stop == count
     assert all(a.stop == b.start for a, b in itertools.pairwise(slices))
@@ -32,7 +32,7 @@ def test_one_process_exchanges_nothing():
     total = mesh.sum(values)
     assert total.dtype == torch.float64 and not total.requires_grad and total.tolist() == [1.0, 2.0]
     total[0] = 5.0
-    assert values[0] == 1.0  # a copy, not a view
+    assert values[0] == 1.0  # the sum is a copy, not a view
     assert mesh.any(True) and not mesh.any(False)
     box = {"a": 1}
     assert mesh.broadcast(box) is box
@@ -42,35 +42,35 @@ def test_one_process_exchanges_nothing():
 
 def _exchange(rank, world):
     mesh = Mesh(rank, world)
-    mine = torch.full((2,), 1e8, requires_grad=True) if rank == 0 else torch.tensor([1.0, -1e8])
-    total = mesh.sum(mine)
+    own = torch.full((2,), 1e8, requires_grad=True) if rank == 0 else torch.tensor([1.0, -1e8])
+    total = mesh.sum(own)
     piece = torch.arange(6.0).reshape(3, 2)[:, rank % 2] + 10 * rank  # not contiguous
     mesh.barrier()
     return {
         "first": mesh.first,
         "total": total,
         "graph": total.requires_grad,
-        "mine": mine.detach(),
+        "own": own.detach(),
         "any": [mesh.any(False), mesh.any(rank == world - 1), mesh.any(True)],
-        "share": mesh.broadcast({"from": rank, "path": ["x", rank]}),
+        "value": mesh.broadcast({"from": rank, "path": ["x", rank]}),
         "nothing": mesh.broadcast(None if rank == 0 else "something"),
         "pieces": mesh.gather_pieces(piece),
     }
 
 
-def test_three_ranks_learn_the_same():
+def test_three_ranks_get_the_same_results():
     ranks = spawn(_exchange, 3)
     assert [r["first"] for r in ranks] == [True, False, False]
     for rank, found in enumerate(ranks):
-        assert found["total"].tolist() == [1e8 + 2, -1e8]  # float32 would lose the small ones
+        assert found["total"].tolist() == [1e8 + 2, -1e8]  # float32 would lose the ones
         assert found["total"].dtype == torch.float64 and not found["graph"]
-        assert found["mine"].tolist() == ([1e8, 1e8] if rank == 0 else [1.0, -1e8])  # what went in is left alone
+        assert found["own"].tolist() == ([1e8, 1e8] if rank == 0 else [1.0, -1e8])  # the input is unchanged
         assert found["any"] == [False, True, True]
-        assert found["share"] == {"from": 0, "path": ["x", 0]} and found["nothing"] is None
+        assert found["value"] == {"from": 0, "path": ["x", 0]} and found["nothing"] is None
         expected = [[0.0, 2.0, 4.0], [11.0, 13.0, 15.0], [20.0, 22.0, 24.0]]
         assert [p.tolist() for p in found["pieces"]] == expected
 
 
-def test_a_mesh_cannot_be_changed():
+def test_a_mesh_is_immutable():
     with pytest.raises(AttributeError):
         Mesh().rank = 1

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
 
 from pidscale.config import DistillSettings
+from pidscale.diffusion.denoiser import ConditionalDenoiser, conditioned
 from pidscale.diffusion.solvers import one_step
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives.physics import Physics
 from pidscale.generator.generator import Generator
 from pidscale.meter import StepTimer
-from pidscale.models.precondition import conditioned
 from pidscale.ops.window import Window
 from pidscale.pde.constraints import constrain
 
-Network = Callable[..., Tensor]
 Parts = dict[str, Tensor]
 
 
@@ -72,10 +70,10 @@ class Objective(ABC):
         return len(self.teacher.channels) * math.prod(self.window.grid.shape)
 
     @abstractmethod
-    def losses(self, network: Network, batch: Batch, timer: StepTimer) -> Learned:
+    def losses(self, network: ConditionalDenoiser, batch: Batch, timer: StepTimer) -> Learned:
         """What the student makes of a batch, and its loss; the parts hold the squared relative residual of each term."""
 
-    def sample(self, network: Network, eps_BCYX: Tensor, condition_BP: Tensor) -> Tensor:
+    def sample(self, network: ConditionalDenoiser, eps_BCYX: Tensor, condition_BP: Tensor) -> Tensor:
         """What the student makes of noise, in units of the model: one call."""
         x = one_step(conditioned(network, condition_BP), eps_BCYX, self.teacher.noise.sigma_max, self.told)
         return self.held(x)

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from pidscale import seeds
+from pidscale.diffusion.denoiser import ConditionalDenoiser, conditioned
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.distill.endpoints.batch import Batch
-from pidscale.distill.objectives.base import Learned, Network, Objective, mismatch
+from pidscale.distill.objectives.base import Learned, Objective, mismatch
 from pidscale.meter import StepTimer
-from pidscale.models.precondition import conditioned
 
 LOWEST = 0.02  # below, noisy samples say nothing of their law that they do not say themselves
 
@@ -34,7 +34,7 @@ class Matching(Objective):
     """
 
     seed: int = 0
-    critic: Network | None = None
+    critic: ConditionalDenoiser | None = None
 
     def noised(self, x_BCYX: Tensor, batch: Batch, stream: str) -> tuple[Tensor, Tensor]:
         """Levels [B] and noise of a stream, drawn anew at every step."""
@@ -43,7 +43,7 @@ class Matching(Objective):
         sigma = self.teacher.noise.training_level(normal).clamp(LOWEST, self.teacher.noise.sigma_max)
         return sigma, seeds.normal(self.seed, stream, batch.fresh, shape, self.window.rows, device=x_BCYX.device)
 
-    def losses(self, network: Network, batch: Batch, timer: StepTimer) -> Learned:
+    def losses(self, network: ConditionalDenoiser, batch: Batch, timer: StepTimer) -> Learned:
         """One student call, one of the teacher and one of the critic, the latter two without gradient."""
         d, assured = self.settings, self.critic
         assert assured is not None

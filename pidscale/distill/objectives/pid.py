@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 
 from pidscale import seeds
+from pidscale.diffusion.denoiser import ConditionalDenoiser, Denoiser, conditioned
 from pidscale.diffusion.noise import karras_levels
 from pidscale.distill.endpoints.batch import Batch
-from pidscale.distill.objectives.base import Learned, Network, Objective, mismatch
+from pidscale.distill.objectives.base import Learned, Objective, mismatch
 from pidscale.meter import StepTimer
-from pidscale.models.precondition import conditioned
 
 
 def trajectory_residual(
-    z_BCYX: Tensor, here: Tensor, ahead: Tensor, t_B: Tensor, s_B: Tensor, top: float, teacher: Network
+    z_BCYX: Tensor, here: Tensor, ahead: Tensor, t_B: Tensor, s_B: Tensor, top: float, teacher: Denoiser
 ) -> tuple[Tensor, Tensor]:
     """Both sides of the equation above, from G at t and at s < t; the right one without gradient."""
     t, s = (level.to(z_BCYX.dtype).reshape(-1, 1, 1, 1) for level in (t_B, s_B))
@@ -56,7 +56,7 @@ class Pid(Objective):
         place = (uniform * (count - 1)).long().clamp_max(count - 2)
         return grid[place], grid[place + 1]
 
-    def losses(self, network: Network, batch: Batch, timer: StepTimer) -> Learned:
+    def losses(self, network: ConditionalDenoiser, batch: Batch, timer: StepTimer) -> Learned:
         """The student's calls go through it together: at t, at s and, for the residual, at the lowest level."""
         d, top, eps = self.settings, self.teacher.noise.sigma_max, batch.eps_BCYX
         t, s = (level.to(eps.device, eps.dtype) for level in self.levels(batch.fresh))

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from pidscale.diffusion.denoiser import ConditionalDenoiser
 from pidscale.distill.endpoints.batch import Batch
-from pidscale.distill.objectives.base import Learned, Network, Objective, mismatch
+from pidscale.distill.objectives.base import Learned, Objective, mismatch
 from pidscale.meter import StepTimer
 from pidscale.ops.window import Window
 
@@ -35,7 +36,7 @@ def power_mismatch(x_BCYX: Tensor, endpoint_BCYX: Tensor, window: Window, sigma_
 class Piddm(Objective):
     """Parts: `match`, `power` where it has a weight, and the residual's terms."""
 
-    def losses(self, network: Network, batch: Batch, timer: StepTimer) -> Learned:
+    def losses(self, network: ConditionalDenoiser, batch: Batch, timer: StepTimer) -> Learned:
         """One student call, and the residual of what it made."""
         with timer.section("student"):
             x = self.sample(network, batch.eps_BCYX, batch.condition_BP)
