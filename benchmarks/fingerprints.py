@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.ranks import spawn
 from benchmarks.report import options, processor, save
 from pidscale.config import Settings, from_plain
 from pidscale.distill import loop as distill_loop
@@ -29,7 +30,6 @@ from pidscale.pde import build_pde
 from pidscale.run.phases import versions
 from pidscale.run.reporting import Reporter
 from pidscale.teacher import loop as teacher_loop
-from tests.twins import spawn
 
 POINTS = 16
 MODELS: dict[str, dict[str, Any]] = {

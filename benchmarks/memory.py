@@ -23,6 +23,7 @@ from unittest import mock
 import torch
 
 from benchmarks.memory_page import page
+from benchmarks.ranks import spawn
 from benchmarks.report import finish, options, processor
 from benchmarks.steps import STEPS, fresh_teacher, settings_for, small_set
 from pidscale.config import Settings, UserError
@@ -36,7 +37,6 @@ from pidscale.run.memory import memory_plan
 from pidscale.run.phases import versions
 from pidscale.run.preflight import check_model, in_our_words, plan_lines, warning
 from pidscale.run.reporting import Reporter
-from tests.twins import spawn
 
 LARGE, SMALLEST, BATCH = 512, 16, 2
 SPACE = (1, 2, 4)

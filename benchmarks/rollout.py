@@ -21,6 +21,7 @@ from unittest import mock
 
 import torch
 
+from benchmarks.ranks import spawn
 from benchmarks.report import finish, options, processor
 from benchmarks.rollout_page import page
 from benchmarks.steps import fresh_teacher, settings_for, small_set, student_arm
@@ -35,7 +36,6 @@ from pidscale.meter import StepTimer
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.run.phases import versions
-from tests.twins import spawn
 
 POINTS, BATCH, RING = 32, 16, 4
 MODEL = {"kind": "unet", "size": "tiny"}

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.ranks import spawn
 from benchmarks.report import finish, options, processor
 from benchmarks.ring import compare
 from benchmarks.space_page import page
@@ -33,7 +34,6 @@ from pidscale.parallel.split import Cut
 from pidscale.pde import PDES, build_pde
 from pidscale.pde.base import draw_params, residual_shares
 from pidscale.run.phases import versions
-from tests.twins import spawn
 
 POINTS, RANKS, INNER = 128, 4, 1
 SIZES = (128, 256, 512)

@@ -16,7 +16,7 @@ from pidscale.parallel.split import Cut
 from pidscale.pde import PDES, build_pde
 from pidscale.pde.base import draw_params, residual_shares, residual_squares
 from pidscale.pde.heat import Heat
-from tests.twins import spawn
+from tests.ranks import spawn
 
 FRAMES = {"heat", "wave", "advection_diffusion", "navier_stokes", "reaction_diffusion"}
 POINTS = (16, 17)  # even and odd

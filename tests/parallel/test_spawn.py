@@ -1,4 +1,4 @@
-"""The helper that runs ranks: returns what they return, names what they raise, ends what hangs."""
+"""Functions on several ranks: results come back, failures are named, and what hangs is ended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.twins import RankFailed, spawn
+from pidscale.parallel.spawn import RankFailed
+from tests.ranks import spawn
 
 
 def _sum(rank: int, world: int, start: int) -> dict[str, object]:
@@ -67,6 +68,6 @@ def test_a_rank_that_dies_is_named_with_its_exit_code() -> None:
 
 def test_a_hanging_rank_is_killed_and_shows_where_it_hung() -> None:
     start = time.monotonic()
-    with pytest.raises(RankFailed, match=r"(?s)no end after 15 s of rank 0, 1.*rank 1:.*_one_hangs"):
+    with pytest.raises(RankFailed, match=r"(?s)still running after 15 s: rank 0, 1.*rank 1:.*_one_hangs"):
         spawn(_one_hangs, 2, timeout=15)
     assert time.monotonic() - start < 25

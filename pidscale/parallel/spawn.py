@@ -1,12 +1,7 @@
-"""Run one function on several ranks, each a process of its own, and hand back what every rank returned.
+"""Run one function on several ranks, each a process of its own, and return what every rank returned.
 
-For twin tests: the same numbers from P ranks as from one process. Ranks are forked from one server that has imported torch
-and DeepSpeed and computes nothing itself: importing them anew in each rank takes longer than what the rank is there for.
-
-    def shares(rank, world, seed): ...        # at module level: the processes import it by name
-    first, second = spawn(shares, 2, 7)
-
-Knows torch.distributed over gloo on the loopback interface; knows nothing of meshes, models or Ray.
+Ranks communicate by torch.distributed over gloo on the loopback interface: for tests that compare several ranks with one
+process, and for measurements on one host. Knows nothing of meshes, models or Ray.
 """
 
 from __future__ import annotations
@@ -20,7 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -33,19 +28,45 @@ import torch.distributed as dist
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
 
-class RankFailed(AssertionError):
-    """A rank raised, died or did not return in time; the message holds its traceback or its stacks."""
+class RankFailed(RuntimeError):
+    """A rank raised, died or did not end in time; the message holds its traceback or its stacks."""
 
 
-def spawn(fn: Callable[..., Any], world: int, *args: Any, timeout: float = 300.0) -> list[Any]:
-    """Return [fn(rank, world, *args) for every rank], each run in a process of its own with a gloo group around it.
+def spawn(
+    fn: Callable[..., Any], world: int, *args: Any, timeout: float = 300.0, preload: Sequence[str] = ()
+) -> list[Any]:
+    """Call `fn(rank, world, *args)` in `world` processes that form one gloo group, and return the results in order of rank.
 
-    fn and what it takes and returns must be picklable; returned tensors are copied. Raises RankFailed with the
-    traceback of the rank that failed first, and after `timeout` seconds with the stacks of the ranks still running.
-    No process outlives the call.
+    Ranks are forked from one server process, which imports torch.distributed and the modules of `preload` once and computes
+    nothing itself. The server lives as long as the caller's process, so the `preload` of the first call decides. A rank has
+    one thread (OMP_NUM_THREADS=1), the caller's environment, and RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR
+    and MASTER_PORT as torchrun sets them. No rank outlives the call.
+
+    RankFailed is raised when a rank raises (with the traceback of the first one), when one dies, and when one is still
+    running after `timeout` (with the stacks of all that are).
+
+    Example::
+
+        def total(rank, world, start):  # at module level: the processes import it by name
+            value = torch.tensor([start + rank])
+            torch.distributed.all_reduce(value)
+            return value
+
+
+        first, second = spawn(total, 2, 5)
+
+    Args:
+        fn: A function at module level.
+        world: Number of ranks.
+        *args: Further arguments of `fn`; they and the results must be picklable. Returned tensors are copies.
+        timeout: Seconds after which ranks that have not ended are killed.
+        preload: Names of modules that are slow to import and that `fn` needs, such as a training loop.
+
+    Returns:
+        One result for each rank.
     """
-    with tempfile.TemporaryDirectory(prefix="twins-") as folder:
-        ranks = _start(fn, world, args, Path(folder), timeout)
+    with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
+        ranks = _start(fn, world, args, Path(folder), timeout, preload)
         try:
             _wait(ranks, Path(folder), time.monotonic() + timeout, timeout)
         finally:
@@ -57,27 +78,27 @@ def spawn(fn: Callable[..., Any], world: int, *args: Any, timeout: float = 300.0
 
 
 def _start(
-    fn: Callable[..., Any], world: int, args: tuple[Any, ...], folder: Path, timeout: float
+    fn: Callable[..., Any], world: int, args: tuple[Any, ...], folder: Path, timeout: float, preload: Sequence[str]
 ) -> list[BaseProcess]:
     context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed", "deepspeed", "pidscale.teacher.loop", "pidscale.distill.loop"])
+    context.set_forkserver_preload(["torch.distributed", *preload])
     with socket.socket() as probe:  # DeepSpeed wants to read a port; nobody listens on it
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    ranks = []
+    ranks: list[BaseProcess] = []
     for rank in range(world):
         environment = {**os.environ, **_environment(rank, world, port)}
         process = context.Process(
             target=_rank, args=(fn, rank, world, args, folder, timeout, environment), name=f"rank {rank}"
         )
-        with mock.patch.dict(os.environ, environment):  # the first to start brings the server, which imports torch
+        with mock.patch.dict(os.environ, environment):  # the first start brings the server, which imports torch
             process.start()
         ranks.append(process)
     return ranks
 
 
 def _environment(rank: int, world: int, port: int) -> dict[str, str]:
-    tools = Path(sys.executable).parent  # ninja and friends, also where the environment was not activated
+    tools = Path(sys.executable).parent  # ninja and others, also where the virtual environment is not activated
     return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -101,8 +122,8 @@ def _rank(
     timeout: float,
     environment: dict[str, str],
 ) -> None:
-    """The life of one rank."""
-    os.environ.clear()  # the server's is that of the first rank it was started for
+    """Join the group, call the function and write its result or its traceback."""
+    os.environ.clear()  # the server's environment is that of the first rank it was started for
     os.environ.update(environment)
     with open(folder / f"{rank}.stacks", "w") as stacks:
         faulthandler.register(signal.SIGUSR1, file=stacks)
@@ -112,14 +133,14 @@ def _rank(
                 init_method=f"file://{folder / 'store'}",
                 rank=rank,
                 world_size=world,
-                timeout=datetime.timedelta(seconds=2 * timeout),  # the parent's clock is the one that counts
+                timeout=datetime.timedelta(seconds=2 * timeout),  # the parent's clock decides
             )
             torch.save(fn(rank, world, *args), folder / f"{rank}.result")
             if dist.is_initialized():
-                dist.barrier()  # nobody hangs up while another still listens
+                dist.barrier()  # no rank leaves while another still listens
                 dist.destroy_process_group()
         except BaseException:
-            # Written and renamed before the sockets close: so the rank that failed first is known as the first.
+            # Written and renamed before the sockets close, so that the rank that failed first is known as the first.
             draft = folder / f"{rank}.draft"
             draft.write_text(traceback.format_exc())
             draft.rename(folder / f"{rank}.error")
@@ -133,9 +154,8 @@ def _wait(ranks: list[BaseProcess], folder: Path, deadline: float, timeout: floa
     while running:
         ended = connection.wait([process.sentinel for process in running.values()], deadline - time.monotonic())
         if not ended:
-            raise RankFailed(
-                f"no end after {timeout:g} s of rank {', '.join(map(str, running))}{_stacks(running, folder)}"
-            )
+            numbers = ", ".join(map(str, running))
+            raise RankFailed(f"still running after {timeout:g} s: rank {numbers}{_stacks(running, folder)}")
         for rank, process in list(running.items()):
             if process.sentinel in ended:
                 process.join()
@@ -152,7 +172,7 @@ def _failure(rank: int, exitcode: int | None, folder: Path) -> str:
 
 
 def _stacks(running: dict[int, BaseProcess], folder: Path) -> str:
-    """Where each rank still running stands, as its own interpreter tells it."""
+    """The stacks of each rank still running, as its own interpreter writes them."""
     for process in running.values():
         if process.pid is not None and process.is_alive():
             os.kill(process.pid, signal.SIGUSR1)
