@@ -124,7 +124,7 @@ def empty_a_file(rng: random.Random, victim: Victim) -> None:
 
 
 def no_plain_file(rng: random.Random, victim: Victim) -> None:
-    """Put something else in a file's place: a folder, a named pipe, a link to itself, in a circle, to nothing, or out of the set."""
+    """Put a folder, a named pipe, or a link (to itself, in a circle, to nothing, out of the set) in a file's place."""
     name = victim.any(rng)
     data = victim.files.pop(name)
     kind = rng.choice(["folder", "pipe", "itself", "circle", "nothing", "out"])

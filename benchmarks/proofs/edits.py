@@ -162,7 +162,8 @@ def edit_numbers_together(rng: random.Random, victim: Victim) -> None:
     huge = rng.choice([10**9, 10**18, 2**63, 10**30])
 
     def samples(one: int, two: int) -> None:
-        first["samples"], second["samples"] = one, two
+        first["samples"] = one
+        second["samples"] = two
         train["samples"] = sum(entry["samples"] for entry in train["shards"])
 
     def shape() -> None:
