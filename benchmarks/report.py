@@ -1,47 +1,79 @@
-"""What every benchmark shares: where its figures and its page go, and which machine made them."""
+"""What every benchmark shares: the file that its figures go to, and what they were measured on."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import platform
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from pidscale.plain import json_text
 
+Row = dict[str, Any]
+RESULTS = Path("benchmarks/results")
 
-def options(doc: str | None, name: str, page: str | None = None) -> argparse.ArgumentParser:
-    """A parser that knows --json, benchmarks/results/`name`.json unless told, and --page where there is one."""
+
+def options(doc: str | None, name: str) -> argparse.ArgumentParser:
+    """Return a parser that knows --json, by default benchmarks/results/NAME.json."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, default=Path(f"benchmarks/results/{name}.json"))
-    if page:
-        parser.add_argument("--page", type=Path, default=Path(page))
+    parser.add_argument("--json", type=Path, default=RESULTS / f"{name}.json", help="the file of rows and meta")
     return parser
 
 
+def known_rows(path: Path) -> list[Row]:
+    """Return the rows that a file holds, none where it does not exist."""
+    if not path.exists():
+        return []
+    rows: list[Row] = json.loads(path.read_text())["rows"]
+    return rows
+
+
+def merged(path: Path, rows: list[Row], keys: tuple[str, ...]) -> list[Row]:
+    """Return these rows after those of a file that differ from each of them in some value of `keys`."""
+    own = [[row[key] for key in keys] for row in rows]
+    return [row for row in known_rows(path) if [row[key] for key in keys] not in own] + rows
+
+
+def circumstances(**own: Any) -> dict[str, Any]:
+    """Return the `meta` of a result: versions and commit, the machine, and the benchmark's own settings."""
+    from pidscale.run.phases import versions  # imports all that trains, which not every benchmark needs from the start
+
+    return {"versions": versions(), "machine": processor(), **own}
+
+
 def save(path: Path, result: dict[str, Any]) -> None:
-    """Write the figures as JSON."""
+    """Write a result as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json_text(result, indent=1) + "\n")
 
 
-def finish(arguments: argparse.Namespace, result: dict[str, Any], page: Callable[[dict[str, Any]], str]) -> None:
-    """Write the figures and their page, and print the page."""
-    save(arguments.json, result)
-    text = page(result)
-    arguments.page.write_text(text)
-    print(text)
+def finish(path: Path, result: dict[str, Any], page: str = "") -> None:
+    """Write a result and print it.
+
+    Args:
+        path: The file of the result.
+        result: `rows`, `meta` and whatever other lists of rows there are. Printed are the words and numbers of each row.
+        page: The page of benchmarks/pages that shows it, if there is one.
+    """
+    save(path, result)
+    for name, rows in result.items():
+        if isinstance(rows, list):
+            print(f"{name}:", *map(_line, rows), sep="\n  ")
+    print(f"written to {path}")
+    if page:
+        print(f"shown by: python -m benchmarks.pages {page} --json {path}")
 
 
-def table(heads: list[str], lines: Iterable[list[str]]) -> str:
-    """A table in Markdown."""
-    rows = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    return "\n".join([*rows, *(f"| {' | '.join(line)} |" for line in lines)])
+def _line(row: Row) -> str:
+    shown = {key: value for key, value in row.items() if isinstance(value, (str, int, float))}
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in shown.items()
+    )
 
 
 def processor() -> str:
-    """The processor's name and how many of them."""
+    """Return the processor's name and the number of its cores."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]

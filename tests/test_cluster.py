@@ -22,8 +22,8 @@ from pidscale import seeds
 from pidscale.engine.spread import spread, window_for
 from pidscale.generator.load import load_student
 from pidscale.parallel.mesh import Mesh
+from tests.ranks import spawn
 from tests.scripts import LAUNCH, contents, family, finish, interrupt, start, tiny
-from tests.twins import spawn
 
 
 @pytest.fixture(scope="module")

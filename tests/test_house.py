@@ -46,6 +46,18 @@ def test_imports_keep_their_order() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.parametrize(("folder", "other"), [("tests", "benchmarks"), ("benchmarks", "tests")])
+def test_tests_and_benchmarks_import_nothing_of_each_other(folder: str, other: str) -> None:
+    """What both need belongs to the package; tests run benchmarks as commands."""
+    wrong = []
+    for file in _files(f"{folder}/*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            wrong += [f"{file.relative_to(ROOT)}: {name}" for name in names if name.split(".")[0] == other]
+    assert not wrong
+
+
 def test_every_module_says_what_it_is_for() -> None:
     silent = [
         str(f.relative_to(ROOT)) for f in _files("pidscale/*.py") if not ast.get_docstring(ast.parse(f.read_text()))

@@ -12,7 +12,7 @@ from pidscale.parallel.mesh import Mesh
 from pidscale.run.reporting import Reporter
 from tests import small
 from tests.distill.test_rollout import write_teacher
-from tests.twins import spawn
+from tests.ranks import spawn
 
 WILD = {"lr": 1e8, "warmup": 0, "clip": 0.0, "steps": 30, "max_skips": 4, "checkpoint_every": 3}
 

@@ -25,7 +25,7 @@ from pidscale.parallel.mesh import Mesh
 from pidscale.pde.darcy import Darcy
 from tests import small
 from tests.distill.test_rollout import write_teacher
-from tests.twins import spawn
+from tests.ranks import spawn
 
 PDE = Darcy()
 GRID = PDE.grid(16)

@@ -13,7 +13,7 @@ from pidscale.generator.load import load_student, load_teacher
 from pidscale.parallel.mesh import Mesh
 from tests import small
 from tests.distill.test_loop import live
-from tests.twins import spawn
+from tests.ranks import spawn
 
 NETWORKS = {"edm": "fno", "vp": "unet", "subvp": "fno", "flow": "unet"}  # a flow predicts another thing than the rest
 OBJECTIVES = ("piddm", "pid")

@@ -35,7 +35,7 @@ from pidscale.run.reporting import STOP_FILE, Reporter, Stopped
 from pidscale.teacher import loop as teacher_loop
 from tests import small
 from tests.distill.test_rollout import write_teacher
-from tests.twins import spawn
+from tests.ranks import spawn
 
 LOOPS = {"teacher": teacher_loop.train, "distill": distill_loop.train}
 WEIGHTS = {"l2": 0.01, "dual": 0.1, "boundary": 0.01}

@@ -18,7 +18,7 @@ from pidscale.pde import build_pde
 from tests import small
 from tests.distill.test_loop import live
 from tests.distill.test_rollout import write_teacher
-from tests.twins import spawn
+from tests.ranks import spawn
 
 
 def test_scales_are_taken_in_the_units_of_the_teacher(small_shards, tmp_path):

@@ -15,7 +15,7 @@ from pidscale.parallel.mesh import Mesh
 from tests import small
 from tests.distill.test_loop import live, weights_of
 from tests.distill.test_rollout import write_teacher
-from tests.twins import spawn
+from tests.ranks import spawn
 
 STUDENTS = ("student", "student-lambda0")
 RESIDUALS = {"l2", "dual", "boundary"}

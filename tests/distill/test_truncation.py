@@ -15,7 +15,7 @@ from pidscale.distill.endpoints.truncation import Truncation, truncation, trunca
 from pidscale.generator.generator import Generator
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
-from tests.twins import spawn
+from tests.ranks import spawn
 
 SPREAD = 0.5
 

@@ -11,7 +11,7 @@ from torch import nn
 from pidscale.engine.ema import Ema, weights
 from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.parallel.mesh import Mesh
-from tests.twins import spawn
+from tests.ranks import spawn
 
 STAGES = (0, 1, 2, 3)
 SHARE, STEPS = 0.3, 6

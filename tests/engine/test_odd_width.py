@@ -15,7 +15,7 @@ from pidscale.records.feed import Feed
 from pidscale.records.read import ShardSet
 from pidscale.teacher import loop
 from tests import small
-from tests.twins import spawn
+from tests.ranks import spawn
 
 ODD = {"width": 7, "modes": 3, "layers": 2, "embedding": 15}
 

@@ -41,7 +41,7 @@ from pidscale.pde import build_pde
 from pidscale.pde.parameters import condition, draw_params
 from pidscale.teacher import loop
 from tests import small
-from tests.twins import spawn
+from tests.ranks import spawn
 
 BATCH, STEP, POINTS = 7, 3, 18  # 18 rows in units of 2: 8 and 10, or 4, 4, 4 and 6
 CASES = {"unet": "darcy18", "fno": "heat18"}  # with attention and group norms; with conditions and frames

@@ -18,7 +18,7 @@ from pidscale.parallel.mesh import Mesh, Space
 from pidscale.parallel.split import Cut, gather_on_first, recut
 from pidscale.pde.heat import Heat
 from pidscale.run.agree import agree
-from tests.twins import spawn
+from tests.ranks import spawn
 
 HEIGHT, WIDTH, CHANNELS, BATCH = 24, 12, 16, 2
 GRID = Grid((HEIGHT, WIDTH))

@@ -25,7 +25,7 @@ from pidscale.records.feed import Feed
 from pidscale.records.read import ShardSet
 from pidscale.teacher import loop
 from tests import small
-from tests.twins import spawn
+from tests.ranks import spawn
 
 STAGES = (0, 1, 2, 3)
 STEPS = 20

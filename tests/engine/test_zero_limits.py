@@ -15,7 +15,7 @@ from torch import nn
 from pidscale.engine.ema import weights
 from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.parallel.mesh import Mesh
-from tests.twins import spawn
+from tests.ranks import spawn
 
 LIMIT, ASLEEP = 15.0, 120.0
 STAGES = (0, 1, 2)  # stage 3 sums squares in a wider type and takes such a step

@@ -13,10 +13,11 @@ from pidscale.parallel.halo import attach_halo, finish_halo, start_halo
 from pidscale.parallel.mesh import Mesh, Space
 from pidscale.parallel.modes import from_modes, kept_modes
 from pidscale.parallel.reduce import gather_rows, total
+from pidscale.parallel.spawn import LOOPBACK, RankFailed
 from pidscale.parallel.split import Cut
 from pidscale.parallel.transpose import to_columns, to_rows
 from tests.conftest import RAY_ENVIRONMENT
-from tests.twins import LOOPBACK, RankFailed, spawn
+from tests.ranks import spawn
 
 HEIGHT, WIDTH = 13, 7
 CUT = {2: Cut((0, 5, 13)), 4: Cut((0, 2, 6, 9, 13))}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pidscale.parallel.mesh import Mesh
-from tests.twins import spawn
+from tests.ranks import spawn
 
 COUNTS = st.integers(0, 10_000)
 WORLDS = st.integers(1, 64)

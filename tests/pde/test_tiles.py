@@ -17,7 +17,7 @@ from pidscale.pde import PDES, build_pde
 from pidscale.pde.heat import Heat
 from pidscale.pde.parameters import draw_params
 from pidscale.pde.residuals import residual_shares, residual_squares
-from tests.twins import spawn
+from tests.ranks import spawn
 
 FRAMES = {"heat", "wave", "advection_diffusion", "navier_stokes", "reaction_diffusion"}
 POINTS = (16, 17)  # even and odd

@@ -1,26 +1,16 @@
-"""benchmarks/loader.py, with little data: every contestant delivers the same numbers, and the file says what was found."""
+"""The benchmark of readers with little data: all deliver the same numbers, and the file holds what was measured."""
 
-import json
-import subprocess
-import sys
+from __future__ import annotations
+
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.commands import measured
 
 
-def test_contestants_deliver_the_same_numbers(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.loader", "--gib", "0.01", "--repeats", "1"]
-    done = subprocess.run(
-        [*command, "--json", str(tmp_path / "loader.json"), "--page", str(tmp_path / "loader.md")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "loader.json").read_text())
+def test_contestants_deliver_the_same_numbers(tmp_path: Path) -> None:
+    result = measured("speed.loader", tmp_path / "loader.json", "--gib", "0.01", "--repeats", "1")
     assert set(result) == {"rows", "ratios", "bytes", "meta"}
-    assert {"machine", "versions", "repeats", "seeds"} <= set(result["meta"])
+    assert {"repeats", "seeds"} <= set(result["meta"])
     for case in ("8 MiB", "64 KiB"):
         rows = [row for row in result["rows"] if row["case"] == case]
         assert len({row["sum"] for row in rows}) == 1 and len({row["contestant"] for row in rows}) == len(rows) > 20

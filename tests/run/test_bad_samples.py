@@ -15,7 +15,7 @@ from pidscale.parallel.mesh import Mesh
 from pidscale.records.feed import Feed
 from pidscale.run.bad_samples import LIST, settled
 from tests import small
-from tests.twins import spawn
+from tests.ranks import spawn
 
 BAD = [3, 17, 18]  # of the train split, shards of 16
 

@@ -23,7 +23,7 @@ from pidscale.plain import size_text
 from pidscale.run.activations import Alive, activation_bytes
 from pidscale.run.host_limits import device_limit, group_limit, memory_limit
 from pidscale.run.memory import MemoryPlan, advice, memory_plan
-from tests.twins import spawn
+from tests.ranks import spawn
 
 TINY: dict[str, dict[str, Any]] = {
     "unet": {"width": 8, "multipliers": [1, 2], "embedding": 16},

@@ -15,7 +15,7 @@ from pidscale.records.feed import Feed
 from pidscale.run.reporting import Reporter
 from pidscale.teacher import loop
 from tests import small
-from tests.twins import spawn
+from tests.ranks import spawn
 
 WILD = {"lr": 1e30, "clip": 0.0, "warmup": 0, "log_every": 2, "checkpoint_every": 3}
 

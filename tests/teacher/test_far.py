@@ -12,7 +12,7 @@ from pidscale.parallel.mesh import Mesh
 from pidscale.run.reporting import Reporter
 from pidscale.teacher import loop
 from tests import s3, small
-from tests.twins import spawn
+from tests.ranks import spawn
 
 
 def _trained(rank, world, address, shards, folder, steps):

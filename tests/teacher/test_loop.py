@@ -21,7 +21,7 @@ from pidscale.records.read import ShardSet
 from pidscale.run.reporting import Reporter
 from pidscale.teacher import loop
 from tests import small
-from tests.twins import spawn
+from tests.ranks import spawn
 
 
 @pytest.mark.parametrize("batch", [4, 7])

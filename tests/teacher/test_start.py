@@ -20,7 +20,7 @@ from pidscale.teacher import loop
 from pidscale.teacher.start import open_start
 from tests import small
 from tests.distill.test_rollout import write_teacher
-from tests.twins import spawn
+from tests.ranks import spawn
 
 
 def _goes_on(rank, world, shards, other, folder):

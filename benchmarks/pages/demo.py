@@ -1,0 +1,38 @@
+"""The table of results in the README, from what benchmarks.studies.demo read from the demo's report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.pages.builder import source, table
+from benchmarks.report import Row
+
+BEGIN = "<!-- results: rebuilt by"
+END = "<!-- end of results -->"
+COLUMNS = {
+    "residual_l2": "residual l2",
+    "residual_dual": "residual dual",
+    "boundary_rms": "boundary",
+    "solution_error": "solution error",
+    "swd_excess": "SWD excess",
+    "ms_per_sample": "ms / sample",
+}
+
+
+def _line(row: Row) -> list[str]:
+    name = f"**{row['method']}**" if row["method"] == "student" else row["method"]
+    values = [f"{row[key]:.2g}" if row[key] < 0.01 else f"{row[key]:.3g}" for key in COLUMNS]
+    return [name, str(row["nfe"]), *values, *(f"{ratio:.2f}" for ratio in row["variance_ratio"].values())]
+
+
+def page(result: dict[str, Any]) -> str:
+    """Return the table, with the circumstances under it."""
+    first = result["rows"][0]
+    meta = result["meta"]
+    versions = meta["versions"]
+    heads = ["method", "calls", *COLUMNS.values(), *(f"variance of {name}" for name in first["variance_ratio"])]
+    return f"""{table(heads, map(_line, result["rows"]))}
+
+{first["n_samples"]} samples a row, seeds {first["seeds"]}; {meta["machine"]}, torch {versions["torch"]},
+commit {versions["commit"][:12]}; training of teacher and student {meta["train_seconds"]:.0f} s.
+{source("demo")}."""

@@ -1,0 +1,1 @@
+"""Checks against what is known exactly: closed forms, manufactured solutions, damaged files, fingerprints."""

@@ -1,0 +1,57 @@
+"""Runs of the launch scripts, and the rows that methods of a finished run earn on its held-out truths.
+
+The studies reach `pidscale.compare` through this module alone.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from benchmarks.report import Row
+from pidscale.compare import report
+from pidscale.compare.contender import STUDENT, Contender
+from pidscale.compare.questions import question, reference
+from pidscale.compare.run import Comparison
+from pidscale.config import Settings, from_plain
+from pidscale.dataset.problem import Problem, open_problem
+from pidscale.generator.generator import Generator
+from pidscale.generator.load import load_student
+from pidscale.methods.one_call import OneCall
+
+STYLE = report.STYLE  # of an HTML page
+
+
+def launch(script: str, *arguments: str) -> None:
+    """Run a launch script to its end. One that has finished a run of this name leaves it alone."""
+    subprocess.run([sys.executable, f"launch/{script}.py", *arguments], check=True)
+
+
+def image(figure: Figure) -> str:
+    """Return a figure as an HTML element."""
+    return report.image(figure)
+
+
+def open_run(run: Path) -> tuple[Settings, Problem]:
+    """Return the settings of a run and the problem that it is about."""
+    settings = from_plain(Settings, json.loads((run / "config.json").read_text()))
+    return settings, open_problem(settings.pde, settings.data)
+
+
+def open_comparison(run: Path, generators: Mapping[str, Generator]) -> Comparison:
+    """Open a run, read its held-out truths, and put the question of its settings to these generators."""
+    settings, problem = open_run(run)
+    against = reference(settings, problem)
+    asked = question(settings, next(iter(generators.values())), against.truth)
+    return Comparison(asked, generators, against, settings.evaluate.batch)
+
+
+def student_row(run: Path) -> Row:
+    """Return the row of a run's student in one call."""
+    comparison = open_comparison(run, {STUDENT: load_student(run / "student")})
+    return comparison.measure(Contender(STUDENT, STUDENT, OneCall()))

@@ -1,0 +1,209 @@
+"""Forward, inverse and reconstruction on held-out fields: the student, direct search of the field, and the mean field.
+
+python -m benchmarks.studies.tasks [--pde darcy poisson burgers] [--seed 0] [--count 32] [--folder runs/methods]
+    [--json benchmarks/results/tasks.json]
+
+The students are those of benchmarks.studies.methods (`piddm`), which trains those that are missing. Fields are those of the
+test split after its first TUNED, on which settings were chosen. `forward` knows the inputs, `inverse` the solution,
+`reconstruct` 3 % of the points of all channels, `noisy` the same with noise of 1 % of each channel's standard deviation,
+`columns` three columns. Errors are relative L2 distances to the truth over the values that are not known.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.report import Row, circumstances, finish, merged, options, processor, save
+from benchmarks.studies.measure import open_run
+from benchmarks.studies.methods import PDES, train
+from pidscale import seeds
+from pidscale.dataset.problem import Problem
+from pidscale.generator.generator import Generator
+from pidscale.generator.load import load_student
+from pidscale.generator.refine import residual_scales
+from pidscale.generator.student import Student
+from pidscale.generator.tasks.energy import Answer, Search, solve_task
+from pidscale.generator.tasks.observations import Observation, observe
+from pidscale.generator.tasks.posterior import coverage, crps, posterior
+from pidscale.methods.direct import direct, mean_field
+from pidscale.pde.base import Samples, solution_mask
+
+SHARE = 0.03  # of the points that `reconstruct` and `noisy` know
+NOISE = 0.01  # of a channel's standard deviation
+COLUMNS = 3
+TUNED = 16  # fields at the head of the test split on which the tolerance of noiseless readings was chosen
+STEPS = 150  # evaluations of a student for each of its starts
+STARTS = 2
+DRAWS = 32
+DRAWN = 8  # of the fields have posterior samples, which cost most
+DIRECT = STEPS * STARTS  # evaluations of a field, which are far cheaper than those of a student
+TASKS = ("forward", "inverse", "reconstruct", "noisy", "columns")
+Params = dict[str, Tensor] | None
+
+
+def points(shape: tuple[int, int, int], count: int, task: str) -> Tensor:
+    """Return where values of `count` fields are known, bool [N, C, Y, X], at the same places of all channels."""
+    _, height, width = shape
+    if task == "columns":
+        known = torch.zeros(height, width, dtype=torch.bool)
+        known[:, [width * (2 * k + 1) // (2 * COLUMNS) for k in range(COLUMNS)]] = True
+        return known.expand(count, *shape)
+    places = max(1, round(SHARE * height * width))
+    drawn = seeds.uniform(0, "benchmark/points", range(count), height * width)
+    known = torch.zeros(count, height * width, dtype=torch.bool)
+    known.scatter_(1, drawn.argsort(dim=1)[:, :places], True)
+    return known.reshape(count, 1, height, width).expand(count, *shape)
+
+
+def observation(student: Generator, truth: Samples, task: str) -> Observation:
+    """Return what a task knows of the truths."""
+    fields = truth.fields
+    if task in ("forward", "inverse"):
+        solution = solution_mask(student.pde, student.grid)
+        given = (solution if task == "inverse" else ~solution).flatten(1).any(dim=1)
+        channels = student.split(fields)
+        return observe(
+            student, task, {name: channels[name] for name, k in zip(student.channels, given, strict=True) if k}
+        )
+    shape = (fields.shape[1], *student.grid.shape)
+    known = points(shape, len(fields), task)
+    sigma = None
+    if task == "noisy":
+        spread = NOISE * torch.tensor(student.normaliser.std)
+        noise = seeds.normal(0, "benchmark/noise", range(len(fields)), shape)
+        fields = fields + spread[:, None, None] * noise
+        sigma = dict(zip(student.channels, spread.tolist(), strict=True))
+    return observe(student, "reconstruct", student.split(fields), student.split(known), sigma)
+
+
+def scored(student: Generator, answer: Answer, truth: Samples, known_NCYX: Tensor) -> Row:
+    """Return the residuals of an answer, and its error over what is not known of each channel that is not known whole."""
+    found = student.join({name: answer.fields[name] for name in student.channels})
+    row: Row = {f"residual_{name}": float(value.square().mean().sqrt()) for name, value in answer.residual.items()}
+    for c, name in enumerate(student.channels):
+        hidden = ~known_NCYX[:, c]
+        if not hidden.any():
+            continue
+        true = truth.fields[:, c]
+        apart = torch.where(hidden, found[:, c] - true, 0.0).flatten(1).norm(dim=1)
+        size = torch.where(hidden, true, 0.0).flatten(1).norm(dim=1)
+        row[f"error_{name}"] = float((apart / size).mean())
+    variant = student.pde.params_dict().get("variant")
+    hidden = ~known_NCYX[:, 0]
+    if variant == "two_phase" and hidden.any():
+        middle = student.normaliser.mean[0]
+        wrong = (found[:, 0] > middle) != (truth.fields[:, 0] > middle)
+        row["misclassified"] = float(wrong[hidden].float().mean())
+    return row
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A student, the truths that it is asked about, and what other methods are given in its place."""
+
+    problem: Problem
+    student: Student
+    truth: Samples
+    mean_CYX: Tensor  # of the training set
+    scales: dict[str, float]  # of the residual's terms, by the student's own samples
+
+    @property
+    def params(self) -> Params:
+        """The parameters of the truths by name."""
+        return dict(zip(self.problem.pde.varying, self.truth.params.T, strict=True)) or None
+
+    def methods(self, seen: Observation) -> dict[str, Callable[[], Answer]]:
+        """Return the ways to answer a task."""
+        plain = (self.problem.pde, self.problem.grid, self.problem.normaliser, seen)
+        return {
+            "student": partial(solve_task, self.student, seen, self.params, Search(STEPS, STARTS)),
+            "direct": partial(direct, *plain, self.scales, self.params, Search(DIRECT), self.mean_CYX),
+            "mean field": partial(mean_field, *plain, self.params, self.mean_CYX),
+        }
+
+    def answers(self, task: str) -> Iterator[Row]:
+        """Yield the row of each method."""
+        seen = observation(self.student, self.truth, task)
+        count = len(self.truth.fields)
+        for name, solve in self.methods(seen).items():
+            began = time.perf_counter()
+            answer = solve()
+            ms = (time.perf_counter() - began) / count * 1e3
+            yield {"method": name, "ms": ms, "n": count} | scored(self.student, answer, self.truth, seen.known_NCYX)
+
+    def posterior(self, task: str) -> Row:
+        """Return the row of posterior samples of the first fields.
+
+        It holds the coverage of the 90 % interval, the CRPS in the channel's unit, and the error of the mean, by channel.
+        """
+        truth = self.truth.first(DRAWN)
+        params = {name: values[:DRAWN] for name, values in self.params.items()} if self.params else None
+        seen = observation(self.student, truth, task)
+        began = time.perf_counter()
+        draws = posterior(self.student, seen, DRAWS, params, Search(STEPS, physics=0.0))
+        ms = (time.perf_counter() - began) / len(seen) * 1e3
+        row: Row = {"method": "posterior", "n": len(truth.fields), "ms": ms, "draws": DRAWS}
+        for c, name in enumerate(self.student.channels):
+            of = partial(_hidden, known_NYX=seen.known_NCYX[:, c])
+            samples = of(draws.samples[name])
+            true = of(truth.fields[:, c])
+            mean = of(draws.mean[name])
+            row |= {f"coverage_{name}": coverage(samples, true), f"crps_{name}": crps(samples, true)}
+            row[f"error_{name}"] = float(((mean - true).norm(dim=1) / true.norm(dim=1)).mean())
+        return row
+
+
+def _hidden(values: Tensor, known_NYX: Tensor) -> Tensor:
+    """Of values [N, ..., Y, X] those that are not known, [N, ..., P]: as many of each field."""
+    return torch.stack([one.flatten(-2)[..., ~known.flatten()] for one, known in zip(values, known_NYX, strict=True)])
+
+
+def open_subject(run: Path, count: int) -> Subject:
+    """Open the student of a run, and read the truths that it is asked about."""
+    _, problem = open_run(run)
+    held_out = problem.samples("test", TUNED + count)
+    truth = Samples(held_out.fields[TUNED:], held_out.params[TUNED:])
+    mean = problem.samples("train", 4096).fields.mean(dim=0)
+    student = load_student(run / "student")
+    return Subject(problem, student, truth, mean, residual_scales(student))
+
+
+def measure(pde: str, seed: int, count: int, folder: Path) -> Iterator[Row]:
+    """Yield one row for each task and method."""
+    subject = open_subject(folder / f"{pde}-{seed}-piddm", count)
+    where = {"first": TUNED, "machine": processor()}
+    for task in TASKS:
+        rows = [*subject.answers(task), *([subject.posterior(task)] if task == "noisy" else [])]
+        for row in rows:
+            shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
+            print(pde, task, shown, flush=True)
+            yield {"pde": pde, "seed": seed, "task": task} | row | where
+
+
+def main() -> None:
+    """Train what is missing, solve and write the rows."""
+    parser = options(__doc__, "tasks")
+    parser.add_argument("--pde", nargs="+", choices=PDES, default=list(PDES))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=32)
+    parser.add_argument("--folder", type=Path, default=Path("runs/methods"))
+    arguments = parser.parse_args()
+    folder = arguments.folder.absolute()
+    torch.set_num_threads(1)
+    for pde in arguments.pde:
+        train(pde, arguments.seed, folder, ["piddm"])
+        rows = merged(arguments.json, list(measure(pde, arguments.seed, arguments.count, folder)), ("pde",))
+        result = {"rows": rows, "meta": circumstances()}
+        save(arguments.json, result)
+    finish(arguments.json, result, "tasks")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""A small teacher, its control of lambda = 0 and its student for every equation, and what they are worth.
+
+python -m benchmarks.studies.zoo [--pde heat wave ...] [--folder runs/zoo] [--json benchmarks/results/zoo.json]
+
+Each equation is a run of launch/demo.py with the settings below, on 32 points a side and two workers. A finished run is not
+repeated; the file keeps the rows of the equations that are not asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import Row, circumstances, finish, merged, options, save
+from benchmarks.studies.measure import launch
+from pidscale.pde import PDES
+
+COMMON = [
+    "data.train=3072",
+    "data.test=1536",
+    "teacher.steps=500",
+    "distill.steps=400",
+    "distill.ring=24",
+    "distill.reuse=17",
+    "distill.solver_steps=12",
+    "evaluate.samples=768",
+    "evaluate.teacher_steps=[18]",
+]
+# Smooth periodic fields: a Fourier network that need not pad. Fewer frames than by default: more to learn from in minutes.
+WAVES = ["model=fno_tiny", "model.change.padding=0.0", "model.change.width=16"]
+LONGER = ["distill.steps=700", "distill.ring=32", "distill.reuse=22"]
+OWN: dict[str, list[str]] = {  # what an equation needs beside that
+    "advection_diffusion": [*WAVES, "pde.params.frames=5", "pde.params.speed=0.25", "pde.params.duration=0.5"],
+    "burgers": ["pde.points=32", "pde.params.viscosity=0.02", "distill.physics_weight=2", *LONGER],
+    "darcy": ["distill.physics_weight=2"],
+    "heat": [*WAVES, "pde.params.frames=5"],
+    "helmholtz": LONGER,
+    "navier_stokes": [*WAVES, "pde.params.frames=6"],
+    "poisson": LONGER,
+    "reaction_diffusion": ["pde.params.frames=5", "pde.params.duration=2.0"],
+    "stokes": ["pde.points=32"],
+    "wave": [*WAVES, "pde.params.frames=5"],
+}
+KEYS = ("residual_l2", "residual_dual", "boundary_rms", "solution_error", "swd_excess", "nfe")
+METHODS = {
+    "teacher": "teacher-heun-18",
+    "control": "student-lambda0",
+    "student": "student",
+}  # by the names of the columns
+
+
+def train(name: str, folder: Path) -> None:
+    """Run the demo of one equation."""
+    places = [f"run.folder={folder}", f"run.name={name}", f"data.path={folder / 'shards' / name}"]
+    launch("demo", f"pde={name}", *places, *COMMON, *OWN.get(name, []))
+
+
+def allowed_distance(row: Row) -> float:
+    """Return the SWD excess that a student may have beside its teacher."""
+    return max(1.25 * float(row["teacher_swd_excess"]), 0.025)
+
+
+def measure(name: str, folder: Path) -> Row:
+    """Return what the report of an equation says of its generators, and whether physics has paid."""
+    report = json.loads((folder / name / "report" / "metrics.json").read_text())
+    rows = {row["method"]: row for row in report["rows"]}
+    settings = json.loads((folder / name / "config.json").read_text())
+    found: dict[str, Any] = {"pde": name, "points": settings["pde"]["points"]}
+    for label, method in METHODS.items():
+        found |= {f"{label}_{key}": rows[method][key] for key in KEYS}
+        found[f"{label}_variance_least"] = min(rows[method]["variance_ratio"].values())
+    for key in ("residual_floor", "residual_trivial", "train_seconds", "n_samples", "seeds"):
+        found[key] = rows["student"][key]
+    found["beats_control_in_solution"] = found["student_solution_error"] < found["control_solution_error"]
+    found["beats_control_in_dual"] = found["student_residual_dual"] < found["control_residual_dual"]
+    found["keeps_distance"] = found["student_swd_excess"] <= allowed_distance(found)
+    return found | {"versions": report["meta"]["versions"]}
+
+
+def main() -> None:
+    """Run what is missing, measure and write the rows."""
+    parser = options(__doc__, "zoo")
+    parser.add_argument("--pde", nargs="+", choices=sorted(PDES), default=sorted(PDES))
+    parser.add_argument("--folder", type=Path, default=Path("runs/zoo"))
+    arguments = parser.parse_args()
+    folder = arguments.folder.absolute()
+    for name in arguments.pde:
+        train(name, folder)
+        rows = merged(arguments.json, [measure(name, folder)], ("pde",))
+        result = {"rows": sorted(rows, key=lambda row: str(row["pde"])), "meta": circumstances()}
+        save(arguments.json, result)
+    finish(arguments.json, result, "zoo")
+
+
+if __name__ == "__main__":
+    main()
