@@ -1,4 +1,4 @@
-"""Step times, the board and the progress line."""
+"""Timer sections, the TensorBoard file and the progress line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pidscale.meter import Board, ProgressLine, StepTimer, rates
 
 
-def test_parts_add_up_and_start_anew() -> None:
+def test_sections_add_up_and_start_again_at_zero() -> None:
     timer = StepTimer()
     for seconds in (0.02, 0.01):
         with timer.section("teacher"):
@@ -33,14 +33,14 @@ def test_parts_add_up_and_start_anew() -> None:
     assert scalars["train/fields_per_second"] == 16 and rates(parts, 4, 2.0, 8, "teacher")["time/wait_share"] > 0
 
 
-def test_a_device_is_waited_for_before_the_clock_stops() -> None:
+def test_a_section_waits_for_the_device() -> None:
     timer = StepTimer(synchronise=lambda: time.sleep(0.03))
     with timer.section("step"):
         pass
     assert timer.take()["step"] >= 0.03
 
 
-def test_a_board_holds_what_it_was_told(tmp_path: Path) -> None:
+def test_a_board_contains_what_was_written(tmp_path: Path) -> None:
     board = Board(tmp_path)
     for step in (1, 2):
         board.scalars({"loss": 0.5 * step, "lr": 1e-3}, step)
@@ -57,14 +57,14 @@ def test_a_board_holds_what_it_was_told(tmp_path: Path) -> None:
     assert events.Scalars("final")[0].value == 3.0
 
 
-@pytest.mark.parametrize("harm", ["gone", "a file in its place"])
-def test_a_board_that_cannot_be_written_is_told_of_once(tmp_path: Path, harm: str) -> None:
-    said: list[str] = []
+@pytest.mark.parametrize("harm", ["deleted", "a file in its place"])
+def test_a_board_that_cannot_be_written_is_reported_once(tmp_path: Path, harm: str) -> None:
+    reported: list[str] = []
     folder = tmp_path / "tb"
     if harm == "a file in its place":
         folder.write_text("mine")
-    board = Board(folder, 0, said.append)
-    if harm == "gone":
+    board = Board(folder, 0, reported.append)
+    if harm == "deleted":
         board.scalars({"loss": 1.0}, 1)
         board.flush()
         shutil.rmtree(folder)
@@ -75,11 +75,11 @@ def test_a_board_that_cannot_be_written_is_told_of_once(tmp_path: Path, harm: st
     board.text("plan", "one")
     board.hparams({"lr": 0.1}, {"final": 3.0})
     board.close()
-    (line,) = said
+    (line,) = reported
     assert line.startswith(f"warning: {folder}: ") and "training goes on" in line and "\n" not in line
 
 
-def test_a_resumed_board_forgets_what_it_will_write_again(tmp_path: Path) -> None:
+def test_a_resumed_board_discards_later_events(tmp_path: Path) -> None:
     first = Board(tmp_path)
     for step in range(1, 6):
         first.scalars({"loss": 1.0}, step)
@@ -92,7 +92,7 @@ def test_a_resumed_board_forgets_what_it_will_write_again(tmp_path: Path) -> Non
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0)]
     time.sleep(1.1)
-    third = Board(tmp_path)  # killed before its first checkpoint: all over again
+    third = Board(tmp_path)  # killed before its first checkpoint, so all steps are repeated
     third.scalars({"loss": 3.0}, 1)
     third.close()
     events.Reload()
@@ -115,7 +115,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_log_gets_few_lines_and_always_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_has_few_lines_and_always_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     out = io.StringIO()
@@ -131,7 +131,7 @@ def test_a_log_gets_few_lines_and_always_the_last(monkeypatch: pytest.MonkeyPatc
     assert lines[-1] == "teacher [########################] 100/100 1.0/s ETA 00:00 loss 100"
 
 
-def test_a_resumed_line_counts_the_steps_it_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_of_a_resumed_run_counts_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [500.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     out = Terminal()
@@ -139,7 +139,7 @@ def test_a_resumed_line_counts_the_steps_it_saw(monkeypatch: pytest.MonkeyPatch)
     line.show(900)
     now[0] = 510.0
     line.show(950)
-    line.show(950)  # nothing new
+    line.show(950)  # shown already
     line.close()
     assert out.getvalue().count("\r") == 2 and "950/1000 5.0/s ETA 00:10" in out.getvalue()
     assert out.getvalue().endswith("\n")

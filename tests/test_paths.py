@@ -1,4 +1,4 @@
-"""Paths as users write them: home folders, addresses where a folder is needed, and what a job would lose."""
+"""Paths as users write them: home folders, addresses where a folder is needed, and folders that a job would lose."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pidscale.config import Settings, UserError
 from pidscale.paths import absolute, expanded, refuse_address, refuse_job_package, with_paths
 
 
-def test_a_tilde_is_taken_as_a_shell_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_expanded_as_by_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home-of-a-test")
     assert expanded("~/a b", "out") == "/home-of-a-test/a b" and expanded(Path("~"), "out") == "/home-of-a-test"
     for name in ("./~/a", "a~b", "/x/~/y", "s3://b/~c", ""):
@@ -22,13 +22,13 @@ def test_a_tilde_is_taken_as_a_shell_takes_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("path", ["s3://b/x", "gs://b", "file:///x", Path("s3://b/x"), "abfs+x://y"])
-def test_an_address_is_refused_also_as_pathlib_writes_it(path: str | Path) -> None:
+def test_an_address_is_refused_even_as_pathlib_writes_it(path: str | Path) -> None:
     with pytest.raises(UserError, match=r"^run\.folder=.*: must be a folder$"):
         refuse_address(path, "run.folder", "must be a folder")
 
 
 @pytest.mark.parametrize("path", ["runs", "/a:/b", "a b://c"[:3], "C:x", "x:/y"[:2], "été:1/2"])
-def test_a_folder_is_no_address(path: str) -> None:
+def test_a_folder_is_not_an_address(path: str) -> None:
     refuse_address(path, "run.folder", "must be a folder")
 
 
@@ -41,7 +41,7 @@ def test_every_path_of_the_settings_is_made_absolute(monkeypatch: pytest.MonkeyP
     assert absolute(Settings()).data.path == str(tmp_path / "shards" / "darcy32")
 
 
-def test_what_lies_in_the_copy_of_a_job_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_path_in_the_copy_of_a_job_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     package = tmp_path / "session/runtime_resources/working_dir_files/_ray_pkg_0123456789abcdef"
     package.mkdir(parents=True)
     monkeypatch.chdir(package)

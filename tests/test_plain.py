@@ -1,4 +1,4 @@
-"""What is written is JSON for every reader: no NaN, no infinities."""
+"""JSON for every reader: no NaN, no infinities."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def test_numbers_that_are_not_finite_become_null() -> None:
 
 
 @pytest.mark.parametrize("good", [{}, 1.5, "nan", [1, 2.0], {"a": {"b": None}}])
-def test_finite_values_are_written_as_they_were(good: object) -> None:
+def test_finite_values_are_written_unchanged(good: object) -> None:
     assert json_text(good, sort_keys=True) == json.dumps(good, sort_keys=True)
     assert list(not_finite(good)) == []
 
 
-def test_what_is_not_finite_is_named() -> None:
+def test_numbers_that_are_not_finite_are_named() -> None:
     assert list(not_finite(VALUE)) == ["a", "b.1", "b.2.c"]

@@ -1,4 +1,4 @@
-"""Float32 islands switch off what rounds, and leave everything as it was."""
+"""Float32 islands switch rounding off, and restore every setting afterwards."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def flags() -> Iterator[None]:
         operator.attrgetter(name)(torch.backends).fp32_precision = usual
 
 
-def test_autocast_is_off_inside_and_on_again_behind() -> None:
+def test_autocast_is_off_inside_and_restored_afterwards() -> None:
     a = torch.randn(4, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         with float32_island(CPU):
@@ -37,10 +37,11 @@ def test_autocast_is_off_inside_and_on_again_behind() -> None:
         assert (a @ a).dtype == torch.bfloat16
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # torch says so where there is no GPU
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns where there is no GPU
 @pytest.mark.parametrize(("convolutions", "products"), [(True, False), (False, True)])
-def test_tf32_is_off_inside_and_as_before_behind(flags: None, convolutions: bool, products: bool) -> None:
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
+def test_tf32_is_off_inside_and_restored_afterwards(flags: None, convolutions: bool, products: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = convolutions
+    torch.backends.cuda.matmul.allow_tf32 = products
     before = precisions()
     with pytest.raises(KeyError), float32_island(torch.device("cuda")):
         assert not {"tf32", "bf16"} & set(precisions())
@@ -51,7 +52,7 @@ def test_tf32_is_off_inside_and_as_before_behind(flags: None, convolutions: bool
 
 
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
-def test_a_precision_of_products_comes_back_as_it_was(flags: None, precision: str) -> None:
+def test_the_precision_of_products_is_restored(flags: None, precision: str) -> None:
     torch.set_float32_matmul_precision(precision)
     before = precisions()
     with float32_island(torch.device("cuda")):
@@ -59,9 +60,9 @@ def test_a_precision_of_products_comes_back_as_it_was(flags: None, precision: st
     assert torch.get_float32_matmul_precision() == precision and precisions() == before
 
 
-def test_a_caller_who_sets_precisions_one_by_one_is_no_mistake(flags: None) -> None:
+def test_a_caller_may_set_precisions_one_by_one(flags: None) -> None:
     torch.backends.cuda.matmul.fp32_precision = (
-        "tf32"  # beside which torch refuses to tell the precision of all products
+        "tf32"  # after this, torch does not report the precision of all products
     )
     before = precisions()
     with float32_island(CPU):
@@ -69,8 +70,8 @@ def test_a_caller_who_sets_precisions_one_by_one_is_no_mistake(flags: None) -> N
     assert precisions() == before
 
 
-def test_products_of_a_cpu_are_not_rounded_either(flags: None) -> None:
-    """Where a CPU has products in bf16, a process may ask for them with `torch.set_float32_matmul_precision`."""
+def test_products_on_a_cpu_are_not_rounded(flags: None) -> None:
+    """A process may ask for products in bf16 with `torch.set_float32_matmul_precision`, where the CPU has them."""
     for name in ("matmul", "conv"):
         getattr(torch.backends.mkldnn, name).fp32_precision = "bf16"
     a, image, kernel = torch.randn(256, 256), torch.randn(2, 8, 32, 32), torch.randn(8, 8, 3, 3)
@@ -82,20 +83,22 @@ def test_products_of_a_cpu_are_not_rounded_either(flags: None) -> None:
     assert (exact[1] - functional.conv2d(image.double(), kernel.double())).abs().max() < 1e-3
 
 
-def test_the_settings_of_the_process_come_back_from_threads_that_overlap(flags: None) -> None:
+def test_overlapping_threads_restore_the_settings_of_the_process(flags: None) -> None:
     torch.backends.mkldnn.matmul.fp32_precision = "bf16"
-    inside, gone, left = threading.Event(), threading.Event(), list[str]()
+    entered = threading.Event()
+    first_left = threading.Event()
+    seen: list[str] = []
 
     def outlasts() -> None:
         with float32_island(CPU):
-            inside.set()
-            gone.wait(30)
-            left.append(torch.backends.mkldnn.matmul.fp32_precision)
+            entered.set()
+            first_left.wait(30)
+            seen.append(torch.backends.mkldnn.matmul.fp32_precision)
 
     other = threading.Thread(target=outlasts)
     with float32_island(CPU):
         other.start()
-        inside.wait(30)
-    gone.set()
+        entered.wait(30)
+    first_left.set()
     other.join(30)
-    assert left == ["ieee"] and torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+    assert seen == ["ieee"] and torch.backends.mkldnn.matmul.fp32_precision == "bf16"

@@ -1,4 +1,4 @@
-"""Random draws: the published generator, the same bits for every way to ask, and numbers that are normal."""
+"""Random draws: the published generator, the same bits however they are asked for, and normal numbers."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PUBLISHED = [  # Random123 1.14, kat_vectors: philox4x32 10; counter, key, resul
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), PUBLISHED)
-def test_philox_gives_the_published_words(counter: list[int], key: tuple[int, int], expected: str) -> None:
+def test_philox_returns_the_published_words(counter: list[int], key: tuple[int, int], expected: str) -> None:
     words = seeds.philox(key, *(torch.tensor([c]) for c in counter))
     assert " ".join(f"{int(word):08x}" for word in words) == expected
 
 
 def test_the_bits_never_change() -> None:
-    """Runs resume and reports are repeated from these bits: a changed checksum here breaks every existing run."""
+    """Runs are resumed and reports repeated from these bits: another checksum would break every existing run."""
     fields = seeds.normal(7, "pin", [0, 1, 2**32 + 5, 2**62], (2, 33, 19))
     uniforms = seeds.uniform(7, "pin", [0, 3], 5)
     assert fields.dtype == torch.float32 and fields.shape == (4, 2, 33, 19)
@@ -44,8 +44,8 @@ def _sha(tensor: torch.Tensor) -> str:
     return hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
 
 
-def test_normals_are_box_muller_of_philox() -> None:
-    """The exactly rounded logarithm, sine and cosine against numpy's, on the words of one row block."""
+def test_normals_are_the_box_muller_transform_of_philox() -> None:
+    """The correctly rounded logarithm, sine and cosine against numpy's, on the words of one block of rows."""
     width, counter = 13, 2**32 + 9
     quads = torch.arange(seeds.ROW_BLOCK * width // 4)
     place = [torch.full_like(quads, value) for value in (counter % 2**32, counter >> 32, (1 << 20) + 1)]
@@ -53,7 +53,7 @@ def test_normals_are_box_muller_of_philox() -> None:
     normals = []
     for radius_word, angle_word in ((words[0], words[1]), (words[2], words[3])):
         radius = np.sqrt(-2 * np.log((radius_word + 0.5) / 2**32))
-        angle = np.pi * 2 * angle_word / 2**32 - np.pi / 4  # the quadrant's middle is its own origin
+        angle = np.pi * 2 * angle_word / 2**32 - np.pi / 4  # angles count from the middle of a quadrant
         normals += [radius * np.cos(angle), radius * np.sin(angle)]
     expected = np.stack(normals, axis=-1).reshape(seeds.ROW_BLOCK, width)
     drawn = seeds.normal(5, "s", [counter], (2, 2 * seeds.ROW_BLOCK, width))[0, 1, seeds.ROW_BLOCK :]
@@ -62,7 +62,9 @@ def test_normals_are_box_muller_of_philox() -> None:
 
 @given(data=st.data(), height=st.integers(1, 70), width=st.integers(1, 21), channels=st.integers(1, 3))
 @settings(max_examples=40, deadline=None)
-def test_some_rows_are_the_rows_of_the_whole(data: st.DataObject, height: int, width: int, channels: int) -> None:
+def test_rows_drawn_alone_equal_those_of_the_whole_field(
+    data: st.DataObject, height: int, width: int, channels: int
+) -> None:
     first = data.draw(st.integers(0, height - 1))
     last = data.draw(st.integers(first + 1, height))
     whole = seeds.normal(1, "rows", [3, 8], (channels, height, width))
@@ -86,7 +88,7 @@ def test_numbers_are_standard_normal() -> None:
     for power, moment in ((1, 0.0), (2, 1.0), (3, 0.0), (4, 3.0)):
         spread = np.sqrt(np.mean(stats.norm.rvs(size=200000, random_state=0) ** (2 * power)) / n)
         assert abs(np.mean(flat**power) - moment) < 4 * spread, f"moment {power}"
-    assert np.abs(flat).max() > 4.2  # the tail is there
+    assert np.abs(flat).max() > 4.2  # the tail is not cut off
 
 
 def test_neighbours_in_any_direction_are_independent() -> None:
@@ -113,7 +115,7 @@ def test_uniform_numbers_fill_the_open_interval() -> None:
     assert stats.kstest(drawn.numpy().ravel(), "uniform").pvalue > 1e-3
 
 
-def test_a_permutation_is_one_and_each_epoch_has_its_own() -> None:
+def test_each_epoch_has_its_own_permutation() -> None:
     orders = [seeds.permutation(0, "order", epoch, 1000) for epoch in range(3)]
     for order in orders:
         assert np.array_equal(np.sort(order), np.arange(1000))

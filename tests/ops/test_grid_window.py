@@ -1,4 +1,4 @@
-"""Grids and the window of one process: spacing, what lies beyond an end, and edges counted once."""
+"""Grids and the window of one process: spacing, border points, and edges counted once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 
 
-def test_spacing_follows_from_where_the_points_sit() -> None:
+def test_spacing_depends_on_the_position_of_the_points() -> None:
     assert Grid((5, 9), (1.0, 4.0), "node", "dirichlet").spacing == (0.25, 0.5)
     assert Grid((4, 8), (1.0, 4.0), "cell", "zero_flux").spacing == (0.25, 0.5)
     assert Grid((4, 8), (1.0, 4.0), "periodic", "periodic").spacing == (0.25, 0.5)
@@ -20,7 +20,7 @@ def test_spacing_follows_from_where_the_points_sit() -> None:
 
 
 @pytest.mark.parametrize(("kind", "boundary"), [("cell", "zero_flux"), ("strip", "periodic"), ("strip", "dirichlet")])
-def test_a_description_survives_json(kind: str, boundary: str) -> None:
+def test_a_grid_is_rebuilt_from_its_description_in_json(kind: str, boundary: str) -> None:
     grid = Grid((6, 7), (1.0, 2.5), kind, boundary)
     assert Grid.from_description(json.loads(json.dumps(grid.describe()))) == grid
 
@@ -43,9 +43,10 @@ def test_impossible_grids_are_refused(shape: tuple[int, int], kind: str, boundar
         Grid(shape, (1.0, 1.0), kind, boundary)
 
 
-def test_a_stencil_sees_what_lies_beyond_an_end() -> None:
-    """Periodic grids wrap, cells repeat their edge, and nodes and times have nothing there."""
-    field, seen = torch.arange(20.0).reshape(1, 1, 4, 5), []
+def test_a_stencil_has_the_border_points_of_its_grid() -> None:
+    """Periodic grids wrap around, cells repeat their edge, and nodes and times have no border points."""
+    field = torch.arange(20.0).reshape(1, 1, 4, 5)
+    seen = []
 
     def form(wide: torch.Tensor) -> torch.Tensor:
         seen.append(wide)

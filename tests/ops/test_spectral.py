@@ -1,4 +1,4 @@
-"""Transforms and dual norms against dense linear algebra, waves against functions."""
+"""Transforms and dual norms against dense linear algebra, waves against trigonometric functions."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from pidscale.ops.window import Window
 
 
 def nodes(height: int, width: int, spacing: tuple[float, float]) -> Window:
-    """The window of a grid with so many interior nodes."""
+    """Return the window of a grid with so many interior nodes."""
     return Window(Grid((height + 2, width + 2), ((height + 1) * spacing[0], (width + 1) * spacing[1])))
 
 
 def dense_laplacian(height: int, width: int, spacing: tuple[float, float]) -> np.ndarray:
-    """-lap_h of interior nodes with zero ends, as a matrix."""
+    """Return -lap_h of interior nodes with zero ends as a matrix."""
 
     def second(n: int, h: float) -> np.ndarray:
         return (2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)) / h**2
@@ -52,7 +52,7 @@ def test_dual_norm_is_the_inverse_laplacian() -> None:
 def test_the_dual_norm_of_a_line_is_a_sum_over_its_modes(
     points: int, spacing: float, dtype: torch.dtype, tolerance: float
 ) -> None:
-    """Eigenvectors of the second difference with zero ends, as linear algebra finds them."""
+    """Against the eigenvectors of the second difference with zero ends, from linear algebra."""
     second = (2 * np.eye(points) - np.eye(points, k=1) - np.eye(points, k=-1)) / spacing**2
     mu, modes = np.linalg.eigh(second)
     field = torch.randn(3, points, dtype=dtype)
@@ -62,19 +62,19 @@ def test_the_dual_norm_of_a_line_is_a_sum_over_its_modes(
     np.testing.assert_allclose(got.numpy(), expected, rtol=tolerance)
 
 
-def test_the_dual_norm_of_a_line_has_right_gradients() -> None:
+def test_gradients_of_the_dual_norm_of_a_line_are_correct() -> None:
     field = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: dual_square_dirichlet_line(x, 0.2), (field,))
 
 
-def test_the_dual_norm_of_one_is_that_of_a_field_of_ones() -> None:
+def test_the_dual_norm_of_one_equals_that_of_a_field_of_ones() -> None:
     window = nodes(6, 9, (0.2, 0.1))
     ones = dual_square_dirichlet(torch.ones(1, 6, 9, dtype=torch.float64), window)
     np.testing.assert_allclose(dual_square_of_one(window.grid), float(ones), rtol=1e-12)
 
 
-def test_the_dual_norm_weighs_fine_grain_less() -> None:
-    """Of two waves of one amplitude the finer has the smaller dual norm, by the ratio of their eigenvalues."""
+def test_the_dual_norm_weighs_short_waves_less() -> None:
+    """Of two waves with equal amplitude the shorter has the smaller dual norm, by the ratio of their eigenvalues."""
     n = 31
     x = torch.arange(1, n + 1, dtype=torch.float64) / (n + 1)
     squares = [
@@ -87,7 +87,8 @@ def test_the_dual_norm_weighs_fine_grain_less() -> None:
     np.testing.assert_allclose(float(squares[0] / squares[1]), mu[1] / mu[0], rtol=1e-10)
 
 
-PERIODIC, ZERO_FLUX = (dual_square_periodic, "circular", "periodic"), (dual_square_zero_flux, "replicate", "cell")
+PERIODIC = (dual_square_periodic, "circular", "periodic")
+ZERO_FLUX = (dual_square_zero_flux, "replicate", "cell")
 
 
 def grid_of(kind: str, shape: tuple[int, int], spacing: tuple[float, float]) -> Grid:
@@ -99,8 +100,8 @@ def grid_of(kind: str, shape: tuple[int, int], spacing: tuple[float, float]) -> 
     ("dual", "pad", "kind", "shape"),
     [(*PERIODIC, (6, 8)), (*PERIODIC, (7, 9)), (*ZERO_FLUX, (6, 8)), (*ZERO_FLUX, (7, 9))],
 )
-def test_the_dual_norm_is_that_of_the_assembled_operator(dual, pad, kind, shape) -> None:
-    """R . (-lap_h)^+ R over the number of points, with the 5-point operator applied to every unit field."""
+def test_the_dual_norm_equals_that_of_the_assembled_operator(dual, pad, kind, shape) -> None:
+    """R . (-lap_h)^+ R divided by the number of points, with the 5-point operator applied to every unit field."""
     spacing, n = (0.3, 0.5), shape[0] * shape[1]
     units = torch.eye(n, dtype=torch.float64).reshape(n, 1, *shape)
     padded = torch.nn.functional.pad(units, (1, 1, 1, 1), mode=pad)[:, 0]
@@ -112,7 +113,7 @@ def test_the_dual_norm_is_that_of_the_assembled_operator(dual, pad, kind, shape)
 
 
 @pytest.mark.parametrize("points", [8, 9])
-def test_the_dual_norm_of_a_periodic_line_is_that_of_the_assembled_operator(points) -> None:
+def test_the_dual_norm_of_a_periodic_line_equals_that_of_the_assembled_operator(points) -> None:
     spacing, units = 0.3, torch.eye(points, dtype=torch.float64)
     operator = (2 * units - units.roll(1, 0) - units.roll(-1, 0)) / spacing**2
     field = torch.randn(3, points, dtype=torch.float64)
@@ -121,7 +122,7 @@ def test_the_dual_norm_of_a_periodic_line_is_that_of_the_assembled_operator(poin
 
 
 @pytest.mark.parametrize(("dual", "kind"), [(dual_square_periodic, "periodic"), (dual_square_zero_flux, "cell")])
-def test_a_mean_has_no_dual_norm_where_nothing_holds_it(dual, kind) -> None:
+def test_the_dual_norm_ignores_the_mean_without_dirichlet_ends(dual, kind) -> None:
     field, spacing = torch.randn(2, 6, 9, dtype=torch.float64), (1 / 6, 1 / 9)
     window = Window(grid_of(kind, (6, 9), spacing))
     torch.testing.assert_close(dual(field + 7.0, window), dual(field, window))
@@ -129,8 +130,8 @@ def test_a_mean_has_no_dual_norm_where_nothing_holds_it(dual, kind) -> None:
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (9, 7), (8, 9)])
-def test_waves_move_between_grids(shape) -> None:
-    """A trigonometric field is the same function on a finer grid, and comes back."""
+def test_resampled_waves_are_the_same_function(shape) -> None:
+    """A trigonometric field is the same function on a finer grid and, from there, on its own."""
 
     def field(height: int, width: int) -> torch.Tensor:
         y, x = torch.arange(height).double()[:, None] / height, torch.arange(width).double()[None, :] / width
@@ -146,7 +147,7 @@ def test_waves_move_between_grids(shape) -> None:
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (9, 7)])
-def test_waves_are_the_transform_and_come_back(shape) -> None:
+def test_waves_are_the_real_transform_and_field_of_inverts_it(shape) -> None:
     window, field = Window(grid_of("periodic", shape, (0.1, 0.1))), torch.randn(2, 3, *shape, dtype=torch.float64)
     spectrum = waves(window, field)
     torch.testing.assert_close(spectrum, torch.fft.rfft2(field, norm="forward"))

@@ -13,7 +13,7 @@ SIZES = (17, 33, 65, 129)
 
 
 def manufactured(n: int) -> tuple[dict[str, np.ndarray], tuple[float, float]]:
-    """Smooth a, u and f = -div(a grad u), lap u, worked out by hand, on n x (2 n - 1) nodes; and the spacing."""
+    """Return smooth a, u, f = -div(a grad u) and lap u, derived by hand, on n x (2 n - 1) nodes, and the spacing."""
     y, x = np.linspace(0, HEIGHT, n)[:, None], np.linspace(0, 1, 2 * n - 1)[None, :]
     a, a_x, a_y = 1 + x + y**2, 1.0, 2 * y
     s = np.exp(x) * np.sin(np.pi * x)
@@ -44,7 +44,7 @@ def test_flux_divergence_is_second_order() -> None:
     assert errors[0] < 0.1
 
 
-def test_laplacian_is_second_order_and_the_flux_form_of_one() -> None:
+def test_laplacian_is_second_order_and_equals_the_flux_form_of_coefficient_one() -> None:
     errors = []
     for n in SIZES:
         exact, spacing = manufactured(n)
@@ -55,7 +55,7 @@ def test_laplacian_is_second_order_and_the_flux_form_of_one() -> None:
 
 
 def test_the_solver_is_second_order_on_its_own() -> None:
-    """The solver shares no operator with the stencils: each is right by itself, or their agreement would mean nothing."""
+    """The solver shares no operator with the stencils, so that each has to be correct by itself."""
     errors = []
     for n in SIZES[:3]:
         exact, _ = manufactured(n)
@@ -65,8 +65,8 @@ def test_the_solver_is_second_order_on_its_own() -> None:
     assert errors[0] < 0.1
 
 
-def test_a_flux_takes_the_mean_of_its_two_ends() -> None:
-    """Jump of a from 1 to 3 between columns: u with the same flux through every face leaves no residual."""
+def test_a_face_has_the_mean_coefficient_of_its_two_points() -> None:
+    """Where a jumps from 1 to 3 between columns, u with the same flux through every face has no residual."""
     a = torch.tensor([1.0, 1.0, 3.0, 3.0]).expand(1, 3, 4)
     u = torch.tensor([0.0, 1.0, 1.5, 1.5 + 1 / 3]).expand(1, 3, 4)  # slopes 1, 1/2, 1/3 through faces 1, 2, 3
     torch.testing.assert_close(flux_divergence(a, u, (1.0, 0.5)), torch.zeros(1, 1, 2))

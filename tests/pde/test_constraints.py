@@ -1,4 +1,4 @@
-"""Hard constraints: exact on any field, without effect on a truth, and differentiable."""
+"""Hard constraints: exact on any field, without effect on truths, and differentiable."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ PAIRS = [(name, kind) for name in sorted(PDES) for kind in build_pde(name).const
 
 
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
-def test_a_truth_obeys_it_already_and_any_field_does_afterwards(name: str, kind: str) -> None:
+def test_a_constraint_changes_no_truth_and_holds_for_any_field(name: str, kind: str) -> None:
     pde = build_pde(name)
     grid = pde.grid(16)
     fields, _ = truths(pde, 0, range(2), grid)
     assert (constrain(pde, Window(grid), [kind], fields) - fields).abs().max() < 1e-12
-    wild = torch.randn(3, len(pde.channels), *grid.shape)
-    held = constrain(pde, Window(grid), [kind], wild)
-    assert not torch.equal(held, wild)
+    rough = torch.randn(3, len(pde.channels), *grid.shape)
+    held = constrain(pde, Window(grid), [kind], rough)
+    assert not torch.equal(held, rough)
     torch.testing.assert_close(constrain(pde, Window(grid), [kind], held), held, atol=1e-6, rtol=0)
     if kind == "zero_edge":
         assert residual_squares(pde, grid, held)["boundary"].abs().max() == 0
-        assert torch.equal(held[:, 0], wild[:, 0]) and torch.equal(held[:, 1, 1:-1, 1:-1], wild[:, 1, 1:-1, 1:-1])
+        assert torch.equal(held[:, 0], rough[:, 0]) and torch.equal(held[:, 1, 1:-1, 1:-1], rough[:, 1, 1:-1, 1:-1])
     else:
         assert held.mean(dim=(2, 3)).abs().max() < 1e-6
 
@@ -39,7 +39,7 @@ def test_gradients_pass_through(kind: str) -> None:
     assert torch.autograd.gradcheck(lambda x: constrain(pde, Window(pde.grid(5)), [kind], x), (fields,))
 
 
-def test_every_constraint_belongs_to_some_equation_and_others_are_refused() -> None:
+def test_a_constraint_of_another_equation_is_refused() -> None:
     assert {kind for _, kind in PAIRS} == set(CONSTRAINTS)
     check_constraints(build_pde("wave"), ["zero_mean"])
     for name, kind, words in (("wave", "zero_edge", "zero_mean"), ("stokes", "zero_mean", "none")):

@@ -1,4 +1,4 @@
-"""Darcy flow: the residual tells truth from nothing, is differentiable, and its scale cannot be moved by a sample."""
+"""Darcy flow: truths score far below null solutions, the residual is differentiable, and no sample changes its scale."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def norms(pde: Pde, grid: Grid, fields: torch.Tensor) -> dict[str, float]:
 
 @pytest.mark.parametrize("points", [32, 64])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_truth_is_far_below_trivial_and_shuffled(variant: str, points: int) -> None:
+def test_truths_score_far_below_null_and_shuffled_solutions(variant: str, points: int) -> None:
     pde, grid, fields = truths(variant, points)
     stored = fields.float()  # as shards hold it
     shuffled = torch.stack([stored[:, 0], stored[:, 1].roll(1, dims=0)], dim=1)
@@ -38,10 +38,10 @@ def test_truth_is_far_below_trivial_and_shuffled(variant: str, points: int) -> N
         assert trivial[norm] == pytest.approx(1.0, abs=1e-5)
         assert truth[norm] <= 0.01 * min(trivial[norm], other[norm])
     assert truth["boundary"] == 0
-    assert norms(pde, grid, fields)["l2"] < 1e-10  # in float64 the solver and the stencil agree to rounding
+    assert norms(pde, grid, fields)["l2"] < 1e-10  # in float64 solver and stencil agree to rounding
 
 
-def test_a_wrong_edge_is_seen_by_its_own_term() -> None:
+def test_the_boundary_term_measures_a_wrong_edge() -> None:
     pde, grid, fields = truths("two_phase", 32, 2)
     lifted = fields.clone()
     lifted[:, 1] += pde.pressure_scale
@@ -50,19 +50,20 @@ def test_a_wrong_edge_is_seen_by_its_own_term() -> None:
     assert squares["l2"].max() < 1e-10
 
 
-def test_no_sample_moves_the_scale() -> None:
+def test_a_sample_changes_neither_the_scale_nor_other_samples() -> None:
     pde, grid, fields = truths("two_phase", 32, 2)
     window = Window(grid)
-    terms, wild = pde.residual(window, fields), pde.residual(window, 1e3 * fields + 5)
-    assert {k: t.scale for k, t in terms.items()} == {k: t.scale for k, t in wild.items()}
-    # two samples of a batch do not see each other
-    alone = residual_squares(pde, grid, wild_batch := torch.cat([fields[:1], 50 * fields[1:]]))
-    for name, values in residual_squares(pde, grid, wild_batch[:1]).items():
-        torch.testing.assert_close(alone[name][:1], values)
+    terms = pde.residual(window, fields)
+    others = pde.residual(window, 1e3 * fields + 5)
+    assert {k: t.scale for k, t in terms.items()} == {k: t.scale for k, t in others.items()}
+    batch = torch.cat([fields[:1], 50 * fields[1:]])
+    together = residual_squares(pde, grid, batch)
+    for name, values in residual_squares(pde, grid, batch[:1]).items():
+        torch.testing.assert_close(together[name][:1], values)
 
 
 def test_scales_follow_the_parameters() -> None:
-    """a ten times larger and f ten times larger leave u as it is, and every relative residual too."""
+    """With a and f ten times as large, u and every relative residual are the same."""
     plain = build_pde("darcy", {"variant": "two_phase"})
     large = build_pde("darcy", {"variant": "two_phase", "low": 30.0, "high": 120.0, "source": 10.0})
     grid = plain.grid(24)
@@ -80,7 +81,7 @@ def test_the_boundary_scale_is_the_size_of_the_pressure(variant: str) -> None:
     assert float(fields[:, 1].square().mean().sqrt()) == pytest.approx(pde.pressure_scale, rel=0.15)
 
 
-def test_residuals_have_right_gradients() -> None:
+def test_gradients_are_correct() -> None:
     pde = build_pde("darcy", {"variant": "log_normal"})
     grid = pde.grid(6)
     generator = torch.Generator().manual_seed(0)
@@ -95,7 +96,7 @@ def test_residuals_have_right_gradients() -> None:
         assert torch.autograd.grad(square.sum(), fields, retain_graph=True)[0].abs().max() > 0
 
 
-def test_autocast_and_half_precision_do_not_reach_the_residual() -> None:
+def test_autocast_does_not_change_the_residual_and_half_precision_is_refused() -> None:
     pde, grid, fields = truths("two_phase", 32, 2)
     noisy = (fields * 1.01).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -106,18 +107,18 @@ def test_autocast_and_half_precision_do_not_reach_the_residual() -> None:
         residual_squares(pde, grid, noisy.bfloat16())
 
 
-def test_smoothing_buys_the_l2_residual_and_not_the_solution() -> None:
+def test_smoothing_lowers_the_l2_residual_but_not_the_solution_error() -> None:
     pde, grid, fields = truths("two_phase", 32)
     wrong = fields.clone()
     noise = torch.randn(8, 30, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     wrong[:, 1, 1:-1, 1:-1] = 1.3 * wrong[:, 1, 1:-1, 1:-1] + 0.03 * pde.pressure_scale * noise
     smooth = pde.smooth(wrong, 3, grid)
-    before, after = norms(pde, grid, wrong), norms(pde, grid, smooth)
+    before, after = (norms(pde, grid, f) for f in (wrong, smooth))
     error = [solution_error(f[:, 1:], fields[:, 1:]) for f in (wrong, smooth)]
     assert after["l2"] < before["l2"] / 3
     assert error[1] > 0.9 * error[0] > 0.25
     assert torch.equal(smooth[:, 0], wrong[:, 0]) and norms(pde, grid, smooth)["boundary"] == 0
-    assert float((pde.smooth(fields, 3, grid) - fields).abs().max()) < 1e-12  # the truth stays where it is
+    assert float((pde.smooth(fields, 3, grid) - fields).abs().max()) < 1e-12  # truths do not change
 
 
 def test_a_sample_is_a_function_of_its_seed_and_counter() -> None:
@@ -131,28 +132,29 @@ def test_a_sample_is_a_function_of_its_seed_and_counter() -> None:
     assert not np.array_equal(one, pde.sample(2, 7, grid)[0])
 
 
-def test_illegal_permeability_is_raised_and_counted() -> None:
+def test_permeability_that_is_too_small_is_raised_and_counted() -> None:
     pde = build_pde("darcy")
     grid = pde.grid(16)
     a = np.full((1, 16, 16), 3.0)
     a[0, 4, 4:7] = (-1.0, 0.0, 0.1)
     solved, raised = pde.solve(a, grid)
-    legal = np.maximum(a, pde.lowest)
-    assert raised == 3 and np.array_equal(solved[0], a[0]) and np.array_equal(solved[1], pde.solve(legal, grid)[0][1])
-    fields = torch.from_numpy(pde.solve(legal, grid)[0])[None]
+    limited = np.maximum(a, pde.lowest)
+    assert raised == 3 and np.array_equal(solved[0], a[0]) and np.array_equal(solved[1], pde.solve(limited, grid)[0][1])
+    fields = torch.from_numpy(pde.solve(limited, grid)[0])[None]
     assert norms(pde, grid, fields)["l2"] < 1e-10
 
 
 def test_phase_error_is_the_distance_to_the_nearest_phase() -> None:
     pde = build_pde("darcy")
     fields = torch.zeros(2, 2, 4, 4)
-    fields[0, 0], fields[1, 0] = 3.0, 12.0
-    fields[1, 0, 0] = 11.0  # 4 of 16 points are 1 off
+    fields[0, 0] = 3.0
+    fields[1, 0] = 12.0
+    fields[1, 0, 0] = 11.0  # 4 of 16 points are off by 1
     assert pde.phase_error(fields).tolist() == [0.0, 0.25]
     assert build_pde("darcy", {"variant": "log_normal"}).phase_error(fields) is None
 
 
-def test_channels_have_roles() -> None:
+def test_permeability_is_input_and_pressure_is_solution() -> None:
     pde = build_pde("darcy")
     assert [c.name for c in pde.channels] == ["permeability", "pressure"]
     assert solution_mask(pde, pde.grid(5)).flatten(1).all(dim=1).tolist() == [False, True]
@@ -178,7 +180,7 @@ def test_channels_have_roles() -> None:
         ("darcy", {"alpha": 1e9}, ["pde.params.alpha=1000000000.0", "1.01 to 20"]),
     ],
 )
-def test_bad_parameters_are_one_line(name: str, params: dict[str, object], words: list[str]) -> None:
+def test_bad_parameters_are_refused_in_one_line(name: str, params: dict[str, object], words: list[str]) -> None:
     with pytest.raises(UserError) as raised:
         build_pde(name, params)
     text = str(raised.value)

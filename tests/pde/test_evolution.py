@@ -1,4 +1,4 @@
-"""Equations in time: generators against independent integration, the parts of their residuals, and what stands still."""
+"""Equations in time: solvers against independent integrators, parts of the residuals, and stationary states."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_interval_means_of_cubics_are_exact(power: int) -> None:
     torch.testing.assert_close(interval_means((times**power)[None])[0], expected)
 
 
-def test_a_step_is_its_change_less_its_mean_rate() -> None:
+def test_a_step_residual_is_change_minus_mean_rate() -> None:
     times = torch.linspace(0, 1, 6, dtype=torch.float64)
     assert one_step_residual((times**3)[None], (3 * times**2)[None], 0.2).abs().max() < 1e-12
     torch.testing.assert_close(
@@ -44,10 +44,10 @@ def test_a_step_is_its_change_less_its_mean_rate() -> None:
     )
 
 
-# ---- generators, each against other numerics
+# ---- solvers, each against other numerics
 
 
-def test_vortices_follow_an_integrator_that_knows_no_tricks() -> None:
+def test_vorticity_agrees_with_a_dense_fourier_integrator() -> None:
     """The same equation written with derivatives by Fourier matrices, integrated by scipy to 1e-10."""
     n, nu = 16, 0.01
     w0 = periodic_field(0, "t", 0, (n, n), 6.0, 6.0)
@@ -68,17 +68,17 @@ def test_vortices_follow_an_integrator_that_knows_no_tricks() -> None:
     def rate(_: float, flat: np.ndarray) -> np.ndarray:
         w = flat.reshape(n, n)
         psi = (stream @ flat).reshape(n, n)
-        carried = (derive @ psi) * (w @ derive.T) - (psi @ derive.T) * (derive @ w)
-        return (cut(force - carried) + nu * (laplacian @ flat).reshape(n, n)).ravel()
+        advected = (derive @ psi) * (w @ derive.T) - (psi @ derive.T) * (derive @ w)
+        return (cut(force - advected) + nu * (laplacian @ flat).reshape(n, n)).ravel()
 
     times = np.array([0.0, 0.3, 0.6])
     expected = solve_ivp(rate, (0, 0.6), cut(w0).ravel(), "DOP853", times, rtol=1e-10, atol=1e-12).y.T
     found = vortices(cut(w0), nu, force, times)
     assert np.abs(found.reshape(3, -1) - expected).max() < 1e-6 * np.abs(expected).max()
-    assert np.abs(found[2] - found[0]).max() > 0.05  # something happened
+    assert np.abs(found[2] - found[0]).max() > 0.05  # the flow has changed
 
 
-def test_burgers_follows_an_integrator_on_central_differences() -> None:
+def test_burgers_agrees_with_central_differences() -> None:
     """Fourth-order central differences on 512 points, integrated by scipy; ours on 256."""
     fine = periodic_line(0, "t", 0, 512, 4.0, 7.0)
 
@@ -92,14 +92,14 @@ def test_burgers_follows_an_integrator_on_central_differences() -> None:
     assert np.abs(burgers(fine[::2], 0.02, times) - expected).max() < 2e-4
 
 
-def test_a_burgers_field_is_solved_from_its_first_row_and_every_row_is_bound() -> None:
+def test_a_burgers_field_is_solved_from_its_first_row_and_every_row_counts() -> None:
     pde = build_pde("burgers")
     grid = pde.grid(64)
     truth = pde.sample(0, 3, grid)[0]
-    wild = truth.copy()
-    wild[0, 0, :2] = (1e3, -50.0)
-    solved, cut = pde.solve(wild, grid)
-    assert cut == 2 and np.isfinite(solved).all() and np.array_equal(solved[0, 0], wild[0, 0])
+    large = truth.copy()
+    large[0, 0, :2] = (1e3, -50.0)
+    solved, clipped = pde.solve(large, grid)
+    assert clipped == 2 and np.isfinite(solved).all() and np.array_equal(solved[0, 0], large[0, 0])
     fields = torch.from_numpy(truth[None])
     for row in (0, 1, 31, 63):
         wrong = fields.clone()
@@ -107,7 +107,7 @@ def test_a_burgers_field_is_solved_from_its_first_row_and_every_row_is_bound() -
         assert residual_rms(pde, grid, wrong)["l2"] > 3 * residual_rms(pde, grid, fields)["l2"], row
 
 
-def test_reaction_and_diffusion_follow_an_integrator_on_ghost_cells() -> None:
+def test_reaction_diffusion_agrees_with_an_integrator_on_ghost_cells() -> None:
     pde = evolution("reaction_diffusion", frames=4, duration=1.0, diffusion_u=0.02, diffusion_v=0.05)
     grid = pde.grid(12)
     start = 0.5 * np.stack([cosine_cells(0, s, 0, grid.shape, 3.0, 6.0) for s in ("u", "v")])
@@ -124,8 +124,8 @@ def test_reaction_and_diffusion_follow_an_integrator_on_ghost_cells() -> None:
     assert np.abs(pde.integrate(start, grid).reshape(4, -1) - expected).max() < 1e-5
 
 
-def test_waves_are_the_limit_of_leaping_frogs() -> None:
-    """Second differences in space and time near the exact waves at second order."""
+def test_leapfrog_steps_converge_to_the_exact_waves() -> None:
+    """Second differences in space and time converge to the exact waves at second order."""
     errors = []
     for n in (16, 32, 64):
         x = np.arange(n) / n
@@ -135,7 +135,8 @@ def test_waves_are_the_limit_of_leaping_frogs() -> None:
         def spread(u: np.ndarray) -> np.ndarray:
             return sum(np.roll(u, s, a) for s in (1, -1) for a in (0, 1)) - 4 * u
 
-        before, now = u0, u0 + ratio**2 / 2 * spread(u0)
+        before = u0
+        now = u0 + ratio**2 / 2 * spread(u0)
         for _ in range(round(0.375 * n / ratio) - 1):
             before, now = now, 2 * now - before + ratio**2 * spread(now)
         errors.append(np.abs(standing_waves(u0, 1.0, np.array([0.375]))[0] - now).max())
@@ -146,7 +147,7 @@ def test_waves_are_the_limit_of_leaping_frogs() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_standing_still_scores_one(name: str) -> None:
+def test_stationary_states_score_one(name: str) -> None:
     pde = evolution(name)
     grid = pde.grid(32)
     fields, params = truths(pde, 7, range(24), grid)
@@ -156,12 +157,14 @@ def test_standing_still_scores_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_frame_is_bound(name: str) -> None:
-    """A single frame that is off is seen, whichever it is: no residual skips one, as central differences would."""
+def test_an_error_in_any_frame_is_seen(name: str) -> None:
+    """Whichever frame is wrong, the residual rises: none is skipped, as central differences would do."""
     pde = evolution(name)
     grid = pde.grid(24)
     fields, params = truths(pde, 0, [0], grid)
-    floor, size, species = residual_rms(pde, grid, fields, params)["l2"], 0.05 * fields.std(), len(pde.species)
+    floor = residual_rms(pde, grid, fields, params)["l2"]
+    size = 0.05 * fields.std()
+    species = len(pde.species)
     for frame in range(pde.frames):
         wrong = fields.clone()
         wrong[:, frame * species : (frame + 1) * species] += size * torch.sin(6.28 * torch.arange(24) / 24)
@@ -169,7 +172,7 @@ def test_every_frame_is_bound(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_smoothing_lowers_the_residual_and_leaves_the_first_frame(name: str) -> None:
+def test_smoothing_lowers_the_residual_and_keeps_the_first_frame(name: str) -> None:
     pde = evolution(name)
     grid = pde.grid(24)
     fields, params = truths(pde, 0, [0], grid)
@@ -182,15 +185,15 @@ def test_smoothing_lowers_the_residual_and_leaves_the_first_frame(name: str) -> 
     assert torch.equal(smooth[:, :species], fields[:, :species])
 
 
-def test_a_wave_turns_with_its_own_speed_only() -> None:
+def test_a_wave_has_a_residual_under_another_speed() -> None:
     right, wrong = evolution("wave"), evolution("wave", speed=1.1)
     grid = right.grid(32)
     fields = torch.from_numpy(right.sample(0, 0, grid)[0][None])
     assert residual_rms(right, grid, fields)["l2"] < 1e-10 < 0.05 < residual_rms(wrong, grid, fields)["l2"]
 
 
-def test_end_points_alone_would_not_do() -> None:
-    """Why eleven frames: with four, the truncation of the same flow is many times as large."""
+def test_few_frames_have_a_large_truncation_error() -> None:
+    """The reason for eleven frames: with four, the truncation error of the same flow is several times as large."""
     floors = []
     for frames in (4, 11):
         pde = evolution("navier_stokes", frames=frames)
@@ -201,39 +204,39 @@ def test_end_points_alone_would_not_do() -> None:
 
 
 @pytest.mark.parametrize("name", ["navier_stokes", "reaction_diffusion"])
-def test_a_wild_state_is_cut_counted_and_solved(name: str) -> None:
-    """What an untrained generator draws must not end a report."""
+def test_a_state_that_is_too_large_is_clipped_counted_and_solved(name: str) -> None:
+    """A sample of an untrained generator must not end a report."""
     pde = evolution(name)
     grid = pde.grid(16)
-    wild = pde.initial(0, 0, grid)
-    wild[:, 3, 4:7] = (50.0, -1e3, 1e30)
-    frames, cut = pde.solve(wild, grid)
+    large = pde.initial(0, 0, grid)
+    large[:, 3, 4:7] = (50.0, -1e3, 1e30)
+    frames, clipped = pde.solve(large, grid)
     species = len(pde.species)
-    assert cut == 3 * species and np.isfinite(frames).all() and np.array_equal(frames[:species], wild)
-    assert np.array_equal(frames[species:], pde.solve(np.clip(wild, -pde.largest, pde.largest), grid)[0][species:])
+    assert clipped == 3 * species and np.isfinite(frames).all() and np.array_equal(frames[:species], large)
+    assert np.array_equal(frames[species:], pde.solve(np.clip(large, -pde.largest, pde.largest), grid)[0][species:])
 
 
 @pytest.mark.parametrize("params", [{"diffusion_v": 0.2}, {"diffusion_u": 0.2}, {"diffusion_v": 0.05}])
-def test_fast_diffusion_does_not_cost_the_generator_its_order(params: dict[str, float]) -> None:
+def test_the_solver_keeps_its_order_under_fast_diffusion(params: dict[str, float]) -> None:
     pde = evolution("reaction_diffusion", frames=21, **params)
     grid = pde.grid(24)
     fields, _ = truths(pde, 0, range(2), grid)
     assert residual_rms(pde, grid, fields)["l2"] < 0.005
 
 
-def test_a_short_flow_starts_with_the_waves_that_it_goes_on_with() -> None:
-    """A first frame with waves that the solver cuts from all others would differ from them by more the closer they are."""
+def test_all_frames_of_a_flow_have_the_same_waves() -> None:
+    """If the solver removed waves after the first frame, frames close in time would have a large residual."""
     pde = evolution("navier_stokes", frames=5, duration=0.01)
     grid = pde.grid(32)
     fields, _ = truths(pde, 0, range(2), grid)
     assert residual_rms(pde, grid, fields)["l2"] < 0.02
 
 
-# ---- laws of the initial states
+# ---- initial states
 
 
 @pytest.mark.parametrize("draw", [periodic_field, cosine_cells])
-def test_initial_fields_have_unit_size_and_no_mean(draw) -> None:
+def test_initial_fields_have_unit_mean_square_and_zero_mean(draw) -> None:
     fields = np.stack([draw(0, "law", i, (32, 32), 3.0, 10.0) for i in range(200)])
     assert np.sqrt(np.mean(fields**2)) == pytest.approx(1.0, rel=0.1)
     assert np.abs(fields.mean(axis=(1, 2))).max() < 1e-12
@@ -281,7 +284,7 @@ def test_a_coarse_periodic_grid_keeps_the_waves_of_the_same_draw() -> None:
         ("stokes", {"frames": 11}, "pde.params.frames: stokes"),
     ],
 )
-def test_bad_parameters_are_one_line(name: str, params: dict[str, object], words: str) -> None:
+def test_bad_parameters_are_refused_in_one_line(name: str, params: dict[str, object], words: str) -> None:
     with pytest.raises(UserError) as raised:
         build_pde(name, params)
     assert words in str(raised.value) and "\n" not in str(raised.value)

@@ -1,7 +1,7 @@
-"""Equations whose generators are exact: against integrators that share nothing with them, at the integrator's own order.
+"""Equations with exact solvers, against integrators that share no code with them, at the order of the integrator.
 
-Heat, advection-diffusion and the wave equation against differences of fourth order and py-pde's of second, Stokes' problem
-against Crank-Nicolson steps. Durations, frames and speeds are not 1, so that none can stand in for another.
+Heat, advection-diffusion and the wave equation against differences of fourth order and against py-pde's of second order,
+Stokes' problem against Crank-Nicolson steps. Durations, frames and speeds differ from 1, so that confusing them is seen.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def rms(values: np.ndarray) -> float:
 
 
 def orders(errors: list[float]) -> np.ndarray:
-    """Of errors on grids each twice as fine as the one before."""
+    """Return the orders of convergence of errors on grids, each twice as fine as the one before."""
     return np.log2(np.array(errors[:-1]) / errors[1:])
 
 
 def score(pde: Pde, fields: np.ndarray, *params: float) -> float:
-    """The l2 residual of one joint field [C, Y, X]."""
+    """Return the l2 residual of one joint field [C, Y, X]."""
     grid, one = replace(pde.grid(8), shape=fields.shape[1:]), torch.tensor([params], dtype=torch.float64)
     return residual_rms(pde, grid, torch.from_numpy(fields)[None], one)["l2"]
 
 
-def still(pde: Pde, fields: np.ndarray) -> np.ndarray:
+def stationary(pde: Pde, fields: np.ndarray) -> np.ndarray:
     return pde.trivial(torch.from_numpy(fields)[None])[0].numpy()
 
 
@@ -52,7 +52,7 @@ def altered(params: list[float], column: int, factor: float) -> list[float]:
     return [p * factor if i == column else p for i, p in enumerate(params)]
 
 
-# ---- waves that each go their own way
+# ---- equations with independent waves
 
 Rate = Callable[[np.ndarray], np.ndarray]
 
@@ -62,8 +62,8 @@ def slope(u: np.ndarray, axis: int) -> np.ndarray:
     return (8 * near - far) / 12 * u.shape[axis]
 
 
-def bend(u: np.ndarray) -> np.ndarray:
-    """The Laplacian."""
+def laplacian(u: np.ndarray) -> np.ndarray:
+    """Return the Laplacian, of fourth order."""
     total = np.zeros_like(u)
     for axis in (-2, -1):
         near, far = (np.roll(u, -s, axis) + np.roll(u, s, axis) for s in (1, 2))
@@ -72,9 +72,9 @@ def bend(u: np.ndarray) -> np.ndarray:
 
 
 RATES: dict[str, Callable[..., np.ndarray]] = {  # of a state [S, Y, X]; x along columns, the last axis
-    "heat": lambda s, alpha: alpha * bend(s),
-    "advection_diffusion": lambda s, b_x, b_y, kappa: kappa * bend(s) - b_x * slope(s, -1) - b_y * slope(s, -2),
-    "wave": lambda s, speed: np.stack([s[1], speed**2 * bend(s[0])]),
+    "heat": lambda s, alpha: alpha * laplacian(s),
+    "advection_diffusion": lambda s, b_x, b_y, kappa: kappa * laplacian(s) - b_x * slope(s, -1) - b_y * slope(s, -2),
+    "wave": lambda s, speed: np.stack([s[1], speed**2 * laplacian(s[0])]),
 }
 
 
@@ -85,7 +85,7 @@ def exact(name: str, **more: float) -> Evolution:
 
 
 def differences(pde: Any, first: np.ndarray, params: list[float]) -> np.ndarray:
-    """Frames [F, Y, X] from the first one, at rest where it is a membrane's."""
+    """Return frames [F, Y, X] from the first one, which is at rest for the wave equation."""
     wave = pde.name == "wave"
     state = np.stack([first, np.zeros_like(first)]) if wave else first[None]
     own = [pde.params.speed] if wave else params
@@ -100,7 +100,7 @@ def differences(pde: Any, first: np.ndarray, params: list[float]) -> np.ndarray:
 
 @pytest.mark.parametrize("counter", COUNTERS)
 @pytest.mark.parametrize("name", RATES)
-def test_frames_near_those_of_fourth_order_differences_at_fourth_order(name: str, counter: int) -> None:
+def test_fourth_order_differences_converge_to_our_frames_at_fourth_order(name: str, counter: int) -> None:
     pde, errors = exact(name), []
     for cells in CELLS:
         ours, own = pde.sample(5, counter, pde.grid(cells))
@@ -110,14 +110,14 @@ def test_frames_near_those_of_fourth_order_differences_at_fourth_order(name: str
     assert orders(errors) == pytest.approx([4.0, 4.0], abs=0.3)
     assert errors[-1] < 5e-6
     found = score(pde, theirs, *params)
-    assert found < 1e-5 * score(pde, still(pde, theirs), *params)
+    assert found < 1e-5 * score(pde, stationary(pde, theirs), *params)
     for column in range(len(params)):
         assert min(score(pde, theirs, *altered(params, column, factor)) for factor in (0.8, 1.2)) > 100 * found
     if name == "wave":
         assert min(score(exact(name, speed=speed), theirs) for speed in (0.48, 0.72)) > 100 * found
 
 
-def test_the_samples_that_are_compared_have_winds_of_all_signs() -> None:
+def test_the_compared_samples_have_winds_of_both_signs() -> None:
     pde = exact("advection_diffusion")
     winds = truths(pde, 5, COUNTERS, pde.grid(8)).params[:, :2]
     assert winds.abs().min() > 0.1 and (winds.amin(dim=0) < 0).all() and (winds.amax(dim=0) > 0).all()
@@ -126,8 +126,8 @@ def test_the_samples_that_are_compared_have_winds_of_all_signs() -> None:
 
 @pytest.mark.parametrize(("b_x", "b_y"), [(0.5, 0.0), (-0.5, 0.0), (0.0, 1.0), (0.0, -1.0), (1.5, -2.0)])
 @pytest.mark.parametrize("shape", [(15, 20), (20, 15)])
-def test_the_wind_carries_along_columns_and_rows(shape: tuple[int, int], b_x: float, b_y: float) -> None:
-    """Without diffusion the first frame moves by whole points: b_x to later columns, b_y to later rows."""
+def test_the_wind_moves_fields_along_columns_and_rows(shape: tuple[int, int], b_x: float, b_y: float) -> None:
+    """Without diffusion the first frame moves by whole points: with b_x to later columns, with b_y to later rows."""
     pde = build_pde("advection_diffusion", {"duration": 2.0, "frames": 6})  # 0.4 between frames: 0.2 or 0.4 of a side
     grid = replace(pde.grid(8), shape=shape)
     first = pde.sample(0, 0, grid)[0][0]
@@ -143,17 +143,17 @@ def test_the_wind_carries_along_columns_and_rows(shape: tuple[int, int], b_x: fl
 @pytest.mark.parametrize("shape", [(16, 16), (15, 20)])
 @pytest.mark.parametrize("name", RATES)
 def test_a_rough_first_frame_is_solved_to_rounding(name: str, shape: tuple[int, int]) -> None:
-    """With the highest wave of an even grid in it, which has no direction: generator and residual treat it alike."""
+    """It contains the highest wave of an even grid, which has no direction: solver and residual treat it alike."""
     pde = exact(name)
     fields = np.random.default_rng(0).normal(size=(pde.frames, *shape))
     params = [0.7, -0.4, 0.003][-len(pde.varying) :] if pde.varying else []
-    solved, cut = pde.solve(fields, replace(pde.grid(8), shape=shape), params)
-    assert cut == 0 and np.array_equal(solved[0], fields[0])
+    solved, clipped = pde.solve(fields, replace(pde.grid(8), shape=shape), params)
+    assert clipped == 0 and np.array_equal(solved[0], fields[0])
     assert score(pde, solved, *params) < 1e-12 * score(pde, fields, *params)
 
 
 def central(pde: Any, first: np.ndarray, b_x: float, b_y: float, kappa: float) -> np.ndarray:
-    """Advection and diffusion by py-pde's central differences in its own cells, [F, Y, X]."""
+    """Return advection and diffusion by py-pde's central differences on its cells, [F, Y, X]."""
     grid = outside.CartesianGrid([(0, 1), (0, 1)], first.shape, periodic=True)
     laplace, gradient = operators(grid, "periodic")
 
@@ -164,8 +164,8 @@ def central(pde: Any, first: np.ndarray, b_x: float, b_y: float, kappa: float) -
     return march(grid, first[None], rate, pde.duration, pde.frames, solver="runge-kutta", dt=0.01)[:, 0]
 
 
-def test_carried_frames_near_those_of_another_solver_at_second_order() -> None:
-    """Extrapolated from two grids, its fields pass the residual."""
+def test_another_solver_of_advection_converges_to_our_frames_at_second_order() -> None:
+    """Extrapolated from two grids, its fields have a small residual."""
     pde, errors, frames = exact("advection_diffusion"), [], []
     for cells in CELLS:
         ours, own = pde.sample(5, COUNTERS[0], pde.grid(cells))
@@ -175,31 +175,32 @@ def test_carried_frames_near_those_of_another_solver_at_second_order() -> None:
     assert orders(errors) == pytest.approx([2.0, 2.0], abs=0.3)
     theirs = (4 * frames[-1][:, ::2, ::2] - frames[-2]) / 3
     found = score(pde, theirs, *params)
-    assert found < 1e-4 * score(pde, still(pde, theirs), *params)
+    assert found < 1e-4 * score(pde, stationary(pde, theirs), *params)
     for column in range(3):
         assert score(pde, theirs, *altered(params, column, 1.2)) > 10 * found
 
 
-# ---- the swinging wall
+# ---- the oscillating wall
 
 NODES = (65, 129, 257)
 SWINGS = range(4)
 
 
 def swing(points: int, counter: int) -> tuple[Pde, np.ndarray, float]:
-    """The equation, the velocity [T, Y] of the closed form and its viscosity."""
+    """Return the equation, the velocity [T, Y] of the closed form and its viscosity."""
     pde = build_pde("stokes")
     fields, own = pde.sample(3, counter, pde.grid(points))
     return pde, fields[0], own["viscosity"]
 
 
 def crank_nicolson(rows: np.ndarray, viscosity: float) -> np.ndarray:
-    """The velocity [T, Y] that follows from the first row and both end columns, steps and points as given."""
+    """Return the velocity [T, Y] that follows from the first row and both end columns, on the same points and times."""
     ratio = viscosity * (rows.shape[1] - 1) ** 2 / (2 * (len(rows) - 1))
     bands = np.full((3, rows.shape[1] - 2), -ratio)
     bands[1] = 1 + 2 * ratio
     u = np.full_like(rows, np.nan)
-    u[0], u[:, 0], u[:, -1] = rows[0], rows[:, 0], rows[:, -1]
+    u[0] = rows[0]
+    u[:, [0, -1]] = rows[:, [0, -1]]
     for n in range(len(rows) - 1):
         right = u[n, 1:-1] + ratio * (u[n, 2:] - 2 * u[n, 1:-1] + u[n, :-2])
         right[[0, -1]] += ratio * u[n + 1, [0, -1]]
@@ -208,7 +209,7 @@ def crank_nicolson(rows: np.ndarray, viscosity: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("counter", SWINGS)
-def test_the_closed_form_is_what_its_edges_and_the_equation_decide(counter: int) -> None:
+def test_crank_nicolson_steps_converge_to_the_closed_form(counter: int) -> None:
     errors = []
     for points in NODES:
         _, truth, viscosity = swing(points, counter)
@@ -219,8 +220,8 @@ def test_the_closed_form_is_what_its_edges_and_the_equation_decide(counter: int)
 
 
 @pytest.mark.parametrize("counter", SWINGS)
-def test_steps_of_crank_and_nicolson_pass_the_residual_with_their_own_viscosity(counter: int) -> None:
-    """Extrapolated from two grids, their fields are of fourth order too, and score what the closed form does."""
+def test_crank_nicolson_steps_have_a_small_residual_with_their_own_viscosity_only(counter: int) -> None:
+    """Extrapolated from two grids, their fields are of fourth order too, with the residual of the closed form."""
     coarse, fine = (crank_nicolson(*swing(points, counter)[1:]) for points in NODES[-2:])
     theirs = ((4 * fine[::2, ::2] - coarse) / 3)[::2, ::2]
     pde, truth, viscosity = swing(NODES[0], counter)
@@ -231,7 +232,7 @@ def test_steps_of_crank_and_nicolson_pass_the_residual_with_their_own_viscosity(
 
 
 def solver_errors(counter: int, sizes: tuple[int, ...]) -> list[float]:
-    """Of the velocity that `solve` finds where it is asked to, relative."""
+    """Return relative errors of the velocity that `solve` finds from the inputs."""
     errors = []
     for points in sizes:
         pde, truth, viscosity = swing(points, counter)
@@ -243,7 +244,7 @@ def solver_errors(counter: int, sizes: tuple[int, ...]) -> list[float]:
 
 @pytest.mark.parametrize("counter", SWINGS)
 def test_a_velocity_is_solved_from_its_edges(counter: int) -> None:
-    """To 1e-4 at 65 points, a hundredth of what a viscosity a fifth off does."""
+    """To 1e-4 at 65 points, a hundredth of the error of a viscosity that is a fifth too large."""
     errors = solver_errors(counter, (9, 17, 33, 65))
     assert errors[0] < 2e-3 and errors[-1] < 1e-4 and np.all(np.diff(errors) < 0)
     pde, truth, viscosity = swing(65, counter)
@@ -261,7 +262,7 @@ def test_a_velocity_is_solved_at_second_order_in_time_and_along_the_line(monkeyp
     assert orders(errors) == pytest.approx([2.0, 2.0], abs=0.3)
 
 
-def test_the_wall_swings_by_its_amplitude_and_frequency_and_fades_by_both_parameters() -> None:
+def test_the_wall_oscillates_with_amplitude_and_frequency_and_decays_with_distance() -> None:
     pde = build_pde("stokes", {"amplitude": 3.0, "frequency_low": 5.0, "frequency_high": 5.0})
     t, turns = np.linspace(0.0, 1.0, 33), []
     for counter in range(8):

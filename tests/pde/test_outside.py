@@ -1,7 +1,8 @@
-"""Solvers that others wrote agree: their fields pass our residual, and ours near theirs at the order of the scheme.
+"""Solvers written by others agree: our residual of their fields is small, and our fields converge to theirs.
 
-What near means: where both discretise alike, to the tolerance of the solver; a better scheme's field leaves what our stencils
-miss, a share of the trivial score that each case states. References are of second degree on twice the finest grid.
+With the same discretisation, small means the tolerance of the solver; for fields of a better scheme the residual contains the
+truncation error of our stencils, and each case states the share of the trivial score that it may reach. References are
+elements of second degree on twice the finest grid.
 """
 
 from __future__ import annotations
@@ -20,15 +21,19 @@ from pidscale.pde.base import Pde
 from pidscale.pde.residuals import residual_rms
 from tests.outside import finite_elements, march, operators
 
-LATTICE = 257  # nodes a side of the reference: all waves of a law are in it
+LATTICE = 257  # nodes a side of the reference, which resolves all waves of the random fields
 GRIDS = (33, 65, 129)
-STEADY: dict[str, tuple[str, dict[str, Any], float]] = {  # equation, parameters, the share that near means
+STEADY: dict[str, tuple[str, dict[str, Any], float]] = {  # equation, parameters, largest share of the trivial score
     "poisson": ("poisson", {}, 0.01),
     "helmholtz": ("helmholtz", {"wavenumber": 6.0}, 0.01),
-    "darcy": ("darcy", {"variant": "log_normal"}, 0.02),  # its permeability has waves of four steps of the finest grid
+    "darcy": (
+        "darcy",
+        {"variant": "log_normal"},
+        0.02,
+    ),  # its permeability has waves as short as four spacings of the finest grid
     "smooth darcy": ("darcy", {"variant": "log_normal", "alpha": 3.0}, 0.01),
 }
-OTHER: dict[str, tuple[str, dict[str, Any]]] = {  # the same fields do not solve these
+OTHER: dict[str, tuple[str, dict[str, Any]]] = {  # equations that the same fields do not solve
     "poisson": ("helmholtz", {"wavenumber": 2.0}),
     "helmholtz": ("helmholtz", {"wavenumber": 5.7}),
     "darcy": ("darcy", {"variant": "log_normal", "source": 1.25}),
@@ -50,7 +55,7 @@ def trivial(pde: Pde, fields: np.ndarray, norm: str = "l2") -> float:
 
 
 def elements(pde: Any, given: np.ndarray, degree: int, lumped: bool = False) -> np.ndarray:
-    """The joint field of an input and the outside solution: our lap u + k^2 u = f is their -lap u - k^2 u = -f."""
+    """Return the joint field of an input and the other solution: our lap u + k^2 u = f is their -lap u - k^2 u = -f."""
     one = np.ones_like(given)
     a, f = (given, one) if pde.name == "darcy" else (one, -given)
     shift = pde.params.wavenumber**2 if pde.name == "helmholtz" else 0.0
@@ -65,16 +70,17 @@ def reference(case: str) -> tuple[Pde, np.ndarray]:
 
 
 def on(fields: np.ndarray, points: int) -> np.ndarray:
-    """Every so many points of a grid, whether its last one is its first or not."""
+    """Return the fields at every `step`-th point, for periodic grids and for nodes."""
     step = (fields.shape[1] - 1) // (points - 1)
     return fields[:, ::step, ::step]
 
 
 @pytest.mark.parametrize("case", STEADY)
-def test_steady_fields_of_finite_elements_pass_the_residual(case: str) -> None:
+def test_finite_element_fields_have_a_small_residual(case: str) -> None:
     pde, fine = reference(case)
-    fields, near = on(fine, GRIDS[-1]), STEADY[case][2]
-    for norm, share in (("l2", near), ("dual", near / 10)):  # the dual norm weighs the shortest waves least
+    fields = on(fine, GRIDS[-1])
+    small = STEADY[case][2]
+    for norm, share in (("l2", small), ("dual", small / 10)):  # the dual norm weighs the shortest waves least
         assert score(pde, fields, norm) <= share * trivial(pde, fields, norm)
     name, params = OTHER[case]
     assert score(build_pde(name, params), fields) > 10 * score(pde, fields)
@@ -82,7 +88,7 @@ def test_steady_fields_of_finite_elements_pass_the_residual(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", STEADY)
-def test_steady_fields_near_those_of_finite_elements_at_second_order(case: str) -> None:
+def test_our_steady_fields_converge_to_finite_elements_at_second_order(case: str) -> None:
     pde, fine = reference(case)
     errors = [rms(pde.solve(on(fine, n), pde.grid(n))[0][1] - on(fine, n)[1]) for n in GRIDS]
     assert np.log2(np.array(errors[:-1]) / errors[1:]) == pytest.approx([2.0, 2.0], abs=0.3)
@@ -91,7 +97,7 @@ def test_steady_fields_near_those_of_finite_elements_at_second_order(case: str) 
 
 @pytest.mark.parametrize("case", ["poisson", "helmholtz"])
 @pytest.mark.parametrize("points", [33, 64])
-def test_linear_elements_with_lumped_mass_are_our_scheme(case: str, points: int) -> None:
+def test_linear_elements_with_lumped_mass_equal_our_scheme(case: str, points: int) -> None:
     name, params, _ = STEADY[case]
     pde = build_pde(name, params)
     ours = pde.sample(3, 1, pde.grid(points))[0]
@@ -101,7 +107,7 @@ def test_linear_elements_with_lumped_mass_are_our_scheme(case: str, points: int)
 
 
 def reaction_diffusion(pde: Any, state: np.ndarray, **solver: Any) -> np.ndarray:
-    """FitzHugh-Nagumo in py-pde's cells with zero flux, [F S, Y, X] from a state [S, Y, X]."""
+    """Return frames of FitzHugh-Nagumo on py-pde's cells with zero flux, [F S, Y, X] from a state [S, Y, X]."""
     grid = outside.CartesianGrid([(-1, 1), (-1, 1)], state.shape[1:])
     laplace, _ = operators(grid, {"derivative": 0})
     p = pde.params
@@ -113,19 +119,19 @@ def reaction_diffusion(pde: Any, state: np.ndarray, **solver: Any) -> np.ndarray
     return march(grid, state, rate, pde.duration, pde.frames, **solver).reshape(-1, *state.shape[1:])
 
 
-def test_reaction_and_diffusion_by_another_integrator_on_the_same_cells_is_the_same() -> None:
-    """Both have the 5-point form with zero flux: what is between them is the step of our Runge-Kutta scheme."""
+def test_another_integrator_on_the_same_cells_agrees_in_reaction_diffusion() -> None:
+    """Both have the 5-point form with zero flux: they differ by the error of our Runge-Kutta steps."""
     pde = build_pde("reaction_diffusion")
     ours = pde.sample(3, 0, pde.grid(32))[0]
     theirs = reaction_diffusion(pde, ours[:2], solver="scipy", method="DOP853", rtol=1e-11, atol=1e-12, dt=0.1)
     assert rms(theirs - ours) < 1e-6 * rms(ours)
-    assert score(pde, theirs) < 0.01 * trivial(pde, ours)  # near: a tenth of what is asked of equations in time
+    assert score(pde, theirs) < 0.01 * trivial(pde, ours)  # a tenth of what other tests allow for equations in time
     assert score(pde, theirs) == pytest.approx(score(pde, ours), rel=1e-3)
     for wrong in ({"diffusion_u": 2e-3}, {"diffusion_v": 1e-2}):
         assert score(build_pde("reaction_diffusion", wrong), theirs) > 10 * score(pde, theirs)
 
 
-def test_reaction_and_diffusion_near_eulers_steps_at_first_order() -> None:
+def test_euler_steps_converge_to_our_reaction_diffusion_at_first_order() -> None:
     pde = build_pde("reaction_diffusion")
     ours = pde.sample(3, 1, pde.grid(32))[0]
     errors = [rms(reaction_diffusion(pde, ours[:2], solver="euler", dt=dt) - ours) for dt in (0.04, 0.02, 0.01)]
@@ -133,7 +139,7 @@ def test_reaction_and_diffusion_near_eulers_steps_at_first_order() -> None:
 
 
 def burgers(pde: Any, cells: int) -> np.ndarray:
-    """Burgers' equation by central differences in conservation form, [1, T, X]: 64 rows, 64 of its columns."""
+    """Return Burgers' equation by central differences in conservation form, [1, T, X]: 64 rows, 64 of its columns."""
     grid = outside.CartesianGrid([(0, 1)], cells, periodic=True)
     laplace, gradient = operators(grid, "periodic")
     p = pde.params
@@ -147,7 +153,7 @@ def burgers(pde: Any, cells: int) -> np.ndarray:
 
 
 def wave(pde: Any, cells: int) -> np.ndarray:
-    """The wave equation as two of first order, by the 5-point form, [F, Y, X]."""
+    """Return the wave equation as two equations of first order, by the 5-point form, [F, Y, X]."""
     grid = outside.CartesianGrid([(0, 1), (0, 1)], cells, periodic=True)
     laplace, _ = operators(grid, "periodic")
     u = pde.initial(3, 0, pde.grid(cells))[0]
@@ -160,14 +166,14 @@ def wave(pde: Any, cells: int) -> np.ndarray:
 
 
 def navier_stokes(pde: Any, cells: int) -> np.ndarray:
-    """Vorticity by central differences, [F, Y, X]; the stream function is what py-pde's Laplacian takes to -w."""
+    """Return the vorticity by central differences, [F, Y, X]; py-pde's Laplacian of the stream function is -w."""
     grid = outside.CartesianGrid([(0, 1), (0, 1)], cells, periodic=True)
     laplace, gradient = operators(grid, "periodic")
     y, x = np.meshgrid(*2 * [2 * np.pi * np.arange(cells) / cells], indexing="ij")
     force = pde.params.force * (np.sin(x + y) + np.cos(x + y))
     point = np.zeros((cells, cells))
     point[0, 0] = 1.0
-    symbol = np.fft.rfft2(laplace(point))  # the Laplacian is the same at every point: waves diagonalise it
+    symbol = np.fft.rfft2(laplace(point))  # the Laplacian is the same at every point, so that waves diagonalise it
     symbol[0, 0] = np.inf
 
     def rate(s: np.ndarray) -> np.ndarray:
@@ -179,7 +185,7 @@ def navier_stokes(pde: Any, cells: int) -> np.ndarray:
 
 
 IN_TIME: dict[str, tuple[Any, tuple[int, ...], dict[str, Any], list[dict[str, Any]]]] = {
-    # solver, cells a side, parameters, parameters that the same fields do not obey
+    # solver, cells a side, parameters, parameters that do not fit the same fields
     "burgers": (burgers, (64, 128, 256), {}, [{"viscosity": 0.011}]),
     "wave": (wave, (24, 48, 96), {"alpha": 6.0}, [{"alpha": 6.0, "speed": 1.01}]),
     "navier_stokes": (navier_stokes, (24, 48, 96), {}, [{"viscosity": 2e-3}, {"force": 0.15}]),
@@ -187,7 +193,7 @@ IN_TIME: dict[str, tuple[Any, tuple[int, ...], dict[str, Any], list[dict[str, An
 
 
 @pytest.mark.parametrize("name", IN_TIME)
-def test_fields_in_time_near_those_of_central_differences_at_second_order(name: str) -> None:
+def test_central_differences_converge_to_our_fields_in_time_at_second_order(name: str) -> None:
     solver, cells, params, others = IN_TIME[name]
     pde = build_pde(name, params)
     theirs = [solver(pde, n) for n in cells]
@@ -195,6 +201,6 @@ def test_fields_in_time_near_those_of_central_differences_at_second_order(name: 
     ours = pde.sample(3, 0, pde.grid(best.shape[1]))[0]
     errors = [rms(on(fields, cells[0]) - on(ours, cells[0])) for fields in theirs]
     assert np.log2(np.array(errors[:-1]) / errors[1:]) == pytest.approx([2.0, 2.0], abs=0.3)
-    assert score(pde, best) < 0.01 * trivial(pde, ours)  # near: a tenth of what is asked of equations in time
+    assert score(pde, best) < 0.01 * trivial(pde, ours)  # a tenth of what other tests allow for equations in time
     for other in others:
         assert score(build_pde(name, other), best) > 10 * score(pde, best), other

@@ -1,4 +1,4 @@
-"""A user's own equation, found by its path: the example of the documentation, and what a wrong path says."""
+"""A user's own equation, found by its path: the example of the documentation, and messages for a wrong path."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from pidscale.config import UserError
 from pidscale.generator.load import load_student
@@ -21,23 +22,75 @@ from fisher import Fisher
 class Turned(Fisher):
     varying = {0}
 """
+LEAST = """
+from dataclasses import dataclass
+
+import numpy as np
+
+from pidscale.ops.grid import Grid
+from pidscale.ops.spectral import dual_square_dirichlet, dual_square_of_one
+from pidscale.ops.stencil import laplacian
+from pidscale.pde.base import Channel, Equation
+from pidscale.pde.parameters import read_params
+from pidscale.pde.terms import Term
+
+
+@dataclass(frozen=True)
+class LeastParams:
+    size: float = 2.0
+
+
+@dataclass(frozen=True)
+class Least(Equation):
+    params: LeastParams = LeastParams()
+    name: str = "mine:Least"
+    channels: tuple = (Channel("load", "1", "input"), Channel("shape", "1", "solution"))
+
+    @classmethod
+    def from_params(cls, given):
+        return cls(read_params("least", LeastParams, given, {"size": (0.1, 10.0)}))
+
+    @property
+    def residual_scale(self):
+        return self.params.size
+
+    def grid(self, points):
+        return Grid((points, points))
+
+    def sample(self, seed, counter, grid):
+        return self.solve(np.full((1, *grid.shape), self.params.size), grid)[0], {}
+
+    def solve(self, fields, grid, params=()):
+        from pidscale.pde.solve.sine import solve_shifted_poisson
+
+        return np.stack([fields[0], solve_shifted_poisson(fields[0], 0.0, grid.extent)]), 0
+
+    def residual(self, window, fields, params=None):
+        values = window.stencil(
+            fields, 1, lambda f: laplacian(f[:, 1], window.grid.spacing) - f[:, 0, 1:-1, 1:-1]
+        )
+        return {"interior": Term(values, self.residual_scale)}
+
+    def dual_square(self, term, window):
+        return dual_square_dirichlet(term.values, window) / (dual_square_of_one(window.grid) * term.scale**2)
+"""
 EXAMPLE = ROOT / "docs" / "examples" / "fisher.py"
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that Python finds modules in, with the example; modules are forgotten afterwards."""
+    """Return a folder with the example that Python imports from; the module is forgotten afterwards."""
     shutil.copy(EXAMPLE, tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "fisher", raising=False)
     return tmp_path
 
 
-def test_the_example_tells_truth_from_nothing(here: Path) -> None:
+def test_truths_of_the_example_score_far_below_null_and_shuffled_solutions(here: Path) -> None:
     pde = build_pde("fisher:Fisher", {"frames": 8})
     grid = pde.grid(24)
     fields, params = truths(pde, 0, range(8), grid)
-    truth, nothing, strangers, others = (
+    truth, null, unrelated, others = (
         residual_rms(pde, grid, f, p)
         for f, p in (
             (fields.float(), params),
@@ -47,8 +100,23 @@ def test_the_example_tells_truth_from_nothing(here: Path) -> None:
         )
     )
     for norm in ("l2", "dual"):
-        assert truth[norm] < 0.01 * min(nothing[norm], strangers[norm]) and others[norm] > 20 * truth[norm]
+        assert truth[norm] < 0.01 * min(null[norm], unrelated[norm]) and others[norm] > 20 * truth[norm]
     assert build_pde(pde.name, pde.params_dict()) == pde
+
+
+def test_an_equation_needs_no_more_than_the_documentation_asks_for(here: Path) -> None:
+    (here / "mine.py").write_text(LEAST)
+    sys.modules.pop("mine", None)
+    pde = build_pde("mine:Least", {"size": 3.0})
+    sys.modules.pop("mine", None)
+    grid = pde.grid(16)
+    fields, params = truths(pde, 0, range(2), grid)
+    null = pde.trivial(fields)
+    assert torch.equal(null[:, 0], fields[:, 0]) and null[:, 1].abs().max() == 0
+    assert residual_rms(pde, grid, fields, params)["l2"] < 1e-12
+    assert residual_rms(pde, grid, null, params) == pytest.approx({"l2": 1.0, "dual": 1.0, "boundary": 0.0})
+    assert torch.equal(pde.smooth(null, 3, grid), null) and pde.phase_error(null) is None
+    assert pde.constraints == () and pde.params_dict() == {"size": 3.0}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +136,7 @@ def test_the_example_tells_truth_from_nothing(here: Path) -> None:
         (":", "", "pde.name=':'"),
     ],
 )
-def test_a_wrong_path_is_one_line(here: Path, name: str, text: str, words: str) -> None:
+def test_a_wrong_path_is_refused_in_one_line(here: Path, name: str, text: str, words: str) -> None:
     (here / "mine.py").write_text(text)
     sys.modules.pop("mine", None)
     with pytest.raises(UserError) as raised:
@@ -77,7 +145,7 @@ def test_a_wrong_path_is_one_line(here: Path, name: str, text: str, words: str) 
     assert words in str(raised.value) and name in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_its_parameters_are_checked_like_ours(here: Path) -> None:
+def test_its_parameters_are_checked(here: Path) -> None:
     with pytest.raises(UserError, match=r"pde\.params\.diffusion=-1\.0: expected 1e-05 to 0.1"):
         build_pde("fisher:Fisher", {"diffusion": -1.0})
     with pytest.raises(UserError, match=r"growth_low=4, growth_high=2: expected low <= high"):
@@ -86,7 +154,7 @@ def test_its_parameters_are_checked_like_ours(here: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_it_goes_the_whole_way_without_a_line_in_the_package(here: Path) -> None:
+def test_the_example_runs_from_shards_to_student_without_a_change_to_the_package(here: Path) -> None:
     own = ["pde=own", "pde.name=fisher:Fisher", "pde.params.frames=4"]
     said, _ = finish(start("demo", tiny(here, "own", *own), here / "demo.log"), here / "demo.log")
     assert "student-lambda0" in said

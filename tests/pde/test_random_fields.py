@@ -1,4 +1,4 @@
-"""Gaussian fields: the same field at every resolution, and the covariance that was asked for."""
+"""Gaussian fields: the same field at every resolution, with the documented covariance."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_coarse_grid_keeps_the_low_modes_of_the_same_draw() -> None:
         assert abs(np.corrcoef(coarse.ravel(), other.ravel())[0, 1]) < 0.95
 
 
-def test_the_covariance_is_the_one_asked_for() -> None:
+def test_the_covariance_is_as_documented() -> None:
     """Var at a node = sum over modes of tau^(2 alpha - 2) (pi^2 |k|^2 + tau^2)^-alpha times the squared cosines there."""
     alpha, tau, n = 2.5, 4.0, 9
     drawn = np.stack([cosine_field(0, "law", i, (n, n), alpha, tau) for i in range(500)])
@@ -39,7 +39,7 @@ def test_the_covariance_is_the_one_asked_for() -> None:
         assert abs(drawn[:, row, column].mean()) < 4 * (expected / 500) ** 0.5
 
 
-def test_the_mean_mode_is_absent() -> None:
+def test_the_mean_is_zero() -> None:
     """The trapezoidal mean over nodes, which integrates the cosines exactly, is zero for every draw."""
     field = cosine_field(0, "law", 3, (65, 65))
     weights = np.ones(65)

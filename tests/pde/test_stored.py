@@ -1,4 +1,4 @@
-"""What a file says of its equation imports nothing: manifests, requests and cards beside a module that would tell of it."""
+"""An equation that a file names imports nothing: manifests, requests and cards next to a module that reports its import."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from pidscale.records.check import load_manifest
 from tests.generator.made import write_generator
 from tests.scripts import ROOT, finish, start
 
-RAN, NAME = "payload-ran", "opt_einsum:Thing"  # torch looks for a module of that name wherever Python does
+RAN, NAME = "payload-ran", "opt_einsum:Thing"  # torch imports a module of that name from wherever Python finds one
 PAYLOAD = f"open({RAN!r}, 'w').close()\nraise SystemExit('payload')\n"
 
 
 @pytest.fixture
 def fetched(tmp_path: Path, small_shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder one is in: a set as it might be fetched, and the module that its manifest and its request name beside it."""
+    """Return the current folder: a set as it might be downloaded, with the module that manifest and request name."""
     folder = shutil.copytree(small_shards, tmp_path / "set")
     (folder / "opt_einsum.py").write_text(PAYLOAD)
     manifest = load_manifest(folder)
@@ -36,13 +36,13 @@ def fetched(tmp_path: Path, small_shards: Path, monkeypatch: pytest.MonkeyPatch)
     (folder / "manifest.json").write_text(json.dumps(replace(manifest, equation=NAME, request=asked).to_json()))
     (folder / "request.json").write_text(json.dumps(asked))
     monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(str(folder))  # where it could be imported
+    monkeypatch.syspath_prepend(str(folder))  # so that it could be imported
     monkeypatch.delitem(sys.modules, "opt_einsum", raising=False)
     yield folder
     assert not (folder / RAN).exists()
 
 
-def test_looking_at_a_fetched_set_runs_nothing_of_it(fetched: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspecting_a_downloaded_set_runs_no_code_from_it(fetched: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert shards.main(["show", "."]) == 0 and shards.main(["verify", "."]) == 0
     said = capsys.readouterr().out
     assert "note: no picture" in said and "`import opt_einsum` first" in said and "--equation" in said
@@ -51,11 +51,13 @@ def test_looking_at_a_fetched_set_runs_nothing_of_it(fetched: Path, capsys: pyte
     (fetched / "train-00000.index.json").unlink()
     assert shards.main(["repair-index", "."]) == 0
     (fetched / "manifest.json").unlink()
-    assert shards.main(["verify", "."]) == 2  # the command that finishes a set is told from its request
+    assert shards.main(["verify", "."]) == 2  # the command that finishes a set follows from its request
     assert "launch/make_shards.py and the settings that began it" in capsys.readouterr().err
 
 
-def test_using_a_fetched_set_or_student_runs_nothing_of_it(fetched: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_using_a_downloaded_set_or_student_runs_no_code_from_it(
+    fetched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(UserError, match="made for equation 'opt_einsum:Thing', the run wants 'darcy'"):
         open_problem(PdeSettings("darcy", points=16), DataSettings(path="."))
     folder = write_generator(fetched / "student")
@@ -70,7 +72,7 @@ def test_using_a_fetched_set_or_student_runs_nothing_of_it(fetched: Path, capsys
     assert "no file decides what is imported" in said and said.count("\n") == 1
 
 
-def test_a_script_does_not_look_into_the_folder_it_is_run_in(fetched: Path) -> None:
+def test_a_script_does_not_import_from_the_current_folder(fetched: Path) -> None:
     log = fetched / "said.log"
     said, errors = finish(start("shards", ["verify", "."], log), log, timeout=120)
     assert "note: residuals not checked" in said and not errors
@@ -80,14 +82,14 @@ def test_a_script_does_not_look_into_the_folder_it_is_run_in(fetched: Path) -> N
     "name",
     [
         "nowhere:Thing",
-        "this:Thing",  # a module of Python that prints as it is imported
+        "this:Thing",  # a module of Python that prints when it is imported
         "os:Thing",  # imported, without such a class
         ".relative:Thing",
-        "pidscale:load_student",  # would be imported by being asked for
+        "pidscale:load_student",  # imported when the attribute is read
         ":",
     ],
 )
-def test_a_stored_name_is_one_line(name: str) -> None:
+def test_a_stored_name_that_is_not_imported_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(UserError, match=r"card\.json: its equation .* no file decides what is imported") as raised:
         stored_pde("card.json", name, {})
     assert "\n" not in str(raised.value) and "this" not in sys.modules
@@ -96,14 +98,14 @@ def test_a_stored_name_is_one_line(name: str) -> None:
 @pytest.mark.parametrize(
     "name, params", [(["darcy"], {}), (None, {}), ("darcy", [1]), ("euler", {}), ("darcy", {"low": 1e400})]
 )
-def test_a_stored_name_that_is_none_is_one_line(name: object, params: object) -> None:
+def test_a_stored_equation_that_cannot_be_built_is_refused_in_one_line(name: object, params: object) -> None:
     with pytest.raises(UserError, match=r"^card\.json: equation ") as raised:
         stored_pde("card.json", name, params)
     assert "\n" not in str(raised.value)
 
 
-def test_stored_names_are_told_from_given_ones_everywhere() -> None:
-    """Whoever builds an equation from a file asks stored_pde: a name given to build_pde is that of settings or of a user."""
+def test_only_names_from_users_are_given_to_build_pde() -> None:
+    """Names from files go to stored_pde; build_pde is called with names from settings or from a user only."""
     given = {"pde.name", "pde_settings.name", "settings.pde.name", "asked.equation", "equation", "name"}
     for file in [*(ROOT / "pidscale").rglob("*.py"), *(ROOT / "launch").glob("*.py")]:
         text = file.read_text()

@@ -1,6 +1,6 @@
-"""Every residual on tiles of rows is that of the whole field: values, gradients, and what travels.
+"""The residual of a field split over ranks equals that of the whole field: values, gradients, and messages.
 
-The whole is computed in one process by the window of one process; tiles by real ranks over gloo.
+Whole fields are computed in one process by the window of one process; tiles of rows by real ranks over gloo.
 """
 
 from __future__ import annotations
@@ -17,23 +17,29 @@ from pidscale.pde import PDES, build_pde
 from pidscale.pde.heat import Heat
 from pidscale.pde.parameters import draw_params
 from pidscale.pde.residuals import residual_shares, residual_squares
+from pidscale.pde.terms import EXTRA_MEASURES
 from tests.ranks import spawn
 
 FRAMES = {"heat", "wave", "advection_diffusion", "navier_stokes", "reaction_diffusion"}
 POINTS = (16, 17)  # even and odd
 UNEVEN = {2: (0, 5, 16), 4: (0, 3, 6, 12, 16)}
-TRANSPOSES = {"heat": 2, "wave": 2, "advection_diffusion": 2, "navier_stokes": 4}  # there and back, all frames together
+TRANSPOSES = {
+    "heat": 2,
+    "wave": 2,
+    "advection_diffusion": 2,
+    "navier_stokes": 4,
+}  # to columns and back, all frames together
 
 
 def made(name, points, dtype):
-    """An equation, its grid, three rough fields and their parameters: everything a residual may stumble over."""
+    """Return an equation, its grid, three rough fields and their parameters."""
     pde = build_pde(name, {"frames": 5} if name in FRAMES else {})
     fields = torch.randn(3, len(pde.channels), points, points, dtype=torch.float64, generator=torch.manual_seed(7))
     return pde, pde.grid(points), (1.0 + 0.3 * fields).to(dtype), draw_params(pde, 0, "x", range(3)).to(dtype)
 
 
 def loss_of(squares):
-    """A loss that weighs the terms and samples of a residual unlike each other."""
+    """Return a loss with another weight for each term and sample of a residual."""
     weight = torch.tensor([1.0, 0.5, 2.0])
     return sum((k + 1) * (weight.to(v) * v).sum() for k, (_, v) in enumerate(sorted(squares.items())))
 
@@ -47,7 +53,7 @@ def whole(name, points, dtype):
 
 
 def tiled(rank, world, names, dtype):
-    """Shares, gradients of this rank's rows, and traffic, for every equation, size and cut."""
+    """Return shares, gradients of this rank's rows, and messages, for every equation, size and cut."""
     mesh = Mesh.over(rank, world, torch.device("cpu"), world)
     found = {}
     for name in names:
@@ -75,10 +81,8 @@ def near(found, wanted, tolerance):
 
 @pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_residuals_on_tiles_are_those_of_whole_fields(world, dtype, tolerance):
-    names = [name for name in PDES if name != "own"]
-    assert len(names) == 10
-    ranks = spawn(tiled, world, names, dtype)
+def test_residuals_of_split_fields_equal_those_of_whole_fields(world, dtype, tolerance):
+    ranks = spawn(tiled, world, list(PDES), dtype)
     for name, points, ends in ranks[0]:
         parts = [rank[name, points, ends] for rank in ranks]
         squares, gradient = whole(name, points, dtype)
@@ -90,7 +94,7 @@ def test_residuals_on_tiles_are_those_of_whole_fields(world, dtype, tolerance):
 
 
 def check_messages(name, rank, world, messages, both):
-    """One message to each neighbour, or one transpose there and one back; the dual norm of a field takes one more."""
+    """One message to each neighbour, or one transpose to columns and one back; the dual norm of a field takes one more."""
     neighbours = 2 if 0 < rank < world - 1 else 1
     if name in TRANSPOSES:
         assert messages == {"transpose": TRANSPOSES[name] + 1}
@@ -103,15 +107,14 @@ def check_messages(name, rank, world, messages, both):
 
 
 STEADY = {"darcy", "poisson", "helmholtz"}
-MORE = ("conservation", "initial")
 
 
 def measured(name, window, x, params):
-    """Further measures, and the gradient of both."""
+    """Return the extra measures and their gradient."""
     pde = build_pde(name, {"frames": 5} if name in FRAMES else {})
-    more = MORE[:1] if name in STEADY else MORE
-    shares = residual_shares(pde, window, x, params, more)
-    squares = {k: shares[k] for k in more}
+    extra = ["conservation"] if name in STEADY else list(EXTRA_MEASURES)
+    shares = residual_shares(pde, window, x, params, extra)
+    squares = {k: shares[k] for k in extra}
     loss_of(squares).backward()
     return {k: v.detach() for k, v in squares.items()}, x.grad
 
@@ -126,10 +129,9 @@ def measured_on_tiles(rank, world, names):
     return found
 
 
-def test_budgets_and_first_intervals_on_tiles_are_those_of_whole_fields():
-    names = [name for name in PDES if name != "own"]
-    ranks = spawn(measured_on_tiles, 3, names)
-    for name in names:
+def test_extra_measures_of_split_fields_equal_those_of_whole_fields():
+    ranks = spawn(measured_on_tiles, 3, list(PDES))
+    for name in PDES:
         _, grid, fields, params = made(name, 16, torch.float64)
         squares, gradient = measured(name, Window(grid), fields.requires_grad_(), params)
         for term, square in squares.items():
@@ -137,7 +139,7 @@ def test_budgets_and_first_intervals_on_tiles_are_those_of_whole_fields():
         near(torch.cat([rank[name][1] for rank in ranks], dim=-2), gradient, 1e-12)
 
 
-def test_an_equation_that_does_not_say_so_is_not_split():
+def test_an_equation_without_splits_is_not_split():
     class Whole(Heat):
         splits = False
 
