@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from pidscale.records.layout import canonical, index_name
+from pidscale.records.format import index_name
+from pidscale.records.json_checks import canonical
 from pidscale.records.write import checksums
 
 MANIFEST = "manifest.json"

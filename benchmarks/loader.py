@@ -40,7 +40,8 @@ from benchmarks.contestants import CHECKED, CONTESTANTS, DECODE, SEED, UNCHECKED
 from benchmarks.loader_page import best, page
 from benchmarks.report import options, processor, save
 from pidscale.parallel.mesh import rank_slice
-from pidscale.records.layout import VERSION, ChannelInfo, Manifest, Split, sample_key
+from pidscale.records.format import VERSION, sample_key
+from pidscale.records.manifest import ChannelInfo, Manifest, Split
 from pidscale.records.read import ShardSet
 from pidscale.records.write import merge_stats, publish_manifest, write_shard
 from pidscale.run.phases import versions

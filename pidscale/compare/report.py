@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from pidscale import metrics
 from pidscale.dataset.problem import Problem
 from pidscale.figures.fields import field_figure
+from pidscale.files import write_atomic
 from pidscale.generator.artifact import TWIN
 from pidscale.pde.base import Samples, shown_channels
-from pidscale.records.layout import write_atomic
 
 _COLUMNS = {
     "method": "method",

@@ -18,12 +18,12 @@ from pidscale.compare.contender import Made
 from pidscale.compare.report import write_report
 from pidscale.config import Settings, UserError
 from pidscale.dataset.problem import Problem, open_problem
+from pidscale.files import write_atomic
 from pidscale.generator import artifact
 from pidscale.generator.load import Generator, check_fits, load_student
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import Samples, shown_channels, solution_mask
 from pidscale.plain import finite, json_text
-from pidscale.records.layout import write_atomic
 from pidscale.run.bad_samples import settled
 from pidscale.run.phases import run_folder, teacher_folder, versions
 

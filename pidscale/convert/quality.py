@@ -16,7 +16,7 @@ from pidscale.dataset.floors import truth_residuals
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde, solution_mask, truths
 from pidscale.pde.evolution import Evolution
-from pidscale.records.layout import Manifest
+from pidscale.records.manifest import Manifest
 from pidscale.records.read import ShardSet
 
 NORMS = ("l2", "dual", "boundary")

@@ -56,7 +56,7 @@ def test_looking_at_a_fetched_set_runs_nothing_of_it(fetched: Path, capsys: pyte
 
 
 def test_using_a_fetched_set_or_student_runs_nothing_of_it(fetched: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="made for equation 'opt_einsum:Thing', the run wants 'darcy'"):
+    with pytest.raises(UserError, match="made for equation 'opt_einsum:Thing', but the run is of 'darcy'"):
         open_problem(PdeSettings("darcy", points=16), DataSettings(path="."))
     folder = write_generator(fetched / "student")
     card = artifact.read_card(folder)

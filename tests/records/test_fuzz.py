@@ -1,4 +1,4 @@
-"""Whatever is done to its files, a set is read right or refused in one line that names one of them."""
+"""Whatever happens to its files, a set is read correctly or refused in one line that names one of them."""
 
 import json
 import time
@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from benchmarks import fuzz
 from benchmarks.damage import MANIFEST, NASTY, rehash, spelled
 from pidscale.records.check import load_manifest
-from pidscale.records.layout import Split, shard_name
+from pidscale.records.format import shard_name
+from pidscale.records.manifest import Split
 from pidscale.records.read import ShardSet
 from pidscale.records.stores.folder import Folder
 
@@ -31,7 +32,7 @@ def bench(tmp_path_factory):
     return fuzz.Bench(tmp_path_factory.mktemp("fuzz"))
 
 
-def test_random_damage_is_read_right_or_refused():
+def test_randomly_damaged_sets_are_read_correctly_or_refused():
     counts, broken = fuzz.run(2200, seed=7)
     assert not broken, broken[:3]
     assert sum(found.total() for found in counts.values()) == 2200 and len(counts) == len(fuzz.kinds()) + 1
@@ -40,19 +41,19 @@ def test_random_damage_is_read_right_or_refused():
         assert counts[kind]["right"], f"{kind}: none was read to its end"
 
 
-def test_the_bench_sees_what_a_reader_without_checks_accepts(monkeypatch):
+def test_the_fuzzer_notices_what_a_reader_without_checks_accepts(monkeypatch):
     monkeypatch.setattr(fuzz, "ShardSet", partial(ShardSet, verify=False))
     counts, _ = fuzz.run(400, seed=7)
     assert counts["swap tars"]["wrong"] > 5 and counts["flip a bit"]["wrong"]
 
 
-def test_the_bench_ends_what_hangs():
+def test_the_fuzzer_ends_a_case_that_hangs():
     with pytest.raises(fuzz.Hung), fuzz.limits(seconds=0.1):
         time.sleep(60)
 
 
 def change(tree, edit):
-    """Apply an edit at the place to which its steps lead; each step chooses among the keys that are there."""
+    """Apply an edit at the place to which its steps lead; each step chooses one of the existing keys."""
     kind, steps, value = edit
     for step in steps:
         if not isinstance(tree, (dict, list)) or not tree:
@@ -76,10 +77,11 @@ def change(tree, edit):
     which=st.integers(0, 4),
     true=st.booleans(),
 )
-def test_edited_json_is_refused_or_read_as_it_says(bench, of_manifest, of_index, which, true):
+def test_edited_json_is_refused_or_read_as_edited(bench, of_manifest, of_index, which, true):
     victim = bench.victim()
     name = victim.indices()[which]
-    index, manifest = json.loads(victim.files[name]), json.loads(victim.files[MANIFEST])
+    index = json.loads(victim.files[name])
+    manifest = json.loads(victim.files[MANIFEST])
     for one in of_index:
         change(index, one)
     for one in of_manifest:
@@ -122,19 +124,19 @@ def deep(levels):
         (lambda m, i: m["normaliser"].update(mean=["@large", 0.0]), "'1e400' is not a finite number"),
         (lambda m, i: i.update(version=2), "not an index of version 1 of train-00001.tar"),
         (lambda m, i: i.update(shard="train-00000.tar"), "not an index of version 1 of train-00001.tar"),
-        (lambda m, i: i["samples"][1].update(key="a\nb"), r"sample 00000004: stands there as 'a\\nb'"),
-        (lambda m, i: i["samples"].reverse(), "sample 00000003: stands there as '00000005'"),
+        (lambda m, i: i["samples"][1].update(key="a\nb"), r"sample 00000004: is listed there as 'a\\nb'"),
+        (lambda m, i: i["samples"].reverse(), "sample 00000003: is listed there as '00000005'"),
         (lambda m, i: i["samples"][0].update(shape="a\nb"), r"sample 00000003: has shape 'a\\nb'"),
         (lambda m, i: i["samples"][0]["fields"].update(array="640"), "lies outside"),
         (lambda m, i: i["samples"][0]["fields"].update(array=640.5), "lies outside"),
         (lambda m, i: i["samples"][0]["fields"].update(array=10**400), "lies outside"),
         (lambda m, i: i["samples"][0]["checksums"][0].__setitem__(0, "x"), "sample 00000003: .*base 16"),
-        (lambda m, i: i["samples"][0]["meta"].update(params=[1]), "params that are no JSON object"),
+        (lambda m, i: i["samples"][0]["meta"].update(params=[1]), "params that are not JSON objects"),
         (lambda m, i: i["samples"][0]["meta"]["params"].update(nu=10**400), "no number for its parameter 'nu'"),
         (lambda m, i: i["samples"][0]["meta"]["residual"].update(l2=float("inf")), "'Infinity' is not a finite"),
     ],
 )
-def test_each_edit_under_true_hashes_is_named(bench, edit, part):
+def test_each_edit_with_matching_hashes_is_named(bench, edit, part):
     victim = bench.victim()
     manifest, index = json.loads(victim.files[MANIFEST]), json.loads(victim.files["train-00001.index.json"])
     edit(manifest, index)
@@ -151,7 +153,8 @@ def test_each_edit_under_true_hashes_is_named(bench, edit, part):
 
 def test_a_large_set_opens_without_reading_an_index(bench, monkeypatch):
     bench.lay(bench.victim())
-    manifest, read = load_manifest(bench.root), []
+    manifest = load_manifest(bench.root)
+    read = []
     entry = manifest.splits["train"].shards[0]
     entries = [replace(entry, name=shard_name("train", n)) for n in range(10_000)]
     for one in entries[3:]:
@@ -159,11 +162,11 @@ def test_a_large_set_opens_without_reading_an_index(bench, monkeypatch):
         (bench.root / one.name.replace(".tar", ".index.json")).touch()
     for one in entries[1:3]:
         (bench.root / one.name).write_bytes(bench.files[entry.name])
-    whole = Split((0, 30_000), 30_000, tuple(entries))
-    manifest = replace(manifest, splits={**manifest.splits, "train": whole})
+    train = Split((0, 30_000), 30_000, tuple(entries))
+    manifest = replace(manifest, splits={**manifest.splits, "train": train})
     (bench.root / MANIFEST).write_text(json.dumps(manifest.to_json()))
     plain = Folder.read
     monkeypatch.setattr(Folder, "read", lambda self, name: read.append(name) or plain(self, name))
     began = time.process_time()
     assert len(ShardSet(bench.root, "train")) == 30_000
-    assert read == [MANIFEST] and time.process_time() - began < 5  # half a second where nothing else runs
+    assert read == [MANIFEST] and time.process_time() - began < 5  # about 0.5 s on an idle machine

@@ -1,4 +1,4 @@
-"""benchmarks/loader.py, with little data: every contestant delivers the same numbers, and the file says what was found."""
+"""benchmarks/loader.py with little data: every contestant delivers the same numbers, and the file holds the results."""
 
 import json
 import subprocess
