@@ -55,9 +55,7 @@ class Pair:
             status = self.hosts[name].start("ray", "start", address, *SMALL, *words, log=log, **TOKEN).wait(180)
             if status == 0:
                 return
-            assert "timed out during startup" in log.read_text(), log.read_text()[
-                -2000:
-            ]  # Ray waits only 30 s
+            assert "timed out during startup" in log.read_text(), log.read_text()[-2000:]  # Ray waits only 30 s
             self.hosts[name].start("ray", "stop", "--force", log=log, **TOKEN).wait(60)
         raise AssertionError(log.read_text()[-2000:])
 

@@ -43,7 +43,8 @@ class ReadPlan:
             The plan.
         """
         channels, height, width = shape
-        low, high = first, last
+        low = first
+        high = last
         if verify and first < last:
             low = first - first % ROW_BLOCK
             high = min(height, -(-last // ROW_BLOCK) * ROW_BLOCK)

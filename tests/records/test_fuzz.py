@@ -138,7 +138,8 @@ def deep(levels):
 )
 def test_each_edit_with_matching_hashes_is_named(bench, edit, part):
     victim = bench.victim()
-    manifest, index = json.loads(victim.files[MANIFEST]), json.loads(victim.files["train-00001.index.json"])
+    manifest = json.loads(victim.files[MANIFEST])
+    index = json.loads(victim.files["train-00001.index.json"])
     edit(manifest, index)
     victim.files["train-00001.index.json"] = spelled(index)
     rehash(victim, manifest)
