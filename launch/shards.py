@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from pidscale.config import UserError
 from pidscale.convert.summary import Lines
+from pidscale.files import write_atomic
 from pidscale.inspect.show import describe_set
 from pidscale.inspect.verify import verify
 from pidscale.meter import ProgressLine
@@ -28,7 +29,7 @@ from pidscale.pde.base import Pde
 from pidscale.pde.own import NotImported, look_here
 from pidscale.plain import printable
 from pidscale.records.check import load_manifest
-from pidscale.records.layout import Manifest, write_atomic
+from pidscale.records.manifest import Manifest
 from pidscale.records.repair import repair_indices
 from pidscale.records.stores.base import Store
 from pidscale.records.stores.opening import open_store

@@ -1,7 +1,7 @@
-"""Hosts on one machine: namespaces of network, processes, mounts and names, plugged into one switch. Needs root and iproute2.
+"""Hosts on one machine: namespaces of network, processes, mounts and names, connected by a switch. Needs root and iproute2.
 
-Each host has its own hostname, address, /tmp/ray, /dev/shm, HOME and processes, so that Ray takes it for a machine of its own
-and `ray stop` ends its own processes alone. Knows nothing of what runs on them.
+Each host has its own hostname, address, /tmp/ray, /dev/shm, HOME and processes, so that Ray takes it for a separate machine
+and `ray stop` ends only the processes of that host. Knows nothing of what runs on the hosts.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ ADDRESSES = {"one": "10.77.0.1", "two": "10.77.0.2"}
 
 
 class Host:
-    """One host; `close` ends it with all its processes, as pulling its plug would."""
+    """One host; `close` ends all its processes at once, as a power failure would."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        """Make a host. folder: of its own, for HOME and its table of host names."""
-        self.name, self.address, self.home = name, ADDRESSES[name], folder / f"home-{name}"
+        """Start a host; `folder` is its own, for HOME and its table of host names."""
+        self.name = name
+        self.address = ADDRESSES[name]
+        self.home = folder / f"home-{name}"
         self.home.mkdir(parents=True)
         table = folder / f"hosts-{name}"
         table.write_text("127.0.0.1 localhost\n" + "".join(f"{at} {who}\n" for who, at in ADDRESSES.items()))
@@ -51,14 +53,14 @@ class Host:
         self.first = _child(self.outer)  # process 1 of the host
 
     def environment(self, **more: str) -> dict[str, str]:
-        """What a fresh account on this host has in its environment."""
+        """The environment of a new account on this host."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTEST_"))}
         own = {"PATH": path, "HOME": str(self.home), "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": matplotlib.get_cachedir()}
         return kept | RAY_ENVIRONMENT | own | more
 
     def start(self, *words: str, log: Path, cwd: Path | None = None, **more: str) -> subprocess.Popen:
-        """A process on this host, whose output goes to a file."""
+        """Start a process on this host; its output goes to a file."""
         with log.open("a") as out:
             command = ["nsenter", f"--target={self.first}", "--net", "--mount", "--pid", "--uts", "--ipc"]
             command += [f"--wd={cwd or self.home}", *words]
@@ -67,7 +69,7 @@ class Host:
             )
 
     def run(self, *words: str, log: Path, timeout: float = 120, **more: str) -> None:
-        """Run a command on this host to its end. AssertionError with its output where it fails."""
+        """Run a command on this host to its end; AssertionError with its output if it fails."""
         status = self.start(*words, log=log, **more).wait(timeout)
         assert status == 0, f"{' '.join(words)} on {self.name}: {status}\n{log.read_text()[-2000:]}"
 
@@ -79,7 +81,7 @@ class Host:
 
 
 class Switch:
-    """What hosts are plugged into: a bridge in a namespace of its own. A host that is lost takes only its own cable along."""
+    """The switch that connects hosts: a bridge in its own namespace, so that a lost host disconnects only itself."""
 
     def __init__(self) -> None:
         script = "ip link add switch type bridge && ip link set switch up && echo up && exec sleep 100000"
@@ -92,8 +94,9 @@ class Switch:
         self.first = _child(self.process)
 
     def plug(self, host: Host) -> None:
-        """A cable to a host, whose end there is eth0 with the host's address."""
-        port, end = f"port{host.first}", f"host{host.first}"
+        """Connect a host, whose end of the cable becomes eth0 with the host's address."""
+        port = f"port{host.first}"
+        end = f"host{host.first}"
         _run("ip", "link", "add", port, "type", "veth", "peer", "name", end)
         _run("ip", "link", "set", end, "netns", str(host.first))
         _run("ip", "link", "set", port, "netns", str(self.first))
@@ -106,7 +109,7 @@ class Switch:
             _run("nsenter", f"--target={host.first}", "--net", "ip", *words.split())
 
     def close(self) -> None:
-        """Switch it off."""
+        """Switch it off, which disconnects all hosts."""
         os.kill(self.first, signal.SIGKILL)
         self.process.wait(20)
 
@@ -119,5 +122,5 @@ def _run(*words: str) -> None:
 
 
 def _child(process: subprocess.Popen) -> int:
-    """The first process that a process has started."""
+    """The first child of a process."""
     return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])

@@ -1,6 +1,6 @@
-"""Two solvers that others wrote, with their own operators: what our fields and residuals are held against.
+"""Solvers of two other libraries, with their own operators, as a reference for our fields and residuals.
 
-The only file that imports them: scikit-fem for steady equations, py-pde for equations in time. Knows nothing of pidscale.
+scikit-fem solves steady equations, py-pde equations in time; no other file imports them. Knows nothing of pidscale.
 Shapes: a_YX, f_YX values at all nodes of the unit square, both ends included.
 """
 
@@ -23,10 +23,17 @@ def flux(u: Any, v: Any, w: Any) -> Any:
 
 
 def finite_elements(a_YX: np.ndarray, shift: float, f_YX: np.ndarray, degree: int, lumped: bool = False) -> np.ndarray:
-    """-div(a grad u) - shift u = f with u = 0 on the edge, at the nodes that a and f are given at, [Y, X], as many each way.
+    """Solve -div(a grad u) - shift u = f with u = 0 on the edge, by finite elements on right triangles.
 
-    degree: 1 or 2, of triangles with right angles whose degrees of freedom are those nodes. a and f lie in their space.
-    lumped: the mass of a node in one number, as finite differences have it.
+    Args:
+        a_YX: The coefficient at the nodes, of which there are as many each way.
+        shift: The shift.
+        f_YX: The source at the nodes.
+        degree: The degree of the elements, 1 or 2; their degrees of freedom are the nodes, and a and f lie in their space.
+        lumped: Whether the mass matrix is lumped to its diagonal, as in finite differences.
+
+    Returns:
+        The solution at the nodes, [Y, X].
     """
     points = len(a_YX)
     ticks = np.linspace(0.0, 1.0, (points - 1) // degree + 1)
@@ -47,7 +54,7 @@ Operator = Callable[[np.ndarray], np.ndarray]
 
 
 def operators(grid: pde.CartesianGrid, boundary: Any) -> tuple[Operator, Operator]:
-    """The Laplacian and the gradient of values in the cells of a grid, second order."""
+    """Return the second-order Laplacian and gradient of values in the cells of a grid."""
     laplace, gradient = (grid.make_operator(name, bc=boundary, backend="scipy") for name in ("laplace", "gradient"))
     return laplace, gradient
 
@@ -66,7 +73,7 @@ class _Rate(pde.PDEBase):
 def march(
     grid: pde.CartesianGrid, state: np.ndarray, rate: Operator, duration: float, frames: int, **solver: Any
 ) -> np.ndarray:
-    """Frames [F, S, ...] of s_t = rate(s) at even times, from a state [S, ...] of S species; solver: py-pde's settings."""
+    """Return frames [F, S, ...] of s_t = rate(s) at even times, from a state [S, ...] of S species."""
     kept = pde.MemoryStorage()
     fields = pde.FieldCollection([pde.ScalarField(grid, values) for values in state])
     tracker = kept.tracker(duration / (frames - 1))

@@ -1,4 +1,4 @@
-"""A real S3 server on this machine, behind a line that can be cut."""
+"""An S3 server on this machine, behind a connection that tests can cut."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ BUCKET = "fields"
 
 
 class Line:
-    """Forwards connections to a port. Cut, it drops those that stand and refuses new ones."""
+    """Forwards connections to a port; while it is cut, it drops open connections and refuses new ones."""
 
     def __init__(self, target: int) -> None:
-        self.target, self.open = target, True
+        self.target = target
+        self.open = True
         self.carried = 0  # bytes from the server
         self.pairs: list[socket.socket] = []
         self.listening = socket.create_server(("127.0.0.1", 0))
@@ -62,7 +63,8 @@ class Line:
 
     def cut(self) -> None:
         self.open = False
-        pairs, self.pairs = self.pairs, []
+        pairs = self.pairs
+        self.pairs = []
         self._hang_up(pairs)
 
     def mend(self) -> None:
@@ -74,7 +76,7 @@ class Line:
 
 
 class Server:
-    """The server's process, the line to it, and a client of the server itself."""
+    """The process of the server, the line to it, and a client that bypasses the line."""
 
     def __init__(self) -> None:
         import boto3
@@ -100,7 +102,7 @@ class Server:
         return ENVIRONMENT | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.line.port}"}
 
     def upload(self, folder: Path, name: str) -> str:
-        """Put a set there; its address."""
+        """Upload a set; return its address."""
         for path in sorted(folder.iterdir()):
             self.put(f"{name}/{path.name}", path.read_bytes())
         return f"s3://{BUCKET}/{name}"
@@ -119,7 +121,7 @@ class Server:
 
 @contextlib.contextmanager
 def running() -> Iterator[Server]:
-    """A server, with the environment that clients need; both are gone afterwards."""
+    """Run a server while the body runs, with the environment variables that clients need."""
     before = dict(os.environ)
     os.environ.update(ENVIRONMENT)
     server = Server()

@@ -1,4 +1,4 @@
-"""Whole runs through the scripts, on a real Ray: from shards to a report, killed on the way, fields shared by workers."""
+"""Complete runs of the scripts on Ray: from shards to a report, with killed processes, with fields shared by workers."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(place):
-    """A run without a break: what each script said."""
-    said = {}
+def reference(place):
+    """A run without interruptions: the output of each script."""
+    outputs = {}
     for script in ("make_shards", "train_teacher", "distill", "evaluate"):
         log = place / f"{script}.log"
-        said[script] = finish(start(script, tiny(place, "whole"), log), log)
-    return said
+        outputs[script] = finish(start(script, tiny(place, "reference"), log), log)
+    return outputs
 
 
 def weights(run, name):
@@ -46,7 +46,7 @@ def weights(run, name):
 
 
 def launch(script, arguments, monkeypatch):
-    """Run a script in this process, on this session's Ray where it needs one."""
+    """Run a script in this process, on this session's Ray if it needs one."""
     monkeypatch.syspath_prepend(str(LAUNCH))
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     runpy.run_path(str(LAUNCH / f"{script}.py"), run_name="__main__")
@@ -62,7 +62,9 @@ def board(folder):
 
 TEACHER_SCALARS = ["loss/denoising", "residual/l2", "residual/dual", "residual/boundary", "residual/floor_l2"]
 STUDENT_SCALARS = [
-    f"{arm}/{name}" for arm in ("student", "student-lambda0") for name in ("loss_loss", "loss_match", "gradient_norm")
+    f"{name}/{scalar}"
+    for name in ("student", "student-lambda0")
+    for scalar in ("loss_loss", "loss_match", "gradient_norm")
 ] + ["student/residual_l2", "student/residual_dual", "student/residual_boundary", "ring/fresh_fraction"]
 STUDENT_SCALARS += ["endpoints/per_second", "endpoints/work_share"]
 TRAIN_SCALARS = [
@@ -78,13 +80,13 @@ TRAIN_SCALARS = [
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_from_shards_to_a_report(whole, place):
-    run = place / "runs" / "whole"
-    for script, (said, errors) in whole.items():
+def test_from_shards_to_a_report(reference, place):
+    run = place / "runs" / "reference"
+    for script, (said, errors) in reference.items():
         assert "Traceback" not in said + errors, script
-    assert "residual of the stored truth: l2" in whole["make_shards"][0]
-    assert "this run uses stage 1" in whole["train_teacher"][0] and "40/40" in whole["train_teacher"][0]
-    assert f"distill: {run / 'student'}" in whole["distill"][0] and "30/30" in whole["distill"][0]
+    assert "residual of the stored truth: l2" in reference["make_shards"][0]
+    assert "this run uses stage 1" in reference["train_teacher"][0] and "40/40" in reference["train_teacher"][0]
+    assert f"distill: {run / 'student'}" in reference["distill"][0] and "30/30" in reference["distill"][0]
     assert json.loads((place / "shards" / "manifest.json").read_text())["equation"] == "darcy"
     for name in ("teacher", "student", "student-lambda0"):
         found = weights(run, name)
@@ -96,12 +98,12 @@ def test_from_shards_to_a_report(whole, place):
     assert json.loads((run / "versions.json").read_text())["torch"] == torch.__version__
     assert (run / "report" / "index.html").stat().st_size > 10_000
     measured = json.loads((run / "report" / "metrics.json").read_text())
-    assert "student" in json.dumps(measured) and "report: " in whole["evaluate"][0]
+    assert "student" in json.dumps(measured) and "report: " in reference["evaluate"][0]
 
 
 @pytest.mark.slow
-def test_tensorboard_finds_curves_and_pictures(whole, place):
-    run = place / "runs" / "whole"
+def test_tensorboard_shows_curves_and_pictures(reference, place):
+    run = place / "runs" / "reference"
     for phase, own, steps in (("teacher", TEACHER_SCALARS, 40), ("distill", STUDENT_SCALARS, 30)):
         events = board(run / "tb" / phase)
         tags = events.Tags()
@@ -119,9 +121,10 @@ def test_tensorboard_finds_curves_and_pictures(whole, place):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_killed_and_started_again_it_ends_with_the_same_bits(whole, place, monkeypatch, capsys):
-    """Both are asked to stop, by Ctrl-C and by SIGTERM, then killed. The same command goes on each time."""
-    arguments, run = tiny(place, "broken"), place / "runs" / "broken"
+def test_a_killed_and_resumed_run_ends_with_the_same_bits(reference, place, monkeypatch, capsys):
+    """Both phases are asked to stop, by Ctrl-C and by SIGTERM, and then killed; the same command resumes each time."""
+    arguments = tiny(place, "broken")
+    run = place / "runs" / "broken"
     checkpoints = run / "checkpoints"
     log = place / "broken.log"
     said, errors = interrupt("train_teacher", arguments, log, checkpoints / "teacher" / "step_00000010", signal.SIGINT)
@@ -140,11 +143,11 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(whole, place, monke
     assert "30/30" in said
 
     for name in ("teacher", "student", "student-lambda0"):
-        first, second = weights(place / "runs" / "whole", name), weights(run, name)
+        first, second = weights(place / "runs" / "reference", name), weights(run, name)
         assert first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first), name
     for phase, tag, steps in (("teacher", "loss/denoising", 40), ("distill", "student/loss_loss", 30)):
-        found, before = (board(place / "runs" / name / "tb" / phase).Scalars(tag) for name in ("broken", "whole"))
-        assert [point.step for point in found] == list(range(1, steps + 1)), phase  # no gap and nothing twice
+        found, before = (board(place / "runs" / name / "tb" / phase).Scalars(tag) for name in ("broken", "reference"))
+        assert [point.step for point in found] == list(range(1, steps + 1)), phase  # no gap and no repetition
         assert [point.value for point in found] == [point.value for point in before], phase
 
     before = contents(run)
@@ -155,7 +158,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(whole, place, monke
 
 
 def _named(title):
-    """Numbers of the processes of this session's Ray whose title begins so."""
+    """The process numbers of this session's Ray whose title begins with these words."""
     found = []
     for number in family(os.getpid()):
         with suppress(OSError):
@@ -166,8 +169,9 @@ def _named(title):
 
 @contextmanager
 def _killing(title, count, due):
-    """As soon as a path is there, kill one of so many processes of a title; the number of that one, in a list."""
-    killed, over = [], threading.Event()
+    """Kill one of `count` processes of a title as soon as the path `due` exists; yield a list with its number."""
+    killed = []
+    over = threading.Event()
 
     def look():
         while not killed and not over.is_set():
@@ -188,8 +192,8 @@ def _killing(title, count, due):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_worker_that_is_killed_is_told_and_its_run_goes_on_by_itself(ray_cluster, whole, place, monkeypatch, capsys):
-    """One of two workers is killed after a checkpoint: the teacher is that of the run without the loss."""
+def test_a_killed_worker_is_reported_and_its_run_goes_on(ray_cluster, reference, place, monkeypatch, capsys):
+    """One of two workers is killed after a checkpoint; the teacher equals that of the run without interruptions."""
     run = place / "runs" / "hurt"
     due = run / "checkpoints" / "teacher" / "step_00000010" / "manifest.json"
     with _killing("ray::RayTrainWorker", 2, due) as killed:
@@ -201,39 +205,40 @@ def test_a_worker_that_is_killed_is_told_and_its_run_goes_on_by_itself(ray_clust
     found = re.search(rf"teacher: (?:{died}|{seen}){after}", said.out)
     assert killed and found and "Traceback" not in said.out + said.err, said.out
     assert re.search("ActorDiedError|Traceback", Path(found[1] or found[2]).read_text())
-    first, second = weights(place / "runs" / "whole", "teacher"), weights(run, "teacher")
+    first, second = weights(place / "runs" / "reference", "teacher"), weights(run, "teacher")
     assert all(torch.equal(first[n], second[n]) for n in first)
 
 
-# ---- teachers on resources of their own
+# ---- teachers on their own resources
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_teacher_actor_that_is_killed_costs_nothing_but_time(ray_cluster, whole, place, monkeypatch, capsys):
-    """Two actors serve two workers; one is killed on the way: the students are those of endpoints made in the step."""
-    run, teacher = place / "runs" / "served", f"distill.teacher={place / 'runs' / 'whole' / 'teacher'}"
+def test_a_killed_teacher_actor_changes_no_bit(ray_cluster, reference, place, monkeypatch, capsys):
+    """Two actors serve two workers, and one is killed; the students equal those whose endpoints are made in the step."""
+    run = place / "runs" / "served"
+    teacher = f"distill.teacher={place / 'runs' / 'reference' / 'teacher'}"
     with _killing("ray::TeacherActor", 2, run / "checkpoints" / "distill") as killed:
         launch("distill", tiny(place, "served", teacher, "distill.source=actors", "distill.actors=2"), monkeypatch)
     said = capsys.readouterr()
     assert killed and re.search(r"warning: teacher actor [01] was lost and started again", said.out), said.out
     assert "endpoints of K=" in said.out and "Traceback" not in said.out + said.err
     for name in ("student", "student-lambda0"):
-        first, second = weights(place / "runs" / "whole", name), weights(run, name)
+        first, second = weights(place / "runs" / "reference", name), weights(run, name)
         assert all(torch.equal(first[n], second[n]) for n in first), name
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_endpoints_are_made_beforehand_by_tasks(ray_cluster, whole, place, monkeypatch, capsys):
+def test_endpoints_are_made_beforehand_by_tasks(ray_cluster, reference, place, monkeypatch, capsys):
     run = place / "runs" / "read"
-    teacher = f"distill.teacher={place / 'runs' / 'whole' / 'teacher'}"
+    teacher = f"distill.teacher={place / 'runs' / 'reference' / 'teacher'}"
     arguments = tiny(place, "read", teacher, f"distill.endpoints={place / 'endpoints'}", "distill.source=shards")
     launch("make_endpoints", arguments, monkeypatch)
     assert "use distill.source=shards" in capsys.readouterr().out
     launch("distill", arguments, monkeypatch)
     assert "read from" in capsys.readouterr().out
-    first, second = weights(place / "runs" / "whole", "student"), weights(run, "student")
+    first, second = weights(place / "runs" / "reference", "student"), weights(run, "student")
     assert all(torch.equal(first[n], second[n]) for n in first)
 
 
@@ -241,8 +246,9 @@ def test_endpoints_are_made_beforehand_by_tasks(ray_cluster, whole, place, monke
 
 
 def _sampled_on_tiles(rank, world, folder):
-    """Samples of a consolidated student by ranks that share each field."""
-    mesh, student = Mesh.over(rank, world, torch.device("cpu"), world), load_student(folder)
+    """Samples of a published student, made by ranks that share each field."""
+    mesh = Mesh.over(rank, world, torch.device("cpu"), world)
+    student = load_student(folder)
     window = window_for(student.card.architecture, student.grid, mesh.space)
     split = replace(student, denoiser=spread(student.denoiser, window))
     eps = seeds.normal(5, "sample", range(6), (2, *student.grid.shape), window.rows)
@@ -251,17 +257,17 @@ def _sampled_on_tiles(rank, world, folder):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_run_whose_workers_share_each_field(ray_cluster, whole, place, monkeypatch, capsys):
-    """Teacher and student of two workers with half of each field each; the student is that of any other run."""
+def test_a_run_whose_workers_share_each_field(ray_cluster, reference, place, monkeypatch, capsys):
+    """Two workers with half of each field train teacher and student; the student can be used like that of any other run."""
     for script in ("train_teacher", "distill"):
         launch(script, tiny(place, "shared", "cluster.space=2"), monkeypatch)
     said = capsys.readouterr().out
     assert "memory on each worker" in said and "on 8 x 16 points" in said
     run = place / "runs" / "shared"
     for phase, loss in (("teacher", "loss/denoising"), ("distill", "student/loss_loss")):
-        ours, theirs = board(run / "tb" / phase), board(place / "runs" / "whole" / "tb" / phase)
-        assert len(ours.Images("fields")) >= 2
-        for own, other in zip(ours.Scalars(loss)[:5], theirs.Scalars(loss)[:5], strict=True):
+        split, plain = board(run / "tb" / phase), board(place / "runs" / "reference" / "tb" / phase)
+        assert len(split.Images("fields")) >= 2
+        for own, other in zip(split.Scalars(loss)[:5], plain.Scalars(loss)[:5], strict=True):
             assert own.step == other.step and own.value == pytest.approx(other.value, rel=1e-3), (phase, own.step)
     student = load_student(run / "student")
     alone = student.join(student.sample(6, seed=5))

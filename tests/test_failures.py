@@ -1,4 +1,4 @@
-"""What ended an attempt, in one line: which worker on which host, and where the traceback is."""
+"""Failures of attempts in one line: which worker on which host, and where the traceback is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pidscale.cluster.failures import failure
 from pidscale.config import UserError
 
 PLACES = {0: Place("a", "10.0.0.1"), 1: Place("a", "10.0.0.1"), 2: Place("b", "10.0.0.2")}
-# as gloo and NCCL write them
+# errors as gloo and NCCL raise them
 RESET = RuntimeError(
     "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error [10.0.0.2]:31902: Connection reset by peer. This "
     "is typically caused by a remote worker hanging or bugs in the application."
@@ -60,7 +60,7 @@ def noted(error: Exception) -> Exception:
         ({2: ValueError("sigma_max=1: too low")}, "sigma_max=1: too low (worker 2 on host b); traceback: ", True),
     ],
 )
-def test_the_line_names_who_is_gone_and_the_file_holds_the_traceback(tmp_path, workers, line, users):
+def test_the_line_names_the_lost_worker_and_the_file_holds_the_traceback(tmp_path, workers, line, users):
     found = failure(WorkerGroupError("failed", {r: noted(e) for r, e in workers.items()}), PLACES, tmp_path, "teacher")
     assert found.line.startswith(line) and found.users == users and found.started and "\n" not in found.line
     kept = list((tmp_path / "errors").glob("teacher-*.txt"))
@@ -69,7 +69,7 @@ def test_the_line_names_who_is_gone_and_the_file_holds_the_traceback(tmp_path, w
         assert str(path) in found.line and "the worker's own" in Path(path).read_text()
 
 
-def test_a_group_that_could_not_start_has_lost_nothing(tmp_path):
+def test_workers_that_could_not_start_have_lost_nothing(tmp_path):
     found = failure(RuntimeError("no room\nfor it"), {}, tmp_path, "distill")
     assert (
         found.line.startswith("the workers could not start (RuntimeError: no room; traceback: ") and not found.started

@@ -1,6 +1,6 @@
-"""Two hosts with a Ray cluster over both: one that is lost and comes back, one that never comes, and a cluster that is busy.
+"""A Ray cluster of two hosts: a host that is lost and comes back, a host that never joins, and a busy cluster.
 
-Hosts are namespaces; where they cannot be made (no root, no iproute2) these tests are left out, with the reason.
+Hosts are namespaces; these tests are skipped where namespaces cannot be created (no root, no iproute2).
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ SMALL = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-sta
 
 
 class Pair:
-    """Two joined hosts with one CPU each, and a shard set that both see."""
+    """Two connected hosts with one CPU each, and a shard set that both see."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.hosts, self.switch = folder, {}, Switch()
+        self.folder = folder
+        self.hosts = {}
+        self.switch = Switch()
         pde = build_pde("darcy")
         sizes = {"train": 48, "test": 16}
         make_shard_set(pde, folder / "shards", sizes, grid=pde.grid(16), seed=0, samples_per_shard=16, parallel=False)
@@ -41,29 +43,30 @@ class Pair:
         self.plug_in("two")
 
     def plug_in(self, name: str) -> None:
-        """A new host of this name on the network."""
+        """Connect a new host of this name to the network."""
         self.hosts[name] = Host(name, self.folder / f"{name}-{time.monotonic_ns()}")
         self.switch.plug(self.hosts[name])
 
     def ray(self, name: str, *words: str) -> None:
-        """ray start on a host."""
-        address, log = f"--node-ip-address={ADDRESSES[name]}", self.folder / f"ray-{name}.log"
+        """Run `ray start` on a host."""
+        address = f"--node-ip-address={ADDRESSES[name]}"
+        log = self.folder / f"ray-{name}.log"
         for _ in range(3):
             status = self.hosts[name].start("ray", "start", address, *SMALL, *words, log=log, **TOKEN).wait(180)
             if status == 0:
                 return
-            assert "timed out during startup" in log.read_text(), log.read_text()[-2000:]  # Ray's own 30 s, under load
+            assert "timed out during startup" in log.read_text(), log.read_text()[-2000:]  # Ray waits only 30 s
             self.hosts[name].start("ray", "stop", "--force", log=log, **TOKEN).wait(60)
         raise AssertionError(log.read_text()[-2000:])
 
     def train(self, run: str, *more: str):
-        """A teacher's training on host one; the process and its log."""
+        """Start the training of a teacher on host one; return the process and its log."""
         log = self.folder / f"{run}.log"
         words = ["python", str(LAUNCH / "train_teacher.py"), *tiny(self.folder, run, *more)]
         return self.hosts["one"].start(*words, log=log, RAY_ADDRESS=HEAD, **TOKEN), log
 
     def close(self) -> None:
-        """Pull all plugs."""
+        """End all hosts and the switch."""
         for one in (*self.hosts.values(), self.switch):
             one.close()
 
@@ -80,7 +83,7 @@ def pair(tmp_path_factory):
 
 
 def until(log: Path, words: str, process, seconds: float = 600) -> float:
-    """Seconds until a log says something."""
+    """Return the seconds until a log contains a pattern."""
     began = time.monotonic()
     while not re.search(words, log.read_text()):
         assert process.poll() is None or re.search(words, log.read_text()), log.read_text()[-3000:]
@@ -90,7 +93,7 @@ def until(log: Path, words: str, process, seconds: float = 600) -> float:
 
 
 def ended(process, log: Path, seconds: float = 60) -> float:
-    """Seconds until a process has ended with status 2, by one line."""
+    """Return the seconds until a process has ended with status 2 and one line."""
     began = time.monotonic()
     assert process.wait(seconds) == 2, log.read_text()[-3000:]
     said = log.read_text()
@@ -98,7 +101,7 @@ def ended(process, log: Path, seconds: float = 60) -> float:
     return time.monotonic() - began
 
 
-def test_a_lost_host_is_told_waited_for_and_its_run_goes_on(pair, record_property):
+def test_a_lost_host_is_reported_and_its_run_goes_on_when_it_is_back(pair, record_property):
     process, log = pair.train("lost", "teacher.steps=100000", "cluster.max_failures=1", "cluster.wait=120")
     checkpoint = pair.folder / "runs" / "lost" / "checkpoints" / "teacher" / "step_00000010" / "manifest.json"
     began = time.monotonic()
@@ -106,15 +109,15 @@ def test_a_lost_host_is_told_waited_for_and_its_run_goes_on(pair, record_propert
         assert process.poll() is None and time.monotonic() - began < 600, log.read_text()
         time.sleep(0.05)
     pair.hosts["two"].close()
-    told = (
+    lost = (
         r"worker [01] on host (?:one: lost its connection to worker [01] on host two|two: lost) \(.*?(\S+)\); failure"
     )
-    record_property("seconds_to_notice", until(log, told, process))
+    record_property("seconds_to_notice", until(log, lost, process))
     room = r"waiting for room \(\d+ of cluster.wait=120 s\): cluster.workers=2: 2 x 1 CPU do not fit on 1 host"
     record_property("seconds_to_wait_for_room", until(log, room, process))
     said = log.read_text()
     assert re.search(r"failure 1 of cluster.max_failures=1; goes on from step \d+0", said), said
-    kept = re.search(told, said)
+    kept = re.search(lost, said)
     assert kept and re.search("Traceback|Error", Path(kept[1]).read_text())
     pair.plug_in("two")
     pair.ray("two", f"--address={HEAD}")
@@ -129,7 +132,7 @@ def test_a_lost_host_is_told_waited_for_and_its_run_goes_on(pair, record_propert
     assert "with a checkpoint" in log.read_text()
 
 
-def test_a_host_that_never_comes_is_said_at_once_and_ends(pair):
+def test_a_run_without_enough_hosts_says_so_at_once_and_ends(pair):
     process, log = pair.train("never", "cluster.workers=3", "teacher.global_batch=9", "cluster.wait=4")
     until(
         log,
@@ -149,7 +152,7 @@ time.sleep(1000)
 """
 
 
-def test_a_busy_cluster_is_said_at_once_and_a_signal_is_heard(pair):
+def test_a_run_on_a_busy_cluster_says_so_at_once_and_can_be_stopped(pair):
     log = pair.folder / "hold.log"
     holder = pair.hosts["one"].start("python", "-c", HOLD, log=log, RAY_ADDRESS=HEAD, **TOKEN)
     until(log, "True", holder)
@@ -164,14 +167,14 @@ def test_a_busy_cluster_is_said_at_once_and_a_signal_is_heard(pair):
 
 
 def _driver(process) -> int:
-    """The process that nsenter became, or started."""
+    """The process that nsenter started, or became."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return int(children[0]) if children else process.pid
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy of what git knows of this checkout, with its environment, a small set and a teacher where README has them."""
+    """A copy of this checkout with its environment, and with a small set and a teacher where the README expects them."""
     folder = tmp_path_factory.mktemp("readme") / "checkout"
     listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0"):
@@ -187,12 +190,14 @@ def checkout(tmp_path_factory):
     return folder
 
 
-def test_the_cluster_block_of_the_readme_on_a_fresh_account(checkout, tmp_path):
-    """Every line as it stands, with an empty HOME: the job distils, leaves a student and has written checkpoints."""
+def test_the_cluster_commands_of_the_readme_work_on_a_new_account(checkout, tmp_path):
+    """Every line is run unchanged with an empty HOME: the job distils a student and writes checkpoints."""
     section = (ROOT / "README.md").read_text().split("## On a Ray cluster")[1]
     block = section.split("```bash\n")[1].split("```")[0]
     assert "ray start --head" in block and "ray job submit" in block
-    host, switch, log = Host("one", tmp_path), Switch(), tmp_path / "block.log"
+    host = Host("one", tmp_path)
+    switch = Switch()
+    log = tmp_path / "block.log"
     try:
         switch.plug(host)
         plain = {"VIRTUAL_ENV": "", "RAY_ADDRESS": ""}

@@ -1,4 +1,4 @@
-"""What a script meets before it is part of a Ray: nobody at the address, a TMPDIR with too long a name, a read-only HOME."""
+"""Joining a Ray cluster: an address where nothing answers, a TMPDIR with too long a path, a read-only HOME."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ def closed_port():
         return free.getsockname()[1]
 
 
-def test_an_address_where_nobody_listens_is_one_line(closed_port, monkeypatch):
+def test_an_address_where_nothing_listens_is_refused_in_one_line(closed_port, monkeypatch):
     monkeypatch.setattr(joining, "_LISTEN_SECONDS", 0.5)
     with pytest.raises(
-        UserError, match=rf"RAY_ADDRESS=127.0.0.1:{closed_port}: nobody answers there \(Connection refused\)"
+        UserError, match=rf"RAY_ADDRESS=127.0.0.1:{closed_port}: nothing answers there \(Connection refused\)"
     ):
         joining._join(f"127.0.0.1:{closed_port}")
 
 
 @pytest.mark.parametrize("named", ["nonsense:port", ":6379", "127.0.0.1:99999999", "no.such.host.invalid:6379"])
-def test_an_address_that_can_be_none_is_one_line(named):
-    with pytest.raises(UserError, match=r"^RAY_ADDRESS=\S+: (expected HOST:PORT|nobody answers)"):
+def test_a_malformed_address_is_refused_in_one_line(named):
+    with pytest.raises(UserError, match=r"^RAY_ADDRESS=\S+: (expected HOST:PORT|nothing answers)"):
         joining._join(named)
 
 
 @pytest.mark.parametrize(
     ("named", "found"), [("", None), ("local", None), (" ", None), ("auto", "auto"), ("a:1", "a:1")]
 )
-def test_an_empty_address_is_none(named, found, monkeypatch):
+def test_an_empty_address_means_a_local_ray(named, found, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", named)
     assert joining.address() == found
 
 
-def test_what_answers_and_is_no_ray_is_not_waited_for(tmp_path):
+def test_a_server_that_is_not_ray_is_given_up(tmp_path):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(8)
@@ -72,12 +72,10 @@ def test_what_answers_and_is_no_ray_is_not_waited_for(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare")
-def test_neither_a_home_that_is_read_only_nor_a_long_tmpdir_is_in_the_way(tmp_path):
-    """A Ray of its own starts all the same, and the set is made."""
-    home, long = (
-        tmp_path / "home",
-        tmp_path / "scratch_of_a_user_with_a_long_name" / "slurm_job_1355700_of_a_long_partition",
-    )
+def test_a_local_ray_starts_with_a_read_only_home_and_a_long_tmpdir(tmp_path):
+    """make_shards.py starts a local Ray and makes a set."""
+    home = tmp_path / "home"
+    long = tmp_path / "scratch_of_a_user_with_a_long_name" / "slurm_job_1355700_of_a_long_partition"
     home.mkdir()
     long.mkdir(parents=True)
     script = (

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pidscale.records.layout import index_name
+from pidscale.records.format import index_name
 
 MANIFEST = "manifest.json"
 

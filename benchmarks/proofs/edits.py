@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.proofs.damage import MANIFEST, Victim
-from pidscale.records.layout import canonical, index_name
+from pidscale.records.format import index_name
+from pidscale.records.json_checks import canonical
 from pidscale.records.write import checksums
 
 RAW = {  # tokens that json.dumps would not write, by the string that stands for each

@@ -17,7 +17,8 @@ import numpy as np
 
 from benchmarks.proofs.damage import MANIFEST, Victim
 from pidscale.config import UserError
-from pidscale.records.layout import VERSION, ChannelInfo, Manifest, Split, index_name, sample_key
+from pidscale.records.format import VERSION, index_name, sample_key
+from pidscale.records.manifest import ChannelInfo, Manifest, Split
 from pidscale.records.read import ShardSet
 from pidscale.records.write import checksums, merge_stats, publish_manifest, write_shard
 

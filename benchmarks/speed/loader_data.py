@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 
 from benchmarks.speed.contestants import SEED, Case
-from pidscale.records.layout import VERSION, ChannelInfo, Manifest, Split, sample_key
+from pidscale.records.format import VERSION, sample_key
+from pidscale.records.manifest import ChannelInfo, Manifest, Split
 from pidscale.records.write import merge_stats, publish_manifest, write_shard
 
 GIB = 2**30

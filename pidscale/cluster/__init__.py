@@ -1,5 +1,5 @@
-"""Ray around the two loops: joining a cluster, room on it, attempts and what ended them, live progress.
+"""Ray around the two training loops: joining a cluster, waiting for room on it, attempts and their failures, live progress.
 
-With the teacher actors and the tasks that make shards the only code that knows Ray. Nothing is imported here: the bulletin's
-process needs its own file alone.
+Besides this room only the teacher actors and the tasks that make shards know Ray. Nothing is imported here, so that the
+bulletin's process imports only its own file.
 """

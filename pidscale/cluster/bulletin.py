@@ -1,7 +1,7 @@
-"""What workers have to say to the driver: an actor on the driver's own host, and the driver's thread that reads it.
+"""Reports of the workers to the driver: an actor that collects them, and the thread of the driver that reads them.
 
-The actor sits beside the driver, so that a lost host never takes it along. Words of workers of an earlier attempt, which may
-outlive it on a host that was cut off, are not heard. Knows Ray; must not know models or equations.
+The actor runs on the driver's host, so that it is not lost with another host. Reports of an earlier attempt are ignored: its
+workers may live on at a host without a connection. Knows Ray; must not know models or equations.
 """
 
 from __future__ import annotations
@@ -21,15 +21,27 @@ from pidscale.meter import ProgressLine
 
 
 class Place(NamedTuple):
-    """Where a worker runs: the name of its host, and the address by which Ray knows that host."""
+    """Where a worker runs.
+
+    Attributes:
+        host: The name of the host.
+        address: The address by which Ray knows the host.
+    """
 
     host: str
     address: str
 
 
 @dataclass
-class Word:
-    """What is known of the workers of the present attempt. places: by rank, of those that began. latest: newest progress."""
+class Reports:
+    """What the workers of the present attempt have reported.
+
+    Attributes:
+        attempt: The number of the attempt.
+        latest: The latest progress of the first worker: finished steps, all steps, and a note.
+        places: Where workers run, by rank, of those that have started.
+        texts: Lines for the terminal that have not been read yet.
+    """
 
     attempt: int = 0
     latest: tuple[int, int, str] | None = None
@@ -38,51 +50,64 @@ class Word:
 
 
 class Bulletin:
-    """The actor's side: workers write, the driver reads."""
+    """The actor: workers report to it, and the driver reads it."""
 
     def __init__(self) -> None:
-        self.word = Word()
+        self.reports = Reports()
 
     def begin(self, attempt: int) -> None:
-        """From now on, hear the workers of this attempt alone."""
-        self.word = Word(attempt, texts=self.word.texts)
+        """Accept only reports of this attempt from now on."""
+        self.reports = Reports(attempt, texts=self.reports.texts)
 
     def started(self, attempt: int, rank: int, place: Place) -> None:
-        """A worker began."""
-        if attempt == self.word.attempt:
-            self.word.places[rank] = place
+        """Report that a worker has started.
+
+        Args:
+            attempt: The attempt of the worker.
+            rank: Its rank.
+            place: Where it runs.
+        """
+        if attempt == self.reports.attempt:
+            self.reports.places[rank] = place
 
     def post(self, attempt: int, done: int, total: int, note: str) -> None:
-        """The first worker's progress."""
-        if attempt == self.word.attempt:
-            self.word.latest = (done, total, note)
+        """Report the progress of the first worker.
+
+        Args:
+            attempt: The attempt of the worker.
+            done: The number of finished steps.
+            total: The number of all steps.
+            note: What the live line shows besides.
+        """
+        if attempt == self.reports.attempt:
+            self.reports.latest = (done, total, note)
 
     def say(self, text: str) -> None:
-        """A line for the terminal."""
-        self.word.texts.append(text)
+        """Report a line for the terminal."""
+        self.reports.texts.append(text)
 
-    def read(self) -> Word:
-        """What is known; lines are given once."""
-        word = self.word
-        self.word = Word(word.attempt, word.latest, word.places)
-        return word
+    def read(self) -> Reports:
+        """Return the reports; each line is returned once."""
+        reports = self.reports
+        self.reports = Reports(reports.attempt, reports.latest, reports.places)
+        return reports
 
 
 def open_bulletin() -> Any:
-    """A bulletin on this driver's host."""
+    """Start a bulletin on the host of this driver, and return its handle."""
     here = NodeAffinitySchedulingStrategy(str(ray.get_runtime_context().get_node_id()), soft=False)
     return ray.remote(num_cpus=0)(Bulletin).options(scheduling_strategy=here).remote()
 
 
 class Watch:
-    """The driver's side during one attempt: shows the live line, keeps what it read, and ends what waits for nothing.
+    """The driver's side during one attempt: reads the bulletin, shows the live line, and ends attempts that cannot start.
 
     Args:
-        label: Of the live line.
-        bulletin: The actor.
-        stopped: Whether the user asked to end.
-        missing: What is missing while no worker has begun, for a line every 15 s.
-        abandon: Ends the attempt; called once when the user asked to end and no worker is there that could be asked.
+        label: The label of the live line.
+        bulletin: The handle of the actor.
+        stopped: Whether the user asked to stop.
+        missing: Returns what is missing while no worker has started, for a line every 15 s.
+        abandon: Ends the attempt; called once if the user asks to stop before a worker has started.
     """
 
     def __init__(
@@ -93,19 +118,25 @@ class Watch:
         missing: Callable[[], str],
         abandon: Callable[[], None],
     ) -> None:
-        self.label, self.bulletin, self.stopped, self.missing, self.abandon = label, bulletin, stopped, missing, abandon
-        self.word = Word()
+        self.label = label
+        self.bulletin = bulletin
+        self.stopped = stopped
+        self.missing = missing
+        self.abandon = abandon
+        self.reports = Reports()
         self.line: ProgressLine | None = None
-        self.began, self.said, self.abandoned = time.monotonic(), 0.0, False
+        self.began = time.monotonic()
+        self.reported = 0.0  # seconds after `began` of the last line about missing workers
+        self.abandoned = False
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[Watch]:
-        """Watch until the body ends."""
+        """Watch in a thread while the body runs."""
         ended = threading.Event()
 
         def watch() -> None:
             while not ended.wait(0.5):
-                self._look()
+                self._read()
                 self._wait()
 
         thread = threading.Thread(target=watch, daemon=True)
@@ -115,28 +146,29 @@ class Watch:
         finally:
             ended.set()
             thread.join()
-            self._look()
+            self._read()
             if self.line is not None:
                 self.line.close()
 
-    def _look(self) -> None:
+    def _read(self) -> None:
+        """Read the bulletin, and show what is new."""
         with contextlib.suppress(ray.exceptions.RayError):
-            self.word = ray.get(self.bulletin.read.remote(), timeout=10)
-            for text in self.word.texts:
+            self.reports = ray.get(self.bulletin.read.remote(), timeout=10)
+            for text in self.reports.texts:
                 print(text, flush=True)
-            if self.word.latest is not None:
-                done, total, note = self.word.latest
+            if self.reports.latest is not None:
+                done, total, note = self.reports.latest
                 self.line = self.line or ProgressLine(self.label, total)
                 self.line.show(done, note)
 
     def _wait(self) -> None:
-        """What to say and do while no worker has begun."""
-        if self.word.places:
+        """Say what is missing while no worker has started, and abandon the attempt if the user asks to stop."""
+        if self.reports.places:
             return
         waited = time.monotonic() - self.began
-        if waited - self.said >= SAY_EVERY:
-            self.said = waited
-            with contextlib.suppress(Exception):  # a cluster that cannot be asked is told of by the attempt itself
+        if waited - self.reported >= SAY_EVERY:
+            self.reported = waited
+            with contextlib.suppress(Exception):  # the attempt itself reports a cluster that does not answer
                 print(f"{self.label}: workers are starting ({waited:.0f} s): {self.missing()}", flush=True)
         if self.stopped() and not self.abandoned:
             self.abandoned = True

@@ -1,4 +1,4 @@
-"""What ended an attempt, in one line: a user's mistake, a lost worker or host, or an error whose traceback goes to a file.
+"""What ended an attempt, in one line: a user's mistake, a lost worker or host, or an error, whose traceback goes to a file.
 
 Knows the errors of Ray Train; must not know what the workers computed.
 """
@@ -16,14 +16,17 @@ import ray
 from pidscale.cluster.bulletin import Place
 from pidscale.config import UserError
 
-FOLDER = "errors"  # of the run: tracebacks
+FOLDER = "errors"  # in the run's folder, for tracebacks
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an attempt ended. line: what happened, without its end point. users: a mistake, which no repetition mends.
+    """Why an attempt ended.
 
-    started: whether the workers were at work; else the group could not start, and nothing was lost.
+    Attributes:
+        line: What happened, in one line without a full stop.
+        users: Whether it is a user's mistake, which another attempt would repeat.
+        started: Whether the workers had started; otherwise nothing was lost.
     """
 
     line: str
@@ -32,47 +35,63 @@ class Failure:
 
 
 def failure(error: Exception, places: Mapping[int, Place], folder: Path, phase: str) -> Failure:
-    """What an error of `fit` says. places: of the workers that began, by rank. The traceback goes to folder/errors."""
+    """Describe the error that Ray Train raised. Its traceback is written to a file in folder/errors.
+
+    Args:
+        error: The error.
+        places: Where the workers that had started run, by rank.
+        folder: The folder of the run.
+        phase: The phase, for the file's name.
+
+    Returns:
+        The failure.
+    """
     workers = dict(sorted(getattr(error, "worker_failures", {}).items()))
-    several = len({place.host for place in places.values()}) > 1
-    for rank, one in workers.items():
-        if mistake := _mistake(one):
-            where = f" ({_name(rank, places)})" if several else ""
+    several_hosts = len({place.host for place in places.values()}) > 1
+    for rank, worker_error in workers.items():
+        if mistake := _mistake(worker_error):
+            where = f" ({_name(rank, places)})" if several_hosts else ""
             what = "; ".join(line.strip() for line in str(mistake).splitlines()[:3] if line.strip())
-            kept = "" if isinstance(mistake, UserError) else f"; traceback: {_keep(folder, phase, rank, one)}"
+            kept = "" if isinstance(mistake, UserError) else f"; traceback: {_keep(folder, phase, rank, worker_error)}"
             return Failure(f"{what}{where}{kept}", users=True)
-    lost = [
-        rank for rank, one in workers.items() if any(isinstance(e, ray.exceptions.RayActorError) for e in _chain(one))
-    ]
+    lost = [rank for rank, worker_error in workers.items() if _is_lost(worker_error)]
     if lost:
         names = ", ".join(_name(rank, places) for rank in lost)
-        said = _keep(folder, phase, lost[0], workers[lost[0]])
-        return Failure(f"{names}: lost ({_why(workers[lost[0]])}; {said})")
-    causes = {rank: list(_chain(one))[-1] for rank, one in workers.items()}
-    for rank in sorted(causes, key=lambda one: bool(_broken(causes[one]))):  # what broke before what others saw of it
-        cause, kept = causes[rank], _keep(folder, phase, rank, workers[rank])
+        kept = _keep(folder, phase, lost[0], workers[lost[0]])
+        return Failure(f"{names}: lost ({_why_lost(workers[lost[0]])}; {kept})")
+    causes = {rank: list(_chain(worker_error))[-1] for rank, worker_error in workers.items()}
+    for rank in sorted(causes, key=lambda rank: bool(_broken(causes[rank]))):  # other errors before lost connections
+        cause = causes[rank]
+        kept = _keep(folder, phase, rank, workers[rank])
         if broken := _broken(cause):
-            whom = _whom(rank, cause, places, workers)
-            return Failure(f"{_name(rank, places)}: lost its connection to {whom} ({broken}; traceback: {kept})")
-        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-        said = f"{type(cause).__name__}: {lines[0] if lines else ''}"[:200]
-        return Failure(f"{_name(rank, places)}: {said} (traceback: {kept})")
+            peer = _peer(rank, cause, places, workers)
+            return Failure(f"{_name(rank, places)}: lost its connection to {peer} ({broken}; traceback: {kept})")
+        return Failure(f"{_name(rank, places)}: {_first_line(cause)} (traceback: {kept})")
     cause = getattr(error, "controller_failure", None) or error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    said = f"{type(cause).__name__}: {lines[0] if lines else ''}"[:200]
-    return Failure(
-        f"the workers could not start ({said}; traceback: {_keep(folder, phase, None, error)})", started=bool(places)
-    )
+    kept = _keep(folder, phase, None, error)
+    return Failure(f"the workers could not start ({_first_line(cause)}; traceback: {kept})", started=bool(places))
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the kind of an error and the first line of its message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Return whether an error says that the worker's process is gone."""
+    return any(isinstance(cause, ray.exceptions.RayActorError) for cause in _chain(error))
 
 
 def _name(rank: int, places: Mapping[int, Place]) -> str:
+    """Return the worker and its host, as messages name them."""
     return f"worker {rank} on host {places[rank].host if rank in places else '?'}"
 
 
 def _broken(error: BaseException) -> str:
-    """How a connection between workers ended, by what gloo or NCCL say; "" for another error.
+    """Return how a connection between workers ended, from the errors of gloo or NCCL; "" for another error.
 
-    It is what those see who are left when another worker or its host is gone, mostly before Ray knows.
+    The other workers see such an error when a worker or its host is lost, mostly before Ray notices.
     """
     text = str(error)
     if not ("gloo/transport/tcp" in text or "NCCL" in text) or "connectFullMesh" in text:
@@ -81,21 +100,21 @@ def _broken(error: BaseException) -> str:
     return found[0] if found else " ".join(text.split())[:120]
 
 
-def _whom(rank: int, error: BaseException, places: Mapping[int, Place], reported: Container[int]) -> str:
-    """Which worker a connection was to: those at the address that gloo names, else those that have not reported an error."""
-    others = {one: place for one, place in places.items() if one != rank}
+def _peer(rank: int, error: BaseException, places: Mapping[int, Place], reported: Container[int]) -> str:
+    """Return the worker that a connection was to: one at the address that gloo names, else one that reported no error."""
+    others = {other: place for other, place in places.items() if other != rank}
     address = re.search(r"\[([0-9a-fA-F.:]+)\]:\d+", str(error))
-    there = {one: place for one, place in others.items() if address and place.address == address[1]}
-    silent = {one: place for one, place in others.items() if one not in reported}
-    meant = there or silent or others
-    if len(meant) == 1:
-        return _name(next(iter(meant)), places)
-    hosts = {place.host for place in meant.values()}
+    named = {other: place for other, place in others.items() if address and place.address == address[1]}
+    silent = {other: place for other, place in others.items() if other not in reported}
+    candidates = named or silent or others
+    if len(candidates) == 1:
+        return _name(next(iter(candidates)), places)
+    hosts = {place.host for place in candidates.values()}
     return f"a worker on host {hosts.pop()}" if len(hosts) == 1 else "another worker"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came from."""
+    """Yield an error and the errors that it came from."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -104,12 +123,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _mistake(error: BaseException) -> BaseException | None:
-    """The user's mistake behind an error, if there is one."""
+    """Return the user's mistake behind an error, if there is one."""
     return next((one for one in _chain(error) if isinstance(one, (UserError, ValueError))), None)
 
 
-def _why(error: BaseException) -> str:
-    """Why Ray says that an actor is gone, in one line."""
+def _why_lost(error: BaseException) -> str:
+    """Return why Ray says that an actor is gone, in one line."""
     text = " ".join(str(error).split())
     for sign, meaning in (
         ("node was terminated", "its host is gone"),
@@ -126,15 +145,14 @@ def _why(error: BaseException) -> str:
 
 
 def _keep(folder: Path, phase: str, rank: int | None, error: BaseException) -> str:
-    """Write what an error says in full; the file's name."""
-    path = (
-        folder / FOLDER / f"{phase}-{time.strftime('%Y%m%d-%H%M%S')}-{'start' if rank is None else f'worker{rank}'}.txt"
-    )
+    """Write the full text of an error to a file; return the file's path."""
+    who = "start" if rank is None else f"worker{rank}"
+    path = folder / FOLDER / f"{phase}-{time.strftime('%Y%m%d-%H%M%S')}-{who}.txt"
     notes = (note for one in _chain(error) for note in getattr(one, "__notes__", ()))  # tracebacks of workers
     text = "\n\n".join([*(f"{type(one).__name__}: {one}" for one in _chain(error)), *notes])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
     except OSError as failed:
-        return f"which could not be written: {failed.strerror}"
+        return f"not written: {failed.strerror}"
     return str(path)

@@ -1,7 +1,7 @@
-"""A phase on the workers of a cluster: attempt after attempt, until it is finished, stopped, or has failed too often.
+"""A phase on the workers of a cluster: one attempt after another, until it is finished, stopped, or has failed too often.
 
-Ray Train runs one attempt; whether there is another is decided here, where the user is told of it. Knows Ray; knows no models
-and no equations beyond what it hands on.
+Ray Train runs one attempt; this file decides whether another one follows, and tells the user. Knows Ray; knows models and
+equations only as arguments that it passes on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import ray
 from pidscale.cluster.bulletin import Watch, open_bulletin
 from pidscale.cluster.failures import Failure, failure
 from pidscale.cluster.room import Need, described, hosts, wait_for_room
-from pidscale.cluster.worker import Parcel, environment, work
+from pidscale.cluster.worker import Assignment, environment, work
 from pidscale.config import ClusterSettings, Settings, UserError, to_plain
 from pidscale.distill.endpoints.actors import start_actors
 from pidscale.engine.checkpoint import newest_step
@@ -30,18 +30,23 @@ from pidscale.run.reporting import STOP_FILE
 
 
 class Stop:
-    """Whether the user asked to end: SIGTERM (as `ray job stop` sends it) or Ctrl-C. Loops learn it from a stop file."""
+    """Whether the user asked to stop, by SIGTERM (as `ray job stop` sends it) or Ctrl-C. Loops look for a stop file.
+
+    Args:
+        folder: The folder of the run, in which the stop file is created.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.file, self.asked = folder / STOP_FILE, False
+        self.file = folder / STOP_FILE
+        self.asked = False
 
     def __call__(self) -> bool:
-        """Whether it was asked."""
+        """Return whether the user asked to stop."""
         return self.asked
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Stop]:
-        """Hear both signals until the body ends; the second Ctrl-C raises KeyboardInterrupt."""
+        """Handle both signals while the body runs; the second Ctrl-C raises KeyboardInterrupt."""
         self.file.unlink(missing_ok=True)
         if threading.current_thread() is not threading.main_thread():
             yield self
@@ -51,7 +56,7 @@ class Stop:
             if number == signal.SIGINT:
                 if self.asked:
                     raise KeyboardInterrupt
-                print("stopping with a checkpoint; Ctrl-C once more ends without", flush=True)
+                print("stopping with a checkpoint; press Ctrl-C again to stop without one", flush=True)
             self.asked = True
             self.file.touch()
 
@@ -65,36 +70,52 @@ class Stop:
 
 
 def find_room(phase: str, settings: Settings, stop: Stop) -> None:
-    """Wait until the cluster has room for the workers and actors of a phase. Raises UserError where it has none."""
+    """Wait until the cluster has room for the workers and actors of a phase; UserError if it has none in time.
+
+    Args:
+        phase: `teacher` or `distill`.
+        settings: The settings of the run.
+        stop: Whether the user asked to stop.
+    """
     c = settings.cluster
     need = Need.of(c, {"cluster.workers": c.workers, "distill.actors": _actors(phase, settings)})
     wait_for_room(need, c.wait, stop, _say(phase))
 
 
 def fit(phase: str, settings: Settings, folder: Path, plan: MemoryPlan, stop: Stop) -> None:
-    """Run a phase on the cluster, which has room for it, until it has ended or was stopped.
+    """Run a phase on the cluster, which has room for it, until it is finished or stopped.
 
-    Raises:
-        UserError: A worker met a user's mistake, workers were lost more often than `cluster.max_failures`, or there was no
-            room for others within `cluster.wait`.
+    A UserError ends it if a worker met a user's mistake, if workers were lost more often than `cluster.max_failures`, or if
+    there was no room for new ones within `cluster.wait`.
+
+    Args:
+        phase: `teacher` or `distill`.
+        settings: The settings of the run.
+        folder: The folder of the run.
+        plan: The memory plan, which the workers compare with what they have.
+        stop: Whether the user asked to stop.
     """
-    bulletin, plain = open_bulletin(), to_plain(settings)
-    served = start_actors(settings, folder, plain, bulletin) if _actors(phase, settings) else []
+    bulletin = open_bulletin()
+    plain = to_plain(settings)
+    actors = start_actors(settings, folder, plain, bulletin) if _actors(phase, settings) else []
     with _mark(folder) as mark:
-        _attempts(settings.cluster, Parcel(phase, plain, str(folder), mark, plan, bulletin, 0, served), stop)
+        _attempts(settings.cluster, Assignment(phase, plain, str(folder), mark, plan, bulletin, 0, actors), stop)
 
 
 def _actors(phase: str, settings: Settings) -> int:
-    """How many teacher actors a phase has."""
+    """Return the number of teacher actors of a phase."""
     return settings.distill.actors if phase == "distill" and settings.distill.source == "actors" else 0
 
 
-def _attempts(c: ClusterSettings, parcel: Parcel, stop: Stop) -> None:
-    """Attempts until one ends by itself, or no other may follow."""
-    phase, folder, lost, patience = parcel.phase, Path(parcel.folder), 0, time.monotonic() + c.wait
+def _attempts(c: ClusterSettings, assignment: Assignment, stop: Stop) -> None:
+    """Start one attempt after another until one ends without a failure; UserError if no other may follow."""
+    phase = assignment.phase
+    folder = Path(assignment.folder)
+    lost = 0
+    deadline = time.monotonic() + c.wait
     need = Need.of(c, {"cluster.workers": c.workers})
     for attempt in range(1, 10**6):
-        failed = _attempt(c, replace(parcel, attempt=attempt), need, stop)
+        failed = _attempt(c, replace(assignment, attempt=attempt), need, stop)
         if failed is None:
             return
         if failed.users:
@@ -107,42 +128,43 @@ def _attempts(c: ClusterSettings, parcel: Parcel, stop: Stop) -> None:
             times = f"failure {lost}, cluster.max_failures={c.max_failures}"
             raise UserError(f"{folder}: {phase}: {failed.line}; {times}; {goes_on}")
         if failed.started:
-            patience = time.monotonic() + c.wait
+            deadline = time.monotonic() + c.wait
             count = f"failure {lost} of cluster.max_failures={c.max_failures}"
         else:
             count = "nothing was lost"
-        if time.monotonic() > patience:
+        if time.monotonic() > deadline:
             raise UserError(f"{folder}: {phase}: {failed.line}; cluster.wait={c.wait} s are over; {goes_on}")
         _say(phase)(f"{failed.line}; {count}; goes on {_from_step(folder, phase)}")
-        wait_for_room(need, max(0.0, patience - time.monotonic()), stop, _say(phase))
+        wait_for_room(need, max(0.0, deadline - time.monotonic()), stop, _say(phase))
 
 
-def _attempt(c: ClusterSettings, parcel: Parcel, need: Need, stop: Stop) -> Failure | None:
-    """One attempt by Ray Train; what ended it too early, if anything did."""
+def _attempt(c: ClusterSettings, assignment: Assignment, need: Need, stop: Stop) -> Failure | None:
+    """Run one attempt with Ray Train; return its failure, None if there was none."""
     from ray.train import ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig, RunConfig
 
-    phase, folder = parcel.phase, Path(parcel.folder)
-    ray.get(parcel.bulletin.begin.remote(parcel.attempt))
+    phase = assignment.phase
+    folder = Path(assignment.folder)
+    ray.get(assignment.bulletin.begin.remote(assignment.attempt))
     resources: dict[str, float] = {name: float(count) for name, count in need.each.items()}
     trainer = TorchTrainer(
         work,
-        train_loop_config={"parcel": parcel},
+        train_loop_config={"assignment": assignment},
         torch_config=TorchConfig(timeout_s=c.timeout),
         scaling_config=ScalingConfig(num_workers=c.workers, use_gpu=c.use_gpu, resources_per_worker=resources),
         run_config=RunConfig(  # type: ignore[arg-type]
-            name=f"{phase}-{int(time.time() * 1000)}",  # our checkpoints alone decide where to resume
+            name=f"{phase}-{int(time.time() * 1000)}",  # new each time: only our own checkpoints decide where to resume
             storage_path=str(folder / "ray"),
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
             worker_runtime_env={"env_vars": environment(c)},
         ),
     )
     controllers: list[Any] = []
-    trainer._register_sigint_handler = controllers.append  # type: ignore[attr-defined]  # its own would abort
+    trainer._register_sigint_handler = controllers.append  # type: ignore[attr-defined]  # Ray's handler would abort
     watch = Watch(
         phase,
-        parcel.bulletin,
+        assignment.bulletin,
         stop,
         lambda: f"{need} on {described(hosts(), need.each)}",
         lambda: _end(controllers),
@@ -151,34 +173,34 @@ def _attempt(c: ClusterSettings, parcel: Parcel, need: Need, stop: Stop) -> Fail
         with watch.watching():
             trainer.fit()
     except TrainingFailedError as error:
-        return failure(error, watch.word.places, folder, phase)
-    except ray.exceptions.RayActorError as error:  # the controller's process
+        return failure(error, watch.reports.places, folder, phase)
+    except ray.exceptions.RayActorError as error:  # of Ray Train's controller
         if watch.abandoned:
             return Failure("its workers had not started", started=False)
-        return failure(error, watch.word.places, folder, phase)
+        return failure(error, watch.reports.places, folder, phase)
     return None
 
 
 def _end(controllers: list[Any]) -> None:
-    """End Ray Train's controller, and with it all that it has started."""
+    """Kill Ray Train's controller, and with it everything that it has started."""
     for controller in controllers:
         ray.kill(controller)
 
 
 def _say(phase: str) -> Any:
-    """Lines of this phase on the terminal."""
+    """Return a function that prints lines of a phase."""
     return lambda text: print(f"{phase}: {text}", flush=True)
 
 
 def _from_step(folder: Path, phase: str) -> str:
-    """Where the next attempt begins, as far as the driver can see."""
+    """Return where the next attempt begins, as far as the driver can see."""
     step = newest_step(folder / "checkpoints" / phase)
     return "from the beginning: no checkpoint yet" if step is None else f"from step {step}"
 
 
 @contextlib.contextmanager
 def _mark(folder: Path) -> Iterator[str]:
-    """A new file in the run's folder, by which workers see whether theirs is the same folder; its name."""
+    """Create a file in the run's folder, by which workers check that they see the same folder; yield its name."""
     mark = folder / f".seen-{secrets.token_hex(4)}"
     mark.touch()
     try:

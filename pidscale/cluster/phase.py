@@ -1,6 +1,6 @@
-"""Phases of a run from its settings: what a driver can check is checked before anything starts, then workers take over.
+"""Phases of a run from its settings: the driver checks what it can before anything starts, then workers run the loops.
 
-Knows of Ray only that there is one to connect to; knows no models and no equations beyond what it hands on.
+Knows of Ray only how to join it; knows models and equations only as arguments that it passes on.
 """
 
 from __future__ import annotations
@@ -29,9 +29,16 @@ from pidscale.teacher.start import open_start
 
 
 def run_phase(phase: str, settings: Settings) -> Path:
-    """Check everything a driver can check, then run a phase (`teacher` or `distill`) unless it is finished already.
+    """Check everything that a driver can check, then run a phase unless it is finished already.
 
-    Returns the run's folder. Raises UserError before any worker starts wherever that is possible.
+    A UserError is raised before any worker starts if the driver finds a mistake, later if a worker does.
+
+    Args:
+        phase: `teacher` or `distill`.
+        settings: The settings of the run.
+
+    Returns:
+        The folder of the run.
     """
     settings = absolute(settings)
     check(settings, (phase,))
@@ -74,7 +81,7 @@ def run_phase(phase: str, settings: Settings) -> Path:
 def _complete(
     phase: str, settings: Settings, folder: Path, inputs: dict[str, str], plan: MemoryPlan, stop: Stop
 ) -> None:
-    """Begin a phase, or go on with it, and mark it finished."""
+    """Begin or continue a phase, and mark it finished; UserError if it was stopped."""
     if not begin(phase, settings, inputs):
         return
     print(f"{phase}: tensorboard --logdir {folder / 'tb'}", flush=True)

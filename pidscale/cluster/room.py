@@ -1,6 +1,6 @@
-"""Whether a cluster has room for what a run asks, and waiting until it has: said at once, every 15 s, and with an end.
+"""Waiting until a cluster has room for a run, with a line at once and every 15 s, and a time limit.
 
-What counts is each worker on one host, and what is free now. Knows Ray; must not know models or equations.
+Each worker must fit on one host, with what is free there now. Knows Ray; must not know models or equations.
 """
 
 from __future__ import annotations
@@ -15,13 +15,19 @@ from ray._private.state import available_resources_per_node
 from pidscale.cluster.joining import address
 from pidscale.config import ClusterSettings, UserError
 
-SAY_EVERY = 15.0  # seconds
-_LOOK_EVERY = 0.5
+SAY_EVERY = 15.0  # seconds between two lines
+_LOOK_EVERY = 0.5  # seconds
 
 
 @dataclass(frozen=True)
 class Host:
-    """A live host of the cluster: its name, and its CPUs and GPUs in all and free."""
+    """A live host of the cluster.
+
+    Attributes:
+        name: Its name.
+        total: Its resources, such as CPU and GPU, by name.
+        free: Those of them that are free.
+    """
 
     name: str
     total: Mapping[str, float]
@@ -30,34 +36,47 @@ class Host:
 
 @dataclass(frozen=True)
 class Need:
-    """What is to find room: so many parts by name of the setting, each with these resources on one host."""
+    """What must find room: a number of parts, each with the same resources on one host.
+
+    Attributes:
+        asked: The number of parts by the name of the setting that asks for them.
+        each: The resources of one part by name.
+    """
 
     asked: Mapping[str, int]
     each: Mapping[str, int]
 
     @classmethod
     def of(cls, settings: ClusterSettings, asked: Mapping[str, int]) -> Need:
-        """Parts that take what a worker takes."""
+        """Return the need of parts that take the resources of a worker.
+
+        Args:
+            settings: The section `cluster`.
+            asked: The number of parts by the name of the setting that asks for them.
+
+        Returns:
+            The need.
+        """
         each = {"CPU": settings.cpus_per_worker} | ({"GPU": 1} if settings.use_gpu else {})
         return cls({name: count for name, count in asked.items() if count}, each)
 
     @property
     def parts(self) -> int:
-        """How many parts there are."""
+        """The number of parts."""
         return sum(self.asked.values())
 
     def fits(self, resources: Mapping[str, float]) -> int:
-        """How many parts a host with these resources holds."""
+        """Return how many parts fit on a host with these resources."""
         return min(int(resources.get(name, 0.0) // count) for name, count in self.each.items())
 
     def __str__(self) -> str:
-        said = " and ".join(f"{name}={count}" for name, count in self.asked.items())
+        asked = " and ".join(f"{name}={count}" for name, count in self.asked.items())
         units = " and ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in self.each.items())
-        return f"{said}: {self.parts} x {units}"
+        return f"{asked}: {self.parts} x {units}"
 
 
 def hosts() -> list[Host]:
-    """The live hosts of the cluster, by name."""
+    """Return the live hosts of the cluster, sorted by name."""
     free = available_resources_per_node()
     found = [
         Host(str(node["NodeManagerHostname"]), dict(node["Resources"]), free.get(node["NodeID"], {}))
@@ -68,7 +87,15 @@ def hosts() -> list[Host]:
 
 
 def described(found: list[Host], each: Mapping[str, int]) -> str:
-    """What hosts have free of what they have in all: `2 hosts (a: 0 of 4 CPUs free, ...)`; the first eight by name."""
+    """Describe the free resources of hosts, such as `2 hosts (a: 0 of 4 CPUs free; ...)`; at most eight hosts are named.
+
+    Args:
+        found: The hosts.
+        each: The resources to describe.
+
+    Returns:
+        The description.
+    """
     lines = []
     for host in found[:8]:
         units = [f"{host.free.get(name, 0.0):g} of {host.total.get(name, 0.0):g} {name}s free" for name in each]
@@ -83,16 +110,18 @@ def wait_for_room(
     """Return once every part finds room at the same time.
 
     Args:
-        need: What is to find room.
-        seconds: How long to wait (`cluster.wait`). A Ray of our own gets no further host, so that what it lacks in all is
-            refused at once.
-        stopped: Whether the user asked to end; looked at twice a second.
-        say: Told at once, when the kind of lack changes and every 15 s what is missing and what the cluster has.
+        need: What must find room.
+        seconds: How long to wait (`cluster.wait`). A local Ray gets no more hosts, so that it refuses at once what it can
+            never hold.
+        stopped: Whether the user asked to stop; called twice a second.
+        say: Prints what is missing and what the cluster has: at once, every 15 s, and when the reason changes.
 
     Raises:
-        UserError: The cluster is too small or stays too busy, or the user asked to end.
+        UserError: The cluster is too small or stays too busy, or the user asked to stop.
     """
-    began, said, was = time.monotonic(), -SAY_EVERY, None
+    began = time.monotonic()
+    reported = -SAY_EVERY  # seconds after `began`
+    was_lacking: bool | None = None
     while True:
         found = hosts()
         if sum(need.fits(host.free) for host in found) >= need.parts:
@@ -102,14 +131,13 @@ def wait_for_room(
         if lacking and address() is None:
             raise UserError(f"{missing}; ask for fewer, lower cluster.cpus_per_worker, or join a larger cluster")
         waited = time.monotonic() - began
-        what = (
-            "the cluster is too small: start more hosts" if lacking else "others hold the rest: `ray status` says what"
-        )
+        what = "the cluster is too small: start more hosts" if lacking else "others hold the rest: see `ray status`"
         if stopped():
             raise UserError(f"stopped while it waited for room: {missing}")
         if waited >= seconds:
             raise UserError(f"{missing}; {what}; cluster.wait={seconds:.0f} s are over: ask for less, or wait longer")
-        if waited - said >= SAY_EVERY or lacking != was:
-            said, was = waited, lacking
+        if waited - reported >= SAY_EVERY or lacking != was_lacking:
+            reported = waited
+            was_lacking = lacking
             say(f"waiting for room ({waited:.0f} of cluster.wait={seconds:.0f} s): {missing}; {what}")
         time.sleep(_LOOK_EVERY)

@@ -1,6 +1,6 @@
-"""The entry of one Ray Train worker: it sets up the mesh, then runs the loop of its phase. Imported on every host.
+"""The entry point of a Ray Train worker: it sets up the mesh, then runs the loop of its phase. Imported on every host.
 
-Knows Ray; knows no models and no equations beyond what it hands on.
+Knows Ray; knows models and equations only as arguments that it passes on.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ LOOPS: dict[str, Callable[..., dict[str, Any]]] = {
     "distill": distill_loop.train,
 }
 
-# A CPU step frees and asks for the same few hundred MiB again and again; the C library would return them to the system each
-# time and fault them in anew, more so off the main thread, where Ray Train runs the loops.
+# A step on a CPU frees and allocates the same few hundred MiB again and again. By default the C library returns them to the
+# system each time, which costs page faults, above all in other threads than the main one, where Ray Train runs the loops.
 KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
@@ -44,17 +44,24 @@ KEEP_MEMORY = {
 
 
 def environment(settings: ClusterSettings) -> dict[str, str]:
-    """Environment variables of a worker."""
+    """Return the environment variables of a worker."""
     own = {"OMP_NUM_THREADS": str(settings.cpus_per_worker)}
     return own if settings.use_gpu else own | {"DS_ACCELERATOR": "cpu"} | KEEP_MEMORY
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """What the driver hands to each worker of an attempt.
+class Assignment:
+    """What the driver passes to each worker of an attempt.
 
-    settings: plain values. mark: name of a file that the driver has just written into the run's folder. actors: those that
-    make endpoints, if the phase has any.
+    Attributes:
+        phase: `teacher` or `distill`.
+        settings: The settings of the run as plain values.
+        folder: The folder of the run.
+        mark: The name of a file that the driver has just written to that folder.
+        plan: The memory plan.
+        bulletin: The handle of the bulletin.
+        attempt: The number of the attempt, from 1.
+        actors: The handles of the actors that make endpoints, if the phase has any.
     """
 
     phase: str
@@ -67,44 +74,53 @@ class Parcel:
     actors: list[Any] = field(default_factory=list)
 
 
-def work(config: dict[str, Parcel]) -> None:
-    """Run the loop of the phase. Ray Train calls it with the dictionary that it was given.
+def work(config: dict[str, Assignment]) -> None:
+    """Run the loop of the phase.
 
-    What it raises brings its traceback along as a note: Ray hands the driver the error alone.
+    Args:
+        config: The assignment under the key `assignment`; Ray Train passes the dictionary that it was given.
+
+    Raises:
+        Exception: Any error of the loop, with its traceback as a note, because Ray passes only the error to the driver.
     """
     try:
-        _work(config["parcel"])
+        _work(config["assignment"])
     except Exception as error:
         error.add_note(traceback.format_exc())
         raise
 
 
-def _work(parcel: Parcel) -> None:
+def _work(assignment: Assignment) -> None:
     import ray.train
     from ray.train.torch import get_device
 
-    settings, folder, bulletin = from_plain(Settings, parcel.settings), Path(parcel.folder), parcel.bulletin
+    settings = from_plain(Settings, assignment.settings)
+    folder = Path(assignment.folder)
+    bulletin = assignment.bulletin
     context = ray.train.get_context()
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # backward passes too
-    rank, world, c = context.get_world_rank(), context.get_world_size(), settings.cluster
-    bulletin.started.remote(parcel.attempt, rank, Place(socket.gethostname(), ray.util.get_node_ip_address()))
-    _check_shared(folder, parcel.mark)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # in backward passes too
+    rank = context.get_world_rank()
+    world = context.get_world_size()
+    c = settings.cluster
+    bulletin.started.remote(assignment.attempt, rank, Place(socket.gethostname(), ray.util.get_node_ip_address()))
+    _check_shared(folder, assignment.mark)
     agree(settings, Mesh(rank, world, get_device()))
     mesh = Mesh.over(rank, world, get_device(), c.space, c.timeout)
 
     def progress(done: int, total: int, note: str) -> None:
         if mesh.first:
-            bulletin.post.remote(parcel.attempt, done, total, note)
+            bulletin.post.remote(assignment.attempt, done, total, note)
 
-    warned = warning(parcel.plan, device_limit(mesh.device, context.get_local_world_size()))
+    warned = warning(assignment.plan, device_limit(mesh.device, context.get_local_world_size()))
     if context.get_local_rank() == 0 and warned:
         bulletin.say.remote(warned)
-    reporter, extra = Reporter(folder, progress, bulletin.say.remote), {}
-    if parcel.actors:
-        extra["supply"] = Served(parcel.actors, mesh.data_rank, settings.distill.ahead, c.timeout, mesh.device)
+    reporter = Reporter(folder, progress, bulletin.say.remote)
+    extra: dict[str, Any] = {}
+    if assignment.actors:
+        extra["supply"] = Served(assignment.actors, mesh.data_rank, settings.distill.ahead, c.timeout, mesh.device)
     try:
-        with in_our_words(settings, parcel.phase):
-            LOOPS[parcel.phase](settings, folder, mesh, reporter, **extra)
+        with in_our_words(settings, assignment.phase):
+            LOOPS[assignment.phase](settings, folder, mesh, reporter, **extra)
     except Stopped as stopped:
         if mesh.first:
             bulletin.say.remote(str(stopped))
@@ -113,7 +129,7 @@ def _work(parcel: Parcel) -> None:
 
 
 def _check_shared(folder: Path, mark: str) -> None:
-    """Raise UserError where this host sees another folder under the run's name than the driver: nothing could be resumed."""
+    """Raise UserError if this host sees another folder under the run's path than the driver does."""
     if not os.path.lexists(folder / mark):
         raise UserError(
             f"{folder}: host {socket.gethostname()} does not see what the driver has written there; name a run.folder on "

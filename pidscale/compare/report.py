@@ -16,9 +16,9 @@ from pidscale import metrics
 from pidscale.compare.contender import STUDENT, TEACHER
 from pidscale.dataset.problem import Problem
 from pidscale.figures.fields import field_figure
+from pidscale.files import write_atomic
 from pidscale.generator.artifact import TWIN
 from pidscale.pde.base import Samples, shown_channels
-from pidscale.records.layout import write_atomic
 
 _COLUMNS = {
     "method": "method",

@@ -18,6 +18,7 @@ from pidscale.compare.questions import Reference, question, reference
 from pidscale.compare.report import write_report
 from pidscale.config import Settings, UserError
 from pidscale.dataset.problem import Problem, open_problem
+from pidscale.files import write_atomic
 from pidscale.generator import artifact
 from pidscale.generator.generator import Generator
 from pidscale.generator.load import check_fits, load_student, load_teacher
@@ -27,7 +28,6 @@ from pidscale.methods.controls import solutions
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import Samples, shown_channels
 from pidscale.plain import finite, json_text
-from pidscale.records.layout import write_atomic
 from pidscale.run.bad_samples import settled
 from pidscale.run.phases import run_folder, teacher_folder, versions
 

@@ -32,7 +32,8 @@ from pidscale.pde import build_pde
 from pidscale.pde.base import Pde
 from pidscale.pde.residuals import truth_residuals
 from pidscale.records.check import check_set, check_wanted, load_manifest
-from pidscale.records.layout import Manifest, sample_key
+from pidscale.records.format import sample_key
+from pidscale.records.manifest import Manifest
 from pidscale.records.write import Sample, publish_manifest
 
 Progress = Callable[[str, int, int], None]  # what is done, how many samples of it, of how many

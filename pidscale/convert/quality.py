@@ -17,7 +17,7 @@ from pidscale.pde.base import Pde, solution_mask, truths
 from pidscale.pde.evolution import Evolution
 from pidscale.pde.residuals import truth_residuals
 from pidscale.pde.terms import NORMS
-from pidscale.records.layout import Manifest
+from pidscale.records.manifest import Manifest
 from pidscale.records.read import ShardSet
 
 _NULL_VALUES = 2**23  # values that null solutions are measured on

@@ -19,9 +19,11 @@ from pidscale.convert.parameters import Parameters
 from pidscale.convert.reading import Reading
 from pidscale.convert.request import Asked
 from pidscale.convert.scan import Scan
+from pidscale.files import file_sha256
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde
-from pidscale.records.layout import VERSION, canonical, file_sha256
+from pidscale.records.format import VERSION
+from pidscale.records.json_checks import canonical
 
 
 @dataclass(frozen=True)

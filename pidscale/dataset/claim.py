@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pidscale.config import UserError
+from pidscale.files import write_atomic
 from pidscale.records.check import load_manifest
-from pidscale.records.layout import canonical, read_json, write_atomic
+from pidscale.records.json_checks import canonical, read_json
 from pidscale.records.lock import held
 
 

@@ -20,7 +20,7 @@ from pidscale.pde import build_pde
 from pidscale.pde.base import Pde, Samples
 from pidscale.pde.parameters import SLACK
 from pidscale.records.check import check_wanted, load_manifest
-from pidscale.records.layout import Manifest
+from pidscale.records.manifest import Manifest
 from pidscale.records.read import ShardSet
 from pidscale.records.stores.base import Store
 from pidscale.records.stores.cache import Cache

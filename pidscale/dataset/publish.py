@@ -16,7 +16,9 @@ from pidscale.config import UserError
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde
 from pidscale.pde.residuals import floor_of
-from pidscale.records.layout import DTYPE, VERSION, ChannelInfo, Manifest, ShardEntry, Split, index_name, read_json
+from pidscale.records.format import DTYPE, VERSION, index_name
+from pidscale.records.json_checks import read_json
+from pidscale.records.manifest import ChannelInfo, Manifest, ShardEntry, Split
 from pidscale.records.write import Sample, Stats, finished_shard, merge_stats, write_shard
 
 FIRST_COUNTER = {"train": 0, "test": 2**40}  # seeds of the splits never meet

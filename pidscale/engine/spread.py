@@ -58,7 +58,8 @@ class SplitConv2d(nn.Module):
 
     def __init__(self, plain: nn.Conv2d, tile: _Tile) -> None:
         super().__init__()
-        kernel, stride = plain.kernel_size, plain.stride[0]
+        kernel = plain.kernel_size
+        stride = plain.stride[0]
         odd = all(k % 2 for k in kernel) and plain.padding == (kernel[0] // 2, kernel[1] // 2)
         if not odd or plain.stride not in ((1, 1), (2, 2)) or plain.dilation != (1, 1):
             raise ValueError("an odd kernel, padding of half of it, stride 1 or 2 and dilation 1")

@@ -189,7 +189,7 @@ def refuse_complex(module: nn.Module) -> None:
 
 
 def _import_deepspeed(mesh: Mesh) -> Any:
-    """Return the module `deepspeed`, with its log of warnings alone."""
+    """Import DeepSpeed so that it logs only warnings, and return the module."""
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     import deepspeed
 

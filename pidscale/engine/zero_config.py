@@ -42,8 +42,8 @@ _INEXACT = {
     "sequence_parallel_size": "the loss contract averages over all ranks",
     "data_parallel_size": "the loss contract averages over all ranks",
     "tensor_parallel": "ZeRO divides the state of models, not the models",
-    "curriculum_learning": "which samples a step sees is a function of the step alone",
-    "data_efficiency": "which samples a step sees is a function of the step alone",
+    "curriculum_learning": "the samples of a step depend on the step only",
+    "data_efficiency": "the samples of a step depend on the step only",
     "progressive_layer_drop": "it changes the model",
     "compression_training": "it changes the model",
 }

@@ -16,7 +16,8 @@ from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde
 from pidscale.pde.residuals import floor_of, truth_residuals
 from pidscale.records.audit import capped
-from pidscale.records.layout import Manifest, is_number
+from pidscale.records.json_checks import is_number
+from pidscale.records.manifest import Manifest
 from pidscale.records.read import ShardSet
 from pidscale.records.stores.base import Store
 from pidscale.records.stores.folder import Folder
@@ -46,7 +47,7 @@ class Recheck:
 
     def run(self, split: str, readable: Sequence[bool], progress: Callable[[int, int], None]) -> None:
         """Read a split. readable: which of its shards can be asked for. UserError where a remote store does not answer."""
-        shards = ShardSet(self.store, split, whole=False)
+        shards = ShardSet(self.store, split, refuse_damaged=False)
         chosen = set(np.linspace(0, len(shards) - 1, min(len(shards), _CHOSEN)).round().astype(int).tolist())
         first, stored = 0, list[dict[str, Any]]()
         for entry, some in zip(shards.split.shards, readable, strict=True):

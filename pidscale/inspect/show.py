@@ -8,7 +8,8 @@ from typing import Any
 
 from pidscale.config import UserError
 from pidscale.pde import PDES, stored_pde
-from pidscale.records.layout import Manifest, is_number
+from pidscale.records.json_checks import is_number
+from pidscale.records.manifest import Manifest
 
 
 def describe_set(manifest: Manifest, where: str) -> list[str]:

@@ -22,7 +22,9 @@ from pidscale.pde.base import Pde
 from pidscale.pde.own import is_own
 from pidscale.records.audit import ShardAudit, apart, audit_shard
 from pidscale.records.check import load_manifest
-from pidscale.records.layout import ChannelInfo, Manifest, index_name, read_json
+from pidscale.records.format import index_name
+from pidscale.records.json_checks import read_json
+from pidscale.records.manifest import ChannelInfo, Manifest
 from pidscale.records.repair import planned_shards
 from pidscale.records.stores.base import Store
 from pidscale.records.stores.folder import Folder

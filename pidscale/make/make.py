@@ -26,7 +26,9 @@ from pidscale.paths import expanded, refuse_address, refuse_job_package
 from pidscale.pde.base import Pde
 from pidscale.pde.residuals import truth_residuals
 from pidscale.records.check import check_set, check_wanted, load_manifest
-from pidscale.records.layout import VERSION, Manifest, canonical, sample_key
+from pidscale.records.format import VERSION, sample_key
+from pidscale.records.json_checks import canonical
+from pidscale.records.manifest import Manifest
 from pidscale.records.write import Sample, publish_manifest
 
 _CHUNK_BYTES = 2**25  # fields whose residual is taken together

@@ -20,9 +20,8 @@ from pidscale.parallel.reduce import total
 @kept(64)
 def _along_x(width: int, columns: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
     """Return orthonormal matrices to the modes along x, [X, 2 K] (real parts, then imaginary parts), and back, [2 K, X]."""
-    turns = (
-        torch.arange(width)[:, None] * torch.arange(columns)[None, :] % width
-    )  # integers, so that no angle is rounded
+    # integers, so that no angle is rounded
+    turns = torch.arange(width)[:, None] * torch.arange(columns)[None, :] % width
     angle = 2 * math.pi / width * turns.double()
     forward = torch.cat([angle.cos(), -angle.sin()], dim=1) / math.sqrt(width)
     weight = torch.full((columns,), 2.0, dtype=torch.float64)  # a mode of a real field stands for its conjugate too

@@ -1,1 +1,1 @@
-"""Shard sets of fields on disk: the format, writing, reading and the order of samples. Knows bytes, not equations."""
+"""Shard sets of fields: their format, writing, reading, checking, repair, and the order of samples. Knows no equations."""

@@ -1,4 +1,4 @@
-"""A folder held by one process at a time, for as long as that process lives. Knows bytes only."""
+"""An advisory lock of a folder, which one process holds at a time. Knows paths only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from pathlib import Path
 
 @contextmanager
 def held(folder: Path) -> Iterator[bool]:
-    """Hold a folder; yields whether nobody else does. The system frees it when the process ends, however it ends."""
+    """Lock a folder while the body runs; the system releases the lock when the process ends, however it ends.
+
+    Args:
+        folder: The folder.
+
+    Yields:
+        Whether this process holds the lock, so that no other one does.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:

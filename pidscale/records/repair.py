@@ -1,4 +1,4 @@
-"""Indices of a set written anew from its tars, to the bytes that the writer gave them. No tar is ever changed.
+"""Repair of a set's indices: they are written again from the tars, to the same bytes. No tar is ever changed.
 
 Must not know equations, ranks or torch.
 """
@@ -9,7 +9,9 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,20 +19,15 @@ import numpy as np
 from numpy.lib import format as npy
 
 from pidscale.config import UserError
+from pidscale.files import file_sha256, write_atomic
 from pidscale.paths import expanded, is_address
 from pidscale.records.check import check_contents, load_manifest
-from pidscale.records.layout import (
-    ShardEntry,
-    file_sha256,
-    index_name,
-    read_json,
-    sample_key,
-    shard_name,
-    write_atomic,
-)
+from pidscale.records.format import index_name, sample_key, shard_name
+from pidscale.records.json_checks import read_json
 from pidscale.records.lock import held
+from pidscale.records.manifest import ShardEntry
 from pidscale.records.stores.folder import Folder
-from pidscale.records.write import Sample, index_bytes, index_tar, members, stream
+from pidscale.records.write import Sample, index_bytes, index_tar, members, write_tar
 
 Progress = Callable[[int, int], None]
 _MOST_SHARDS = 10**6
@@ -38,15 +35,21 @@ _MOST_SHARDS = 10**6
 
 @dataclass
 class Repaired:
-    """What became of the indices: how many were true, the names of those written, one line for each that was left."""
+    """What became of the indices of a set.
+
+    Attributes:
+        true: The number of indices that were intact.
+        written: The names of the indices that were written.
+        left: One line for each index that could not be repaired.
+    """
 
     true: int = 0
     written: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
 
-class _Hashing(io.RawIOBase):
-    """A file that keeps nothing but the SHA-256 of what is written to it."""
+class _HashingFile(io.RawIOBase):
+    """A file that keeps only the SHA-256 of what is written to it."""
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
@@ -57,163 +60,186 @@ class _Hashing(io.RawIOBase):
 
 
 def repair_indices(root: str | Path, progress: Progress | None = None) -> Repaired:
-    """Write each index that is missing or untrue anew, from its tar; a true one is left alone.
+    """Write each missing or damaged index of a set again from its tar. Intact indices are not touched.
 
-    With a manifest, a tar and the index made of it must be those that it lists. Without (an unfinished set, which has a
-    request.json), an index is written so that the maker takes the shard as finished: of a tar that is whole, byte for byte as
-    the writer makes it. progress(done, total) counts shards. UserError for an address, a folder that is no set, or one that
-    another run is making.
+    If the set has a manifest, the tar and the index made from it must be those that the manifest lists. An unfinished set has
+    a request.json instead. An index is then written only if the tar is complete, byte for byte as the writer makes it: the
+    maker of the set takes the shard as finished.
+
+    Args:
+        root: The folder of the set.
+        progress: Called with the number of finished shards and of all shards.
+
+    Returns:
+        What became of the indices.
+
+    Raises:
+        UserError: `root` is an address, or a folder that is not a set or that another run is making.
     """
     if is_address(root):
-        raise UserError(f"{root}: an index can only be written into a folder of this machine; copy the set here first")
+        raise UserError(f"{root}: an index can only be written to a folder of this machine; copy the set here first")
     folder = Path(expanded(root, "path"))
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; name the folder of a shard set")
+        raise UserError(f"{folder}: no such folder; expected the folder of a shard set")
     with held(folder) as alone:
         if not alone:
             raise UserError(f"{folder}: another run is making this set; wait for it")
-        jobs: list[tuple[str, ShardEntry | None]]
+        repairs: list[tuple[str, Callable[[], bool]]]
         if (folder / "manifest.json").exists():
-            planned = {}
-            jobs = [(entry.name, entry) for entry in load_manifest(folder).entries]
+            entries = load_manifest(folder).entries
+            repairs = [(entry.name, partial(_repair_listed, folder, entry)) for entry in entries]
         else:
             planned = _planned(folder)
-            jobs = [(path.name, None) for path in sorted(folder.glob("*.tar"))]
+            tars = sorted(path.name for path in folder.glob("*.tar"))
+            repairs = [(name, partial(_repair_planned, folder, name, planned)) for name in tars]
         done = Repaired()
-        for number, (name, entry) in enumerate(jobs, 1):
+        for number, (name, repair) in enumerate(repairs, 1):
             try:
-                written = _listed(folder, entry) if entry is not None else _unlisted(folder, name, planned)
+                written = repair()
             except UserError as error:
                 done.left.append(str(error))
             except OSError as error:
-                done.left.append(
-                    f"{error.filename or folder / name}: {error.strerror}; check the file and its permissions"
-                )
+                place = error.filename or folder / name
+                done.left.append(f"{place}: {error.strerror}; check the file and its permissions")
             else:
                 done.written += [index_name(name)] if written else []
                 done.true += not written
             if progress is not None:
-                progress(number, len(jobs))
+                progress(number, len(repairs))
     return done
 
 
-def _listed(folder: Path, entry: ShardEntry) -> bool:
-    """Whether the index of a shard of the manifest had to be written. UserError if it cannot be made true."""
-    path, store = folder / index_name(entry.name), Folder(folder)
-    if _bytes(store, path.name) is not None and file_sha256(path) == entry.index_sha256:
+def _repair_listed(folder: Path, entry: ShardEntry) -> bool:
+    """Return whether the index of a shard of the manifest had to be written; UserError if it cannot be repaired."""
+    path = folder / index_name(entry.name)
+    tar = folder / entry.name
+    store = Folder(folder)
+    if _content(store, path.name) is not None and file_sha256(path) == entry.index_sha256:
         return False
-    try:
-        if not (folder / entry.name).exists():
-            raise UserError(f"{folder / entry.name}: missing, so its index cannot be made; restore both")
-        size = (folder / entry.name).stat().st_size
-        if size == entry.bytes:
-            check_contents(store, entry)
-        else:
-            raise UserError(
-                f"{folder / entry.name}: {size} bytes, manifest.json says {entry.bytes} bytes, so no index is made of it; "
-                "restore it, or delete manifest.json and make the set again (true shards are kept)"
-            )
-    finally:
-        store.close()
-    made, _ = _made(folder / entry.name, entry.sha256)
-    if hashlib.sha256(made).hexdigest() != entry.index_sha256:
+    if not tar.exists():
+        raise UserError(f"{tar}: missing, so its index cannot be made; restore both")
+    size = tar.stat().st_size
+    if size != entry.bytes:
         raise UserError(
-            f"{path}: left as it is: what its tar gives is not the index that manifest.json lists; restore the file, or "
+            f"{tar}: {size} bytes, manifest.json says {entry.bytes} bytes, so no index is made of it; restore it, or delete "
+            "manifest.json and make the set again (intact shards are kept)"
+        )
+    with closing(store):
+        check_contents(store, entry)
+    index, _ = _index_of(tar, entry.sha256)
+    if hashlib.sha256(index).hexdigest() != entry.index_sha256:
+        raise UserError(
+            f"{path}: not changed: the index made from its tar is not the one that manifest.json lists; restore the file, or "
             "delete manifest.json and make the set again"
         )
-    write_atomic(path, made)
+    write_atomic(path, index)
     return True
 
 
-def _unlisted(folder: Path, name: str, planned: dict[str, tuple[int, int]]) -> bool:
-    """Whether the index of a shard without a manifest had to be written. UserError if the tar cannot be trusted."""
-    path, tar, store = folder / index_name(name), folder / name, Folder(folder)
-    again = "the maker makes this shard again"
+def _repair_planned(folder: Path, name: str, planned: dict[str, tuple[int, int]]) -> bool:
+    """Return whether the index of a shard of an unfinished set had to be written; UserError if the tar is not intact."""
+    path = folder / index_name(name)
+    tar = folder / name
+    again = "the shard is then made again with the set"
     if name not in planned:
         raise UserError(f"{tar}: not a shard that request.json asks for; move it out of the folder")
-    sha256, found = file_sha256(tar), _bytes(store, path.name)
-    stated = _stated(found)
+    sha256 = file_sha256(tar)
+    found = _content(Folder(folder), path.name)
+    stated = _stated_sha256(found)
     if stated is not None and stated != sha256:
         raise UserError(f"{tar}: SHA-256 differs from its index, so one of the two changed; delete both: {again}")
-    made, written = _made(tar, sha256)
-    if written != sha256:
+    index, sha256_as_written = _index_of(tar, sha256)
+    if sha256_as_written != sha256:
         raise UserError(f"{tar}: its bytes are not those of a whole shard; delete it: {again}")
     first, count = planned[name]
-    keys = [sample["key"] for sample in json.loads(made)["samples"]]
+    keys = [sample["key"] for sample in json.loads(index)["samples"]]
     if keys != [sample_key(first + i) for i in range(count)]:
         raise UserError(
             f"{tar}: holds samples {keys[0]} to {keys[-1]} ({len(keys)}), request.json asks for {sample_key(first)} to "
             f"{sample_key(first + count - 1)}; delete it: {again}"
         )
-    if found == made:
+    if found == index:
         return False
-    write_atomic(path, made)
+    write_atomic(path, index)
     return True
 
 
-def _bytes(store: Folder, name: str) -> bytes | None:
-    """The content of an index, None where there is none that may be read."""
+def _content(store: Folder, name: str) -> bytes | None:
+    """Return the content of an index; None if there is no such file."""
     try:
         return store.read(name)
     except FileNotFoundError:
         return None
 
 
-def _stated(index: bytes | None) -> str | None:
-    """The SHA-256 of the tar that an index states, None where it states none."""
+def _stated_sha256(index: bytes | None) -> str | None:
+    """Return the SHA-256 of the tar that an index states; None if it states none."""
     try:
         return str(json.loads(index or b"")["sha256"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def _made(path: Path, sha256: str) -> tuple[bytes, str]:
-    """The index of a tar, and the SHA-256 of the tar that the writer makes of the same samples."""
-    again = _Hashing()
+def _index_of(path: Path, sha256: str) -> tuple[bytes, str]:
+    """Return the index of a tar, and the SHA-256 of the tar that the writer makes of the same samples."""
+    written = _HashingFile()
     try:
         listed = index_tar(path)
-        stats = stream(cast(Any, again), path, _samples(path))
-        return index_bytes(path.name, path.stat().st_size, sha256, stats, listed), again.digest.hexdigest()
+        stats = write_tar(cast(Any, written), path, _samples(path))
+        return index_bytes(path.name, path.stat().st_size, sha256, stats, listed), written.digest.hexdigest()
     except (UserError, OSError):
         raise
-    except Exception as error:  # damaged headers end numpy and tarfile in many ways
-        said = " ".join(str(error).split())
-        raise UserError(f"{path}: not a whole shard ({said}); delete it and make the set again") from None
+    except Exception as error:  # damaged headers raise many kinds of errors in numpy and tarfile
+        cause = " ".join(str(error).split())
+        raise UserError(f"{path}: not a whole shard ({cause}); delete it and make the set again") from None
 
 
 def _samples(path: Path) -> Iterator[Sample]:
-    """The samples of a tar as the writer takes them."""
-    key, fields = "", np.empty(0)
+    """Yield the samples of a tar as `write_tar` takes them."""
+    key = ""
+    fields = np.empty(0)
     for name, _, data in members(path):
         if name.endswith(".fields.npy"):
-            key, fields = name.partition(".")[0], npy.read_array(io.BytesIO(data), allow_pickle=False)
+            key = name.partition(".")[0]
+            fields = npy.read_array(io.BytesIO(data), allow_pickle=False)
         else:
             yield key, fields, json.loads(data)
 
 
 def _planned(folder: Path) -> dict[str, tuple[int, int]]:
-    """First sample and number of samples of each shard that an unfinished set is to have, by name."""
+    """Return the first sample and the number of samples of each shard of an unfinished set, by file name."""
     path = folder / "request.json"
     if not path.exists():
         raise UserError(
-            f"{folder}: neither manifest.json nor request.json, so it is not a shard set; name another folder"
+            f"{folder}: neither manifest.json nor request.json, so this is not a shard set; expected the folder of one"
         )
     return planned_shards(read_json(path), str(path))
 
 
 def planned_shards(request: Any, where: str) -> dict[str, tuple[int, int]]:
-    """First sample and number of samples of each shard that a request asks for, by name. UserError if it asks for none."""
+    """Return which samples each shard of a request holds.
+
+    Args:
+        request: The parsed request.json.
+        where: The file, for messages.
+
+    Returns:
+        The first sample and the number of samples of each shard, by file name.
+
+    Raises:
+        UserError: It is not the request of a shard set.
+    """
+    plan: dict[str, tuple[int, int]] = {}
     try:
-        size, plan = int(request["samples_per_shard"]), {}
+        size = int(request["samples_per_shard"])
         counts = {split: int(count) for split, count in request["samples"].items()}
-        shards = sum(-(-count // size) for count in counts.values())
-        if size < 1 or shards > _MOST_SHARDS or any(n < 1 or not split.isidentifier() for split, n in counts.items()):
-            raise ValueError(f"{shards} shards")
-        for split, count in counts.items():
-            for number, first in enumerate(range(0, count, size)):
-                plan[shard_name(split, number)] = (first, min(size, count - first))
-    except ZeroDivisionError:
-        raise UserError(f"{where}: samples_per_shard is 0; restore the file") from None
+        valid = size >= 1 and sum(-(-count // size) for count in counts.values()) <= _MOST_SHARDS
+        valid = valid and all(count >= 1 and split.isidentifier() for split, count in counts.items())
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise UserError(f"{where}: no request of a shard set (samples, samples_per_shard); restore the file") from None
+        valid = False
+    if not valid:
+        raise UserError(f"{where}: expected the request of a shard set (samples, samples_per_shard); restore the file")
+    for split, count in counts.items():
+        for number, first in enumerate(range(0, count, size)):
+            plan[shard_name(split, number)] = (first, min(size, count - first))
     return plan

@@ -14,9 +14,9 @@ import torch
 
 from pidscale.config import UserError
 from pidscale.dataset.problem import Problem
+from pidscale.files import write_atomic
 from pidscale.parallel.mesh import Mesh, rank_slice
 from pidscale.plain import json_text
-from pidscale.records.layout import write_atomic
 
 LIST = "bad-samples.json"
 _TOLD = 3  # samples named on the terminal; the file has all

@@ -20,9 +20,9 @@ from typing import Any
 from pidscale.config import Settings, UserError, to_plain
 from pidscale.engine.checkpoint import check_resumable, sweep
 from pidscale.engine.disk import in_one_line
+from pidscale.files import write_atomic
 from pidscale.generator.artifact import CARD, TEACHER, TWIN
 from pidscale.plain import json_text
-from pidscale.records.layout import write_atomic
 from pidscale.records.lock import held
 
 # settings that may change between the attempts of a phase, because they do not change what it computes

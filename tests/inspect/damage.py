@@ -3,9 +3,11 @@
 import json
 from dataclasses import replace
 
+from pidscale.files import file_sha256, write_atomic
 from pidscale.inspect.verify import verify
 from pidscale.records.check import load_manifest
-from pidscale.records.layout import Manifest, file_sha256, index_name, sample_key, write_atomic
+from pidscale.records.format import index_name, sample_key
+from pidscale.records.manifest import Manifest
 from pidscale.records.read import ShardSet
 from pidscale.records.write import write_shard
 

@@ -7,10 +7,11 @@ import shutil
 import pytest
 
 from launch.entry import settings_from
+from pidscale.files import write_atomic
 from pidscale.inspect.show import describe_set, how_to_finish
 from pidscale.inspect.verify import verify
 from pidscale.records.check import load_manifest
-from pidscale.records.layout import canonical, write_atomic
+from pidscale.records.json_checks import canonical
 from pidscale.records.repair import repair_indices
 from tests.convert import foreign
 from tests.convert.foreign import converted
@@ -106,7 +107,7 @@ def test_a_stray_tar_is_a_note(copy):
     shutil.copy(copy / TAR, copy / "train-00003.tar")
     report = verify(copy)
     assert report.findings == []
-    named(report.notes, copy / "train-00003.tar", "no entry of manifest.json lists it")
+    named(report.notes, copy / "train-00003.tar", "manifest.json does not list it")
 
 
 def test_a_request_that_disagrees_is_named(copy):

@@ -79,7 +79,8 @@ def test_fno_weights_apply_at_any_resolution() -> None:
         wave = torch.sin(2 * torch.pi * x) * torch.cos(2 * torch.pi * 2 * y) + torch.cos(2 * torch.pi * (x + y))
         return wave.expand(1, 8, n, n)
 
-    coarse, fine = layer(field(32)), layer(field(48))
+    coarse = layer(field(32))
+    fine = layer(field(48))
     torch.testing.assert_close(fine[..., ::3, ::3], coarse[..., ::2, ::2], atol=1e-5, rtol=1e-4)
     assert coarse.std() > 0.1
     for n in (32, 48):

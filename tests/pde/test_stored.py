@@ -58,7 +58,7 @@ def test_inspecting_a_downloaded_set_runs_no_code_from_it(fetched: Path, capsys:
 def test_using_a_downloaded_set_or_student_runs_no_code_from_it(
     fetched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UserError, match="made for equation 'opt_einsum:Thing', the run wants 'darcy'"):
+    with pytest.raises(UserError, match="made for equation 'opt_einsum:Thing', but the run is of 'darcy'"):
         open_problem(PdeSettings("darcy", points=16), DataSettings(path="."))
     folder = write_generator(fetched / "student")
     card = artifact.read_plain(folder)

@@ -1,4 +1,4 @@
-"""A small, true shard set in a temporary folder: 3 + 1 shards of two channels on 40 x 24 nodes."""
+"""A small intact shard set in a temporary folder: 3 + 1 shards of two channels on 40 x 24 nodes."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pidscale.records.layout import VERSION, ChannelInfo, Manifest, Split, sample_key
+from pidscale.records.format import VERSION, sample_key
+from pidscale.records.manifest import ChannelInfo, Manifest, Split
 from pidscale.records.write import merge_stats, publish_manifest, write_shard
 
-HEIGHT, WIDTH = 40, 24  # 40 rows: two whole row blocks and a short one
+HEIGHT, WIDTH = 40, 24  # 40 rows: two full row blocks and a short one
 
 
 def draw(number: int) -> np.ndarray:
@@ -18,13 +19,13 @@ def draw(number: int) -> np.ndarray:
 
 
 def samples(first: int, last: int, base: int = 0):
-    """Samples first to last - 1 of a split, whose fields are those of base + first on, as write_shard takes them."""
+    """Yield samples first to last - 1 of a split as write_shard takes them; sample n has the fields of number base + n."""
     for n in range(base + first, base + last):
         yield sample_key(n - base), draw(n), {"seed": n, "params": {"nu": n / 8}, "residual": {"l2": 1e-6}}
 
 
 def make_set(root: Path) -> Manifest:
-    """Write train (5 + 5 + 3 samples) and test (4 samples; their fields are those of 1000 on)."""
+    """Write the splits train (5 + 5 + 3 samples) and test (4 samples, with the fields of numbers 1000 to 1003)."""
     root.mkdir(parents=True, exist_ok=True)
     train = [write_shard(root, "train", i, samples(5 * i, min(5 * i + 5, 13))) for i in range(3)]
     test = [write_shard(root, "test", 0, samples(0, 4, base=1000))]
@@ -50,6 +51,6 @@ def make_set(root: Path) -> Manifest:
 
 @pytest.fixture
 def made(tmp_path: Path) -> SimpleNamespace:
-    """A set: its folder, its manifest, and how its fields are drawn."""
+    """A set: its folder, its manifest, and the functions that made it."""
     root = tmp_path / "set"
     return SimpleNamespace(root=root, manifest=make_set(root), draw=draw, make_set=make_set, samples=samples)

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from pidscale.config import UserError
-from pidscale.records.layout import Split, canonical, shard_name
+from pidscale.records.format import shard_name
+from pidscale.records.json_checks import canonical
+from pidscale.records.manifest import Split
 from pidscale.records.read import ShardSet
 from pidscale.records.stores.folder import Folder
 

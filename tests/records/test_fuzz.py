@@ -1,4 +1,4 @@
-"""Whatever is done to its files, a set is read right or refused in one line that names one of them."""
+"""Whatever happens to its files, a set is read correctly or refused in one line that names one of them."""
 
 from __future__ import annotations
 

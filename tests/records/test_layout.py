@@ -1,4 +1,4 @@
-"""A set is refused, in one line that names file and key, when it is not what it says or not what is wanted."""
+"""A set that does not match its manifest, or is not the wanted one, is refused in one line that names file and key."""
 
 import hashlib
 import json
@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from pidscale.config import UserError
+from pidscale.files import write_atomic
 from pidscale.records.check import check_set, check_wanted, load_manifest, read_index
-from pidscale.records.layout import Manifest, write_atomic
+from pidscale.records.manifest import Manifest
 from pidscale.records.stores.folder import Folder
 
 
@@ -30,7 +31,7 @@ def refused(call, *parts):
     return line
 
 
-def test_manifest_comes_back_as_written(made):
+def test_a_manifest_is_read_as_it_was_written(made):
     assert load_manifest(made.root) == made.manifest
     assert load_manifest(str(made.root)).data_hash == made.manifest.data_hash
     assert made.manifest.shape == (2, 40, 24)
@@ -38,13 +39,13 @@ def test_manifest_comes_back_as_written(made):
     check_set(made.manifest, made.root, contents=True)
 
 
-def test_missing_folder_and_missing_manifest_are_named(made):
+def test_a_missing_folder_and_a_missing_manifest_are_named(made):
     refused(lambda: load_manifest(made.root / "nowhere"), "nowhere", "data.path")
     (made.root / "manifest.json").unlink()
     refused(lambda: load_manifest(made.root), "manifest.json", "missing")
 
 
-def test_manifest_that_is_not_json_is_named(made):
+def test_a_manifest_that_is_not_json_is_named(made):
     (made.root / "manifest.json").write_text("{'version': 1")
     refused(lambda: load_manifest(made.root), "manifest.json", "not JSON")
 
@@ -73,25 +74,25 @@ def test_wrong_manifests_are_named(made, change, parts):
     refused(lambda: load_manifest(made.root), made.root / "manifest.json", *parts)
 
 
-def test_set_of_another_equation_or_grid_is_named(made):
+def test_a_set_of_another_equation_or_grid_is_named(made):
     refused(lambda: check_wanted(made.manifest, made.root, "burgers"), "'darcy'", "'burgers'", "data.path")
     wanted = {**made.manifest.grid, "shape": [64, 64]}
     refused(lambda: check_wanted(made.manifest, made.root, grid=wanted), "shape", "[40, 24]", "[64, 64]")
     refused(lambda: check_wanted(made.manifest, made.root, grid={"kind": "cell"}), "kind", "node", "cell")
 
 
-def test_missing_shard_is_named(made):
+def test_a_missing_shard_is_named(made):
     (made.root / "train-00001.tar").unlink()
     refused(lambda: check_set(made.manifest, made.root), "train-00001.tar", "missing")
 
 
-def test_truncated_tar_is_named(made):
+def test_a_truncated_tar_is_named(made):
     path = made.root / "train-00002.tar"
     os.truncate(path, path.stat().st_size - 512)
     refused(lambda: check_set(made.manifest, made.root), path, "truncated")
 
 
-def test_wrong_count_and_changed_index_are_named(made):
+def test_a_wrong_count_and_a_changed_index_are_named(made):
     path = made.root / "test-00000.index.json"
     index = json.loads(path.read_text())
     index["samples"][1]["meta"]["params"]["nu"] = 0.5
@@ -104,7 +105,7 @@ def test_wrong_count_and_changed_index_are_named(made):
     refused(lambda: read_index(Folder(made.root), entry), path, "3 samples", "4")
 
 
-def test_flipped_bit_is_found_by_a_full_check(made):
+def test_a_flipped_bit_is_found_by_a_full_check(made):
     path = made.root / "train-00000.tar"
     data = bytearray(path.read_bytes())
     data[5000] ^= 1
@@ -113,15 +114,15 @@ def test_flipped_bit_is_found_by_a_full_check(made):
     refused(lambda: check_set(made.manifest, made.root, contents=True), path, "SHA-256")
 
 
-def test_data_hash_is_of_what_training_sees(made):
+def test_the_data_hash_covers_what_training_sees(made):
     plain = made.manifest.to_json()
     assert plain["data_hash"] == made.manifest.data_hash
     other = json.loads(json.dumps(plain))
-    other["request"] = {"asked": "differently"}
+    other["request"] = {"seed": 5}
     assert Manifest.from_json(other).data_hash == made.manifest.data_hash
 
 
-def test_write_atomic_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     write_atomic(path, b"old")
 
@@ -129,6 +130,6 @@ def test_write_atomic_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
         raise OSError("no space")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match=r"no space.*a\.json"):
         write_atomic(path, b"new")
-    assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]

@@ -1,4 +1,4 @@
-"""Reading gives the stored numbers, reads only the wanted rows, and never a changed byte."""
+"""Reading returns the stored numbers, reads only the wanted rows, and refuses changed bytes."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pidscale.records.stores import folder
 
 
 def flip(made, number, channel, row):
-    """Change one value of a train sample in its tar; return the tar's path."""
+    """Change one value of a train sample in its tar; return the path of the tar."""
     shard, position = divmod(number, 5)
     index = json.loads((made.root / f"train-{shard:05d}.index.json").read_text())
     path = made.root / f"train-{shard:05d}.tar"
@@ -23,7 +23,7 @@ def flip(made, number, channel, row):
     return path
 
 
-def test_reads_what_was_written_in_any_order(made):
+def test_samples_are_read_in_any_order_as_written(made):
     shards = ShardSet(made.root, "train")
     ids = [12, 0, 5, 4, 4]
     assert len(shards) == 13 and shards.counts == [5, 5, 3]
@@ -33,7 +33,7 @@ def test_reads_what_was_written_in_any_order(made):
     assert shards.read([]).shape == (0, 2, 40, 24)
 
 
-def test_parameters_come_in_the_order_of_their_names_and_a_missing_one_is_named(made):
+def test_parameters_are_in_the_order_of_their_names_and_a_missing_one_is_named(made):
     shards = ShardSet(made.root, "train")
     assert shards.params([12, 3], ["nu"]).tolist() == [[1.5], [0.375]] and shards.params([0, 1], []).shape == (2, 0)
     with pytest.raises(UserError, match=r"train-00002\.tar: sample 12 .*'alpha' \(found None\).*make the set again"):
@@ -45,21 +45,23 @@ def test_parameters_come_in_the_order_of_their_names_and_a_missing_one_is_named(
 
 @pytest.mark.parametrize("verify", [True, False])
 @pytest.mark.parametrize("rows", [(0, 40), (0, 16), (16, 32), (32, 40), (3, 5), (10, 39), (39, 40), (7, 7), (0, 0)])
-def test_rows_are_those_of_the_whole(made, rows, verify):
+def test_rows_equal_those_of_whole_fields(made, rows, verify):
     shards = ShardSet(made.root, "train", verify=verify)
     np.testing.assert_array_equal(shards.read([2, 11], slice(*rows)), shards.read([2, 11])[:, :, slice(*rows)])
 
 
-def test_reads_only_the_blocks_that_the_rows_touch(made, monkeypatch):
-    shards, read = ShardSet(made.root, "train"), []
+def test_only_the_row_blocks_of_the_wanted_rows_are_read(made, monkeypatch):
+    shards = ShardSet(made.root, "train")
+    read = []
     preadv = os.preadv
     monkeypatch.setattr(os, "preadv", lambda f, b, o: read.append(preadv(f, b, o)) or read[-1])
     shards.read([1], slice(16, 32))
     assert read == [16 * 24 * 4] * 2  # one read per channel
 
 
-def test_out_is_filled_in_place(made):
-    shards, out = ShardSet(made.root, "train"), np.empty((1, 2, 8, 24), np.float32)
+def test_a_given_array_is_filled_in_place(made):
+    shards = ShardSet(made.root, "train")
+    out = np.empty((1, 2, 8, 24), np.float32)
     assert shards.read([3], slice(32, 40), out) is out
     np.testing.assert_array_equal(out[0], made.draw(3)[:, 32:])
     with pytest.raises(ValueError, match="float32"):
@@ -78,13 +80,13 @@ def test_flipped_byte_is_named(made):
     line = str(error.value)
     for part in (str(path), "00000006", "channel 1 (pressure)", "row block 1 (rows 16 to 31)"):
         assert part in line
-    shards.read([6], slice(32, 40))  # the other rows are true
+    shards.read([6], slice(32, 40))  # the other rows are intact
     with pytest.raises(UserError, match="row block 1"):
         shards.read([6], slice(30, 40))
     ShardSet(made.root, "train", verify=False).read([6])
 
 
-def test_missing_or_cut_shard_is_named_at_the_door(made):
+def test_a_missing_or_truncated_shard_is_named_when_the_set_is_opened(made):
     path = made.root / "train-00002.tar"
     os.truncate(path, 1000)
     with pytest.raises(UserError, match=r"train-00002\.tar: 1000 bytes"):
@@ -96,7 +98,7 @@ def test_missing_or_cut_shard_is_named_at_the_door(made):
         ShardSet(made.root, "valid")
 
 
-def test_shard_cut_while_open_is_named(made):
+def test_a_shard_that_is_truncated_while_open_is_named(made):
     shards = ShardSet(made.root, "train")
     shards.read([0])
     os.truncate(made.root / "train-00000.tar", 9000)
@@ -116,8 +118,8 @@ def test_values_that_are_not_finite_are_named(made):
         shards.read([2])
 
 
-def test_few_files_stay_open(made, monkeypatch):
-    monkeypatch.setattr(folder, "_OPEN_FILES", 2)
+def test_the_number_of_open_files_is_limited(made, monkeypatch):
+    monkeypatch.setattr(folder, "_MOST_OPEN_FILES", 2)
     before = len(os.listdir("/proc/self/fd"))
     shards = ShardSet(made.root, "train")
     shards.read([0, 5, 10, 0, 12, 5])

@@ -1,4 +1,4 @@
-"""A set in a real object store reads as it does in a folder, waits for a store that is away, and says what is wrong."""
+"""A set in an object store reads as in a folder, requests are repeated while the store is unavailable, faults are named."""
 
 import itertools
 import multiprocessing
@@ -34,45 +34,49 @@ def address(server, made):
     return server.upload(made.root, f"set{next(NUMBERS)}")
 
 
-def test_fields_and_rows_are_those_of_the_folder(made, address):
-    here, there = ShardSet(made.root, "train"), ShardSet(address, "train")
-    np.testing.assert_array_equal(there.read(range(13)), here.read(range(13)))
-    np.testing.assert_array_equal(there.read([11, 2], slice(3, 21)), here.read([11, 2], slice(3, 21)))
-    assert there.meta(7) == here.meta(7) and there.manifest == here.manifest
+def test_fields_and_rows_equal_those_of_the_folder(made, address):
+    local = ShardSet(made.root, "train")
+    remote = ShardSet(address, "train")
+    np.testing.assert_array_equal(remote.read(range(13)), local.read(range(13)))
+    np.testing.assert_array_equal(remote.read([11, 2], slice(3, 21)), local.read([11, 2], slice(3, 21)))
+    assert remote.meta(7) == local.meta(7) and remote.manifest == local.manifest
 
 
-def test_rows_cost_their_share_of_the_bytes(made, address, server):
-    there = ShardSet(address, "train", verify=False)
-    there.read([0])  # which brings the index
+def test_rows_take_their_share_of_the_bytes(made, address, server):
+    remote = ShardSet(address, "train", verify=False)
+    remote.read([0])  # reads the index
     costs = []
     for rows in (slice(0, 40), slice(0, 10)):
         before = server.line.carried
-        there.read([1, 2, 3, 4], rows)
+        remote.read([1, 2, 3, 4], rows)
         costs.append(server.line.carried - before)
-    body, head = 4 * 2 * 40 * 24 * 4, 1000  # a whole sample is one request, some rows are one for each channel
+    body = 4 * 2 * 40 * 24 * 4
+    head = 1000  # of a request; a whole sample is one request, some rows are one request a channel
     assert body < costs[0] < body + 4 * head and body / 4 < costs[1] < body / 4 + 8 * head
 
 
-def test_a_store_that_comes_back_is_waited_for(address, server):
+def test_requests_are_repeated_until_the_store_is_back(address, server):
     feed = Feed(ShardSet(open_store(address, patience=60), "train"), 0, 5, 0, 1)
-    whole = [feed.batch(step).clone() for step in range(8)]
+    batches = [feed.batch(step).clone() for step in range(8)]
     server.line.cut()
     threading.Timer(2.0, server.line.mend).start()
     began = time.monotonic()
-    for step, expected in enumerate(whole):
+    for step, expected in enumerate(batches):
         assert bool((feed.batch(step) == expected).all())
     assert time.monotonic() - began > 1.5
     feed.close()
 
 
-def test_a_store_that_stays_away_is_named(address, server):
+def test_a_store_that_stays_unavailable_is_named(address, server):
     shards = ShardSet(open_store(address, patience=1.0), "train")
     server.line.cut()
     began = time.monotonic()
-    with pytest.raises(UserError, match=rf"{address}/train-00000.*the store is away \(.*data\.patience") as error:
+    with pytest.raises(
+        UserError, match=rf"{address}/train-00000.*the store is unavailable \(.*data\.patience"
+    ) as error:
         shards.read([0])
     assert "\n" not in str(error.value) and time.monotonic() - began < 30
-    with pytest.raises(UserError, match="the store is away"):
+    with pytest.raises(UserError, match="the store is unavailable"):
         ShardSet(open_store(address, patience=0.0), "train")
 
 
@@ -93,7 +97,7 @@ def test_a_damaged_object_is_named(made, address, server):
         ShardSet(address, "train")
 
 
-def test_buckets_and_sets_that_are_not_there_are_named(server):
+def test_missing_buckets_and_sets_are_named(server):
     for nowhere in ("s3://nobody/set", "s3://fields/nothing"):
         with pytest.raises(UserError, match=nowhere):
             ShardSet(open_store(nowhere, patience=0.5), "train")
@@ -120,22 +124,22 @@ def test_a_cached_set_is_fetched_once(made, address, server, tmp_path):
     assert not list((tmp_path / "cache").rglob("*.tmp"))
 
 
-def test_the_cache_stays_within_its_limit_and_drops_what_was_used_least_recently(made, address, tmp_path):
+def test_the_cache_stays_within_its_limit_and_deletes_the_least_recently_used(made, address, tmp_path):
     shard = (made.root / "train-00000.tar").stat().st_size
     shards = ShardSet(cached(address, tmp_path / "cache", int(2.2 * shard)), "train", verify=False)
     for numbers in ([0, 1], [5, 6], [0, 2], [10, 12], [1, 3], [7]):
         np.testing.assert_array_equal(shards.read(numbers), np.stack([made.draw(n) for n in numbers]))
-        shards.close()  # a file that is open is read on after it is deleted
+        shards.close()  # an open file stays readable after it was deleted
         held = [p for p in (tmp_path / "cache").glob("*/*") if not p.name.startswith(".")]
         assert sum(p.stat().st_size for p in held) <= 2.2 * shard
-    with pytest.raises(UserError, match=r"data\.cache_gib: .*more than the whole cache may"):
+    with pytest.raises(UserError, match=r"data\.cache_gib: .*more than the cache may hold"):
         ShardSet(cached(address, tmp_path / "small", shard - 1), "train").read([0])
 
 
-def test_the_cache_refuses_objects_that_are_damaged(made, address, server, tmp_path):
+def test_the_cache_refuses_damaged_objects(made, address, server, tmp_path):
     key = f"{address.removeprefix('s3://fields/')}/train-00002.tar"
     data = bytearray(server.get(key))
-    data[700] ^= 1  # of a header: no field is changed, so only the whole file shows it
+    data[700] ^= 1  # in a header: no field changes, so that only the hash of the file shows it
     server.put(key, bytes(data))
     with pytest.raises(UserError, match=rf"{address}/train-00002\.tar: SHA-256 differs .*damaged"):
         ShardSet(cached(address, tmp_path / "cache"), "train").read([12])
@@ -152,15 +156,16 @@ def test_processes_share_a_cache_and_fetch_each_shard_once(made, address, server
     before = server.line.carried
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         sums = pool.starmap(_read_all, [(address, tmp_path / "cache", 10**9)] * 3)
-        assert server.line.carried - before < 1.5 * sizes  # and manifests and listings
+        assert server.line.carried - before < 1.5 * sizes  # besides manifests and listings
         tight = int(1.5 * (made.root / "train-00000.tar").stat().st_size)
         sums += pool.starmap(_read_all, [(address, tmp_path / "tight", tight)] * 3)
     assert sums == [pytest.approx(sum(made.draw(n).astype(np.float64).sum() for n in range(13)), rel=1e-9)] * 6
 
 
-def test_the_cache_deletes_nothing_but_what_it_fetched(made, address, tmp_path):
-    """Its folder may hold anything else; and no other folder's shards are its own."""
-    folder, shard = tmp_path / "work", (made.root / "train-00000.tar").stat().st_size
+def test_the_cache_deletes_only_files_that_it_fetched(made, address, tmp_path):
+    """Its folder may hold other files, and shards in other folders do not belong to it."""
+    folder = tmp_path / "work"
+    shard = (made.root / "train-00000.tar").stat().st_size
     for name in ("thesis/results.csv", "dset/train-00000.tar", "a.txt", "proj/sub/x"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(bytes(10 * shard))
@@ -186,7 +191,7 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(made, address, tmp_path, d
     assert held.read_bytes() == (made.root / name).read_bytes()
 
 
-def test_what_is_left_of_a_killed_process_is_removed(address, tmp_path):
+def test_temporary_files_of_a_killed_process_are_removed(address, tmp_path):
     first = cached(address, tmp_path / "cache")
     (left,) = (p.parent / ".train-00000.tar.99999.tmp" for p in (tmp_path / "cache").glob("*/.pidscale-cache"))
     left.write_bytes(bytes(100))
@@ -194,8 +199,8 @@ def test_what_is_left_of_a_killed_process_is_removed(address, tmp_path):
     assert not left.exists()
 
 
-def test_what_is_no_sample_s_fault_is_not_counted_as_damage(address, server, tmp_path):
-    """A store that is away, or a cache that is too small, ends the search for bad samples at once."""
+def test_an_unavailable_store_is_not_counted_as_damaged_samples(address, server, tmp_path):
+    """An unavailable store, or a cache that is too small, ends the search for bad samples at once."""
     small = ShardSet(cached(address, tmp_path / "small", 1000), "train")
     with pytest.raises(Unreachable, match=r"data\.cache_gib"):
         small.faults(range(13))
@@ -203,12 +208,12 @@ def test_what_is_no_sample_s_fault_is_not_counted_as_damage(address, server, tmp
     shards.read([0])
     server.line.cut()
     began = time.monotonic()
-    with pytest.raises(Unreachable, match="the store is away"):
+    with pytest.raises(Unreachable, match="the store is unavailable"):
         shards.faults(range(13))
     assert time.monotonic() - began < 15
 
 
-def test_mistakes_that_waiting_cannot_mend_are_named_at_once(address, server, monkeypatch):
+def test_refused_requests_are_not_repeated(address, server, monkeypatch):
     began = time.monotonic()
     with pytest.raises(UserError, match=r"the store refuses .*Invalid bucket name"):
         load_manifest(open_store("s3://Bad_Bucket!/set", patience=100.0))
@@ -220,8 +225,9 @@ def test_mistakes_that_waiting_cannot_mend_are_named_at_once(address, server, mo
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
-def test_an_object_that_was_cut_while_the_set_is_open_is_named_at_once(made, address, server):
-    shards, key = ShardSet(open_store(address, patience=100.0), "train"), address.removeprefix("s3://fields/")
+def test_an_object_that_is_truncated_while_the_set_is_open_is_named_at_once(made, address, server):
+    shards = ShardSet(open_store(address, patience=100.0), "train")
+    key = address.removeprefix("s3://fields/")
     shards.read([5])
     server.put(f"{key}/train-00001.tar", (made.root / "train-00001.tar").read_bytes()[:600])
     with pytest.raises(UserError, match=r"sample 00000009, channel 0 .*ends inside this sample"):

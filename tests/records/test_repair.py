@@ -1,4 +1,4 @@
-"""An index is written anew from its tar, to the same bytes; what cannot be made true is left as it is and named."""
+"""A damaged index is written again from its tar, to the same bytes; one that cannot be repaired is named and not changed."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import os
 import pytest
 
 from pidscale.config import UserError
-from pidscale.records.layout import canonical
+from pidscale.records.json_checks import canonical
 from pidscale.records.lock import held
 from pidscale.records.repair import planned_shards, repair_indices
 from pidscale.records.write import finished_shard
@@ -32,7 +32,7 @@ def only(left, *parts):
 
 @pytest.fixture
 def unfinished(made):
-    """The train split of a set whose maker was killed before the manifest."""
+    """The train split of a set whose maker was killed before it wrote the manifest."""
     (made.root / "manifest.json").unlink()
     for path in made.root.glob("test-*"):
         path.unlink()
@@ -41,8 +41,9 @@ def unfinished(made):
 
 
 @pytest.mark.parametrize("kind", ["missing", "stale", "not JSON", "a link to nowhere"])
-def test_an_index_comes_back_to_the_same_bytes(made, tmp_path, kind):
-    before, path = contents(made.root), made.root / INDEX
+def test_an_index_is_restored_to_the_same_bytes(made, tmp_path, kind):
+    before = contents(made.root)
+    path = made.root / INDEX
     if kind == "stale":
         edit(path, lambda plain: plain["samples"][2]["meta"].update(seed=0))
     elif kind == "not JSON":
@@ -56,7 +57,7 @@ def test_an_index_comes_back_to_the_same_bytes(made, tmp_path, kind):
     assert contents(made.root) == before and not path.is_symlink()
 
 
-def test_true_indices_are_left_alone(made):
+def test_intact_indices_are_not_touched(made):
     times = {p: p.stat().st_mtime_ns for p in made.root.iterdir()}
     seen = []
     done = repair_indices(made.root, progress=lambda n, total: seen.append((n, total)))
@@ -65,7 +66,7 @@ def test_true_indices_are_left_alone(made):
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "flipped link"])
-def test_no_index_is_made_of_a_tar_that_is_not_the_manifests(made, tmp_path, damage):
+def test_no_index_is_made_of_a_tar_that_the_manifest_does_not_list(made, tmp_path, damage):
     tar = made.root / "train-00001.tar"
     (made.root / INDEX).write_bytes(b"stale")
     if "flipped" in damage:
@@ -84,15 +85,15 @@ def test_no_index_is_made_of_a_tar_that_is_not_the_manifests(made, tmp_path, dam
     assert done.written == [] and (made.root / INDEX).read_bytes() == b"stale"
 
 
-def test_an_index_that_the_manifest_does_not_know_is_not_written(made):
-    """The manifest's own hash of the index is wrong: the old file stays."""
+def test_an_index_that_the_manifest_does_not_list_is_not_written(made):
+    """The hash of the index in the manifest is wrong, so the old file stays."""
     edit(made.root / "manifest.json", lambda m: m["splits"]["train"]["shards"][1].update(index_sha256="0" * 64))
     plain = json.loads((made.root / "manifest.json").read_text())
     plain["data_hash"] = _hash_of(plain)
     (made.root / "manifest.json").write_text(json.dumps(plain))
     before = contents(made.root)
     done = repair_indices(made.root)
-    only(done.left, INDEX, "left as it is")
+    only(done.left, INDEX, "not changed")
     assert contents(made.root) == before
 
 
@@ -104,7 +105,7 @@ def _hash_of(plain):
     ).hexdigest()
 
 
-def test_shards_of_an_unfinished_set_become_finished_ones(unfinished):
+def test_indices_of_an_unfinished_set_are_repaired(unfinished):
     before = contents(unfinished)
     (unfinished / INDEX).unlink()
     edit(unfinished / "train-00000.index.json", lambda plain: plain["samples"][0]["meta"].update(seed=9))
@@ -115,7 +116,7 @@ def test_shards_of_an_unfinished_set_become_finished_ones(unfinished):
 
 
 @pytest.mark.parametrize("kind", ["cut at a sample", "cut in a sample", "flipped", "other samples", "stray"])
-def test_tars_of_an_unfinished_set_that_are_not_whole_are_left(unfinished, kind):
+def test_damaged_tars_of_an_unfinished_set_get_no_index(unfinished, kind):
     tar = unfinished / "train-00001.tar"
     listed = json.loads((unfinished / INDEX).read_text())["samples"]
     if kind != "flipped":
@@ -140,11 +141,11 @@ def test_tars_of_an_unfinished_set_that_are_not_whole_are_left(unfinished, kind)
     assert contents(unfinished) == before and done.written == []
 
 
-def test_what_is_no_set_is_refused_in_one_line(made, tmp_path):
+def test_a_folder_that_is_not_a_set_is_refused_in_one_line(made, tmp_path):
     (tmp_path / "empty").mkdir()
     (made.root / "sub").mkdir()
     for path, words in (
-        ("s3://bucket/set", "s3://bucket/set: an index can only be written into a folder"),
+        ("s3://bucket/set", "s3://bucket/set: an index can only be written to a folder"),
         (tmp_path / "nowhere", "no such folder"),
         (tmp_path / "empty", "neither manifest.json nor request.json"),
     ):
@@ -167,6 +168,6 @@ def test_what_is_no_set_is_refused_in_one_line(made, tmp_path):
         [],
     ],
 )
-def test_requests_of_no_set_are_named_at_once(request_):
+def test_malformed_requests_are_named(request_):
     with pytest.raises(UserError, match=r"request\.json: .*restore the file"):
         planned_shards(request_, "request.json")

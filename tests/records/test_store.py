@@ -1,4 +1,4 @@
-"""A set is read from wherever it lies, and never from outside its folder."""
+"""Stores: folders with links, files that are not regular files, and addresses that fsspec reads."""
 
 import os
 
@@ -14,7 +14,7 @@ from pidscale.records.stores.opening import open_store
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "train-00001.tar", "train-00001.index.json"])
-def test_what_a_link_out_of_the_folder_gives_is_read_as_its_checksums_prove_it(made, tmp_path, name):
+def test_links_out_of_the_folder_are_followed_and_their_contents_checked(made, tmp_path, name):
     (made.root / name).rename(tmp_path / name)
     (made.root / name).symlink_to(tmp_path / name)
     np.testing.assert_array_equal(ShardSet(made.root, "train").read([7])[0], made.draw(7))
@@ -25,8 +25,8 @@ def test_what_a_link_out_of_the_folder_gives_is_read_as_its_checksums_prove_it(m
         ShardSet(made.root, "train").read(range(8))
 
 
-def test_a_set_of_links_alone_is_read_verified_and_trained_on(made, tmp_path):
-    """As huggingface_hub's cache, DVC and git-annex lay a set out."""
+def test_a_set_of_links_is_read_and_checked(made, tmp_path):
+    """The caches of huggingface_hub, DVC and git-annex consist of links."""
     (tmp_path / "blobs").mkdir()
     linked = tmp_path / "snapshots" / "abc"
     linked.mkdir(parents=True)
@@ -39,7 +39,7 @@ def test_a_set_of_links_alone_is_read_verified_and_trained_on(made, tmp_path):
     assert (done.true, done.written, done.left) == (4, [], []) and all(file.is_symlink() for file in linked.iterdir())
 
 
-def test_a_link_within_the_folder_and_one_to_it_are_followed(made, tmp_path):
+def test_links_within_the_folder_and_to_it_are_followed(made, tmp_path):
     (made.root / "train-00001.tar").rename(made.root / "elsewhere")
     (made.root / "train-00001.tar").symlink_to("elsewhere")
     (tmp_path / "link").symlink_to(made.root)
@@ -47,23 +47,23 @@ def test_a_link_within_the_folder_and_one_to_it_are_followed(made, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "train-00001.tar", "train-00001.index.json"])
-@pytest.mark.parametrize("kind", ["pipe", "circle", "folder"])
+@pytest.mark.parametrize("kind", ["pipe", "circular link", "folder"])
 @pytest.mark.parametrize("late", [False, True])
-def test_what_is_no_plain_file_is_refused_and_not_waited_for(made, name, kind, late):
+def test_a_file_that_is_not_regular_is_refused_at_once(made, name, kind, late):
     shards = ShardSet(made.root, "train")
     path = made.root / name
     path.unlink()
-    {"pipe": lambda: os.mkfifo(path), "circle": lambda: path.symlink_to(name), "folder": path.mkdir}[kind]()
-    if late and name != "manifest.json":  # which an open set does not read again
-        with pytest.raises(UserError, match=rf"{path}: .*(not a plain file|Too many levels)"):
+    {"pipe": lambda: os.mkfifo(path), "circular link": lambda: path.symlink_to(name), "folder": path.mkdir}[kind]()
+    if late and name != "manifest.json":  # an open set does not read the manifest again
+        with pytest.raises(UserError, match=rf"{path}: .*(not a regular file|Too many levels)"):
             shards.read([7])
     else:
-        with pytest.raises(UserError, match=rf"{path}: (missing|not a plain file|Too many levels)"):
+        with pytest.raises(UserError, match=rf"{path}: (missing|not a regular file|Too many levels)"):
             ShardSet(made.root, "train")
 
 
-def test_other_addresses_are_read_by_their_library(made):
-    """file:// stands for any of them: the same code asks fsspec for byte ranges."""
+def test_other_addresses_are_read_by_fsspec(made):
+    """file:// stands for all of them: the same code asks fsspec for byte ranges."""
     shards = ShardSet(f"file://{made.root}/", "train")
     np.testing.assert_array_equal(
         shards.read([12, 0], slice(16, 32)), np.stack([made.draw(n)[:, 16:32] for n in (12, 0)])
@@ -81,13 +81,14 @@ def test_other_addresses_are_read_by_their_library(made):
         ("memory://none", "nothing is there"),
     ],
 )
-def test_addresses_that_lead_nowhere_are_named(address, said):
+def test_addresses_without_a_set_are_named(address, said):
     with pytest.raises(UserError, match=f"{address}.*{said}"):
         load_manifest(open_store(address, patience=0.1))
 
 
-def test_bytes_are_filled_where_they_are_wanted(made):
-    store, buffer = Folder(made.root), bytearray(10)
+def test_a_part_of_a_buffer_is_filled(made):
+    store = Folder(made.root)
+    buffer = bytearray(10)
     store.fill("manifest.json", 5, memoryview(buffer)[2:8])
     assert buffer[2:8] == (made.root / "manifest.json").read_bytes()[5:11] and buffer[:2] == bytes(2)
     with pytest.raises(ValueError, match="ends inside"):

@@ -1,4 +1,4 @@
-"""The stock library's way through a set gives the same samples, and its silence about damage is broken."""
+"""A pass with the stock library gives the same samples, and damage is an error."""
 
 import json
 from dataclasses import replace
@@ -8,32 +8,33 @@ import pytest
 
 from pidscale.config import UserError
 from pidscale.records import write
-from pidscale.records.layout import Split
+from pidscale.records.manifest import Split
 from pidscale.records.stores.folder import Folder
-from pidscale.records.stream import stream
+from pidscale.records.stream import stream_samples
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_ranks_together_see_every_sample_once(made, world):
     seen = {}
     for rank in range(world):
-        for key, fields, meta in stream(made.root, "train", rank, world):
+        for key, fields, meta in stream_samples(made.root, "train", rank, world):
             assert int(key) not in seen and meta["seed"] == int(key)
             seen[int(key)] = fields
     assert sorted(seen) == list(range(13))
     for number, fields in seen.items():
         np.testing.assert_array_equal(fields, made.draw(number))
-    assert [key for key, _, _ in stream(made.root, "test")] == [f"{n:08d}" for n in range(4)]
+    assert [key for key, _, _ in stream_samples(made.root, "test")] == [f"{n:08d}" for n in range(4)]
     with pytest.raises(UserError, match="no split 'valid'"):
-        next(stream(made.root, "valid"))
+        next(stream_samples(made.root, "valid"))
 
 
 class Shortened(Folder):
-    """A store whose tar reads as zeros from a place on: to a tar reader, its end."""
+    """A store whose tar reads as zeros from some offset on, which a tar reader takes for its end."""
 
     def __init__(self, root, name, end):
         super().__init__(root)
-        self.name, self.end = name, end
+        self.name = name
+        self.end = end
 
     def fill(self, name, offset, view):
         super().fill(name, offset, view)
@@ -46,24 +47,25 @@ def test_a_tar_that_ends_early_is_named(made, members):
     member = 512 + -(-(2 * 40 * 24 * 4 + 128) // 512) * 512
     end = (members // 2) * (member + 1024) + (members % 2) * member
     with pytest.raises(UserError, match=r"train-00001\.tar: (ends after|sample \d+ )"):
-        list(stream(Shortened(made.root, "train-00001.tar", end), "train"))
+        list(stream_samples(Shortened(made.root, "train-00001.tar", end), "train"))
 
 
-def test_a_flipped_byte_is_named_unless_nobody_asks(made):
+def test_a_flipped_byte_is_named_unless_checks_are_off(made):
     path = made.root / "train-00000.tar"
     data = bytearray(path.read_bytes())
     data[5000] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"train-00000\.tar: sample 00000000 fails its checksums"):
-        list(stream(made.root, "train"))
-    assert len(list(stream(made.root, "train", verify=False))) == 13
+        list(stream_samples(made.root, "train"))
+    assert len(list(stream_samples(made.root, "train", verify=False))) == 13
 
 
 def edited(made, change):
-    """A train set of one shard whose fields a writer without checks has made, with true hashes."""
+    """A train split of one shard that was written without checks, with matching hashes."""
     root = made.root.parent / "edited"
     root.mkdir()
-    fields, plain = [change(made.draw(n)) for n in range(3)], write.npy.write_array
+    fields = [change(made.draw(n)) for n in range(3)]
+    plain = write.npy.write_array
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(write, "_check_sample", lambda *given: None)
         patched.setattr(write.npy, "write_array", lambda file, array, **own: plain(file, fields[int(array[0, 0, 0])]))
@@ -85,15 +87,15 @@ def edited(made, change):
         (lambda x: np.asfortranarray(x), "expected float32"),
     ],
 )
-def test_numbers_that_a_set_may_not_hold_are_named(made, change, said):
+def test_fields_that_a_set_may_not_hold_are_named(made, change, said):
     with pytest.raises(UserError, match=rf"train-00000.*{said}"):
-        list(stream(edited(made, change), "train"))
+        list(stream_samples(edited(made, change), "train"))
 
 
-def test_damage_to_a_header_is_named(made):
+def test_a_damaged_header_is_named(made):
     path = made.root / "train-00000.tar"
     data = bytearray(path.read_bytes())
     data[:512] = b"x" * 512
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"train-00000\.tar"):
-        list(stream(made.root, "train"))
+        list(stream_samples(made.root, "train"))

@@ -22,7 +22,7 @@ from pidscale.distill.endpoints.rollout import Rollout, open_rollout, open_teach
 from pidscale.distill.endpoints.stored import KEY, SPLIT, make_shard, needed, request
 from pidscale.paths import refuse_address, refuse_job_package
 from pidscale.records.check import check_set, load_manifest
-from pidscale.records.layout import Manifest
+from pidscale.records.manifest import Manifest
 from pidscale.records.write import publish_manifest
 
 

@@ -24,7 +24,8 @@ from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.paths import is_address
 from pidscale.pde.residuals import truth_residuals
 from pidscale.records.check import load_manifest
-from pidscale.records.layout import VERSION, canonical, sample_key
+from pidscale.records.format import VERSION, sample_key
+from pidscale.records.json_checks import canonical
 from pidscale.records.read import ShardSet
 from pidscale.records.stores.opening import open_store
 from pidscale.records.write import Sample

@@ -1,1 +1,1 @@
-"""Where the files of a set lie: a folder of this machine, or an address of an object store."""
+"""Stores of the files of a set: a folder of this machine, an object store, and a cache of one. Know names and bytes only."""

@@ -1,4 +1,4 @@
-"""Where the files of a set lie: a folder, or an address such as s3://bucket/set (remote.py). Knows names and bytes only."""
+"""What a store of the files of a set offers, and the error that a set cannot be reached. Knows names and bytes only."""
 
 from __future__ import annotations
 
@@ -10,60 +10,91 @@ from pidscale.config import UserError
 
 
 class Unreachable(UserError):
-    """What is wrong with the way to a set (network, credentials, permissions, cache) and not with the set."""
+    """The set cannot be reached (network, credentials, permissions, cache), which says nothing about the set itself."""
 
 
 class Store(Protocol):
-    """The files of one set by name. Safe to share between threads. piece: bytes that are best asked for at once."""
+    """The files of one set, by name. Safe to share between threads.
+
+    Attributes:
+        piece: The bytes that a read had best ask for.
+    """
 
     piece: int
 
     def where(self, name: str) -> str:
-        """The full name of a file, for messages."""
+        """Return the path or address of a file, for messages."""
         ...
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every file of the set, by name."""
+        """Return the size in bytes of every file of the set, by name."""
         ...
 
     def read(self, name: str) -> bytes:
-        """A whole file. Raises FileNotFoundError, OSError for what is no plain file."""
+        """Return the content of a file; FileNotFoundError if it is missing, another OSError if it is not a regular file."""
         ...
 
     def fill(self, name: str, offset: int, view: memoryview) -> None:
-        """Bytes of a file from `offset` on into a buffer. Raises FileNotFoundError, ValueError where the file ends early."""
+        """Fill a buffer with the bytes of a file.
+
+        A missing file raises a FileNotFoundError, a file that ends too early a ValueError.
+
+        Args:
+            name: The file.
+            offset: The offset of the first byte.
+            view: The buffer.
+        """
         ...
 
-    def renew(self, name: str) -> bool:
-        """Throw away a copy of a file that is not as the original; whether there was one, so that it is worth a new try."""
+    def discard_damaged(self, name: str) -> bool:
+        """Delete the local copy of a file if it is damaged; return whether there was one, so that a second try may help."""
         ...
 
     def close(self) -> None:
-        """Let go of what is held open; using the store opens it again."""
+        """Close open files; using the store opens them again."""
         ...
 
 
-class Forward(io.RawIOBase):
-    """A file of a store from its beginning to its end, for what reads files."""
+class SequentialFile(io.RawIOBase):
+    """A file of a store that is read from its beginning to its end, for libraries that read files.
+
+    Args:
+        store: The store.
+        name: The file.
+        size: Its bytes.
+    """
 
     def __init__(self, store: Store, name: str, size: int) -> None:
-        self.store, self.name, self.size, self.at = store, name, size, 0
+        self.store = store
+        self.name = name
+        self.size = size
+        self.offset = 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """As many bytes as fit and are left."""
-        view = memoryview(buffer).cast("B")[: self.size - self.at]
-        self.store.fill(self.name, self.at, view)
-        self.at += len(view)
+        """Read as many bytes as fit and are left."""
+        view = memoryview(buffer).cast("B")[: self.size - self.offset]
+        self.store.fill(self.name, self.offset, view)
+        self.offset += len(view)
         return len(view)
 
 
 def sha256_of(store: Store, name: str, size: int) -> str:
-    """SHA-256 of a file of this size, in hex, a piece at a time."""
-    digest, buffer = hashlib.sha256(), bytearray(min(store.piece, size))
+    """Return the SHA-256 of a file in hex; only one piece is in memory at a time.
+
+    Args:
+        store: The store.
+        name: The file.
+        size: Its bytes.
+
+    Returns:
+        The SHA-256.
+    """
+    digest = hashlib.sha256()
+    buffer = bytearray(min(store.piece, size))
     for offset in range(0, size, store.piece):
         view = memoryview(buffer)[: min(store.piece, size - offset)]
         store.fill(name, offset, view)

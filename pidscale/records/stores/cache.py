@@ -1,6 +1,6 @@
-"""Shards of a remote set kept on this machine: fetched whole when first used, checked, and deleted when room is needed.
+"""A cache of a remote set on this machine: shards are fetched when first used, checked, and deleted when space is needed.
 
-One folder may serve many processes and many sets. Knows names, bytes and hashes; must not know equations, ranks or torch.
+Many processes and many sets may share one folder. Knows names, bytes and hashes; must not know equations, ranks or torch.
 """
 
 from __future__ import annotations
@@ -14,63 +14,80 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pidscale.config import UserError
-from pidscale.records.layout import Manifest, file_sha256, index_name
+from pidscale.files import file_sha256
+from pidscale.records.format import index_name
+from pidscale.records.manifest import Manifest
 from pidscale.records.stores.base import Store, Unreachable
 from pidscale.records.stores.folder import Folder
 
-MARK = ".pidscale-cache"  # stands in each folder of a set that a cache made: nothing else is ever deleted
+MARK = ".pidscale-cache"  # a file in each folder that a cache made: only files in such folders are ever deleted
 _OURS = re.compile(r"[a-z0-9_]+-\d{5}\.(tar|index\.json)")
-_ATTEMPTS = 3  # times that an object whose hash is wrong is fetched
+_ATTEMPTS = 3  # to fetch an object whose hash is wrong
 
 
 class Cache:
-    """A remote store with its shards in a folder.
+    """A remote store with copies of its shards and indices in a local folder.
 
-    manifest: of the remote set. folder: shared by every process that names it; sets lie in it by their data hash. limit:
-    bytes that shards in it may take together; those used least recently are deleted first. A file that is open stays
-    readable when it is deleted. Only shards and indices are counted and deleted, in folders that bear the mark of a cache.
+    The least recently used files are deleted first; an open file stays readable after it was deleted. Only shards and indices
+    are counted and deleted, and only in folders with the mark of a cache.
+
+    Args:
+        remote: The remote store.
+        manifest: The manifest of the remote set.
+        folder: The folder of the cache, which other processes may share; it holds one folder a set, by data hash.
+        limit: The bytes that all shards and indices in the folder may take.
+
+    Attributes:
+        piece: The bytes of a read, as of a folder.
+
+    Raises:
+        Unreachable: The folder cannot be written.
     """
 
     piece = Folder.piece
 
     def __init__(self, remote: Store, manifest: Manifest, folder: str | Path, limit: int) -> None:
-        self.remote, self.limit, self.folder = remote, limit, Path(folder)
+        self.remote = remote
+        self.limit = limit
+        self.folder = Path(folder)
         self._wanted = _hashes(manifest)
         self._own = self.folder / manifest.data_hash[:24]
         try:
             self._own.mkdir(parents=True, exist_ok=True)
             (self._own / MARK).touch()
         except OSError as error:
-            raise Unreachable(f"data.cache={folder}: {error.strerror}; name a folder that this run may write") from None
+            raise Unreachable(
+                f"data.cache={folder}: {error.strerror}; name a folder that this run may write to"
+            ) from None
         self._local = Folder(self._own)
 
     def where(self, name: str) -> str:
-        """The address: what a user would mend."""
+        """Return the address of a file, which is what a user can repair."""
         return self.remote.where(name)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes by name, as the remote has them."""
+        """Return the sizes of all files of the remote set by name."""
         return self.remote.sizes()
 
     def read(self, name: str) -> bytes:
-        """A whole file, from here if it is a shard or an index."""
+        """Return the content of a file, from the cache if it is a shard or an index."""
         if name not in self._wanted:
             return self.remote.read(name)
         while True:
             self._fetch(name)
-            with suppress(FileNotFoundError):  # deleted by another process since
+            with suppress(FileNotFoundError):  # another process has deleted it
                 return self._local.read(name)
 
     def fill(self, name: str, offset: int, view: memoryview) -> None:
-        """Bytes of a file that is here, or is brought here first."""
+        """Fill a buffer with the bytes of a file, which is fetched first if needed."""
         while True:
             try:
                 return self._local.fill(name, offset, view)
             except FileNotFoundError:
                 self._fetch(name)
 
-    def renew(self, name: str) -> bool:
-        """Delete a copy here whose SHA-256 is not that of the manifest; whether it was so."""
+    def discard_damaged(self, name: str) -> bool:
+        """Delete the copy of a file if its SHA-256 is not that of the manifest; return whether it was deleted."""
         path = self._own / name
         with self._alone(self._own / f".{name}.lock"):
             with suppress(FileNotFoundError):
@@ -81,23 +98,24 @@ class Cache:
         return True
 
     def close(self) -> None:
-        """Close local files."""
+        """Close open files."""
         self._local.close()
         self.remote.close()
 
     def _fetch(self, name: str) -> None:
-        """Bring a file here, unless it is. UserError for one whose bytes are not those of the manifest."""
-        path, (size, sha256) = self._own / name, self._wanted[name]
+        """Fetch a file unless it is in the cache; UserError if its bytes are not those of the manifest."""
+        path = self._own / name
+        size, sha256 = self._wanted[name]
         with self._alone(self._own / f".{name}.lock"):
             if path.exists():
-                os.utime(path)  # used now
+                os.utime(path)  # it is used now
                 return
             if size is not None and size > self.limit:
                 raise Unreachable(
-                    f"data.cache_gib: {name} alone has {size / 2**30:.3g} GiB, more than the whole cache may; raise it"
+                    f"data.cache_gib: {name} alone has {size / 2**30:.3g} GiB, more than the cache may hold; raise it"
                 )
             temporary = self._own / f".{name}.{os.getpid()}.tmp"
-            for left in self._own.glob(f".{name}.*.tmp"):  # of a process that was killed: only we hold the lock
+            for left in self._own.glob(f".{name}.*.tmp"):  # of a killed process, since this one holds the lock
                 left.unlink(missing_ok=True)
             try:
                 for _ in range(_ATTEMPTS):
@@ -105,8 +123,8 @@ class Cache:
                         break
                 else:
                     raise UserError(
-                        f"{self.where(name)}: SHA-256 differs from manifest.json in {_ATTEMPTS} attempts: the object is "
-                        "damaged or another one; restore it"
+                        f"{self.where(name)}: SHA-256 differs from manifest.json in {_ATTEMPTS} attempts, so the object is "
+                        "damaged or was replaced; restore it"
                     )
                 with self._alone(self.folder / ".lock"):
                     self._make_room(temporary.stat().st_size)
@@ -115,14 +133,14 @@ class Cache:
                 raise UserError(f"{self.where(name)}: missing, but manifest.json lists it; restore it") from error
             except OSError as error:
                 raise Unreachable(
-                    f"data.cache={self.folder}: {error.strerror}; it must be a folder that this run may write, with room for "
-                    "data.cache_gib"
+                    f"data.cache={self.folder}: {error.strerror}; expected a folder that this run may write to, with room "
+                    "for data.cache_gib"
                 ) from error
             finally:
                 temporary.unlink(missing_ok=True)
 
     def _copied(self, name: str, size: int | None, target: Path) -> str:
-        """Copy a remote file; its SHA-256, or "" where it ends early."""
+        """Copy a remote file; return its SHA-256, "" if it ends too early."""
         digest = hashlib.sha256()
         with open(target, "wb") as file:
             try:
@@ -134,7 +152,7 @@ class Cache:
         return digest.hexdigest()
 
     def _pieces(self, name: str, size: int | None) -> Iterator[memoryview]:
-        """A remote file a piece at a time, or at once where its size is not known."""
+        """Yield a remote file piece by piece, or at once if its size is not known."""
         if size is None:
             yield memoryview(self.remote.read(name))
             return
@@ -144,7 +162,7 @@ class Cache:
             yield piece
 
     def _make_room(self, size: int) -> None:
-        """Delete the shards used least recently until `size` more bytes fit."""
+        """Delete the least recently used files until `size` more bytes fit."""
         found = []
         for mark in self.folder.glob(f"*/{MARK}"):
             for path in mark.parent.iterdir():
@@ -152,21 +170,21 @@ class Cache:
                     if _OURS.fullmatch(path.name):
                         stat = path.stat()
                         found.append((stat.st_mtime_ns, stat.st_size, path))
-        taken = sum(one[1] for one in found)
+        used = sum(one[1] for one in found)
         for _, freed, path in sorted(found):
-            if taken + size <= self.limit:
+            if used + size <= self.limit:
                 return
             path.unlink(missing_ok=True)
-            taken -= freed
+            used -= freed
 
     @contextmanager
     def _alone(self, lock: Path) -> Iterator[None]:
-        """Wait until no other thread or process holds this lock; the system frees it when its holder ends."""
+        """Hold a lock alone while the body runs; the system releases it when its holder ends."""
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise Unreachable(
-                f"data.cache={self.folder}: {error.strerror}; name a folder that this run may write"
+                f"data.cache={self.folder}: {error.strerror}; name a folder that this run may write to"
             ) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -176,7 +194,7 @@ class Cache:
 
 
 def _hashes(manifest: Manifest) -> dict[str, tuple[int | None, str]]:
-    """Bytes (None where not listed) and SHA-256 of tars and indices, by name."""
+    """Return the bytes (None if the manifest does not list them) and the SHA-256 of tars and indices, by name."""
     found: dict[str, tuple[int | None, str]] = {}
     for split in manifest.splits.values():
         for entry in split.shards:

@@ -1,4 +1,4 @@
-"""A set in a folder of this machine. Knows names and bytes only."""
+"""The store of a set in a folder of this machine. Knows names and bytes only."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from pathlib import Path
 
 from pidscale.config import UserError
 
-_OPEN_FILES = 32  # files that a folder keeps open
+_MOST_OPEN_FILES = 32
+_LARGEST_READ = 2**30  # bytes of a file that `read` returns: a manifest or an index
 
 
-_LARGEST_READ = 2**30  # bytes of a file that is read whole: a manifest or an index
-
-
-class _Open:
-    """A plain file that is open for as long as anybody holds this."""
+class _OpenFile:
+    """A regular file that stays open as long as this object is referenced."""
 
     def __init__(self, path: Path) -> None:
-        # not to wait for whoever might write into a named pipe
+        # not blocking, so that opening a named pipe does not wait for a writer
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a plain file", str(path))
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         os.set_blocking(self.descriptor, True)
 
     def __del__(self) -> None:
@@ -34,21 +32,35 @@ class _Open:
 
 
 class Folder:
-    """A set in a folder of this machine."""
+    """A set in a folder of this machine.
 
-    piece = 2**20  # what is hashed next is still in the processor's cache
+    Args:
+        root: The folder.
+
+    Attributes:
+        piece: The bytes of a read, few enough that they are still in the processor's cache when they are hashed.
+    """
+
+    piece = 2**20
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self._files: OrderedDict[str, _Open] = OrderedDict()
+        self._files: OrderedDict[str, _OpenFile] = OrderedDict()
         self._lock = threading.Lock()
 
     def where(self, name: str) -> str:
-        """The file's path."""
+        """Return the path of a file."""
         return str(self.root / name)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes by name. Links are followed wherever they lead: checksums prove what comes. UserError without a folder."""
+        """Return the sizes of all files by name. Links are followed wherever they lead, since checksums prove the contents.
+
+        Returns:
+            The sizes.
+
+        Raises:
+            UserError: There is no such folder.
+        """
         if not self.root.is_dir():
             what = "not a folder" if self.root.exists() else "no such folder"
             raise UserError(
@@ -57,44 +69,64 @@ class Folder:
         sizes: dict[str, int] = {}
         with os.scandir(self.root) as entries:
             for entry in entries:
-                with suppress(OSError):  # what cannot be followed or has just gone is not there
+                with suppress(OSError):  # a link to nowhere, or a file that was just deleted, is not there
                     if entry.is_file():
                         sizes[entry.name] = entry.stat().st_size
         return sizes
 
     def read(self, name: str) -> bytes:
-        """A whole file."""
-        file = _Open(self.root / name)
+        """Return the content of a file.
+
+        Args:
+            name: The file.
+
+        Returns:
+            The content.
+
+        Raises:
+            OSError: The file is too large for a manifest or an index, or cannot be read.
+        """
+        file = _OpenFile(self.root / name)
         if os.fstat(file.descriptor).st_size > _LARGEST_READ:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), self.where(name))
-        with open(file.descriptor, "rb", closefd=False) as whole:
-            return whole.read()
+        with open(file.descriptor, "rb", closefd=False) as reader:
+            return reader.read()
 
     def fill(self, name: str, offset: int, view: memoryview) -> None:
-        """One pread, unless it is very large or interrupted."""
-        file, done = self._file(name), 0
+        """Fill a buffer with the bytes of a file, by one pread unless it is very large or interrupted.
+
+        Args:
+            name: The file.
+            offset: The offset of the first byte.
+            view: The buffer.
+
+        Raises:
+            ValueError: The file ends too early.
+        """
+        file = self._file(name)
+        done = 0
         while done < len(view):
             got = os.preadv(file.descriptor, [view[done:]], offset + done)
             if got == 0:
                 raise ValueError("the file ends inside this sample; restore the file")
             done += got
 
-    def _file(self, name: str) -> _Open:
-        """An open file; the least recently used one is let go when there are too many."""
+    def _file(self, name: str) -> _OpenFile:
+        """Return an open file; the least recently used one is closed when there are too many."""
         with self._lock:
             if name in self._files:
                 self._files.move_to_end(name)
             else:
-                self._files[name] = _Open(self.root / name)
-                while len(self._files) > _OPEN_FILES:
+                self._files[name] = _OpenFile(self.root / name)
+                while len(self._files) > _MOST_OPEN_FILES:
                     self._files.popitem(last=False)
             return self._files[name]
 
-    def renew(self, name: str) -> bool:
-        """False: there is no other."""
+    def discard_damaged(self, name: str) -> bool:
+        """Return False: the files are the originals, not copies."""
         return False
 
     def close(self) -> None:
-        """Close the files that are kept open."""
+        """Close the open files."""
         with self._lock:
             self._files.clear()

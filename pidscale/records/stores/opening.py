@@ -1,4 +1,4 @@
-"""The store of a path as users write it: a folder, or an address such as s3://bucket/set."""
+"""Opening the store of a path as users write it: a folder, or an address such as s3://bucket/set. Knows paths only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from pidscale.records.stores.folder import Folder
 
 
 def open_store(path: str | Path | Store, patience: float = 300.0) -> Store:
-    """The store of a folder or an address; a store as it is. patience: seconds for which a remote one may be away."""
+    """Return the store of a folder or an address.
+
+    Args:
+        path: The folder or the address; a store is returned unchanged.
+        patience: The seconds for which a remote store may be unavailable.
+
+    Returns:
+        The store.
+    """
     if not isinstance(path, (str, Path)):
         return path
     if not is_address(path):
