@@ -59,7 +59,8 @@ def _refuse(first: Source, other: Source, what: str, expected: Any, found: Any) 
 
 def _check_picks(first: SampleReader, other: SampleReader) -> None:
     """Raise UserError if a slot of two files has another array, shape, type or unit."""
-    a, b = first.source, other.source
+    a = first.source
+    b = other.source
     for one, two in zip(first.picks, other.picks, strict=True):
         expected, found = ((p.array.name, p.component, p.axes) for p in (one, two))
         if expected != found:

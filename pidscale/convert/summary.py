@@ -44,7 +44,9 @@ def summary_lines(request: ConversionRequest, converted: ConvertedSet, quality: 
     Returns:
         The lines; the last one holds the settings that train on the set.
     """
-    reader, grid, manifest = converted.reader, converted.grid, converted.manifest
+    reader = converted.reader
+    grid = converted.grid
+    manifest = converted.manifest
     counts = ", ".join(f"{split} {one.samples}" for split, one in sorted(manifest.splits.items(), reverse=True))
     form = " x ".join(map(str, grid.shape)) + {"strip": " (times x points)"}.get(grid.kind, "")
     frames = f", {len(reader.times)} frames" if reader.sample_axes == "TYX" else ""

@@ -92,9 +92,9 @@ def run_in_ray(
             raise UserError(str(error.cause)) from None
         raise
     except ray.exceptions.RayError as error:  # a process or a host was lost more often than Ray retries a task
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
-            f"a task was lost repeatedly ({said[:160]}); the same command continues from what is made"
+            f"a task was lost repeatedly ({reason[:160]}); the same command continues from what is made"
         ) from None
     finally:
         for unfinished in running:

@@ -126,7 +126,8 @@ class SampleChecker:
 
     def _check_residuals(self) -> None:
         """Compute the residuals of the pending samples and compare them with the stored ones."""
-        pending, self._pending = self._pending, []
+        pending = self._pending
+        self._pending = []
         if self.equation is None or not pending:
             return
         pde, grid = self.equation
@@ -135,8 +136,8 @@ class SampleChecker:
             single = truth_residuals(pde, grid, fields, params)
             double = truth_residuals(pde, grid, fields.astype(np.float64), params)
         except Exception as error:  # a user's own equation may fail in any way
-            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            line = f"{pending[0][0]} and others: residual not checked: {said}"
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            line = f"{pending[0][0]} and others: residual not checked: {reason}"
             (self.notes if ":" in pde.name else self.findings).append(line)
             return
         for norm, values in single.items():

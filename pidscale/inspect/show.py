@@ -58,14 +58,14 @@ def _origin(request: Mapping[str, Any]) -> str:
     source = request.get("source")
     if isinstance(source, dict) and isinstance(source.get("files"), list):
         return (
-            f"from {len(source['files'])} files ({source.get('layout')}) by launch/convert.py; its request names them"
+            f"from {len(source['files'])} files ({source.get('layout')}) by `pidscale convert`; its request names them"
         )
     if isinstance(source, dict):
         described = f"{source.get('layout')}, {source.get('bytes')} bytes, SHA-256 {source.get('sha256')}"
-        return f"from the file {source.get('file')} ({described}) by launch/convert.py"
+        return f"from the file {source.get('file')} ({described}) by `pidscale convert`"
     if "seed" in request:
         return (
-            f"from seed {request['seed']}, {request.get('samples_per_shard')} samples a shard, by launch/make_shards.py"
+            f"from seed {request['seed']}, {request.get('samples_per_shard')} samples a shard, by `pidscale make-shards`"
         )
     return "unknown: its request names neither a seed nor a file"
 
@@ -82,7 +82,7 @@ def finish_command(request: Mapping[str, Any], root: str) -> str:
     """
     source = request.get("source")
     if isinstance(source, dict):
-        return f"launch/convert.py source={source.get('file', 'FILES')} out={root} and the arguments that began it"
+        return f"`pidscale convert source={source.get('file', 'FILES')} out={root}` and the arguments that began it"
     try:
         name = request["equation"]
         samples = request["samples"]
@@ -93,8 +93,8 @@ def finish_command(request: Mapping[str, Any], root: str) -> str:
         words += [f"data.{split}={samples[split]}" for split in ("train", "test")]
         words.append(f"data.samples_per_shard={request['samples_per_shard']}")
     except (KeyError, StopIteration, UserError, AttributeError, TypeError, ValueError):
-        return "launch/make_shards.py and the settings that began it, which are in its request.json"
-    return f"`python launch/make_shards.py {shlex.join(words)}`"
+        return "`pidscale make-shards` and the settings that began it, which are in its request.json"
+    return f"`pidscale make-shards {shlex.join(words)}`"
 
 
 def _points(request: Mapping[str, Any]) -> int:

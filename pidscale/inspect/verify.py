@@ -240,7 +240,7 @@ class _SetChecker:
             return True
         if index_name(name) not in sizes:
             self._find(
-                name, "has no index; run launch/shards.py repair-index, or finish the set, which makes the shard again"
+                name, "has no index; run `pidscale shards repair-index`, or finish the set, which makes the shard again"
             )
         else:
             self._find(name, "is truncated, or does not match its index; finishing the set makes it again")

@@ -44,8 +44,8 @@ def equation_errors(pde: Pde, what: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if ":" not in pde.name:
             raise
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
-        raise UserError(f"pde.name={pde.name!r}: its {what} failed ({said}); correct the equation") from None
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+        raise UserError(f"pde.name={pde.name!r}: its {what} failed ({reason}); correct the equation") from None
 
 
 def check_own_equation(pde: Pde, grid: Grid, seed: int, counter: int = 0) -> None:

@@ -17,7 +17,8 @@ from pidscale.pde.burgers import Burgers
 from pidscale.pde.darcy import Darcy
 from pidscale.pde.wave import Wave
 
-DARCY, BURGERS = Darcy(), Burgers()
+DARCY = Darcy()
+BURGERS = Burgers()
 WAVE = Wave.from_params({"frames": 4, "duration": 0.3})
 
 

@@ -51,7 +51,8 @@ def written(path: Path, arrays, attributes=None, dims=None, netcdf=False):
 
 def packed(fields, kind, low, high):
     """Return stored numbers from low to high, and the attributes that unpack them."""
-    scale, offset = (fields.max() - fields.min()) / (high - low), fields.min()
+    scale = (fields.max() - fields.min()) / (high - low)
+    offset = fields.min()
     raw = (fields - offset) / scale + low
     return (raw if kind == "f8" else np.round(raw)).astype(kind), {
         "scale_factor": scale,
@@ -269,7 +270,7 @@ def test_packed_float64_is_unpacked_in_parameters_and_times_too(tmp_path, heat, 
     ],
 )
 def test_attributes_of_packed_booleans_are_refused(tmp_path, darcy, more, message):
-    permeability, pressure = darcy[:, 0], darcy[:, 1]
+    permeability, pressure = darcy.swapaxes(0, 1)
     arrays = {"permeability": permeability > permeability.mean(), "pressure": pressure}
     has(refused(written(tmp_path / "a.h5", arrays, {"permeability": more}), "darcy"), message)
 
@@ -287,7 +288,7 @@ def test_an_attribute_in_two_spellings_and_a_range_without_an_end_are_named(tmp_
 
 
 def test_attributes_of_matlab73_are_applied(tmp_path, darcy):
-    permeability, pressure = darcy[:, 0], darcy[:, 1]
+    permeability, pressure = darcy.swapaxes(0, 1)
     path = foreign.matlab73(tmp_path / "a.mat", permeability=permeability, pressure=pressure * 2 - 1)
     with h5py.File(path, "r+") as file:
         file["pressure"].attrs.update(scale_factor=0.5, add_offset=0.5)

@@ -131,7 +131,8 @@ def test_a_killed_run_is_continued_to_the_same_bytes(finished, copy, source, mon
     (copy / "train-00001.tar").unlink()
     (copy / "test-00000.tar").write_bytes((copy / "test-00000.tar").read_bytes()[:-700])
     (copy / ".train-00001.tar.123.tmp").write_bytes(b"half")
-    made, write = [], publish.write_shard
+    made = []
+    write = publish.write_shard
     monkeypatch.setattr(publish, "write_shard", lambda *given: made.append(given[1:3]) or write(*given))
     run(source, copy)
     assert made == [("train", 1), ("test", 0)] and contents(copy) == contents(finished)
@@ -237,8 +238,9 @@ def test_the_script_prints_a_report_and_exits_with_2_on_an_error(source, tmp_pat
 
     done = script("out=set", "pde=darcy", "test=5", "pde.params.low=3.0")
     assert done.returncode == 0, done.stderr
-    mapped, counts, train = "permeability <- a [N, Y, X]", "train 15, test 5", "pde=darcy pde.points=null data.path=set"
-    for part in (mapped, counts, train, "these data", "null solution", "solved here"):
+    mapped = "permeability <- a [N, Y, X]"
+    train = "pde=darcy pde.points=null data.path=set"
+    for part in (mapped, "train 15, test 5", train, "these data", "null solution", "solved here"):
         assert part in done.stdout
     assert load_manifest(tmp_path / "set").splits["train"].samples == 15
     for words, message in (
@@ -254,7 +256,7 @@ def test_the_script_prints_a_report_and_exits_with_2_on_an_error(source, tmp_pat
 
 def test_the_commands_of_the_guide_can_be_parsed():
     text = (ROOT / "docs" / "converting.md").read_text()
-    lines = [line for line in text.splitlines() if line.startswith("python launch/convert.py") and "FILE" not in line]
+    lines = [line for line in text.splitlines() if line.startswith("pidscale convert") and "FILE" not in line]
     assert {layout for layout in READERS if f"`{layout}`" in text} == set(READERS) and len(lines) > len(READERS)
     for line in lines:
         ours, (pde, *params) = split_words(line.split()[2:])

@@ -97,7 +97,7 @@ def test_numbers_in_other_files_are_not_read(tmp_path, burgers):
     layout[...] = h5py.VirtualSource(str(tmp_path / "other.h5"), "u", burgers.shape)
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file.create_virtual_dataset("u", layout)
-    has(refused(tmp_path / "b.h5", "burgers"), "takes its numbers from other files")
+    has(refused(tmp_path / "b.h5", "burgers"), "stores its numbers in other files")
 
 
 def test_groups_of_different_shapes_are_refused(tmp_path):

@@ -22,7 +22,8 @@ from pidscale.records.read import ShardSet
 from tests.convert import foreign
 from tests.convert.foreign import converted, has, refused
 
-DARCY, BURGERS = Darcy(), Burgers()
+DARCY = Darcy()
+BURGERS = Burgers()
 NODES = Grid((9, 12))  # not square, so that swapped axes are noticed
 STRIP = Grid((9, 16), (1.0, 1.0), "strip", "periodic")
 WAVE = Wave.from_params({"frames": 5, "duration": 0.4})
@@ -39,7 +40,8 @@ def darcy():
 
 def stored(root):
     """Return the fields [N, C, Y, X] and the metadata of a set in the order of the file."""
-    fields, metas = {}, {}
+    fields = {}
+    metas = {}
     for split in load_manifest(root).splits:
         shards = ShardSet(root, split)
         for n in range(len(shards)):

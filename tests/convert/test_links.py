@@ -10,7 +10,7 @@ from tests.convert.foreign import has, refused
 
 @pytest.mark.parametrize("layout", ["pdebench", "well", "mat73", "hdf5"])
 def test_a_link_to_another_file_is_refused_and_not_followed(tmp_path, darcy, layout):
-    permeability, pressure = darcy[:, 0], darcy[:, 1]
+    permeability, pressure = darcy.swapaxes(0, 1)
     arrays = {"permeability": permeability, "pressure": pressure}
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["data"] = np.full(pressure.shape, 7.0)

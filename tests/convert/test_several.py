@@ -30,7 +30,8 @@ def three(folder, fields, ending=".h5"):
 
 def by_origin(root):
     """Return fields and split of each sample, by file and number in the file."""
-    request, found = load_manifest(root).request, {}
+    request = load_manifest(root).request
+    found = {}
     for split in load_manifest(root).splits:
         shards = ShardSet(root, split)
         for n in range(len(shards)):

@@ -42,9 +42,9 @@ def test_a_converted_set_has_no_findings(tmp_path):
     manifest = load_manifest(tmp_path / "set")
     assert (
         "from the file a.npz (npz, " in describe_set(manifest, "x")[-1]
-        and "launch/convert.py" in describe_set(manifest, "x")[-1]
+        and "`pidscale convert`" in describe_set(manifest, "x")[-1]
     )
-    assert "launch/convert.py source=a.npz out=/there" in finish_command(manifest.request, "/there")
+    assert "`pidscale convert source=a.npz out=/there`" in finish_command(manifest.request, "/there")
 
 
 def test_a_flipped_byte_is_found_with_its_sample_and_rows(copy):
@@ -158,7 +158,7 @@ def test_an_edited_manifest_is_found_and_the_shards_are_counted(copy):
     (copy / "manifest.json").write_text(json.dumps(plain))
     report = verify(copy)
     named(report.findings, "data_hash")
-    named(report.notes, "4 of 4 shards are finished", "make_shards.py")
+    named(report.notes, "4 of 4 shards are finished", "`pidscale make-shards ")
 
 
 def test_an_unfinished_set_is_reported_with_the_command_that_finishes_it(copy):
@@ -171,8 +171,8 @@ def test_an_unfinished_set_is_reported_with_the_command_that_finishes_it(copy):
     assert len(found) == 3
     named(found, TAR, "no index", "repair-index")
     named(found, "train-00002.tar", "is truncated")
-    named(found, "manifest.json", "1 of 4 shards are finished (16 samples)", "`python launch/make_shards.py pde=heat ")
-    words = found[-1].partition("make_shards.py ")[2].rstrip("`").split()
+    named(found, "manifest.json", "1 of 4 shards are finished (16 samples)", "`pidscale make-shards pde=heat ")
+    words = found[-1].partition("`pidscale make-shards ")[2].rstrip("`").split()
     made = settings_from(words, phases=())
     assert made.pde.params == manifest.params and made.pde.points == 16
     assert (made.data.train, made.data.test, made.data.samples_per_shard, made.data.seed) == (48, 16, 16, 3)
@@ -201,6 +201,6 @@ def test_a_set_is_described(heat_shards):
         "seeds 0 to 47",
         f"l2 {manifest.truth_residual['test']['l2']:.2g} (at most ",
         manifest.data_hash,
-        "from seed 3, 16 samples a shard, by launch/make_shards.py",
+        "from seed 3, 16 samples a shard, by `pidscale make-shards`",
     ):
         assert words in text, text

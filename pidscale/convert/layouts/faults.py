@@ -68,10 +68,10 @@ def file_errors(path: Path, layout: str) -> Iterator[None]:
             f"{path}: {layout} needs the library {missing}, which is missing: pip install {missing}"
         ) from None
     except Exception as error:  # libraries raise exceptions of every type for a damaged file
-        said = re.sub(r"\s+", " ", str(error).replace(str(path), path.name)).strip()[:160] or type(error).__name__
-        if type(error).__name__ == "UnpicklingError" or any(part in said for part in _NEEDS_CODE):
+        reason = re.sub(r"\s+", " ", str(error).replace(str(path), path.name)).strip()[:160] or type(error).__name__
+        if type(error).__name__ == "UnpicklingError" or any(part in reason for part in _NEEDS_CODE):
             raise UserError(pickle_refusal(path)) from None
-        raise UserError(f"{path}: {_system_cause(error) or _damaged(said, layout)}") from None
+        raise UserError(f"{path}: {_system_cause(error) or _damaged(reason, layout)}") from None
 
 
 def _system_cause(error: Exception) -> str:
@@ -86,9 +86,9 @@ def _system_cause(error: Exception) -> str:
     return _REMEDIES.get(code, "") if code is not None else ""
 
 
-def _damaged(said: str, layout: str) -> str:
+def _damaged(reason: str, layout: str) -> str:
     return (
-        f"cannot be read as {layout} ({said}): it is truncated, damaged or of another layout: download it again, or name "
+        f"cannot be read as {layout} ({reason}): it is truncated, damaged or of another layout: download it again, or name "
         "its layout with layout="
     )
 

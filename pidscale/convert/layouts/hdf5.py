@@ -84,7 +84,7 @@ def refuse_external(path: Path, dataset: Any) -> Any:
     """
     if dataset.external or dataset.is_virtual:
         raise UserError(
-            f"{path}: dataset '{dataset.name}' takes its numbers from other files; copy them into this file"
+            f"{path}: dataset '{dataset.name}' stores its numbers in other files; copy them into this file"
         )
     return dataset
 

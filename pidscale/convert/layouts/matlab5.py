@@ -18,10 +18,15 @@ import numpy as np
 from pidscale.convert.layouts.faults import file_errors
 from pidscale.convert.layouts.source import Array, Source, build_source, memory_array
 
+# types of numbers by the type of an element, and by the class of a variable
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
-_MATRIX, _COMPRESSED = 14, 15
-_LOGICAL, _COMPLEX = 0x200, 0x800
+# types of elements
+_MATRIX = 14
+_COMPRESSED = 15
+# flags of a variable
+_LOGICAL = 0x200
+_COMPLEX = 0x800
 
 
 def open_matlab5(path: Path) -> Source:
