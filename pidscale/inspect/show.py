@@ -64,9 +64,7 @@ def _origin(request: Mapping[str, Any]) -> str:
         described = f"{source.get('layout')}, {source.get('bytes')} bytes, SHA-256 {source.get('sha256')}"
         return f"from the file {source.get('file')} ({described}) by `pidscale convert`"
     if "seed" in request:
-        return (
-            f"from seed {request['seed']}, {request.get('samples_per_shard')} samples a shard, by `pidscale make-shards`"
-        )
+        return f"from seed {request['seed']}, {request.get('samples_per_shard')} samples a shard, by `pidscale make-shards`"
     return "unknown: its request names neither a seed nor a file"
 
 

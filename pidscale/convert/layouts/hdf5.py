@@ -83,9 +83,7 @@ def refuse_external(path: Path, dataset: Any) -> Any:
         UserError: The dataset is virtual or stored in other files.
     """
     if dataset.external or dataset.is_virtual:
-        raise UserError(
-            f"{path}: dataset '{dataset.name}' stores its numbers in other files; copy them into this file"
-        )
+        raise UserError(f"{path}: dataset '{dataset.name}' stores its numbers in other files; copy them into this file")
     return dataset
 
 
