@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pidscale.config import UserError
-from pidscale.convert.summary import Lines
+from pidscale.convert.summary import StageProgress
 from pidscale.files import write_atomic
 from pidscale.inspect.show import describe_set
 from pidscale.inspect.verify import verify
@@ -63,7 +63,7 @@ def _asked(words: list[str]) -> argparse.Namespace:
 
 def _verify(path: str, equation: str | None) -> bool:
     """Check a set; whether nothing is wrong."""
-    report = verify(path, Lines(), equation)
+    report = verify(path, StageProgress(), equation)
     for note in report.notes:
         print(f"note: {note}")
     _tell(report.findings)

@@ -1,1 +1,1 @@
-"""Shard sets from other people's files: what is asked, what is read, what the result is worth."""
+"""Converts foreign files into shard sets: the request, reading the files, writing the set, and its quality."""

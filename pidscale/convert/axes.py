@@ -1,6 +1,6 @@
-"""Which dim of an array is which axis: as asked, as the layout or the names of its dims say, or by its shape.
+"""Which axis each dim of an array is: from the arguments, the layout, the names of the dims, or the shape.
 
-Letters: N samples, T times, S components, Y and X places. Must not know channels.
+Letters: N samples, T time, S components, Y and X space. Must not know channels.
 """
 
 from __future__ import annotations
@@ -9,54 +9,66 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pidscale.config import UserError
-from pidscale.convert.layouts.source import DIMS, Array
-from pidscale.convert.request import Asked
+from pidscale.convert.layouts.source import DIM_NAMES, Array
+from pidscale.convert.request import ConversionRequest
 
 
-def axes_of(array: Array, target: str, slots: int, asked: Asked, path: Path) -> str:
-    """The letters of an array's dims, "" where nothing says them. target: the axes that a sample has; slots: channels.
+def find_axes(array: Array, sample_axes: str, components: int, request: ConversionRequest, path: Path) -> str:
+    """Find the axes of an array.
 
-    UserError where the names that the file gives its dims contradict what is asked, or leave their order open.
+    Args:
+        array: An array of the file.
+        sample_axes: The axes of one sample: "YX", "TYX" or "TX".
+        components: The number of components that the equation needs.
+        request: The arguments of the conversion.
+        path: The file, for messages.
+
+    Returns:
+        One letter for each dim, or an empty string if nothing determines them.
+
+    Raises:
+        UserError: The names of the dims in the file contradict the arguments, or do not determine the order of axes.
     """
-    given, dims = asked.axes.get(array.name), array.said.dims
+    given = request.axes.get(array.name)
+    dims = array.attributes.dims
     known = [_letter(name) for name in dims]
     if given:
-        pairs = zip(dims, known, given, strict=False)  # a name for an axis that the equation lacks says nothing
-        wrong = [f"{dim} is {own}" for dim, own, letter in pairs if own != letter and own in tuple("N" + target)]
-        if wrong and not asked.force:
+        pairs = zip(dims, known, given, strict=False)  # the name of an axis that the equation lacks has no meaning here
+        wrong = [f"{dim} is {own}" for dim, own, letter in pairs if own != letter and own in tuple("N" + sample_axes)]
+        if wrong and not request.force:
             raise UserError(
-                f"axes.{array.name}={given}: {path} calls the dims of '{array.name}' ({', '.join(dims)}), where "
-                f"{' and '.join(wrong)}; leave axes.{array.name} away, or set force=true if the file is wrong"
+                f"axes.{array.name}={given}: {path} names the dims of '{array.name}' ({', '.join(dims)}), where "
+                f"{' and '.join(wrong)}; omit axes.{array.name}, or set force=true if the file is wrong"
             )
         return given
     if array.axes:
         return array.axes
-    guess = _guessed(array.shape, target, slots)
+    guess = _guess_from_shape(array.shape, sample_axes, components)
     if not any(known) or (guess and all(own in ("", letter) for own, letter in zip(known, guess, strict=True))):
         return guess
-    filled = _filled(known, array.shape, target)
-    if filled is None:
+    completed = _complete(known, array.shape, sample_axes)
+    if completed is None:
         raise UserError(
-            f"{path}: array '{array.name}' {list(array.shape)} has dims called ({', '.join(name or '?' for name in dims)}), "
-            f"expected some for [{', '.join('N' + target)}]; set axes.{array.name} to the letters of its dims (N T S Y X)"
+            f"{path}: array '{array.name}' {list(array.shape)} has dims named ({', '.join(name or '?' for name in dims)}), "
+            f"expected [{', '.join('N' + sample_axes)}]; set axes.{array.name} to the letters of its dims (N T S Y X)"
         )
-    return filled
+    return completed
 
 
 def _letter(name: str) -> str:
-    """The axis that a dim of this name is, "" where the name does not say."""
-    return next((letter for letter, names in DIMS.items() if name.lower() in names), "")
+    """Return the axis that a dim with this name is, empty if the name does not say."""
+    return next((letter for letter, names in DIM_NAMES.items() if name.lower() in names), "")
 
 
-def _filled(known: Sequence[str], shape: tuple[int, ...], target: str) -> str | None:
-    """The letters of all dims: the axes that no name claims, in their order, for the dims whose names say nothing."""
+def _complete(known: Sequence[str], shape: tuple[int, ...], sample_axes: str) -> str | None:
+    """Give the dims without a known name the axes that are left, in order; None if that is not possible."""
     letters = list(known)
     named = [letter for letter in letters if letter]
     if len(set(named)) < len(named):
         return None
-    left = [axis for axis in "N" + target if axis not in letters]
+    left = [axis for axis in "N" + sample_axes if axis not in letters]
     open_dims = [i for i, letter in enumerate(letters) if not letter]
-    if len(open_dims) == len(left) + 1 and "S" not in letters:  # one that is only there in name
+    if len(open_dims) == len(left) + 1 and "S" not in letters:  # one dim of length 1 is the component axis
         single = [i for i in open_dims if shape[i] == 1]
         if not single:
             return None
@@ -69,14 +81,14 @@ def _filled(known: Sequence[str], shape: tuple[int, ...], target: str) -> str | 
     return "".join(letters)
 
 
-def _guessed(shape: tuple[int, ...], target: str, slots: int) -> str:
-    """Axes of an array that does not say: samples first, components after times or last, where their number fits."""
-    plain = "N" + target
+def _guess_from_shape(shape: tuple[int, ...], sample_axes: str, components: int) -> str:
+    """Guess the axes: samples first, components after time or last, where their number fits; empty if nothing fits."""
+    plain = "N" + sample_axes
     if len(shape) == len(plain):
         return plain
     if len(shape) != len(plain) + 1:
         return ""
-    place = 2 if target == "TYX" else 1
-    if shape[place] in (1, slots):
+    place = 2 if sample_axes == "TYX" else 1
+    if shape[place] in (1, components):
         return plain[:place] + "S" + plain[place:]
-    return plain + "S" if shape[-1] in (1, slots) else ""
+    return plain + "S" if shape[-1] in (1, components) else ""

@@ -1,13 +1,13 @@
-"""Turn files of somebody else's data into a shard set, as if it had been made here.
+"""Converts foreign files into a shard set like one made here.
 
-A set is a function of the files' bytes and of what was asked: a killed run is continued to the same bytes, a finished one is
-left alone, a folder with another request is refused. Files are read twice, a block of samples at a time. Must not know
+A set is a function of the files' bytes and of the arguments: a killed run is continued to the same bytes, a finished set is
+left unchanged, a folder with another request is refused. Files are read twice, a block of samples at a time. Must not know
 models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,216 +16,198 @@ import numpy as np
 
 from pidscale.config import UserError
 from pidscale.convert import grid_checks
-from pidscale.convert.joined import joined
+from pidscale.convert.join import join_readers
 from pidscale.convert.layouts import open_source
 from pidscale.convert.mapping import map_channels
-from pidscale.convert.parameters import Parameters, find_parameters, finished_equation, plain, with_times
-from pidscale.convert.reading import Reading
-from pidscale.convert.recipe import Files, asked_for, settled, splits
-from pidscale.convert.request import Asked
-from pidscale.convert.scan import Scan, described, scan
-from pidscale.convert.units import check_said, check_units
-from pidscale.dataset.claim import check_request, hold_set
-from pidscale.dataset.publish import FIRST_COUNTER, FinishedShard, make_or_take, manifest_of
+from pidscale.convert.parameters import Parameters, build_equation, find_parameters, shortest_decimal
+from pidscale.convert.recipe import SourceFiles, build_recipe, choose_splits, complete_recipe
+from pidscale.convert.request import ConversionRequest
+from pidscale.convert.sample_reader import SampleReader
+from pidscale.convert.scan import Scan, describe_bad, scan
+from pidscale.convert.times import add_times
+from pidscale.convert.units import check_attributes, check_units
+from pidscale.convert.write import write_set
+from pidscale.dataset.hold import check_request
 from pidscale.ops.grid import Grid
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde
-from pidscale.pde.residuals import truth_residuals
-from pidscale.records.check import check_set, check_wanted, load_manifest
-from pidscale.records.format import sample_key
 from pidscale.records.manifest import Manifest
-from pidscale.records.write import Sample, publish_manifest
 
-Progress = Callable[[str, int, int], None]  # what is done, how many samples of it, of how many
+Progress = Callable[[str, int, int], None]  # the stage, the samples done, the total
 
 
 @dataclass(frozen=True)
-class Converted:
-    """What became of files. notes: what was taken for granted. warnings: what contradicts the equation. dropped: copies.
+class ConvertedSet:
+    """The result of a conversion.
 
-    word: how messages call the files.
+    Attributes:
+        manifest: The manifest of the set.
+        pde: Its equation.
+        grid: Its grid.
+        reader: The samples of the files.
+        notes: What was assumed, and what was omitted or not used.
+        warnings: What contradicts the equation and was accepted.
+        copies: The number of copies that were omitted.
+        label: The text that names all files in messages.
     """
 
     manifest: Manifest
     pde: Pde
     grid: Grid
-    reading: Reading
+    reader: SampleReader
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
-    dropped: int
-    word: str
+    copies: int
+    label: str
 
 
-def convert(asked: Asked, equation: str, given: Mapping[str, Any], progress: Progress | None = None) -> Converted:
-    """Write the set of a file, or what is missing of it.
+def convert(
+    request: ConversionRequest, equation: str, given: Mapping[str, Any], progress: Progress | None = None
+) -> ConvertedSet:
+    """Convert files into a shard set, or finish a set that a killed run left.
 
-    equation, given: name and parameters of the settings. UserError in one line for whatever is wrong with file or settings.
+    Args:
+        request: The arguments of the conversion.
+        equation: The name of the equation.
+        given: The parameters that the settings give, by name.
+        progress: Called with the stage, the samples done and the total.
+
+    Returns:
+        The set.
+
+    Raises:
+        UserError: Files or settings are wrong or contradict each other; one line says what to change.
     """
-    root, draft, files = Path(asked.out).absolute(), build_pde(equation, dict(given)), Files.of(asked)
+    root = Path(request.out).absolute()
+    draft = build_pde(equation, dict(given))
+    files = SourceFiles.find(request)
     if root.resolve() in {one.resolve().parent for one in files.paths}:
-        raise UserError(
-            f"out={asked.out}: the folder of the files that are converted; a set lies in a folder of its own"
-        )
-    opened = [
-        _trimmed(map_channels(draft, open_source(path, asked.layout), asked), draft, asked) for path in files.paths
-    ]
-    reading = joined(opened, files.word)
-    source, path = reading.source, reading.source.path
-    found = find_parameters(draft, given, source, reading.count, asked)
-    with_times(draft, source, reading.times, given, found.fixed)
-    pde, notes = finished_equation(draft, found, given, source)
-    grid = grid_checks.grid_of(pde, reading.shape, asked.grid, str(path))
-    ends = {"y": reading.ends[0], "x": reading.ends[1]}
-    findings = grid_checks.check_places(grid, source.places, ends) + grid_checks.check_stated(grid, source.boundary)
-    units, kept = check_units(pde, reading)
-    findings += units + [
-        said if len(opened) == 1 else f"{one.source.path}: {said}"
-        for one in opened
-        for said in check_said(one, list(found.used.values()))
-    ]
-    _settle(path, findings, asked.force)
-    request = asked_for(asked, files, pde, grid, reading, found)
-    check_request(root, {key: request[key] for key in request if key != "params"}, "out")  # before hours of reading
+        raise UserError(f"out={request.out}: the folder of the files that are converted; name a separate folder")
+    readers = [_open_reader(path, draft, request) for path in files.paths]
+    reader = join_readers(readers, files.label)
+    path = reader.source.path
+    parameters = find_parameters(draft, given, reader.source, reader.count, request)
+    add_times(draft, reader.source, reader.times, given, parameters.fixed)
+    pde, default_notes = build_equation(draft, parameters, given, reader.source)
+    grid = grid_checks.build_grid(pde, reader.shape, request.grid, str(path))
+    findings = _grid_findings(grid, reader)
+    unit_findings, unit_notes = check_units(pde, reader)
+    findings += unit_findings + _attribute_findings(readers, parameters)
+    _refuse_unless_forced(path, findings, request.force)
+    recipe = build_recipe(request, files, pde, grid, reader, parameters)
+    check_request(root, {key: recipe[key] for key in recipe if key != "params"}, "out")  # before hours of reading
     if "low" in pde.params_dict():
-        reading = replace(reading, phases=(pde.params_dict()["low"], pde.params_dict()["high"]))
-    told = None if progress is None else lambda done, total: progress("reading", done, total)
-    seen = scan(reading, found.lost, asked.bad, asked.force, told)
-    pde = _with_phases(pde, found, given, reading, seen)
-    errors, warnings = _bounded(grid, pde, seen)
-    _settle(path, errors, asked.force)
-    numbers, copies = splits(source, asked, seen, files.held_out([one.count for one in opened]))
-    request = settled(request, pde, numbers, seen)
-    manifest = _written(root, request, pde, grid, reading, found, numbers, progress)
-    warnings += findings + errors if asked.force else []
-    warnings += [f"taken as they stand: {described(reading, seen.doubtful)}"] if seen.doubtful else []
-    notes = (*source.notes, *notes, *kept, *_left_out(reading, found, seen))
-    return Converted(manifest, pde, grid, reading, notes, tuple(warnings), len(copies), files.word)
+        reader = replace(reader, phases=(pde.params_dict()["low"], pde.params_dict()["high"]))
+    reading = None if progress is None else lambda done, total: progress("reading", done, total)
+    found = scan(reader, parameters.lost, request.bad, request.force, reading)
+    pde = _with_phases(pde, parameters, given, reader, found)
+    errors, warnings = _edge_findings(grid, pde, found)
+    _refuse_unless_forced(path, errors, request.force)
+    test_samples = files.test_samples([one.count for one in readers])
+    numbers, copies = choose_splits(reader.source, request, found, test_samples)
+    recipe = complete_recipe(recipe, pde, numbers, found)
+    manifest = write_set(root, recipe, pde, grid, reader, parameters, numbers, progress)
+    warnings += findings + errors if request.force else []
+    warnings += [f"kept unchanged: {describe_bad(reader, found.suspect)}"] if found.suspect else []
+    notes = (*reader.source.notes, *default_notes, *unit_notes, *_omission_notes(reader, parameters, found))
+    return ConvertedSet(manifest, pde, grid, reader, notes, tuple(warnings), len(copies), files.label)
 
 
-def _left_out(reading: Reading, found: Parameters, seen: Scan) -> list[str]:
-    """Notes of the samples that were left out, and of the arrays that nothing was taken from."""
-    taken = {pick.array.name for pick in reading.picks} | {word.partition(":")[0] for word in found.used.values()}
-    names = [name for name in reading.source.arrays if name not in taken]
-    notes = [f"not taken: {', '.join(names)}; channels.NAME=ARRAY takes another array"] if names else []
-    return [f"left out, as request.json lists them: {described(reading, seen.bad)}", *notes] if seen.bad else notes
+def _open_reader(path: Path, pde: Pde, request: ConversionRequest) -> SampleReader:
+    """Open one file and find the channels in it."""
+    return _drop_repeated_ends(map_channels(pde, open_source(path, request.layout), request), pde, request)
 
 
-def _settle(path: Path, findings: Sequence[str], force: bool) -> None:
-    """The first finding is an error, unless all are to be taken as they stand."""
-    if findings and not force:
-        raise UserError(f"{path}: {findings[0]}, or set force=true to take the file as it stands")
-
-
-def _trimmed(reading: Reading, pde: Pde, asked: Asked) -> Reading:
-    """Without the repeated end points that were asked to be left away, once they are seen to be repeated."""
-    if not asked.drop_end:
-        return reading
+def _drop_repeated_ends(reader: SampleReader, pde: Pde, request: ConversionRequest) -> SampleReader:
+    """Drop the end points of periodic axes if drop_end=true. Raises UserError unless they repeat the first points."""
+    if not request.drop_end:
+        return reader
     kind = pde.grid(8).kind
     if pde.grid(8).boundary != "periodic":
-        raise UserError(f"drop_end=true: {pde.name} lives on {kind} points, which have no repeated end; leave it away")
-    some = reading.read(0, min(reading.count, reading.block))
+        raise UserError(
+            f"drop_end=true: {pde.name} is defined on {kind} points, which have no repeated end; omit drop_end"
+        )
+    some = reader.read(0, min(reader.count, reader.block))
+    tolerance = 1e-4 * float(abs(some).max())
     axes = (-1,) if kind == "strip" else (-2, -1)
     for axis in axes:
-        if not np.allclose(
-            some.take(0, axis=axis), some.take(-1, axis=axis), rtol=0, atol=1e-4 * float(abs(some).max())
-        ):
+        if not np.allclose(some.take(0, axis=axis), some.take(-1, axis=axis), rtol=0, atol=tolerance):
             name = "x" if axis == -1 else "y"
             raise UserError(
-                f"drop_end=true: {reading.source.path} does not repeat its first point at the end of {name}; leave it away"
+                f"drop_end=true: {reader.source.path} does not repeat its first point at the end of {name}; omit drop_end"
             )
-    return replace(reading, ends=(int(-2 in axes), 1))
+    return replace(reader, dropped_ends=(int(-2 in axes), 1))
 
 
-def _with_phases(pde: Pde, found: Parameters, given: Mapping[str, Any], reading: Reading, seen: Scan) -> Pde:
-    """Take the phases of a two-phase coefficient from the file. UserError where the settings have others, or it has none."""
+def _grid_findings(grid: Grid, reader: SampleReader) -> list[str]:
+    """Compare coordinates and stated boundary conditions of the files with the grid."""
+    dropped = {"y": reader.dropped_ends[0], "x": reader.dropped_ends[1]}
+    findings = grid_checks.check_coordinates(grid, reader.source.coordinates, dropped)
+    return findings + grid_checks.check_stated_boundary(grid, reader.source.boundary)
+
+
+def _attribute_findings(readers: Sequence[SampleReader], parameters: Parameters) -> list[str]:
+    """Return what attributes forbid, with the name of the file where there are several."""
+    return [
+        line if len(readers) == 1 else f"{one.source.path}: {line}"
+        for one in readers
+        for line in check_attributes(one, list(parameters.used.values()))
+    ]
+
+
+def _refuse_unless_forced(path: Path, findings: Sequence[str], force: bool) -> None:
+    """Raise UserError for the first finding unless force=true."""
+    if findings and not force:
+        raise UserError(f"{path}: {findings[0]}, or set force=true to accept the file unchanged")
+
+
+def _with_phases(pde: Pde, parameters: Parameters, given: Mapping[str, Any], reader: SampleReader, found: Scan) -> Pde:
+    """Return the equation with the phases of a two-phase coefficient. Raises UserError if the fields have no such phases."""
     own = pde.params_dict()
     if "variant" not in own:
         return pde
-    where = f"{reading.source.path}: {reading.picks[0].slot} (array '{reading.picks[0].array.name}')"
-    if seen.low[0] <= 0:
-        raise UserError(f"{where} goes down to {seen.low[0]:g}, it must be above 0; phases 0 and 1 are written as bool")
+    where = f"{reader.source.path}: {reader.picks[0].slot} (array '{reader.picks[0].array.name}')"
+    if found.low[0] <= 0:
+        raise UserError(
+            f"{where} has values down to {found.low[0]:g}, expected values above 0; write phases 0 and 1 as booleans"
+        )
     if own["variant"] != "two_phase":
         return pde
-    if len(seen.values) > 2:
+    if len(found.values) > 2:
         raise UserError(f"{where} has more than two values; set pde=darcy_lognormal for a coefficient without phases")
-    low, high = plain(np.float32(min(seen.values))), plain(np.float32(max(seen.values)))
+    low = shortest_decimal(np.float32(min(found.values)))
+    high = shortest_decimal(np.float32(max(found.values)))
     for name, value in (("low", low), ("high", high)):
         if name in given and not np.isclose(given[name], value, rtol=1e-4):
             raise UserError(
                 f"{where} has phases {low:g} and {high:g}, pde.params.{name}={given[name]}; set pde.params.{name}={value:g}"
             )
-        found.fixed[name] = given.get(name, value)
-    return build_pde(pde.name, found.fixed)
+        parameters.fixed[name] = given.get(name, value)
+    return build_pde(pde.name, parameters.fixed)
 
 
-def _bounded(grid: Grid, pde: Pde, seen: Scan) -> tuple[list[str], list[str]]:
-    """Errors and warnings of what the edges of the fields show."""
+def _edge_findings(grid: Grid, pde: Pde, found: Scan) -> tuple[list[str], list[str]]:
+    """Return errors and warnings about the edges of the fields."""
     errors: list[str] = []
     warnings: list[str] = []
     roles = {channel.name: channel.role for channel in pde.channels}
-    for slot, edges in seen.edges.items():
+    for slot, edges in found.edges.items():
         if grid.kind == "node" and roles.get(slot) == "solution":
             wrong, doubtful = grid_checks.check_zero_edge(slot, edges, grid)
-            errors, warnings = errors + wrong, warnings + doubtful
+            errors += wrong
+            warnings += doubtful
         if grid.boundary == "periodic":
             errors += grid_checks.check_periodic(slot, edges, "x" if grid.kind == "strip" else "yx")
     return errors, warnings
 
 
-def _written(
-    root: Path,
-    request: dict[str, Any],
-    pde: Pde,
-    grid: Grid,
-    reading: Reading,
-    found: Parameters,
-    numbers: Mapping[str, list[int]],
-    progress: Progress | None,
-) -> Manifest:
-    """The set of these samples, or what is missing of it; a finished one as it stands."""
-    check_request(root, request, "out")
-    if (root / "manifest.json").exists():
-        manifest = load_manifest(root)
-        check_wanted(manifest, root, pde.name, grid.describe())
-        check_set(manifest, root)
-        return manifest
-    made: list[FinishedShard] = []
-    done, total, size = 0, sum(map(len, numbers.values())), request["samples_per_shard"]
-    with hold_set(root, request, "out"):
-        for split, some in numbers.items():
-            for shard, first in enumerate(range(0, len(some), size)):
-                part = some[first : first + size]
-                samples = _samples(pde, grid, reading, found, part, FIRST_COUNTER[split], first)
-                made.append(make_or_take(root, split, shard, len(part), samples))
-                done += len(part)
-                if progress is not None:
-                    progress("writing", done, total)
-        manifest = manifest_of(pde, grid, request, made, f"check that array of {reading.source.path}")
-        publish_manifest(root, manifest)
-    return manifest
-
-
-def _samples(
-    pde: Pde, grid: Grid, reading: Reading, found: Parameters, numbers: Sequence[int], base: int, first: int
-) -> Iterator[Sample]:
-    """Samples of one shard with the residual of what is stored.
-
-    `source` is the number of a sample in its file; of several files, `file` is the number of that in the request.
-    """
-    at, many = first, {path: i for i, (path, _) in enumerate(reading.source.files)}
-    for some, fields in reading.blocks(numbers):
-        varying = np.array([[found.of(number)[name] for name in pde.varying] for number in some])
-        norms = truth_residuals(pde, grid, fields, varying)
-        for i, number in enumerate(some):
-            residual = {name: float(f"{values[i]:.6g}") for name, values in norms.items()}
-            if not np.isfinite(list(residual.values())).all():
-                low, high = float(fields[i].min()), float(fields[i].max())
-                raise UserError(
-                    f"{reading.source.sample(number)} has a residual beyond float32, its values go from {low:.4g} to "
-                    f"{high:.4g}; check scale and pde.params"
-                )
-            path, own = reading.source.place(number)
-            meta = {"seed": base + at, "source": own, "params": found.of(number), "residual": residual}
-            meta |= {"file": many[path]} if many else {}
-            yield sample_key(at), fields[i], meta
-            at += 1
+def _omission_notes(reader: SampleReader, parameters: Parameters, found: Scan) -> list[str]:
+    """Return notes about bad samples that were omitted and arrays that were not used."""
+    notes = []
+    if found.bad:
+        notes.append(f"omitted, as request.json lists under left_out: {describe_bad(reader, found.bad)}")
+    used = {pick.array.name for pick in reader.picks} | {word.partition(":")[0] for word in parameters.used.values()}
+    unused = [name for name in reader.source.arrays if name not in used]
+    if unused:
+        notes.append(f"not used: {', '.join(unused)}; set channels.NAME=ARRAY to use another array")
+    return notes

@@ -1,4 +1,4 @@
-"""Which files a word names: one, all of a folder, a pattern, or several with commas between. Must not read them."""
+"""Which files `source` or `test` names: one, a folder, a pattern, or several separated by commas. Must not read them."""
 
 from __future__ import annotations
 
@@ -10,41 +10,56 @@ from pathlib import Path
 from pidscale.config import UserError
 from pidscale.paths import expanded, is_address
 
-ENDINGS = (".npy", ".npz", ".mat", ".h5", ".hdf5", ".hdf", ".nc", ".nc4", ".pt", ".pth")  # taken of a folder
+ENDINGS = (".npy", ".npz", ".mat", ".h5", ".hdf5", ".hdf", ".nc", ".nc4", ".pt", ".pth")  # used from a folder
 
 
-def files_of(key: str, word: str) -> list[Path]:
-    """The files of a word, those of folders and patterns by name. UserError names the key where there is none.
+def find_files(key: str, word: str) -> list[Path]:
+    """Find the files that an argument names. Folders and patterns are sorted by name.
 
-    A word that is a file as it stands is that file, whatever signs it has.
+    Args:
+        key: The key of the argument, for messages.
+        word: Its value. If a file has exactly this name, it is that file, whatever characters the name holds.
+
+    Returns:
+        The files, each once, at least one.
+
+    Raises:
+        UserError: The value is an address, names no file, or names a file twice.
     """
-    if is_address(word):
-        raise UserError(f"{key}={word}: an address; files are converted where they lie, so copy it into a folder first")
+    _refuse_address(key, word)
     if Path(expanded(word, key)).is_file():
         return [Path(expanded(word, key))]
     listed = word[1:-1] if word.startswith("[") and word.endswith("]") else word
     names = [name for part in listed.split(",") if (name := part.strip().strip("'\""))]
-    found = [path for name in names for path in _of_one(key, name)]
-    again = [path for path, count in Counter(path.resolve() for path in found).items() if count > 1]
-    if again:
-        raise UserError(f"{key}={word}: names {again[0]} twice; name each file once")
+    found = [path for name in names for path in _find_one(key, name)]
+    repeated = [path for path, count in Counter(path.resolve() for path in found).items() if count > 1]
+    if repeated:
+        raise UserError(f"{key}={word}: names {repeated[0]} twice; name each file once")
     if not found:
         raise UserError(f"{key}={word}: names no file")
     return found
 
 
-def _of_one(key: str, name: str) -> list[Path]:
-    """The files of one name: a file, a folder or a pattern."""
+def _refuse_address(key: str, name: str) -> None:
     if is_address(name):
-        raise UserError(f"{key}={name}: an address; files are converted where they lie, so copy it into a folder first")
+        raise UserError(
+            f"{key}={name}: an address of a remote store; files are converted on local disks, so copy it into a folder first"
+        )
+
+
+def _find_one(key: str, name: str) -> list[Path]:
+    """Find the files of one name: a file, a folder or a pattern."""
+    _refuse_address(key, name)
     path = Path(expanded(name, key))
     if path.is_dir():
-        taken = sorted(
+        found = sorted(
             one for one in path.iterdir() if one.is_file() and one.suffix.lower() in ENDINGS and one.name[0] != "."
         )
-        if not taken:
-            raise UserError(f"{key}={name}: a folder without a file of {', '.join(ENDINGS)}; name a file or a pattern")
-        return taken
+        if not found:
+            raise UserError(
+                f"{key}={name}: a folder without a file that ends in {', '.join(ENDINGS)}; name a file or a pattern"
+            )
+        return found
     if path.exists():
         if not path.is_file():
             raise UserError(f"{key}={name}: neither a file nor a folder; name a file of npy, npz, MATLAB, HDF5 or .pt")
@@ -53,12 +68,12 @@ def _of_one(key: str, name: str) -> list[Path]:
         raise UserError(f"{key}={name}: no such file")
     matched = sorted(Path(one) for one in glob.glob(str(path), recursive=True) if Path(one).is_file())
     if not matched:
-        raise UserError(f"{key}={name}: no file has such a name")
+        raise UserError(f"{key}={name}: no file matches this pattern")
     return matched
 
 
 def short_names(files: Sequence[Path]) -> list[str]:
-    """Names that tell files apart and say as little of this machine as they can: as many folders as that takes."""
+    """Return distinct names of files: the last parts of their paths, as few as keep all names distinct."""
     parts = [path.absolute().parts for path in files]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(one[-depth:]) for one in parts]

@@ -1,7 +1,7 @@
-"""Parameters of an equation as a file gives them: fixed ones, one for each sample, and the times of frames.
+"""Parameters of an equation as a file gives them: one value for the set, or one for each sample.
 
-What the file says and what the settings say must agree; what neither says is the equation's default, and is told. Must not
-know channels or shards.
+The file and the settings must agree; what neither gives is the equation's default, and the report notes it. Must not know
+channels or shards.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import numpy as np
 
 from pidscale.config import UserError
 from pidscale.convert.layouts.source import Source
-from pidscale.convert.missing import marked_scalars
-from pidscale.convert.request import Asked, is_count
+from pidscale.convert.missing import find_marked_numbers
+from pidscale.convert.request import ConversionRequest, is_index
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde
-from pidscale.pde.evolution import Evolution
 
-# Of the generator's own law, or found from the fields: a number of the same name in a file means something else.
-LAWS = frozenset({"alpha", "tau", "size", "warm_up", "variant", "low", "high", "frames", "duration", "amplitude"})
+# Parameters of our own random fields, or found from the fields: a number with such a name in a file means something else.
+NEVER_BY_NAME = frozenset(
+    {"alpha", "tau", "size", "warm_up", "variant", "low", "high", "frames", "duration", "amplitude"}
+)
 ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
     "advection_diffusion": {
         "velocity_x": ("b_x", "bx", "vx"),
@@ -38,74 +39,98 @@ ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
     "stokes": {"viscosity": ("visc", "nu")},
     "wave": {"speed": ("c",)},
 }
-_CLOSE = 1e-4  # relative difference at which a file and the settings still agree: files hold float32
+CLOSE = 1e-4  # relative difference up to which a file and the settings agree: files store float32
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """fixed: of the equation, given or found. samples: values [N] by name, for each sample. used: which array gave which.
+    """The parameters that a file and the settings give.
 
-    lost: samples to leave out, for want of a number, and why.
+    Attributes:
+        fixed: Values of the equation's parameters, by name.
+        per_sample: Values [N] of each sample, by name.
+        used: Which array of the file gave which parameter, as ARRAY or ARRAY:i.
+        lost: The samples without a value of a parameter, and the reason.
     """
 
     fixed: dict[str, Any]
-    samples: dict[str, np.ndarray] = field(default_factory=dict)
+    per_sample: dict[str, np.ndarray] = field(default_factory=dict)
     used: dict[str, str] = field(default_factory=dict)
     lost: dict[int, str] = field(default_factory=dict)
 
     def of(self, number: int) -> dict[str, float]:
-        """The parameters of one sample."""
-        return {name: plain(values[number]) for name, values in self.samples.items()}
+        """Return the parameters of one sample."""
+        return {name: shortest_decimal(values[number]) for name, values in self.per_sample.items()}
 
 
-def plain(value: Any) -> float:
-    """A number as the shortest decimal that its type tells apart: 0.01 for a float32 of 0.01."""
+def shortest_decimal(value: Any) -> float:
+    """Return a number as the shortest decimal that identifies it in its type: 0.01 for a float32 of 0.01."""
     return float(str(np.asarray(value)[()]))
 
 
-def find_parameters(pde: Pde, given: Mapping[str, Any], source: Source, count: int, asked: Asked) -> Parameters:
-    """Match a file's numbers with the equation's parameters. UserError where they contradict the settings or lack one."""
+def find_parameters(
+    pde: Pde, given: Mapping[str, Any], source: Source, count: int, request: ConversionRequest
+) -> Parameters:
+    """Match the numbers of a file with the equation's parameters.
+
+    Args:
+        pde: The equation with the parameters of the settings.
+        given: The parameters that the settings give, by name.
+        source: The open file.
+        count: The number of samples.
+        request: The arguments of the conversion.
+
+    Returns:
+        The parameters.
+
+    Raises:
+        UserError: The file contradicts the settings, lacks a parameter, or has a missing value that may not be omitted.
+    """
     own = [name for name in pde.params_dict() if name not in pde.varying]
-    for name in asked.parameters:
+    for name in request.parameters:
         if name not in own and name not in pde.varying:
-            has = ", ".join([*own, *pde.varying])
-            raise UserError(f"parameters.{name}: {pde.name} has no such parameter; it has {has}")
-    words = {name: asked.parameters.get(name) or _known(pde, name, source) for name in (*own, *pde.varying)}
+            known = ", ".join([*own, *pde.varying])
+            raise UserError(f"parameters.{name}: {pde.name} has no such parameter; it has {known}")
+    words = {name: request.parameters.get(name) or _find_scalar(pde, name, source) for name in (*own, *pde.varying)}
     used = {name: word for name, word in words.items() if word is not None}
-    fixed, samples = dict(given), {}
+    fixed = dict(given)
+    per_sample: dict[str, np.ndarray] = {}
     for name, word in used.items():
-        values = _numbers(source, name, word)
+        values = _read_numbers(source, name, word)
         if name in pde.varying:
-            samples[name] = _each(source, word, values, count)
+            per_sample[name] = _for_each_sample(source, word, values, count)
         else:
-            fixed[name] = _agreed(pde.name, name, _single(source, word, name, pde.name, values), given, source)
+            fixed[name] = checked_value(
+                pde.name, name, _single_value(source, word, name, pde.name, values), given, source
+            )
     for name in pde.varying:
-        if name not in samples:
+        if name not in per_sample:
             raise UserError(
-                f"{source.sample(0)} has no '{name}', which {pde.name} takes for each sample; the file has "
+                f"{source.sample_name(0)} has no '{name}', which {pde.name} needs for each sample; the file has "
                 f"{', '.join(source.scalars) or 'no numbers'}: set parameters.{name}=ARRAY, an array [N] of the file"
             )
-    for other, values in source.scalars.items():  # what the equation does not take is kept with each sample
-        if other not in used.values() and other not in samples and values.shape == (count,):
-            samples[other] = values
-    lost = _lost(source, samples, asked)
+    for other, values in source.scalars.items():  # numbers that the equation does not need are kept with each sample
+        if other not in used.values() and other not in per_sample and values.shape == (count,):
+            per_sample[other] = values
+    lost = _find_lost(source, per_sample, request)
     kept = np.setdiff1d(np.arange(count), list(lost))
     if len(kept):
-        _set_ranges(pde, given, source, fixed, samples, kept)
-    return Parameters(fixed, samples, used, lost)
+        _set_ranges(pde, given, source, fixed, per_sample, kept)
+    return Parameters(fixed, per_sample, used, lost)
 
 
-def _numbers(source: Source, name: str, word: str) -> np.ndarray:
-    """The numbers [] or [N] of ARRAY, or those of one column of an array [N, P], as ARRAY:i."""
+def _read_numbers(source: Source, name: str, word: str) -> np.ndarray:
+    """Read the numbers [] or [N] of ARRAY, or those of one column of an array [N, P] as ARRAY:i."""
     array, _, column = word.partition(":")
     if not column and array in source.scalars:
         return source.scalars[array]
     table = source.arrays.get(array)
-    if is_count(column) and table is not None and len(table.shape) == 2 and int(column) < table.shape[1]:
+    if is_index(column) and table is not None and len(table.shape) == 2 and int(column) < table.shape[1]:
         return source.read(table, (slice(None), slice(int(column), int(column) + 1)))[:, 0]
-    has = ", ".join(source.scalars) or "none"
+    known = ", ".join(source.scalars) or "none"
     raise UserError(
-        f"parameters.{name}={word}: {source.path} has no such number; it has {has}, or ARRAY:i of an array [N, P]"
+        f"parameters.{name}={word}: {source.path} has no such number; it has {known}; expected one of these, or ARRAY:i for "
+        "a column of an array [N, P]"
     )
 
 
@@ -114,17 +139,18 @@ def _set_ranges(
     given: Mapping[str, Any],
     source: Source,
     fixed: dict[str, Any],
-    samples: Mapping[str, np.ndarray],
+    per_sample: Mapping[str, np.ndarray],
     kept: np.ndarray,
 ) -> None:
-    """Ranges of the parameters of the samples `kept`: those of the file, unless given. UserError for a value outside."""
+    """Set the range of each varying parameter to that of the samples `kept`, or check it against the settings."""
     own = pde.params_dict()
     for name in pde.varying:
-        stored = samples[name][kept]
+        stored = per_sample[name][kept]
         values = stored.astype(np.float64)
-        low, high = plain(stored.min()), plain(stored.max())
+        low = shortest_decimal(stored.min())
+        high = shortest_decimal(stored.max())
         ends = {f"{name}_low": low, f"{name}_high": high}
-        if not set(ends) <= set(own):  # a wind is drawn from -speed to speed
+        if not set(ends) <= set(own):  # a velocity lies between -speed and speed
             ends = {"speed": max(abs(low), abs(high), fixed.get("speed", 0.0))}
         for key, value in ends.items():
             if key not in given:
@@ -134,21 +160,20 @@ def _set_ranges(
             if outside.any():
                 number = int(np.argmax(outside))
                 raise UserError(
-                    f"{source.sample(int(kept[number]))} has {name}={values[number]:g}, pde.params.{key}={given[key]}; set "
-                    f"pde.params.{key}={value:g}"
+                    f"{source.sample_name(int(kept[number]))} has {name}={values[number]:g}, beyond pde.params.{key}="
+                    f"{given[key]}; set pde.params.{key}={value:g}"
                 )
 
 
-def _laws(pde: Pde) -> frozenset[str]:
-    """Parameters that a number of a file never sets by its name alone."""
-    own = pde.params_dict()
-    ranges = {name for name in own if name.endswith(("_low", "_high"))}
-    return LAWS | ranges | ({"speed"} if "velocity_x" in pde.varying else set())
+def _never_by_name(pde: Pde) -> frozenset[str]:
+    """Return the parameters that a number of a file does not set because of its name alone."""
+    ranges = {name for name in pde.params_dict() if name.endswith(("_low", "_high"))}
+    return NEVER_BY_NAME | ranges | ({"speed"} if "velocity_x" in pde.varying else set())
 
 
-def _known(pde: Pde, name: str, source: Source) -> str | None:
-    """The scalar of a file that is this parameter by its name or a known alias."""
-    if name not in _laws(pde) and name in source.scalars:
+def _find_scalar(pde: Pde, name: str, source: Source) -> str | None:
+    """Return the scalar of a file with the name or a known alias of a parameter."""
+    if name not in _never_by_name(pde) and name in source.scalars:
         return name
     found = [alias for alias in ALIASES.get(pde.name, {}).get(name, ()) if alias in source.scalars]
     if len(found) > 1:
@@ -156,7 +181,8 @@ def _known(pde: Pde, name: str, source: Source) -> str | None:
     return found[0] if found else None
 
 
-def _each(source: Source, array: str, values: np.ndarray, count: int) -> np.ndarray:
+def _for_each_sample(source: Source, array: str, values: np.ndarray, count: int) -> np.ndarray:
+    """Return numbers [] or [N] as [N]."""
     if values.shape not in ((), (count,)):
         raise UserError(
             f"{source.path}: '{array}' has {values.size} values for {count} samples; write one for each sample"
@@ -164,21 +190,37 @@ def _each(source: Source, array: str, values: np.ndarray, count: int) -> np.ndar
     return np.broadcast_to(values, (count,))
 
 
-def _single(source: Source, array: str, name: str, equation: str, values: np.ndarray) -> float:
-    low, high = plain(values.min()), plain(values.max())
-    if abs(high - low) > _CLOSE * max(abs(high), abs(low)):
+def _single_value(source: Source, array: str, name: str, equation: str, values: np.ndarray) -> float:
+    """Return the value that all samples share."""
+    low = shortest_decimal(values.min())
+    high = shortest_decimal(values.max())
+    if abs(high - low) > CLOSE * max(abs(high), abs(low)):
         raise UserError(
-            f"{source.path}: '{array}' goes from {low:g} to {high:g} between samples, but {equation} has one {name} for a "
-            "set; write the samples of one value into a file of their own"
+            f"{source.path}: '{array}' varies from {low:g} to {high:g} between samples, but {equation} has one {name} for a "
+            "set; write the samples with one value into a separate file"
         )
-    return plain(values.reshape(-1)[0])
+    return shortest_decimal(values.reshape(-1)[0])
 
 
-def _agreed(equation: str, name: str, found: Any, given: Mapping[str, Any], source: Source) -> Any:
-    """The value in use: the given one where both agree."""
+def checked_value(equation: str, name: str, found: Any, given: Mapping[str, Any], source: Source) -> Any:
+    """Return the value of a parameter that a file gives, or that of the settings if both agree.
+
+    Args:
+        equation: The name of the equation, for the message.
+        name: The name of the parameter.
+        found: Its value in the file.
+        given: The parameters that the settings give, by name.
+        source: The open file, for the message.
+
+    Returns:
+        The value.
+
+    Raises:
+        UserError: File and settings have different values.
+    """
     if name not in given:
         return found
-    if not math.isclose(float(given[name]), found, rel_tol=_CLOSE):
+    if not math.isclose(float(given[name]), found, rel_tol=CLOSE):
         raise UserError(
             f"{source.path}: {name} is {found:g} in the file, pde.params.{name}={given[name]} in the settings of {equation}; "
             f"set pde.params.{name}={found:g}"
@@ -186,101 +228,56 @@ def _agreed(equation: str, name: str, found: Any, given: Mapping[str, Any], sour
     return given[name]
 
 
-def _lost(source: Source, samples: Mapping[str, np.ndarray], asked: Asked) -> dict[int, str]:
-    """Samples of which a number is none: not finite, declared missing, or a usual mark of that; and why.
-
-    UserError names the first of each number, unless bad samples are to be left out.
-    """
+def _find_lost(source: Source, per_sample: Mapping[str, np.ndarray], request: ConversionRequest) -> dict[int, str]:
+    """Return the samples with a missing number and the reason. Raises UserError for the first unless bad=omit."""
     lost: dict[int, str] = {}
-    for name, values in samples.items():
+    for name, values in per_sample.items():
         wrong = ~np.isfinite(values.astype(np.float64))
-        if not wrong.any() and values.size > 1 and not asked.force:
-            wrong = marked_scalars(values)
+        if not wrong.any() and values.size > 1 and not request.force:
+            wrong = find_marked_numbers(values)
         for number in np.flatnonzero(wrong).tolist():
             value = float(values[number])
-            why = "is missing or not finite"
+            reason = "is missing or not finite"
             if np.isfinite(value):
-                why = f"is {value:g}, a usual mark of a missing value, which the file does not declare"
-            if asked.bad != "omit":
-                remedy = ", or force=true to take it as it stands" * bool(np.isfinite(value))
+                reason = f"is {value:g}, a common mark of a missing value, which the file does not declare"
+            if request.bad != "omit":
+                remedy = ", or set force=true to keep it unchanged" * bool(np.isfinite(value))
                 raise UserError(
-                    f"{source.sample(number)}, '{name}' {why} (so are {int(wrong.sum())} of {values.size}); mend it, or set "
-                    f"bad=omit to leave such samples out{remedy}"
+                    f"{source.sample_name(number)}, '{name}' {reason} ({int(wrong.sum())} of {values.size} are); repair the "
+                    f"file, or set bad=omit to omit such samples{remedy}"
                 )
-            lost[number] = f"'{name}' {why}"
+            lost[number] = f"'{name}' {reason}"
     return lost
 
 
-def with_times(pde: Pde, source: Source, times: range, given: Mapping[str, Any], fixed: dict[str, Any]) -> None:
-    """Add frames and duration of the times that are taken. UserError where they are uneven or contradict the settings."""
-    if isinstance(pde, Evolution):
-        if given.get("frames", len(times)) != len(times):
-            raise UserError(
-                f"{source.path}: {len(times)} times are taken, pde.params.frames={given['frames']}; set pde.params.frames="
-                f"{len(times)}, or take others by start= and every="
-            )
-        fixed["frames"] = len(times)
-    part = times.start != 0 or times.step != 1
-    if source.times is None and part and "duration" not in given and (isinstance(pde, Evolution) or _is_strip(pde)):
-        remedy = (
-            "set pde.params.duration"
-            if "duration" in pde.params_dict()
-            else f"write its times into the file: {pde.name} takes a span of {pde.grid(8).extent[0]:g}"
-        )
-        raise UserError(
-            f"{source.path}: has no times, so what span start={times.start} every={times.step} leave is not known; {remedy}"
-        )
-    if source.times is not None and (isinstance(pde, Evolution) or _is_strip(pde)):
-        _set_duration(pde, source, source.times, times, given, fixed)
-
-
-def _is_strip(pde: Pde) -> bool:
-    """Whether rows are times."""
-    return pde.grid(8).kind == "strip"
-
-
-def _set_duration(
-    pde: Pde, source: Source, stored: np.ndarray, times: range, given: Mapping[str, Any], fixed: dict[str, Any]
-) -> None:
-    if len(stored) < times[-1] + 1:
-        raise UserError(f"{source.path}: {len(stored)} values in its time coordinate, {times[-1] + 1} times; mend it")
-    taken = stored[times.start : times.stop : times.step].astype(np.float64)
-    steps = np.diff(taken)
-    if (
-        not np.isfinite(taken).all()
-        or not (abs(steps - steps.mean()) <= 1e-3 * abs(steps.mean())).all()
-        or steps[0] <= 0
-    ):
-        raise UserError(
-            f"{source.path}: its times are not at even steps ({steps.min():.3g} to {steps.max():.3g}); take even ones by "
-            "start= and every=, or write them into a new file"
-        )
-    duration, length = float(f"{taken[-1] - taken[0]:.6g}"), pde.grid(8).extent[0]
-    if "duration" in pde.params_dict():
-        fixed["duration"] = _agreed(pde.name, "duration", duration, given, source)
-    elif not math.isclose(duration, length, rel_tol=_CLOSE):
-        raise UserError(
-            f"{source.path}: its times span {duration:g}, {pde.name} takes {length:g}; rescale time and parameters"
-        )
-
-
-def finished_equation(
+def build_equation(
     pde: Pde, parameters: Parameters, given: Mapping[str, Any], source: Source
 ) -> tuple[Pde, tuple[str, ...]]:
-    """The equation with its parameters, and a note of those that neither file nor settings gave.
+    """Build the equation with its parameters.
 
-    UserError where the file's own numbers are none that the equation takes.
+    Args:
+        pde: The equation with the parameters of the settings.
+        parameters: The parameters of file and settings.
+        given: The parameters that the settings give, by name.
+        source: The open file, for the message.
+
+    Returns:
+        The equation, and a note about parameters that neither file nor settings give.
+
+    Raises:
+        UserError: The equation does not accept a value.
     """
     try:
         built = build_pde(pde.name, parameters.fixed)
     except UserError as error:
         if parameters.fixed.keys() == given.keys():
             raise
-        raise UserError(f"{source.path}: its own numbers are none for {pde.name} ({error}); mend the file") from None
-    own, laws = built.params_dict(), _laws(pde) - {"duration"}
-    silent = [f"{name}={own[name]}" for name in own if name not in parameters.fixed and name not in laws]
-    if not silent:
+        raise UserError(f"{source.path}: {pde.name} does not accept its numbers ({error}); repair the file") from None
+    own = built.params_dict()
+    hidden = _never_by_name(pde) - {"duration"}
+    defaults = [f"{name}={own[name]}" for name in own if name not in parameters.fixed and name not in hidden]
+    if not defaults:
         return built, ()
     return built, (
-        f"not in the file, so the equation's own: {', '.join(silent)}; pde.params.NAME=... if it is another",
+        f"not in the file, so the equation's defaults are used: {', '.join(defaults)}; set pde.params.NAME=... to change one",
     )

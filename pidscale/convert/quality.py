@@ -1,6 +1,6 @@
-"""What a converted set is worth: its own residual, that of a null solution, and what the scheme reaches on the same grid.
+"""The quality of a converted set: its own residual, that of a null solution, and what our solver reaches on the same grid.
 
-Reads the set as training does. Must not know where it came from.
+Reads the set as training does. Must not know where the set came from.
 """
 
 from __future__ import annotations
@@ -20,20 +20,26 @@ from pidscale.pde.terms import NORMS
 from pidscale.records.manifest import Manifest
 from pidscale.records.read import ShardSet
 
-_NULL_VALUES = 2**23  # values that null solutions are measured on
-_SOLVED, _SOLVED_VALUES = 32, 2**20  # most samples, and most values, that are solved here
-TOLD = 3.0  # a truth tells itself from nothing if its residual is this many times smaller
-HARDLY = 0.01  # share of a null solution's residual below which a set is never doubted, and no sample of it
-ODD = 10.0  # a sample is told of whose residual is this many times the median
-ALIKE = 0.5  # what a factor may leave of the difference to our own solution, and still be a matter of scaling
-SCALED = 1.25  # a factor to our own solution that a coarse grid alone may leave
+_MAX_NULL_VALUES = 2**23  # values of the null solutions that are measured
+_MAX_SOLVED = 32  # samples that are solved for comparison
+_MAX_SOLVED_VALUES = 2**20  # values of them
+CLEAR_RATIO = 3.0  # two residuals differ clearly if one is this many times the other
+MIN_SUSPICIOUS = 0.01  # share of a null solution's residual below which no set and no sample is suspicious
+OUTLIER_RATIO = 10.0  # a sample whose residual is this many times the median is an outlier
+MAX_MISMATCH = 0.5  # relative difference from our own solution, after scaling, up to which a factor is advised
+MAX_OWN_FACTOR = 1.25  # a factor from our own solution that a coarse grid alone can explain
 
 
 @dataclass(frozen=True)
-class Odd:
-    """Samples far above the others: how many of how many, the largest l2, and which sample of which file has it.
+class Outliers:
+    """Samples with a residual far above the others.
 
-    file: of several, that file's name in the request; None of one.
+    Attributes:
+        count: The number of outliers.
+        of: The number of samples in the set.
+        largest: The largest l2 residual.
+        source: The number of the sample that has it, in its file.
+        file: The name of its file in the request, where the set comes from several.
     """
 
     count: int
@@ -44,104 +50,135 @@ class Odd:
 
 
 @dataclass(frozen=True)
-class Worth:
-    """Residuals by norm: of the data, of a null solution with their inputs, of samples solved here (None if none can be).
+class Quality:
+    """The residuals of a set in each norm, beside those of null solutions and of samples that are solved here.
 
-    against: of a steady equation, the factor that brings the solutions of the data nearest to those solved here from the
-    same inputs, and the relative difference that is left. odd: samples that stand out, of all splits.
+    Attributes:
+        data: Residuals of the data.
+        null: Residuals of a null solution with the inputs of the data.
+        solved: Residuals of samples that are solved here on the same grid; None if they cannot be.
+        scaling: Of a steady equation, the factor that brings the solutions of the data nearest to those solved here from the
+            same inputs, and the relative difference that is left.
+        outliers: The outliers of all splits; None if there are none.
     """
 
     data: Mapping[str, float]
-    trivial: Mapping[str, float]
-    own: Mapping[str, float] | None
-    against: tuple[float, float] | None
-    odd: Odd | None = None
+    null: Mapping[str, float]
+    solved: Mapping[str, float] | None
+    scaling: tuple[float, float] | None
+    outliers: Outliers | None = None
 
     def warnings(self, pde: Pde, scale: float = 1.0) -> list[str]:
-        """What a user must know before training on the residual, in plain words. scale: of the solution, already applied."""
-        said = []
-        data, trivial = self.data["l2"], self.trivial["l2"]
-        if self.against is not None and not 1 / SCALED < self.against[0] < SCALED:
-            factor, left = self.against
-            channel = next(c.name for c in pde.channels if c.role == "solution")
-            found = (
-                f"{channel} has an unknown scaling: solved here from the same inputs it is {factor:.3g} times as large"
-            )
-            said.append(
-                f"{found} (and differs by {left:.0%} even then); set scale.{channel}={factor * scale:.3g}"
-                if left <= ALIKE
-                else f"{found} and differs by {left:.0%} even then: no factor alone mends that"
-            )
-        if data * TOLD > trivial:
-            said.append(
-                f"these data do not obey {pde.name} on this grid: l2 is {data:.2g}, that of a null solution {trivial:.2g}; a "
-                "residual loss would teach nothing true. Sub-sampled fields, other parameters or another scaling do this: "
-                "take the full grid, or train without the residual"
-            )
-        elif self.own is not None and data > HARDLY * trivial and data > TOLD * self.own["l2"]:
-            said.append(
-                f"l2 is {data:.2g}, where the scheme reaches {self.own['l2']:.2g} on this grid: coarse times or places, or "
-                "parameters that are not quite those of the data"
-            )
-        if self.odd is not None:
-            said.append(
-                f"{self.odd.count} of {self.odd.of} samples have an l2 more than {ODD:g} times the median, the largest "
-                f"{self.odd.largest:.2g} in sample {self.odd.source} of {self.odd.file or 'the file'}: look at them, and "
-                "leave out what is wrong"
-            )
-        return said
+        """Warn of what matters before training on the residual.
+
+        Args:
+            pde: The equation.
+            scale: The factor that the conversion already applied to the solution.
+
+        Returns:
+            One line for each warning.
+        """
+        return [*self._scaling_warnings(pde, scale), *self._residual_warnings(pde), *self._outlier_warnings()]
+
+    def _scaling_warnings(self, pde: Pde, scale: float) -> list[str]:
+        if self.scaling is None or 1 / MAX_OWN_FACTOR < self.scaling[0] < MAX_OWN_FACTOR:
+            return []
+        factor, mismatch = self.scaling
+        channel = next(c.name for c in pde.channels if c.role == "solution")
+        found = f"{channel} has an unknown scaling: solved here from the same inputs it is {factor:.3g} times as large"
+        if mismatch <= MAX_MISMATCH:
+            return [f"{found}, to within {mismatch:.0%}; set scale.{channel}={factor * scale:.3g}"]
+        return [f"{found}, and differs by {mismatch:.0%} even then: a factor alone does not correct that"]
+
+    def _residual_warnings(self, pde: Pde) -> list[str]:
+        data = self.data["l2"]
+        null = self.null["l2"]
+        if data * CLEAR_RATIO > null:
+            return [
+                f"these data do not satisfy {pde.name} on this grid: l2 is {data:.2g}, that of a null solution {null:.2g}; a "
+                "residual loss would train on wrong physics. Causes are sub-sampled fields, other parameters or another "
+                "scaling: use the full grid, or train without the residual"
+            ]
+        if self.solved is not None and data > MIN_SUSPICIOUS * null and data > CLEAR_RATIO * self.solved["l2"]:
+            return [
+                f"l2 is {data:.2g}, where our solver reaches {self.solved['l2']:.2g} on this grid: grid or times are coarse, "
+                "or the parameters are not exactly those of the data"
+            ]
+        return []
+
+    def _outlier_warnings(self) -> list[str]:
+        if self.outliers is None:
+            return []
+        found = self.outliers
+        return [
+            f"{found.count} of {found.of} samples have an l2 more than {OUTLIER_RATIO:g} times the median, the largest "
+            f"{found.largest:.2g} in sample {found.source} of {found.file or 'the file'}: look at them, and omit those that "
+            "are wrong"
+        ]
 
     def table(self) -> list[str]:
-        """Three rows of numbers."""
-        rows = {"these data": self.data, "null solution": self.trivial, "solved here": self.own}
+        """Return a table of the residuals, line by line."""
+        rows = {"these data": self.data, "null solution": self.null, "solved here": self.solved}
         lines = [f"  {'residual':<14}" + "".join(f"{norm:>10}" for norm in NORMS)]
         for name, row in rows.items():
-            cells = (
-                [f"{row[norm]:>10.2g}" for norm in NORMS]
-                if row is not None
-                else ["       (cannot be solved on this grid)"]
-            )
+            cells = ["       (cannot be solved on this grid)"]
+            if row is not None:
+                cells = [f"{row[norm]:>10.2g}" for norm in NORMS]
             lines.append(f"  {name:<14}" + "".join(cells))
         return lines
 
 
-def judge(root: str | Path, manifest: Manifest, pde: Pde, grid: Grid) -> Worth:
-    """Measure a set: null solutions on part of the train split, and samples solved here, 32 at most."""
+def measure_quality(root: str | Path, manifest: Manifest, pde: Pde, grid: Grid) -> Quality:
+    """Measure the quality of a set.
+
+    Args:
+        root: The folder of the set.
+        manifest: Its manifest.
+        pde: Its equation.
+        grid: Its grid.
+
+    Returns:
+        The residuals of the train split, of null solutions for a part of it, and of up to 32 samples that are solved here.
+    """
     shards = ShardSet(root, "train")
-    one = len(pde.channels) * grid.shape[0] * grid.shape[1]
-    ids = range(min(len(shards), max(1, _NULL_VALUES // one)))
-    fields, params = shards.read(ids), shards.params(ids, pde.varying)
+    size = len(pde.channels) * grid.shape[0] * grid.shape[1]
+    ids = range(min(len(shards), max(1, _MAX_NULL_VALUES // size)))
+    fields = shards.read(ids)
+    params = shards.params(ids, pde.varying)
     null = _rms(truth_residuals(pde, grid, pde.trivial(torch.from_numpy(fields)).numpy(), params))
     floor = manifest.truth_residual["train"]
-    count = max(1, min(_SOLVED, _SOLVED_VALUES // one))
+    data = {norm: floor[norm] for norm in NORMS}
+    count = max(1, min(_MAX_SOLVED, _MAX_SOLVED_VALUES // size))
     try:
         own = truths(pde, 0, range(2**41, 2**41 + count), grid)
-        reached = _rms(truth_residuals(pde, grid, own.fields.float().numpy(), own.params.numpy()))
-        against = _against(pde, grid, fields[:count])
+        solved = _rms(truth_residuals(pde, grid, own.fields.float().numpy(), own.params.numpy()))
+        scaling = _solution_scaling(pde, grid, fields[:count])
     except (ValueError, IndexError, ZeroDivisionError):  # solvers may need other numbers of points than residuals
-        return Worth({n: floor[n] for n in NORMS}, null, None, None, _odd(root, manifest, HARDLY * null["l2"]))
-    odd = _odd(root, manifest, max(HARDLY * null["l2"], TOLD * reached["l2"]))
-    return Worth({n: floor[n] for n in NORMS}, null, reached, against, odd)
+        return Quality(data, null, None, None, _find_outliers(root, manifest, MIN_SUSPICIOUS * null["l2"]))
+    least = max(MIN_SUSPICIOUS * null["l2"], CLEAR_RATIO * solved["l2"])
+    return Quality(data, null, solved, scaling, _find_outliers(root, manifest, least))
 
 
-def _odd(root: str | Path, manifest: Manifest, least: float) -> Odd | None:
-    """The samples that stand out, by the residual that the set keeps of each. least: what a coarse grid may leave."""
+def _find_outliers(root: str | Path, manifest: Manifest, least: float) -> Outliers | None:
+    """Find the outliers among the residuals that the set stores; those up to `least` are due to the grid."""
     sets = [ShardSet(root, split) for split in sorted(manifest.splits)]
     metas = [shards.meta(i) for shards in sets for i in range(len(shards))]
     l2 = np.array([meta["residual"]["l2"] for meta in metas])
-    count = int((l2 > max(ODD * float(np.median(l2)), least)).sum())
+    count = int((l2 > max(OUTLIER_RATIO * float(np.median(l2)), least)).sum())
+    if count == 0:
+        return None
     worst = int(np.argmax(l2))
-    number, file = int(metas[worst].get("source", worst)), metas[worst].get("file")
+    file = metas[worst].get("file")
     name = None if file is None else manifest.request["source"]["files"][file]["file"]
-    return Odd(count, len(l2), float(l2[worst]), number, name) if count else None
+    return Outliers(count, len(l2), float(l2[worst]), int(metas[worst].get("source", worst)), name)
 
 
 def _rms(norms: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {name: float(np.sqrt(np.mean(np.square(values)))) for name, values in norms.items()}
 
 
-def _against(pde: Pde, grid: Grid, fields: np.ndarray) -> tuple[float, float] | None:
-    """Factor and what is left of the difference between given and solved solutions, of equations without time."""
+def _solution_scaling(pde: Pde, grid: Grid, fields: np.ndarray) -> tuple[float, float] | None:
+    """Return factor and remaining difference between given and solved solutions of an equation without time."""
     if isinstance(pde, Evolution) or not pde.unknown(grid).all():  # input and solution are one quantity
         return None
     mask = solution_mask(pde, grid).numpy()

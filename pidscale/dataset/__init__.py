@@ -1,1 +1,1 @@
-"""A set opened for training, and what makers and converters share: claiming, publishing, floors, Ray tasks."""
+"""A shard set opened for training, and what makers and converters share: holding a folder, shards, floors, Ray tasks."""

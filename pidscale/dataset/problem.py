@@ -1,4 +1,4 @@
-"""The problem a run is about, from its shard set: equation, grid and units, checked against the settings.
+"""The problem of a run, from its shard set: equation, grid and units, checked against the settings.
 
 Knows no models and no ranks.
 """
@@ -29,54 +29,98 @@ from pidscale.records.stores.opening import open_store
 
 @dataclass(frozen=True)
 class Problem:
-    """Equation, grid, units, and the set they come from; without: stored numbers by split of samples that are left out."""
+    """An equation with grid and units, and the shard set that they come from.
+
+    Example::
+
+        problem = open_problem(settings.pde, settings.data)
+        samples = problem.samples("train", 16)  # fields [16, C, Y, X] and parameters [16, P]
+
+    Attributes:
+        pde: The equation.
+        grid: The grid of the fields.
+        normaliser: Mean and standard deviation of each channel.
+        manifest: The manifest of the set.
+        data: The settings of the set.
+        omitted: The stored numbers of samples that are omitted, by split.
+    """
 
     pde: Pde
     grid: Grid
     normaliser: Normaliser
     manifest: Manifest
     data: DataSettings
-    without: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    omitted: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape (C, Y, X) of a joint field."""
+        """Shape (C, Y, X) of a joint field."""
         return (len(self.pde.channels), *self.grid.shape)
 
     def shards(self, split: str, whole: bool = True) -> ShardSet:
-        """A split, open to be read. whole: refuse a set of which a shard is missing or cut."""
-        left_out = self.without.get(split, ())
-        return ShardSet(self._store, split, self.data.verify, left_out, whole and not left_out, self.manifest)
+        """Open a split. Raises UserError if the set has no such split.
+
+        Args:
+            split: The name of the split.
+            whole: Whether to refuse a split with a missing or truncated shard. A split with omitted samples is never refused.
+
+        Returns:
+            The open split, without the omitted samples.
+        """
+        omitted = self.omitted.get(split, ())
+        return ShardSet(self._store, split, self.data.verify, omitted, whole and not omitted, self.manifest)
 
     @property
     def _store(self) -> Store:
-        """Where the set lies."""
-        data, store = self.data, open_store(self.data.path, self.data.patience)
-        if data.cache is None or not is_address(data.path):
+        """The store that holds the set."""
+        store = open_store(self.data.path, self.data.patience)
+        if self.data.cache is None or not is_address(self.data.path):
             return store
-        return Cache(store, self.manifest, data.cache, int(data.cache_gib * 2**30))
+        return Cache(store, self.manifest, self.data.cache, int(self.data.cache_gib * 2**30))
 
-    def samples(self, split: str, most: int, rows: slice | None = None) -> Samples:
-        """The first samples of a split, at most so many, in physical units. rows: those that are read, all if None."""
+    def samples(self, split: str, limit: int, rows: slice | None = None) -> Samples:
+        """Read the first samples of a split.
+
+        Args:
+            split: The name of the split.
+            limit: The largest number of samples; a split may have fewer.
+            rows: The rows that are read; None for all.
+
+        Returns:
+            Fields [n, C, y, X] in physical units, with the varying parameters [n, P].
+        """
         shards = self.shards(split)
-        ids = range(min(most, len(shards)))
+        ids = range(min(limit, len(shards)))
         return Samples(torch.from_numpy(shards.read(ids, rows)), read_params(shards, self, ids))
 
-    def held_out(self, most: int, rows: slice | None = None) -> Samples:
-        """Samples to show beside generated ones: of the test split, or of train where a set has no other."""
-        return self.samples("test" if "test" in self.manifest.splits else "train", most, rows)
+    def held_out(self, limit: int, rows: slice | None = None) -> Samples:
+        """Read samples to compare generated ones with: of the test split, or of train if the set has no test split."""
+        return self.samples("test" if "test" in self.manifest.splits else "train", limit, rows)
 
 
 def open_problem(pde_settings: PdeSettings, data: DataSettings) -> Problem:
-    """Open the shard set and check it. Raises UserError for another equation, other parameters or another grid."""
+    """Open the shard set of a run and check it against the settings.
+
+    Args:
+        pde_settings: The equation, its parameters and its number of points.
+        data: Where the set is.
+
+    Returns:
+        The problem.
+
+    Raises:
+        UserError: The set holds endpoints, or has another equation, other parameters or another grid.
+    """
     pde = build_pde(pde_settings.name, pde_settings.params)
     manifest = load_manifest(open_store(data.path, data.patience))
     if "endpoints" in manifest.request:
         raise UserError(
-            f"{data.path}/manifest.json: endpoints of a teacher, in the units of its model; they are for distill.endpoints"
+            f"{data.path}/manifest.json: holds endpoints of a teacher, in the units of its model; use it as "
+            "distill.endpoints, not as data.path"
         )
     if pde_settings.points is None:
-        grid, own = Grid.from_description(manifest.grid), pde.grid(32)
+        grid = Grid.from_description(manifest.grid)
+        own = pde.grid(32)
         check_wanted(manifest, data.path, pde.name, {"kind": own.kind, "boundary": own.boundary})
     else:
         grid = pde.grid(pde_settings.points)
@@ -87,12 +131,24 @@ def open_problem(pde_settings: PdeSettings, data: DataSettings) -> Problem:
                 f"{data.path}/manifest.json: made with pde.params.{key}={manifest.params.get(key)!r}, "
                 f"the settings say {value!r}; change one of them, or choose another data.path"
             )
-    mean, std = manifest.normaliser["mean"], manifest.normaliser["std"]
-    return Problem(pde, grid, Normaliser(tuple(mean), tuple(std)), manifest, data)
+    normaliser = Normaliser(tuple(manifest.normaliser["mean"]), tuple(manifest.normaliser["std"]))
+    return Problem(pde, grid, normaliser, manifest, data)
 
 
 def read_params(shards: ShardSet, problem: Problem, ids: Sequence[int] | np.ndarray) -> Tensor:
-    """The varying parameters of samples, float64 [B, P]. Raises UserError for a missing one, or one outside its range."""
+    """Read the varying parameters of samples.
+
+    Args:
+        shards: An open split of the problem's set.
+        problem: The problem.
+        ids: The numbers of the samples in the split.
+
+    Returns:
+        Parameters, float64 [B, P].
+
+    Raises:
+        UserError: A sample has no value of a parameter, or one outside its range.
+    """
     params = shards.params(ids, problem.pde.varying)
     for column, (name, (low, high)) in zip(params.T, problem.pde.varying.items(), strict=True):
         slack = SLACK * max(abs(low), abs(high))
@@ -101,7 +157,6 @@ def read_params(shards: ShardSet, problem: Problem, ids: Sequence[int] | np.ndar
             first = int(np.argmax(outside))
             raise UserError(
                 f"{shards.where}: sample {ids[first]} has {name}={exact(column[first])}, the settings say "
-                f"{exact(low)} to {exact(high)}; "
-                "change pde.params, or make the set again"
+                f"{exact(low)} to {exact(high)}; change pde.params, or make the set again"
             )
     return torch.from_numpy(params)

@@ -1,6 +1,6 @@
-"""From samples to a set that counts: a shard made or taken as it stands, the floors of its residuals, the manifest.
+"""Finishes a set: writes a shard or reuses a finished one, and builds the manifest with the floors of the residuals.
 
-What makes a set of an equation and what converts a file both end here. Must not know where samples come from.
+Makers of sets, converters of files and makers of endpoints all end here. Must not know where samples come from.
 """
 
 from __future__ import annotations
@@ -21,14 +21,20 @@ from pidscale.records.json_checks import read_json
 from pidscale.records.manifest import ChannelInfo, Manifest, ShardEntry, Split
 from pidscale.records.write import Sample, Stats, finished_shard, merge_stats, write_shard
 
-FIRST_COUNTER = {"train": 0, "test": 2**40}  # seeds of the splits never meet
+FIRST_COUNTER = {"train": 0, "test": 2**40}  # the seeds of the splits never overlap
 
 
 @dataclass(frozen=True)
 class FinishedShard:
-    """What making a shard gives back: its entry, its statistics, and of what is stored per norm the residuals [samples].
+    """A shard that is written, with what the manifest needs of it.
 
-    digests: of each sample's fields, from the checksums of their rows.
+    Attributes:
+        split: The split of the shard.
+        number: Its number in the split.
+        entry: Its entry in the manifest.
+        stats: Count, mean and variance of its channels.
+        residuals: The stored residuals of its samples, by norm.
+        digests: A digest of the fields of each sample, from the checksums of their rows.
     """
 
     split: str
@@ -39,25 +45,52 @@ class FinishedShard:
     digests: tuple[str, ...]
 
 
-def make_or_take(root: str | Path, split: str, number: int, count: int, samples: Iterable[Sample]) -> FinishedShard:
-    """Write one shard of `count` samples, or take the true one that an earlier run left (then `samples` is not read)."""
-    done = finished_shard(root, split, number, count)
-    entry, stats = done or write_shard(root, split, number, samples)
+def ensure_shard(root: str | Path, split: str, number: int, count: int, samples: Iterable[Sample]) -> FinishedShard:
+    """Write a shard, or reuse the valid one that an earlier run left.
+
+    Args:
+        root: The folder of the set.
+        split: The split of the shard.
+        number: Its number in the split.
+        count: The number of its samples.
+        samples: The samples; not read if the shard is reused.
+
+    Returns:
+        The shard.
+    """
+    reused = finished_shard(root, split, number, count)
+    entry, stats = reused or write_shard(root, split, number, samples)
     index = read_json(Path(root) / index_name(entry.name))
     norms = [sample["meta"]["residual"] for sample in index["samples"]]
-    rows = (
-        "".join(block for channel in sample["checksums"] for block in channel).encode() for sample in index["samples"]
-    )
-    digests = tuple(xxhash.xxh3_128_hexdigest(one) for one in rows)
-    return FinishedShard(split, number, entry, stats, {name: [n[name] for n in norms] for name in norms[0]}, digests)
+    residuals = {name: [one[name] for one in norms] for name in norms[0]}
+    return FinishedShard(split, number, entry, stats, residuals, tuple(map(_digest, index["samples"])))
 
 
-def manifest_of(pde: Pde, grid: Grid, request: dict[str, Any], made: Sequence[FinishedShard], remedy: str) -> Manifest:
-    """The manifest of shards that are there.
+def _digest(sample: Mapping[str, Any]) -> str:
+    """Return a digest of the fields of a sample, given its entry in the index."""
+    checksums = "".join(block for channel in sample["checksums"] for block in channel)
+    return xxhash.xxh3_128_hexdigest(checksums.encode())
 
-    UserError with `remedy` for a channel without any variation, or for fields that stand in more than one split.
+
+def build_manifest(
+    pde: Pde, grid: Grid, request: dict[str, Any], shards: Sequence[FinishedShard], remedy: str
+) -> Manifest:
+    """Build the manifest of finished shards.
+
+    Args:
+        pde: The equation.
+        grid: The grid.
+        request: What determines every byte of the set.
+        shards: All shards of the set, in any order.
+        remedy: What to do, for messages.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: A channel is constant over the train split, or two splits hold the same fields.
     """
-    ordered = sorted(made, key=lambda one: one.number)
+    ordered = sorted(shards, key=lambda one: one.number)
     by_split = {split: [one for one in ordered if one.split == split] for split in request["samples"]}
     stats = merge_stats([one.stats for one in by_split["train"]])
     for channel, std in zip(pde.channels, stats.std, strict=True):
@@ -79,22 +112,23 @@ def manifest_of(pde: Pde, grid: Grid, request: dict[str, Any], made: Sequence[Fi
 
 
 def _check_leaks(equation: str, by_split: Mapping[str, list[FinishedShard]], remedy: str) -> None:
-    """What a split is measured on, no other may hold: seeds that never meet do not prove that fields never do."""
+    """Raise UserError if two splits hold the same fields: distinct seeds do not prove that the fields are distinct."""
     seen: dict[str, tuple[str, int]] = {}
     for split in sorted(by_split, key=FIRST_COUNTER.__getitem__):
         for number, digest in enumerate(digest for one in by_split[split] for digest in one.digests):
             where, other = seen.setdefault(digest, (split, number))
             if where != split:
                 raise UserError(
-                    f"{equation}: {split} sample {number} has the fields of {where} sample {other}; {remedy}"
+                    f"{equation}: {split} sample {number} has the same fields as {where} sample {other}; {remedy}"
                 )
 
 
 def _split(split: str, parts: list[FinishedShard]) -> Split:
-    count, base = sum(one.entry.samples for one in parts), FIRST_COUNTER[split]
+    count = sum(one.entry.samples for one in parts)
+    base = FIRST_COUNTER[split]
     return Split((base, base + count), count, tuple(one.entry for one in parts))
 
 
 def _residuals(parts: list[FinishedShard]) -> dict[str, list[float]]:
-    """Those of all shards, by norm."""
+    """Return the residuals of all shards, by norm."""
     return {name: [value for one in parts for value in one.residuals[name]] for name in parts[0].residuals}

@@ -8,30 +8,41 @@ from typing import Any, TypeVar
 from pidscale.config import UserError
 from pidscale.dataset.publish import FinishedShard
 
-_LOOK_EVERY, _PATIENCE = (
-    15.0,
-    600.0,
-)  # seconds between two looks at a cluster that gives nothing, and how long to wait for it
+_CHECK_INTERVAL = 15.0  # seconds between two checks of a cluster on which no task finishes
+_PATIENCE = 600.0  # seconds to wait while no host is large enough for a task
 
-
-Progress = Callable[[int, int], None]
-
-
+Progress = Callable[[int, int], None]  # the samples done, the total
 Job = TypeVar("Job")
 
 
-def reported(made: Iterable[FinishedShard], total: int, progress: Progress | None) -> Iterator[FinishedShard]:
-    """The same, telling after each shard how many samples are done."""
+def report_progress(shards: Iterable[FinishedShard], total: int, progress: Progress | None) -> Iterator[FinishedShard]:
+    """Pass shards on and report the samples done after each.
+
+    Args:
+        shards: Shards as they finish.
+        total: The number of samples in all shards.
+        progress: Called with the samples done and the total.
+
+    Yields:
+        The same shards.
+    """
     done = 0
-    for one in made:
-        done += one.entry.samples
+    for shard in shards:
+        done += shard.entry.samples
         if progress is not None:
             progress(done, total)
-        yield one
+        yield shard
 
 
 def cluster_cpus() -> int:
-    """CPUs of the Ray that is there. Raises UserError without one."""
+    """Return the CPUs of the Ray cluster that this process is connected to.
+
+    Returns:
+        At least 1.
+
+    Raises:
+        UserError: The process is not connected to a cluster.
+    """
     import ray
 
     if not ray.is_initialized():
@@ -40,44 +51,68 @@ def cluster_cpus() -> int:
     return max(1, int(resources.get("CPU", 1)))
 
 
-def in_ray(
+def run_in_ray(
     make: Callable[[Job], FinishedShard], jobs: Sequence[Job], limit: int, num_cpus: int = 1, num_gpus: int = 0
 ) -> Iterator[FinishedShard]:
-    """Results of one Ray task per job, as they finish, at most `limit` in flight; the first error stops the rest."""
+    """Run one Ray task for each job; the first error cancels the others.
+
+    Args:
+        make: Makes the shard of a job in a task.
+        jobs: What is sent to the tasks.
+        limit: The number of tasks that are submitted at a time.
+        num_cpus: The CPUs of a task.
+        num_gpus: The GPUs of a task.
+
+    Yields:
+        The shards as they finish; a task sends back the entry, statistics and residuals of its shard, no fields.
+
+    Raises:
+        UserError: A task raised one or was lost too often, or no host was large enough for a task for ten minutes.
+        ray.exceptions.RayTaskError: A task raised another exception.
+    """
     import ray
 
     task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=3)(make)
     waiting = list(reversed(jobs))
     running: list[Any] = []
-    alone = 0.0  # seconds for which no host could hold a task
+    without_host = 0.0  # seconds for which no host was large enough for a task
     try:
         while waiting or running:
             while waiting and len(running) < limit:
                 running.append(task.remote(waiting.pop()))
-            ready, running = ray.wait(running, num_returns=1, timeout=_LOOK_EVERY)
+            ready, running = ray.wait(running, num_returns=1, timeout=_CHECK_INTERVAL)
             if ready:
-                alone = 0.0
+                without_host = 0.0
                 yield ray.get(ready[0])
-            elif (
-                max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
-                < num_cpus
-            ):
-                alone += _LOOK_EVERY
-                lacking = f"no host of the cluster has the {num_cpus} CPUs of a task left"
-                if alone >= _PATIENCE:
-                    raise UserError(
-                        f"{lacking} for {alone:.0f} s; start one; the same command goes on from what is made"
-                    )
-                print(f"waiting ({alone:.0f} of {_PATIENCE:.0f} s): {lacking}; start one", flush=True)
+            elif _largest_host() < num_cpus:
+                without_host += _CHECK_INTERVAL
+                _wait_for_host(without_host, num_cpus)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise UserError(str(error.cause)) from None
         raise
-    except ray.exceptions.RayError as error:  # a process or host that was lost more often than a task is repeated
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    except ray.exceptions.RayError as error:  # a process or a host was lost more often than Ray retries a task
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
-            f"a task was lost again and again ({said[:160]}); the same command goes on from what is made"
+            f"a task was lost repeatedly ({reason[:160]}); the same command continues from what is made"
         ) from None
     finally:
-        for left in running:
-            ray.cancel(left)
+        for unfinished in running:
+            ray.cancel(unfinished)
+
+
+def _largest_host() -> int:
+    """Return the CPUs of the largest host that is alive."""
+    import ray
+
+    return max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
+
+
+def _wait_for_host(seconds: float, num_cpus: int) -> None:
+    """Print that no host is large enough, or raise UserError after that was so for too long."""
+    missing = f"no host of the cluster has the {num_cpus} CPUs that a task needs"
+    if seconds >= _PATIENCE:
+        raise UserError(
+            f"{missing}, for {seconds:.0f} s; start one, then run the same command to continue from what is made"
+        )
+    print(f"waiting ({seconds:.0f} of {_PATIENCE:.0f} s): {missing}; start one", flush=True)

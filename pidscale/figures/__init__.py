@@ -1,1 +1,1 @@
-"""Every picture."""
+"""Pictures of fields and answers."""

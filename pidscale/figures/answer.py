@@ -1,4 +1,4 @@
-"""A picture of what was known and what was found, for a person to look at. Needs matplotlib, when it is drawn."""
+"""A picture of what was known and what was found. Needs matplotlib only when the picture is drawn."""
 
 from __future__ import annotations
 
@@ -23,8 +23,16 @@ if TYPE_CHECKING:
 def layers(
     generator: Generator, observation: Observation, answer: Answer | Posterior
 ) -> list[tuple[str, list[tuple[str, Tensor]]]]:
-    """What is drawn of the first observation: for each shown channel, a title and a field [Y, X], NaN where nothing is
-    known."""
+    """Collect the fields to draw of the first observation.
+
+    Args:
+        generator: The generator that was asked.
+        observation: What was known.
+        answer: What was found: one answer, or posterior samples with mean and spread.
+
+    Returns:
+        For each shown channel its name and its pictures, each a title and a field [Y, X]; NaN where nothing is known.
+    """
     found = answer.mean if isinstance(answer, Posterior) else answer.fields
     rows = []
     for c in shown_channels(generator.pde):
@@ -38,11 +46,19 @@ def layers(
 
 
 def draw(path: Path, rows: list[tuple[str, list[tuple[str, Tensor]]]]) -> None:
-    """Write rows of fields as a PNG: a channel has one colour scale, its spread another. Raises UserError."""
+    """Draw rows of fields as a PNG. The fields of a channel share one colour scale; its spread has another.
+
+    Args:
+        path: The file to write.
+        rows: What `layers` returns.
+
+    Raises:
+        UserError: matplotlib is missing, or the file cannot be written.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise UserError(f"{path}: pictures need matplotlib; pip install matplotlib, or leave --picture out") from None
+        raise UserError(f"{path}: pictures need matplotlib; pip install matplotlib, or omit --picture") from None
     columns = len(rows[0][1])
     figure = Figure(figsize=(2.6 * columns, 2.2 * len(rows)), layout="constrained")
     for line, (name, row) in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
@@ -60,4 +76,4 @@ def draw(path: Path, rows: list[tuple[str, list[tuple[str, Tensor]]]]) -> None:
     try:
         artifact.replace(path, data.getvalue())
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; name a picture that can be written") from None
+        raise UserError(f"{path}: {error.strerror}; name a file that can be written") from None

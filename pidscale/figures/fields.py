@@ -1,4 +1,4 @@
-"""Pictures of fields, each channel with one colour scale and a colour bar over all rows. Knows no files."""
+"""Pictures of fields: each channel has one colour scale and a colour bar over all rows. Knows no files."""
 
 from __future__ import annotations
 
@@ -15,39 +15,59 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde.base import Pde, Samples, shown_channels
 
-MOST_POINTS = 512  # a side of a picture; larger fields are picked from
+MAX_POINTS = 512  # points along a side of a picture; larger fields are subsampled
 
 
 def residual_map(pde: Pde, window: Window, samples: Samples) -> Tensor:
-    """The interior residual relative to its scale, [B, y, x]; its root mean square where it has more dims than these."""
+    """Return the interior residual relative to its scale, [B, y, x]: the root mean square over any other dims."""
     term = pde.residual(window, samples.fields, samples.params)["interior"]
     values = term.values / term.scale
     return values if values.ndim == 3 else values.flatten(1, -3).square().mean(dim=1).sqrt()
 
 
 def field_figure(pde: Pde, grid: Grid, sets: Mapping[str, Samples], count: int = 4) -> Figure:
-    """Rows: channels and residual for each named set of samples in physical units; columns: samples.
+    """Draw fields and residuals: one row for each channel and set, one column for each sample.
 
     The colour scale of a channel is that of the first set (the truth); residuals share a symmetric scale.
+
+    Args:
+        pde: The equation.
+        grid: The grid of the fields.
+        sets: Samples [B, C, Y, X] in physical units, by name.
+        count: The number of samples that are drawn.
+
+    Returns:
+        The figure.
     """
-    return _drawn(pde, {k: _layers(pde, Window(grid), samples, count) for k, samples in sets.items()}, count)
+    return _draw(pde, {label: _layers(pde, Window(grid), samples, count) for label, samples in sets.items()}, count)
 
 
 def picture_row(pde: Pde, window: Window, sets: Mapping[str, Samples], count: int = 4) -> np.ndarray | None:
-    """The same as uint8 [Y, X, 3], of samples whose rows at hand are given.
+    """Draw the same figure from samples of which each rank holds some rows.
 
-    Every holder of the fields calls it; the first one, where the picked points meet, draws, the others get None.
+    Every rank of the window calls this. Two collectives for each channel and for the residual of each set: the number of rows
+    of each rank, then the subsampled rows.
+
+    Args:
+        pde: The equation.
+        window: The rows that this rank holds.
+        sets: Samples [B, C, y, x] in physical units, by name.
+        count: The number of samples that are drawn.
+
+    Returns:
+        The picture, uint8 [Y, X, 3], on the rank with the first row; None on the others.
     """
     shown = {label: _layers(pde, window, samples, count) for label, samples in sets.items()}
-    return render(_drawn(pde, shown, count)) if window.first else None
+    return render(_draw(pde, shown, count)) if window.first else None
 
 
-def _drawn(pde: Pde, shown: Mapping[str, Mapping[str, np.ndarray]], count: int) -> Figure:
+def _draw(pde: Pde, shown: Mapping[str, Mapping[str, np.ndarray]], count: int) -> Figure:
+    """Draw the layers of each set, by name."""
     names = [pde.channels[i].name for i in shown_channels(pde)] + ["residual"]
     rows = [(name, label) for name in names for label in shown]
     figure = Figure(figsize=(1.5 * count + 1.6, 1.45 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), count, squeeze=False)
-    scales = {name: _scale(name, shown) for name in names}
+    scales = {name: _colour_scale(name, shown) for name in names}
     for (name, label), line in zip(rows, axes, strict=True):
         low, high, colours = scales[name]
         for column, axis in enumerate(line):
@@ -61,17 +81,18 @@ def _drawn(pde: Pde, shown: Mapping[str, Mapping[str, np.ndarray]], count: int) 
 
 
 def _layers(pde: Pde, window: Window, samples: Samples, count: int) -> dict[str, np.ndarray]:
-    """What is drawn of each channel and of the residual, [n, y, x], on the first holder."""
+    """Return what is drawn of each channel and of the residual, [n, y, x]; empty on all ranks but the first."""
     fields = samples.fields[:count].detach().float()
     with torch.no_grad():
         residual = residual_map(pde, window, Samples(fields, samples.params[:count]))
     layers = {c.name: fields[:, i] for i, c in enumerate(pde.channels)} | {"residual": residual}
-    stride = -(-max(window.grid.shape) // MOST_POINTS)
+    stride = -(-max(window.grid.shape) // MAX_POINTS)
     picked = {name: on_first(window, values, stride) for name, values in layers.items()}
     return {name: values.cpu().numpy() for name, values in picked.items() if values is not None}
 
 
-def _scale(name: str, shown: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[float, float, str]:
+def _colour_scale(name: str, shown: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[float, float, str]:
+    """Return least and greatest value of a channel's colour scale, and its colour map."""
     if name == "residual":
         top = max(0.1, *(float(np.quantile(np.abs(layers[name]), 0.98)) for layers in shown.values()))
         return -top, top, "RdBu_r"
@@ -80,7 +101,7 @@ def _scale(name: str, shown: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[fl
 
 
 def render(figure: Figure, dpi: int = 80) -> np.ndarray:
-    """A figure as uint8 [Y, X, 3]."""
+    """Return a figure as pixels, uint8 [Y, X, 3]."""
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

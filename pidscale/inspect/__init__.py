@@ -1,1 +1,1 @@
-"""Looking after a shard set: verification, sample checks, and a description of what it holds."""
+"""Inspects shard sets: verifies files and samples, describes a set, and gives the command that finishes one."""

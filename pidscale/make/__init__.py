@@ -1,1 +1,1 @@
-"""Shard sets from an equation: samples solved in parallel and written as records."""
+"""Makes shard sets from an equation: samples are solved in parallel and written as records."""

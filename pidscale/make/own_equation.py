@@ -1,4 +1,4 @@
-"""A user's own equation is tried before a set of it is begun, and whatever its code raises becomes one line.
+"""Tries a user's own equation before a set of it is begun, and turns what its code raises into one line.
 
 Must not know shards, files or training.
 """
@@ -19,12 +19,25 @@ from pidscale.pde.base import Pde
 from pidscale.pde.evolution import Evolution
 from pidscale.pde.residuals import residual_squares
 
-COPIES = 2  # of the sample that is tried: a residual that forgets the batch is seen with more than one
+COPIES = 2  # of the sample that is tried: with one, a residual that reduces over the batch would go unnoticed
 
 
 @contextmanager
-def blamed(pde: Pde, what: str) -> Iterator[None]:
-    """Turn what the code of a user's own equation raises into a UserError of one line. what: what was being done."""
+def equation_errors(pde: Pde, what: str) -> Iterator[None]:
+    """Turn exceptions from the code of a user's own equation into a UserError of one line.
+
+    Args:
+        pde: The equation.
+        what: What the equation computes, for the message.
+
+    Yields:
+        Nothing; the body of the `with` statement calls the equation.
+
+    Raises:
+        UserError: The body raised it, or the code of a user's own equation raised an exception.
+        Exception: The code of the library's own equation raised it.
+        SystemExit: The code of the library's own equation raised it.
+    """
     try:
         yield
     except UserError:
@@ -32,34 +45,51 @@ def blamed(pde: Pde, what: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if ":" not in pde.name:
             raise
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
-        raise UserError(f"pde.name={pde.name!r}: its {what} failed ({said}); mend it there") from None
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+        raise UserError(f"pde.name={pde.name!r}: its {what} failed ({reason}); correct the equation") from None
 
 
-def check_own(pde: Pde, grid: Grid, seed: int, counter: int = 0) -> None:
-    """Draw one sample of a user's own equation and take its residual. UserError for what no set could be made of.
+def check_own_equation(pde: Pde, grid: Grid, seed: int, counter: int = 0) -> None:
+    """Draw one sample of a user's own equation and compute its residual.
 
-    The library's own equations are not tried: their tests do that.
+    Raises UserError if no set could be made of the equation. The library's own equations are not tried: tests do that.
+
+    Args:
+        pde: The equation.
+        grid: The grid of the set.
+        seed: The seed of the set.
+        counter: The counter of the sample.
     """
     if ":" not in pde.name:
         return
-    with blamed(pde, f"sample {counter}"):
-        solved, params = pde.sample(seed, counter, grid)
-        fields, expected = np.asarray(solved, dtype=np.float64), (len(pde.channels), *grid.shape)
-        if fields.shape != expected:
-            raise ValueError(f"shape {fields.shape}, expected {expected}")
-        json.dumps(params)
-        varying = torch.tensor([[float(params[name]) for name in pde.varying]] * COPIES, dtype=torch.float64)
-    with blamed(pde, "residual"):
+    with equation_errors(pde, f"sample {counter}"):
+        fields, varying = _draw(pde, grid, seed, counter)
+    with equation_errors(pde, "residual"):
         x = torch.from_numpy(fields).float()[None].repeat(COPIES, 1, 1, 1).requires_grad_()
-        values = pde.residual(Window(grid), x, varying)["interior"].values
-        wanted: tuple[int, ...] = (COPIES, *values.shape[1:])
-        if isinstance(pde, Evolution):
-            wanted = (COPIES, pde.frames - 1, len(pde.species), *grid.shape)
-        if tuple(values.shape) != wanted:
-            raise ValueError(f"interior of shape {tuple(values.shape)} for {COPIES} samples, expected {wanted}")
-        if not values.requires_grad:
-            raise ValueError("interior carries no gradient to the fields; use differentiable operations of torch alone")
-        for norm, square in residual_squares(pde, grid, x, varying).items():
-            if tuple(square.shape) != (COPIES,):
-                raise ValueError(f"{norm} of shape {tuple(square.shape)} for {COPIES} samples, expected ({COPIES},)")
+        _check_residual(pde, grid, x, varying)
+
+
+def _draw(pde: Pde, grid: Grid, seed: int, counter: int) -> tuple[np.ndarray, torch.Tensor]:
+    """Return the fields [C, Y, X] of one sample and its varying parameters, repeated to [COPIES, P]."""
+    solved, params = pde.sample(seed, counter, grid)
+    fields = np.asarray(solved, dtype=np.float64)
+    expected = (len(pde.channels), *grid.shape)
+    if fields.shape != expected:
+        raise ValueError(f"shape {fields.shape}, expected {expected}")
+    json.dumps(params)
+    return fields, torch.tensor([[float(params[name]) for name in pde.varying]] * COPIES, dtype=torch.float64)
+
+
+def _check_residual(pde: Pde, grid: Grid, x: torch.Tensor, varying: torch.Tensor) -> None:
+    """Raise ValueError unless residual and norms have the right shapes and carry a gradient."""
+    values = pde.residual(Window(grid), x, varying)["interior"].values
+    expected: tuple[int, ...] = (COPIES, *values.shape[1:])
+    if isinstance(pde, Evolution):
+        expected = (COPIES, pde.frames - 1, len(pde.species), *grid.shape)
+    if tuple(values.shape) != expected:
+        raise ValueError(f"interior of shape {tuple(values.shape)} for {COPIES} samples, expected {expected}")
+    if not values.requires_grad:
+        raise ValueError("interior carries no gradient to the fields; use only differentiable operations of torch")
+    for norm, square in residual_squares(pde, grid, x, varying).items():
+        if tuple(square.shape) != (COPIES,):
+            raise ValueError(f"{norm} of shape {tuple(square.shape)} for {COPIES} samples, expected ({COPIES},)")

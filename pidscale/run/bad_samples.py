@@ -49,7 +49,7 @@ def settled(problem: Problem, folder: Path, mesh: Mesh, say: Callable[[str], Non
             for split, found in known.items():
                 _tell(split, found, problem.manifest.splits[split].samples, path, say)
         mesh.barrier()
-    return replace(problem, without={split: sorted(map(int, found)) for split, found in known.items()})
+    return replace(problem, omitted={split: sorted(map(int, found)) for split, found in known.items()})
 
 
 def _known(path: Path, problem: Problem) -> dict[str, dict[str, str]] | None:

@@ -165,7 +165,7 @@ def test_a_script_asks_of_its_own_phases_only() -> None:
         (
             "make_shards",
             "data.path=s3://b/c",
-            "data.path=s3://b/c: a set is made in a folder; make it there and copy the folder up",
+            "data.path=s3://b/c: a set is made in a folder; make it there, then upload the folder",
         ),
     ],
 )

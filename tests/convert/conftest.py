@@ -1,4 +1,4 @@
-"""Truths of three equations that the tests of conversion write down as others would."""
+"""Fields of three equations that the tests of conversion write as other programs would."""
 
 import pytest
 

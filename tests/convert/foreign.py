@@ -1,4 +1,4 @@
-"""Files as other programs write them, of truths that we know: what the tests of conversion read."""
+"""Files as other programs write them, with known fields: the input of the tests of conversion."""
 
 from __future__ import annotations
 
@@ -12,50 +12,51 @@ from scipy.io import savemat
 
 from pidscale.config import UserError
 from pidscale.convert.convert import convert
-from pidscale.convert.request import asked_from
+from pidscale.convert.request import parse_request
 from pidscale.pde.burgers import Burgers
 from pidscale.pde.darcy import Darcy
 from pidscale.pde.wave import Wave
 
-DARCY, BURGERS = Darcy(), Burgers()
+DARCY = Darcy()
+BURGERS = Burgers()
 WAVE = Wave.from_params({"frames": 4, "duration": 0.3})
 
 
-def converted(source, out, pde="darcy", given=None, **asked):
-    """Convert with `key=value` words; a dict gives words of a group."""
+def converted(source, out, pde="darcy", given=None, **arguments):
+    """Convert with arguments key=value; a dict gives the arguments of a group."""
     words = [f"source={source}", f"out={out}"]
-    for key, value in asked.items():
+    for key, value in arguments.items():
         words += [f"{key}.{k}={v}" for k, v in value.items()] if isinstance(value, dict) else [f"{key}={value}"]
-    return convert(asked_from(words), pde, given or {})
+    return convert(parse_request(words), pde, given or {})
 
 
-def refused(path, pde="darcy", given=None, **asked):
-    """The one line that a conversion ends with; nothing is written."""
+def refused(path, pde="darcy", given=None, **arguments):
+    """Return the one line that a conversion fails with; nothing is written."""
     out = path.parent / "set"
     with pytest.raises(UserError) as error:
-        converted(path, out, pde, given, **asked)
+        converted(path, out, pde, given, **arguments)
     line = str(error.value)
     assert "\n" not in line and not list(out.glob("*.tar")) and not (out / "manifest.json").exists()
     return line
 
 
 def has(line, *parts):
-    """The line names all of these."""
+    """Assert that a line contains all parts."""
     assert not [part for part in parts if part not in line], line
 
 
 def npz(folder, **arrays):
-    """The same file again and again."""
+    """Write arrays to a.npz, which is overwritten by the next call."""
     return plain(folder / "a.npz", **arrays)
 
 
 def truths(pde, grid, count, seed=7):
-    """Samples of an equation, float32 [N, C, Y, X]."""
+    """Return samples of an equation, float32 [N, C, Y, X]."""
     return np.stack([pde.sample(seed, i, grid)[0] for i in range(count)]).astype(np.float32)
 
 
 def matlab73(path: Path, **arrays):
-    """As MATLAB does: a user block of 512 bytes with a header, axes in reverse, a class for each variable."""
+    """Write MATLAB v7.3: a user block of 512 bytes with a header, reversed axes, a class for each variable."""
     with h5py.File(path, "w", userblock_size=512) as file:
         for name, values in arrays.items():
             stored = values.astype(np.uint8) if values.dtype == bool else values
@@ -74,7 +75,7 @@ def matlab73(path: Path, **arrays):
 
 
 def pdebench_darcy(path: Path, permeability, pressure, beta=1.0):
-    """nu [N, X, Y], tensor [N, 1, X, Y], coordinates of cell centres."""
+    """Write nu [N, X, Y], tensor [N, 1, X, Y] and coordinates of cell centres."""
     height, width = permeability.shape[1:]
     with h5py.File(path, "w") as file:
         file["nu"] = permeability.transpose(0, 2, 1)
@@ -86,7 +87,7 @@ def pdebench_darcy(path: Path, permeability, pressure, beta=1.0):
 
 
 def pdebench_burgers(path: Path, velocity, duration=1.0, nu=None):
-    """tensor [N, T, X], one time more than T, cell centres, Nu."""
+    """Write tensor [N, T, X], one time more than T, cell centres, Nu."""
     _, times, width = velocity.shape
     with h5py.File(path, "w") as file:
         file["tensor"] = velocity
@@ -98,7 +99,7 @@ def pdebench_burgers(path: Path, velocity, duration=1.0, nu=None):
 
 
 def pdebench_groups(path: Path, frames, duration, config=True):
-    """A group for each sample: data [T, Y, X, S], grid, and the settings as YAML. frames: [N, T, S, Y, X]."""
+    """Write a group for each sample of frames [N, T, S, Y, X]: data [T, Y, X, S], grid, and the settings as YAML."""
     _, times, _, height, width = frames.shape
     with h5py.File(path, "w") as file:
         for i, one in enumerate(frames):
@@ -113,7 +114,7 @@ def pdebench_groups(path: Path, frames, duration, config=True):
 
 
 def well(path: Path, fields, duration=1.0, scalars=None, edges="PERIODIC", end=False):
-    """t0_fields by name: [N, T, Y, X] over time, or [N, Y, X]; written [.., X, Y]. end: places include both ends."""
+    """Write fields [N, T, Y, X] or [N, Y, X] as t0_fields [.., X, Y]. end: whether coordinates include both ends."""
     first = next(iter(fields.values()))
     height, width = first.shape[-2:]
     times = max(one.shape[1] if one.ndim == 4 else 1 for one in fields.values())
@@ -146,7 +147,7 @@ def well(path: Path, fields, duration=1.0, scalars=None, edges="PERIODIC", end=F
 
 
 def plain(path: Path, **arrays):
-    """npz, MATLAB v5, HDF5 or .pt of named arrays, by the file's ending."""
+    """Write named arrays as npz, MATLAB v5, HDF5 or .pt, chosen by the ending of the file."""
     if path.suffix == ".npz":
         np.savez_compressed(path, **arrays)
     elif path.suffix == ".mat":

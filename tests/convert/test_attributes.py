@@ -1,4 +1,4 @@
-"""What HDF5 and netCDF files say of their numbers is obeyed or refused by name: packing, missing values, units, dims."""
+"""Attributes of HDF5 and netCDF files are applied or refused by name: packing, missing values, units, dims."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ def diffusivity():
 
 
 def written(path: Path, arrays, attributes=None, dims=None, netcdf=False):
-    """HDF5 of named arrays with attributes of each by name, and dimension scales {array: names}."""
+    """Write HDF5 of named arrays with attributes by name, and dimension scales {array: names}."""
     with h5py.File(path, "w") as file:
         if netcdf:
             file.attrs["_NCProperties"] = "version=2"
@@ -50,8 +50,9 @@ def written(path: Path, arrays, attributes=None, dims=None, netcdf=False):
 
 
 def packed(fields, kind, low, high):
-    """Stored integers from low to high, and the attributes that say what they mean."""
-    scale, offset = (fields.max() - fields.min()) / (high - low), fields.min()
+    """Return stored numbers from low to high, and the attributes that unpack them."""
+    scale = (fields.max() - fields.min()) / (high - low)
+    offset = fields.min()
     raw = (fields - offset) / scale + low
     return (raw if kind == "f8" else np.round(raw)).astype(kind), {
         "scale_factor": scale,
@@ -66,18 +67,18 @@ def packed(fields, kind, low, high):
         (">i2", -30000, 30000, {"missing_value": np.array([-32767, -32766], "i2")}),
         ("u2", 0, 65000, {}),
         ("unsigned", 0, 65000, {"_Unsigned": "true", "_FillValue": np.int16(-1)}),
-        ("i4", 0, 10**9, {"valid_min": 276.0 - 50, "valid_max": 306.0 + 50}),  # meant of the numbers, being their type
+        ("i4", 0, 10**9, {"valid_min": 276.0 - 50, "valid_max": 306.0 + 50}),  # floats bound the unpacked numbers
         ("f8", -3.0, 3.0, {}),
         ("unsigned", 0, 65000, {"_unsigned": "TRUE", "valid_range": [-1.0, 1000.0]}),
     ],
 )
-def test_packed_numbers_are_the_numbers_that_are_meant(tmp_path, heat, diffusivity, kind, low, high, more):
-    raw, said = packed(heat, "u2" if kind == "unsigned" else kind, low, high)
+def test_packed_numbers_are_unpacked(tmp_path, heat, diffusivity, kind, low, high, more):
+    raw, attributes = packed(heat, "u2" if kind == "unsigned" else kind, low, high)
     raw = raw.view("i2") if kind == "unsigned" else raw
     small, of_alpha = packed(diffusivity, "i2", 1, 30000)
     arrays = {"temperature": raw, "alpha": small, "t": np.array([0, 1, 2, 3], "i1")}
-    said = {"temperature": said | more, "alpha": of_alpha, "t": {"scale_factor": 1 / 3, "add_offset": 2.0}}
-    done = converted(written(tmp_path / "a.nc", arrays, said), tmp_path / "set", "heat")
+    attributes = {"temperature": attributes | more, "alpha": of_alpha, "t": {"scale_factor": 1 / 3, "add_offset": 2.0}}
+    done = converted(written(tmp_path / "a.nc", arrays, attributes), tmp_path / "set", "heat")
     fields, metas = stored(tmp_path / "set")
     np.testing.assert_allclose(fields, heat, rtol=0, atol=(heat.max() - heat.min()) / 30000)
     np.testing.assert_allclose([m["params"]["diffusivity"] for m in metas], diffusivity, atol=1e-7)
@@ -85,7 +86,7 @@ def test_packed_numbers_are_the_numbers_that_are_meant(tmp_path, heat, diffusivi
 
 
 @pytest.mark.parametrize(
-    ("more", "value", "netcdf", "told"),
+    ("more", "value", "netcdf", "reason"),
     [
         ({"_FillValue": np.float32(FILL)}, FILL, False, "a declared missing value, _FillValue=9.96921e+36"),
         ({"missing_value": -999.0}, -999.0, False, "a declared missing value, missing_value=-999"),
@@ -99,41 +100,48 @@ def test_packed_numbers_are_the_numbers_that_are_meant(tmp_path, heat, diffusivi
         ({"valid_range": [200.0, 400.0]}, 431.0, False, "431, outside the valid range 200 to 400"),
         ({"valid_min": 0.0}, -0.5, False, "-0.5, outside the valid range 0 to inf"),
         ({}, FILL, True, "a declared missing value, netCDF's own fill value"),
-        ({}, FILL, False, "9.96921e+36, beside values of 2"),
-        ({}, 1e20, False, "1e+20, beside values of"),
-        ({}, -999.0, False, "-999, beside values of 2"),
-        ({}, -32768.0, False, "-32768, beside values of"),
-        ({}, 4.2e24, False, "4.2e+24, beside values of"),
+        ({}, FILL, False, "9.96921e+36, other values from 2"),
+        ({}, 1e20, False, "1e+20, other values from"),
+        ({}, -999.0, False, "-999, other values from 2"),
+        ({}, -32768.0, False, "-32768, other values from"),
+        ({}, 4.2e24, False, "4.2e+24, other values from"),
     ],
 )
-def test_missing_values_are_named_with_their_place(tmp_path, heat, diffusivity, more, value, netcdf, told):
+def test_missing_values_are_named_with_their_place(tmp_path, heat, diffusivity, more, value, netcdf, reason):
     fields = heat.astype(np.float32)
-    fields[2, 1, 3, 5], fields[3, 0, 0, 0] = value, value
+    fields[2, 1, 3, 5] = value
+    fields[3, 0, 0, 0] = value
     path = written(tmp_path / "a.nc", {"T": fields, "alpha": diffusivity}, {"T": more}, netcdf=netcdf)
     line = refused(path, "heat")
-    has(line, "2 of 4 samples", f"sample 2 (temperature, array 'T', at t 1, y 3, x 5: {told}", "sample 3 (", "bad=omit")
+    has(
+        line,
+        "2 of 4 samples",
+        f"sample 2 (temperature, array 'T', at t 1, y 3, x 5: {reason}",
+        "sample 3 (",
+        "bad=omit",
+    )
     assert ("force=true" in line) == (not more and not netcdf)
     done = converted(path, tmp_path / "set", "heat", bad="omit", test=0)
     assert done.manifest.request["left_out"] == [2, 3] and any("2 of 4 samples" in note for note in done.notes)
     assert [m["source"] for m in stored(tmp_path / "set")[1]] == [0, 1]
 
 
-def test_numbers_that_may_be_meant_are_taken_by_force_and_told(tmp_path, heat, diffusivity):
+def test_numbers_that_look_missing_are_kept_by_force_with_a_warning(tmp_path, heat, diffusivity):
     fields = heat.astype(np.float32)
     fields[2, 1, 3, 5] = -999
     path = written(tmp_path / "a.h5", {"T": fields, "alpha": diffusivity})
     done = converted(path, tmp_path / "set", "heat", force="true")
-    assert any("taken as they stand: 1 of 4 samples" in line for line in done.warnings)
+    assert any("kept unchanged: 1 of 4 samples" in line for line in done.warnings)
     assert stored(tmp_path / "set")[0].min() == -999
 
 
-def test_fields_that_are_large_or_reach_a_mark_are_no_missing_values(tmp_path, heat, diffusivity):
+def test_large_fields_and_fields_up_to_a_mark_are_not_missing_values(tmp_path, heat, diffusivity):
     for fields in (heat * 1e15, np.minimum(heat + 700, 999)):
         path = written(tmp_path / "a.h5", {"T": fields, "alpha": diffusivity})
         assert not converted(path, tmp_path / f"set{fields.max():g}", "heat", test=1).manifest.request.get("left_out")
 
 
-def test_missing_parameters_and_coordinates(tmp_path, heat, diffusivity):
+def test_missing_parameters_and_coordinates_are_named(tmp_path, heat, diffusivity):
     lost = np.where(diffusivity == 0.003, -999.0, diffusivity)
     arrays = {"T": heat, "alpha": lost}
     has(refused(written(tmp_path / "a.nc", arrays), "heat"), "sample 2, 'diffusivity' is -999", "force=true")
@@ -154,7 +162,7 @@ def test_missing_parameters_and_coordinates(tmp_path, heat, diffusivity):
     [("sample", "time", "y", "x"), ("time", "lat", "lon", "member"), ("", "lon", "lat", "t"), ("x", "", "", "n")],
 )
 @pytest.mark.parametrize("how", ["scales", "labels", "xarray"])
-def test_dims_are_in_the_order_of_their_names(tmp_path, diffusivity, names, how):
+def test_names_of_dims_determine_the_order_of_axes(tmp_path, diffusivity, names, how):
     grid = foreign.WAVE.grid(8)
     fields = foreign.truths(Heat.from_params(HEAT), grid, 4)[:, :, :, :7] + 1.0
     letters = {
@@ -181,24 +189,24 @@ def test_dims_are_in_the_order_of_their_names(tmp_path, diffusivity, names, how)
         elif how == "xarray":
             file["T"].attrs["_ARRAY_DIMENSIONS"] = np.array(names, dtype=h5py.string_dtype())
     done = converted(path, tmp_path / "made", "heat", force="true")
-    assert done.reading.picks[0].axes == "".join(order)
+    assert done.reader.picks[0].axes == "".join(order)
     np.testing.assert_array_equal(stored(tmp_path / "made")[0], fields)
     if own[0] not in ("", "N"):
         line = refused(path, "heat", axes={"T": "NTYX"})
-        has(line, "axes.T=NTYX", f"{names[0]} is {own[0]}", "leave axes.T away")
+        has(line, "axes.T=NTYX", f"{names[0]} is {own[0]}", "omit axes.T")
 
 
-def test_dims_whose_names_do_not_fit_are_named(tmp_path):
+def test_names_of_dims_that_do_not_fit_are_refused(tmp_path):
     path = written(tmp_path / "a.h5", {"a": np.ones((3, 8, 8)), "u": np.ones((3, 8, 8))})
     with h5py.File(path, "r+") as file:
         for name in "au":
             for i, dim in enumerate(("x", "x", "y")):
                 file[name].dims[i].label = dim
-    has(refused(path), "array 'a' [3, 8, 8] has dims called (x, x, y)", "[N, Y, X]", "set axes.a")
+    has(refused(path), "array 'a' [3, 8, 8] has dims named (x, x, y)", "[N, Y, X]", "set axes.a")
 
 
 @pytest.mark.parametrize(
-    ("array", "more", "told"),
+    ("array", "more", "message"),
     [
         ("T", {"gain": 0.5}, "an attribute gain=0.5 that is not of the CF conventions"),
         ("T", {"Offset": 273.15}, "an attribute offset=273.15"),
@@ -210,61 +218,61 @@ def test_dims_whose_names_do_not_fit_are_named(tmp_path):
         ("t", {"slope": 2.0}, "array 't' has an attribute slope=2"),
     ],
 )
-def test_what_cannot_be_obeyed_is_refused_by_name(tmp_path, heat, diffusivity, array, more, told):
+def test_attributes_that_cannot_be_applied_are_refused_by_name(tmp_path, heat, diffusivity, array, more, message):
     arrays = {"T": heat, "alpha": diffusivity, "t": np.linspace(0, 1, 4), "other": heat}
-    has(refused(written(tmp_path / "a.nc", arrays, {array: more}), "heat"), told, "force=true")
-    path = written(tmp_path / "b.nc", arrays, {"other": more})  # of what is not taken, nothing matters
-    asked = {"channels": {"temperature": "T"}}
-    assert not converted(path, tmp_path / "set", "heat", **asked).warnings
+    has(refused(written(tmp_path / "a.nc", arrays, {array: more}), "heat"), message, "force=true")
+    path = written(tmp_path / "b.nc", arrays, {"other": more})  # the attributes of an unused array do not matter
+    assert not converted(path, tmp_path / "set", "heat", channels={"temperature": "T"}).warnings
 
 
-def test_units_are_told_and_those_of_two_axes_agree(tmp_path, heat, diffusivity):
+def test_units_are_reported_and_those_of_two_axes_must_agree(tmp_path, heat, diffusivity):
     arrays = {"T": heat, "alpha": diffusivity, "t": np.linspace(0, 1, 4), "x": np.arange(8) / 8, "y": np.arange(8) / 8}
-    said = {"T": {"units": "degC"}, "t": {"units": "hours since 2000-01-01"}, "x": {"units": "m"}, "y": {"units": "m"}}
-    done = converted(written(tmp_path / "a.nc", arrays, said), tmp_path / "made", "heat")
+    stated = {"T": "degC", "t": "hours since 2000-01-01", "x": "m", "y": "m"}
+    attributes = {name: {"units": unit} for name, unit in stated.items()}
+    done = converted(written(tmp_path / "a.nc", arrays, attributes), tmp_path / "made", "heat")
     assert any("temperature in degC, times in hours since 2000-01-01" in note for note in done.notes)
-    said["y"] = {"units": "km"}
-    has(refused(written(tmp_path / "b.nc", arrays, said), "heat"), "x coordinate is in m, its y coordinate in km")
+    attributes["y"] = {"units": "km"}
+    has(refused(written(tmp_path / "b.nc", arrays, attributes), "heat"), "x coordinate is in m, its y coordinate in km")
 
 
 @pytest.mark.parametrize(
-    ("own", "stated", "told"),
+    ("own", "stated", "message"),
     [
-        ("m", "km", "takes m; set scale.source=1000"),
-        ("K", "degC", "takes K; write it in K"),
-        ("K", "Pa", "takes K; check channels"),
+        ("m", "km", "expects m; set scale.source=1000"),
+        ("K", "degC", "expects K; write it in K"),
+        ("K", "Pa", "expects K; check channels"),
         ("K", "kelvin", ""),
     ],
 )
-def test_a_channel_with_a_unit_has_that_of_the_file(tmp_path, own, stated, told):
+def test_the_unit_of_a_channel_must_be_that_of_the_file(tmp_path, own, stated, message):
     fields = foreign.truths(build_pde("poisson"), build_pde("poisson").grid(9), 3)
     arrays = {"source": fields[:, 0], "solution": fields[:, 1]}
     done = converted(written(tmp_path / "a.h5", arrays, {"source": {"units": stated}}), tmp_path / "set", "poisson")
     pde = replace(done.pde, channels=(Channel("source", own, "input"), Channel("solution", "1", "solution")))
-    found, _ = units.check_units(pde, done.reading)
-    assert told in "".join(found) and bool(found) is bool(told)
+    found, _ = units.check_units(pde, done.reader)
+    assert message in "".join(found) and bool(found) is bool(message)
 
 
 def test_packed_float64_is_unpacked_in_parameters_and_times_too(tmp_path, heat, diffusivity):
-    said = {"alpha": {"scale_factor": 0.1}, "t": {"scale_factor": 0.5, "add_offset": 1.0}}
+    attributes = {"alpha": {"scale_factor": 0.1}, "t": {"scale_factor": 0.5, "add_offset": 1.0}}
     arrays = {"temperature": heat, "alpha": diffusivity * 10, "t": np.linspace(0.0, 2.0, 4)}
-    done = converted(written(tmp_path / "a.h5", arrays, said), tmp_path / "set", "heat")
+    done = converted(written(tmp_path / "a.h5", arrays, attributes), tmp_path / "set", "heat")
     assert done.pde.params.duration == 1.0 and not done.warnings
     np.testing.assert_allclose([m["params"]["diffusivity"] for m in stored(tmp_path / "set")[1]], diffusivity)
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
-        ({"scale_factor": 5.0, "add_offset": 2.0}, "array 'permeability' holds truth values, and attributes of packed"),
-        ({"_FillValue": np.uint8(1)}, "array 'permeability' holds truth values, and attributes of packed or missing"),
+        ({"scale_factor": 5.0, "add_offset": 2.0}, "array 'permeability' holds booleans, but has attributes of packed"),
+        ({"_FillValue": np.uint8(1)}, "array 'permeability' holds booleans, but has attributes of packed or missing"),
         ({"gain": 2.0}, "array 'permeability' has an attribute gain=2"),
     ],
 )
-def test_truth_values_are_not_packed(tmp_path, darcy, more, told):
-    permeability, pressure = darcy[:, 0], darcy[:, 1]
+def test_attributes_of_packed_booleans_are_refused(tmp_path, darcy, more, message):
+    permeability, pressure = darcy.swapaxes(0, 1)
     arrays = {"permeability": permeability > permeability.mean(), "pressure": pressure}
-    has(refused(written(tmp_path / "a.h5", arrays, {"permeability": more}), "darcy"), told)
+    has(refused(written(tmp_path / "a.h5", arrays, {"permeability": more}), "darcy"), message)
 
 
 def test_an_attribute_in_two_spellings_and_a_range_without_an_end_are_named(tmp_path, heat, diffusivity):
@@ -273,14 +281,14 @@ def test_an_attribute_in_two_spellings_and_a_range_without_an_end_are_named(tmp_
     has(
         refused(written(tmp_path / "a.h5", arrays, {"T": twice}), "heat"),
         "array 'T' has",
-        "twice, in small and in capital",
+        "twice, in lower and in upper case",
     )
     half = {"valid_range": [np.nan, 400.0]}
     has(refused(written(tmp_path / "b.h5", arrays, {"T": half}), "heat"), "array 'T' has a valid range of nan to 400")
 
 
-def test_attributes_of_matlab73_are_obeyed(tmp_path, darcy):
-    permeability, pressure = darcy[:, 0], darcy[:, 1]
+def test_attributes_of_matlab73_are_applied(tmp_path, darcy):
+    permeability, pressure = darcy.swapaxes(0, 1)
     path = foreign.matlab73(tmp_path / "a.mat", permeability=permeability, pressure=pressure * 2 - 1)
     with h5py.File(path, "r+") as file:
         file["pressure"].attrs.update(scale_factor=0.5, add_offset=0.5)
@@ -291,7 +299,7 @@ def test_attributes_of_matlab73_are_obeyed(tmp_path, darcy):
     has(refused(path, "darcy"), "a declared missing value, _FillValue=")
 
 
-def test_units_and_names_are_shown_as_one_line(tmp_path, heat, diffusivity):
+def test_units_are_shown_in_one_line(tmp_path, heat, diffusivity):
     path = written(tmp_path / "a.h5", {"T": heat, "alpha": diffusivity}, {"T": {"units": "K\n" * 1000 + "\x1b[31m"}})
     done = converted(path, tmp_path / "set", "heat")
     assert all("\n" not in note and "\x1b" not in note and len(note) < 300 for note in done.notes)

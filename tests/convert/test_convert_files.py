@@ -1,4 +1,4 @@
-"""Files that cannot be converted: one line names the file and says what to do; nothing is written, no pickle is loaded."""
+"""Files that cannot be converted: one line names the file and what to do; nothing is written, no pickle is loaded."""
 
 import pickle
 import subprocess
@@ -15,18 +15,18 @@ from tests.convert.foreign import has, npz, refused
 from tests.scripts import ROOT
 
 
-def test_missing_empty_and_foreign_files(tmp_path):
+def test_missing_empty_and_unknown_files_are_refused(tmp_path):
     has(refused(tmp_path / "a.npz"), "a.npz: no such file")
-    has(refused(tmp_path), "a folder without a file of", ".hdf5")
+    has(refused(tmp_path), "a folder without a file that ends in", ".hdf5")
     (tmp_path / "b.npz").write_bytes(b"")
     has(refused(tmp_path / "b.npz"), "b.npz: empty, 0 bytes")
     (tmp_path / "c.csv").write_text("1,2,3\n")
-    has(refused(tmp_path / "c.csv"), "none of the layouts", "npz")
+    has(refused(tmp_path / "c.csv"), "none of the supported layouts", "npz")
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.mat", "a73.mat", "a.h5", "a.pt"])
 @pytest.mark.parametrize("share", [0.02, 0.6, 0.97])
-def test_truncated_files(tmp_path, name, share):
+def test_truncated_files_are_refused(tmp_path, name, share):
     noise = np.random.default_rng(0).normal(size=(20, 2, 16, 16)).astype(np.float32)
     path = tmp_path / name
     if name == "a.npy":
@@ -40,7 +40,7 @@ def test_truncated_files(tmp_path, name, share):
     has(refused(path), name)
 
 
-def test_damaged_data_in_hdf5(tmp_path, burgers):
+def test_damaged_data_in_hdf5_are_refused(tmp_path, burgers):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("u", data=burgers, compression="gzip", fletcher32=True)
@@ -51,7 +51,7 @@ def test_damaged_data_in_hdf5(tmp_path, burgers):
 
 
 class Trap:
-    """What a pickle would run."""
+    """An object whose unpickling fails the test."""
 
     def __reduce__(self):
         return pytest.fail, ("a pickle was loaded",)
@@ -73,13 +73,13 @@ def test_pickles_are_refused_and_never_loaded(tmp_path, name):
 
 def test_a_pickle_without_a_container_is_refused_without_a_warning(tmp_path):
     (tmp_path / "a.pt").write_bytes(pickle.dumps({"x": [1.0, 2.0]}, protocol=4))
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         has(refused(tmp_path / "a.pt"), "a.pt")
-    assert not said
+    assert not caught
 
 
-def test_another_layout_than_named(tmp_path, darcy):
+def test_a_file_of_another_layout_than_named_is_refused(tmp_path, darcy):
     path = npz(tmp_path, a=darcy[:, 0], u=darcy[:, 1])
     has(refused(path, layout="mat73"), "layout=mat73, but the file is npz", "set layout=npz")
     has(refused(path, layout="netcdf"), "layout=netcdf: unknown", "pdebench")
@@ -88,19 +88,19 @@ def test_another_layout_than_named(tmp_path, darcy):
     has(refused(plain, layout="pdebench"), "tensor", "layout=hdf5")
 
 
-def test_numbers_in_other_files_are_not_followed(tmp_path, burgers):
+def test_numbers_in_other_files_are_not_read(tmp_path, burgers):
     foreign.plain(tmp_path / "other.h5", u=burgers)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["u"] = h5py.ExternalLink("other.h5", "u")
-    has(refused(tmp_path / "a.h5", "burgers"), "no array of numbers")
+    has(refused(tmp_path / "a.h5", "burgers"), "holds no array of numbers")
     layout = h5py.VirtualLayout(shape=burgers.shape, dtype=burgers.dtype)
     layout[...] = h5py.VirtualSource(str(tmp_path / "other.h5"), "u", burgers.shape)
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file.create_virtual_dataset("u", layout)
-    has(refused(tmp_path / "b.h5", "burgers"), "takes its numbers from other files")
+    has(refused(tmp_path / "b.h5", "burgers"), "stores its numbers in other files")
 
 
-def test_groups_of_different_shapes(tmp_path):
+def test_groups_of_different_shapes_are_refused(tmp_path):
     frames = np.random.default_rng(0).normal(size=(3, 5, 2, 8, 8)).astype(np.float32)
     path = foreign.pdebench_groups(tmp_path / "a.h5", frames, 0.4)
     with h5py.File(path, "r+") as file:
@@ -109,19 +109,19 @@ def test_groups_of_different_shapes(tmp_path):
     has(refused(path, "reaction_diffusion"), "group 0002 has data [4, 8, 8, 2]", "group 0000 [5, 8, 8, 2]")
 
 
-@pytest.mark.parametrize("odd", ["float8", "meta", "negated"])
-def test_tensors_that_numpy_does_not_know_are_one_line_or_read(tmp_path, odd):
+@pytest.mark.parametrize("kind", ["float8", "meta", "negated"])
+def test_tensors_without_a_numpy_type_are_refused_in_one_line(tmp_path, kind):
     plain = torch.rand(4, 9, 9)
     other = {
         "float8": lambda: plain.to(torch.float8_e4m3fn),
         "meta": lambda: plain.to("meta"),
         "negated": lambda: torch.complex(plain, plain).conj().imag,
-    }[odd]()
+    }[kind]()
     torch.save({"a": plain, "u": other}, tmp_path / "a.pt")
     assert "a.pt" in refused(tmp_path / "a.pt")
 
 
-def test_a_name_with_a_line_break_leaves_one_line(tmp_path):
+def test_a_name_with_a_line_break_is_shown_in_one_line(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["one\ntwo"] = np.ones((4, 9, 9))
         file["three"] = np.ones((4, 9, 9))
@@ -131,7 +131,7 @@ def test_a_name_with_a_line_break_leaves_one_line(tmp_path):
     assert "one two" in found.stderr
 
 
-def test_a_header_that_asks_for_all_memory_is_one_line(tmp_path):
+def test_a_header_that_needs_all_memory_is_refused_in_one_line(tmp_path):
     script = [sys.executable, str(ROOT / "launch" / "convert.py"), f"out={tmp_path / 'set'}", "pde=darcy"]
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for name in ("a", "u"):

@@ -1,4 +1,4 @@
-"""Why a file cannot be read is said with the remedy of that cause: damage is only what nothing else explains."""
+"""The message about an unreadable file names the cause and its remedy; a file is called damaged only if nothing else fits."""
 
 import errno
 import subprocess
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pidscale.config import UserError
-from pidscale.convert.layouts.faults import readable
+from pidscale.convert.layouts.faults import file_errors
 from tests.convert import foreign
 from tests.convert.foreign import has, refused
 
@@ -17,7 +17,7 @@ BLOSC = 32001
 
 
 def filtered(path, code, burgers, name="u"):
-    """HDF5 of an array whose one chunk went through a filter that is not here."""
+    """Write HDF5 with an array whose one chunk needs a filter that is not available."""
     with h5py.File(path, "w") as file:
         plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         plist.set_chunk(burgers.shape)
@@ -29,20 +29,25 @@ def filtered(path, code, burgers, name="u"):
 
 
 @pytest.mark.parametrize(("code", "name"), [(32019, "unnamed"), (32024, "sz3")])
-def test_a_filter_that_is_not_here_is_named(tmp_path, burgers, code, name):
+def test_a_filter_that_is_not_available_is_named(tmp_path, burgers, code, name):
     line = refused(filtered(tmp_path / "a.h5", code, burgers), "burgers")
-    has(line, "a.h5: dataset '/u' is compressed by HDF5 filter", f"{code} ({name}), which is not here", "hdf5plugin")
+    has(
+        line,
+        "a.h5: dataset '/u' is compressed by HDF5 filter",
+        f"{code} ({name}), which is not available",
+        "hdf5plugin",
+    )
     assert "damaged" not in line
 
 
-def test_a_filter_of_an_array_that_is_not_taken_does_no_harm(tmp_path, burgers):
+def test_a_missing_filter_of_an_unused_array_does_not_matter(tmp_path, burgers):
     path = filtered(tmp_path / "a.h5", 32019, burgers, "other")
     with h5py.File(path, "r+") as file:
         file["velocity"] = burgers
     foreign.converted(path, tmp_path / "set", "burgers")
 
 
-def test_a_file_that_another_process_writes_is_not_called_damaged(tmp_path, burgers):
+def test_a_file_open_for_writing_elsewhere_is_not_called_damaged(tmp_path, burgers):
     path = foreign.plain(tmp_path / "a.h5", u=burgers)
     code = f"import h5py; f = h5py.File({str(path)!r}, 'r+'); print('open', flush=True); input()"
     with subprocess.Popen(
@@ -57,9 +62,9 @@ def test_a_file_that_another_process_writes_is_not_called_damaged(tmp_path, burg
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
-        (PermissionError(errno.EACCES, "Permission denied"), "permission denied; it must be a file that this run may read"),
+        (PermissionError(errno.EACCES, "Permission denied"), "permission denied; name a file that this process may read"),
         (OSError(errno.EIO, "Input/output error"), "input/output error: the disk or the network file system failed"),
         (OSError("Can't read data (file read failed, errno = 5, error message = 'Input/output error')"), "input/output"),
         (OSError("Unable to open (unable to lock file, errno = 11, error message = 'x')"), "another process has it open"),
@@ -68,23 +73,23 @@ def test_a_file_that_another_process_writes_is_not_called_damaged(tmp_path, burg
         (OSError("file is already open for write (may use <h5clear file> to clear file consistency flags)"), "h5clear"),
         (OSError(errno.ESTALE, "Stale file handle"), "stale handle"),
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
-        (FileNotFoundError(errno.ENOENT, "No such file"), "no such file any more"),
-        (ModuleNotFoundError("No module named 'h5py'", name="h5py"), "needs the library h5py, which is not here: pip"),
+        (FileNotFoundError(errno.ENOENT, "No such file"), "no longer exists"),
+        (ModuleNotFoundError("No module named 'h5py'", name="h5py"), "needs the library h5py, which is missing: pip"),
         (OSError("Unable to open file (truncated file: eof = 5)"), "it is truncated, damaged or of another layout"),
         (ValueError("bad magic"), "cannot be read as hdf5 (bad magic): it is truncated, damaged"),
     ],
 )  # fmt: skip
-def test_what_the_machine_says_has_its_own_remedy(tmp_path, error, told):
-    """Errors as the libraries raise them, word for word; a disk that fails cannot be had in a test."""
-    with pytest.raises(UserError) as line, readable(tmp_path / "a.h5", "hdf5"):
+def test_each_system_error_has_its_own_remedy(tmp_path, error, message):
+    """Errors as the libraries raise them, word for word; a test cannot make a disk fail."""
+    with pytest.raises(UserError) as line, file_errors(tmp_path / "a.h5", "hdf5"):
         raise error
-    has(str(line.value), f"{tmp_path / 'a.h5'}: ", told)
-    assert ("damaged" in str(line.value)) == ("damaged" in told)
+    has(str(line.value), f"{tmp_path / 'a.h5'}: ", message)
+    assert ("damaged" in str(line.value)) == ("damaged" in message)
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.mat", "a.h5", "a.pt"])
-def test_a_file_that_may_not_be_read_says_so_in_every_layout(tmp_path, burgers, name):
-    """In a process without root's rights, to whom nothing is denied."""
+def test_a_file_without_read_permission_is_refused_in_every_layout(tmp_path, burgers, name):
+    """Runs in a process without root's rights, because root may read every file."""
     path = tmp_path / name
     np.save(path, burgers) if name == "a.npy" else foreign.plain(path, u=burgers)
     path.chmod(0o000)
@@ -97,7 +102,7 @@ def test_a_file_that_may_not_be_read_says_so_in_every_layout(tmp_path, burgers, 
     for folder in (tmp_path, *list(tmp_path.parents)[:2]):
         folder.chmod(0o755)
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    has(found.stdout, f"{name}: permission denied; it must be a file that this run may read")
+    has(found.stdout, f"{name}: permission denied; name a file that this process may read")
 
 
 def test_netcdf_of_the_classic_format_is_named(tmp_path):

@@ -1,4 +1,4 @@
-"""Sets of one sample, or of a few: they convert, open for training and are looked at, and no message holds a nan."""
+"""Sets of one sample or a few can be converted, verified and trained on, and no message contains a nan."""
 
 import math
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pidscale.convert.quality import judge
-from pidscale.convert.summary import told
+from pidscale.convert.quality import measure_quality
+from pidscale.convert.request import parse_request
+from pidscale.convert.summary import summary_lines
 from pidscale.dataset.problem import open_problem
 from pidscale.diffusion.noise import schedule_for, strongest_mode
 from pidscale.inspect.verify import verify
@@ -18,41 +19,43 @@ from pidscale.records.read import ShardSet
 from pidscale.teacher.loop import noise_for
 from tests import small
 from tests.convert import foreign
-from tests.convert.foreign import asked_from, converted, has, npz, refused
+from tests.convert.foreign import converted, has, npz, refused
 
 
-def test_the_strongest_mode_of_few_fields():
+def test_strongest_mode_of_few_fields():
     fields = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 2, 4, 4)))
     assert strongest_mode(fields[:1]) == 0.0 == strongest_mode(fields[:1].repeat(4, 1, 1, 1))
     assert strongest_mode(fields[:2]) == pytest.approx(float((fields[0] - fields[1]).norm()) / 2)
-    middle = torch.stack([torch.zeros(2, 4, 4).double(), fields[0], -fields[0]])  # the first is the mean of all
+    middle = torch.stack([torch.zeros(2, 4, 4).double(), fields[0], -fields[0]])  # the first field is the mean of all
     assert strongest_mode(middle) == pytest.approx(float(fields[0].norm()) * math.sqrt(2 / 3))
     assert schedule_for("edm", 0.0, 32).sigma_max == 80.0
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_file_of_few_samples_becomes_a_set_to_train_on(tmp_path, count):
+def test_a_converted_set_of_few_samples_can_train(tmp_path, count):
     fields = foreign.truths(foreign.DARCY, foreign.DARCY.grid(small.POINTS), count)
-    path, out = npz(tmp_path, a=fields[:, 0], u=fields[:, 1]), tmp_path / "darcy"
+    path = npz(tmp_path, a=fields[:, 0], u=fields[:, 1])
+    out = tmp_path / "darcy"
     if count == 1:
-        has(refused(path), "has 1 different sample,", "set test=0 to train on all")
+        has(refused(path), "has 1 distinct sample,", "set test=0 to train on all")
     done = converted(path, out, test=0)
-    worth = judge(out, done.manifest, done.pde, done.grid)
-    report = "\n".join(told(asked_from([f"source={path}", f"out={out}"]), done, worth))
+    quality = measure_quality(out, done.manifest, done.pde, done.grid)
+    request = parse_request([f"source={path}", f"out={out}"])
+    report = "\n".join(summary_lines(request, done, quality))
     assert "nan" not in report.replace(str(tmp_path), "") and "warning" not in report
-    _trains(out, tmp_path)
+    _check_trains(out, tmp_path)
 
 
 @pytest.mark.parametrize("equation", ["darcy", "heat"])
-def test_a_made_set_of_one_sample_is_one_to_train_on(tmp_path, equation):
+def test_a_made_set_of_one_sample_can_train(tmp_path, equation):
     pde = build_pde(equation, small.HEAT["params"] if equation == "heat" else {})
     out = tmp_path / equation
     make_shard_set(pde, out, {"train": 1, "test": 1}, grid=pde.grid(small.POINTS), seed=3, parallel=False)
-    _trains(out, tmp_path)
+    _check_trains(out, tmp_path)
 
 
-def _trains(root, folder):
-    """The schedule of a teacher is finite, the set verifies, and its units give the sample back."""
+def _check_trains(root, folder):
+    """Assert that a teacher's schedule is finite, the set verifies, and the normaliser inverts."""
     settings = small.settings(root, folder)
     problem = open_problem(settings.pde, settings.data)
     shards = ShardSet(root, "train")

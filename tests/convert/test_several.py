@@ -1,4 +1,4 @@
-"""Several files read as one: found by folder, pattern or list, in agreement, each sample known by its file and number."""
+"""Several files read as one: found by folder, pattern or list; they must agree, and samples keep file and number."""
 
 import json
 
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pidscale.config import UserError
-from pidscale.convert.files import files_of, short_names
-from pidscale.convert.quality import judge
+from pidscale.convert.files import find_files, short_names
+from pidscale.convert.quality import measure_quality
 from pidscale.pde import build_pde
 from pidscale.records.check import load_manifest
 from pidscale.records.read import ShardSet
@@ -22,15 +22,16 @@ def fields():
 
 
 def three(folder, fields, ending=".h5"):
-    """Three files of 5, 4 and 3 samples."""
+    """Write three files of 5, 4 and 3 samples."""
     folder.mkdir(exist_ok=True)
     parts = {"b": fields[:5], "a": fields[5:9], "c": fields[9:]}
     return {n: plain(folder / f"{n}{ending}", a=one[:, 0], u=one[:, 1]) for n, one in parts.items()}
 
 
 def by_origin(root):
-    """Fields and split by (file, number in it)."""
-    request, found = load_manifest(root).request, {}
+    """Return fields and split of each sample, by file and number in the file."""
+    request = load_manifest(root).request
+    found = {}
     for split in load_manifest(root).splits:
         shards = ShardSet(root, split)
         for n in range(len(shards)):
@@ -41,7 +42,7 @@ def by_origin(root):
 
 @pytest.mark.parametrize("ending", [".h5", ".npz", ".pt"])
 @pytest.mark.parametrize("how", ["folder", "pattern", "list", "brackets"])
-def test_all_samples_of_all_files(tmp_path, fields, ending, how):
+def test_all_samples_of_all_files_are_converted(tmp_path, fields, ending, how):
     paths = three(tmp_path / "in", fields, ending)
     (tmp_path / "in" / "notes.txt").write_text("no data")
     listed = ",".join(str(paths[n]) for n in "abc")
@@ -58,7 +59,7 @@ def test_all_samples_of_all_files(tmp_path, fields, ending, how):
     assert str(tmp_path) not in json.dumps(done.manifest.to_json())
 
 
-def test_a_test_split_of_its_own_file(tmp_path, fields):
+def test_the_test_split_can_be_a_separate_file(tmp_path, fields):
     paths = three(tmp_path, fields)
     done = converted(f"{paths['a']},{paths['b']}", tmp_path / "set", test=str(paths["c"]))
     found = by_origin(tmp_path / "set")
@@ -69,22 +70,22 @@ def test_a_test_split_of_its_own_file(tmp_path, fields):
     assert {s: v.samples for s, v in single.manifest.splits.items()} == {"train": 5, "test": 3}
 
 
-def test_a_test_sample_that_trains_too_is_left_out_of_the_test_split(tmp_path, fields):
+def test_a_test_sample_that_is_also_in_train_is_omitted_from_the_test_split(tmp_path, fields):
     paths = three(tmp_path, fields)
     paths["c"].unlink()
     plain(paths["c"], a=fields[3:11, 0], u=fields[3:11, 1])
     done = converted(paths["b"], tmp_path / "set", test=str(paths["c"]))
-    assert done.dropped == 2 and {s: v.samples for s, v in done.manifest.splits.items()} == {"train": 5, "test": 6}
+    assert done.copies == 2 and {s: v.samples for s, v in done.manifest.splits.items()} == {"train": 5, "test": 6}
     with pytest.raises(UserError, match=r"2 samples are copies, c\.h5: sample 0 of b\.h5: sample 3"):
         converted(paths["b"], tmp_path / "other", test=str(paths["c"]), duplicates="refuse")
     both = plain(tmp_path / "d.h5", a=fields[:2, 0], u=fields[:2, 1])
-    with pytest.raises(UserError, match=r"d\.h5: every sample of it is bad or a copy"):
+    with pytest.raises(UserError, match=r"d\.h5: all its samples are bad, or copies"):
         converted(paths["b"], tmp_path / "third", test=str(both))
     with pytest.raises(UserError, match=r"b\.h5 is in source too"):
         converted(tmp_path / "*.h5", tmp_path / "third", test=str(paths["b"]))
 
 
-def test_bad_samples_are_named_by_file_and_left_out(tmp_path, fields):
+def test_bad_samples_are_named_by_file_and_omitted(tmp_path, fields):
     paths = three(tmp_path, fields)
     with h5py.File(paths["c"], "r+") as file:
         file["u"][1, 4, 5] = np.nan
@@ -119,17 +120,17 @@ def test_files_that_differ_are_named(tmp_path, fields):
         ({"data": wave, "t": times, "c": 1.0}, "displacement is array 'data'"),
         ({"u": wave, "t": times}, "of the number 'c' it has none"),
     ]
-    for i, (arrays, told) in enumerate(cases):
+    for i, (arrays, difference) in enumerate(cases):
         other = plain(tmp_path / f"b{i}.h5", **arrays)
         with pytest.raises(UserError) as error:
             converted(f"{first},{other}", tmp_path / "set", "wave")
-        has(str(error.value), f"{other}: {told}", f"{first} has", "must agree")
+        has(str(error.value), f"{other}: {difference}", f"{first} has", "must agree")
     plain(tmp_path / "b.npz", u=wave, t=times, c=1.0)
     with pytest.raises(UserError, match=r"b\.npz: its layout is npz"):
         converted(f"{first},{tmp_path / 'b.npz'}", tmp_path / "set", "wave")
 
 
-def test_attributes_of_each_file_count_and_name_it(tmp_path):
+def test_attributes_of_each_file_are_checked_and_the_file_is_named(tmp_path):
     times = np.linspace(0, 0.3, 4)
     wave = foreign.truths(foreign.WAVE, foreign.WAVE.grid(8), 4)
     cases = (
@@ -138,7 +139,7 @@ def test_attributes_of_each_file_count_and_name_it(tmp_path):
         ("u", {"gain": 0.5}, "array 'u' has an attribute gain=0.5"),
         ("t", {"scale_factor": 10.0}, "its times are 4 from 0 to 3"),
     )
-    for n, (array, attributes, told) in enumerate(cases):
+    for n, (array, attributes, difference) in enumerate(cases):
         folder = tmp_path / str(n)
         folder.mkdir()
         first, other = (plain(folder / f"{i}.h5", u=wave + i, t=times, c=1.0) for i in range(2))
@@ -146,10 +147,10 @@ def test_attributes_of_each_file_count_and_name_it(tmp_path):
             file[array].attrs.update(attributes)
         with pytest.raises(UserError) as error:
             converted(folder, tmp_path / "set", "wave")
-        has(str(error.value), f"{other}: {told.format(first=first)}")
+        has(str(error.value), f"{other}: {difference.format(first=first)}")
 
 
-def test_a_set_is_not_written_beside_its_sources(tmp_path, fields):
+def test_a_set_is_not_written_into_the_folder_of_its_sources(tmp_path, fields):
     paths = three(tmp_path, fields)
     for source in (tmp_path, paths["b"]):
         with pytest.raises(UserError, match="the folder of the files that are converted"):
@@ -163,42 +164,42 @@ def test_the_worst_sample_is_named_by_its_file(tmp_path):
     for name, part in (("a", drawn[:20]), ("b", drawn[20:])):
         plain(tmp_path / f"{name}.npz", source=part[:, 0], solution=part[:, 1])
     done = converted(tmp_path, tmp_path / "set", "helmholtz", test=4)
-    worth = judge(tmp_path / "set", done.manifest, done.pde, done.grid)
-    assert any("in sample 3 of b.npz" in line for line in worth.warnings(done.pde))
+    quality = measure_quality(tmp_path / "set", done.manifest, done.pde, done.grid)
+    assert any("in sample 3 of b.npz" in line for line in quality.warnings(done.pde))
 
 
-def test_words_that_name_files(tmp_path, monkeypatch):
+def test_which_files_an_argument_names(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("b.h5", "a.h5", "odd,name[1].h5", ".hidden.h5", "c.txt"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "empty").mkdir()
 
     def names(word):
-        return [path.name for path in files_of("source", word)]
+        return [path.name for path in find_files("source", word)]
 
     assert names("~") == ["a.h5", "b.h5", "odd,name[1].h5"]
     assert names("~/*.h5") == ["a.h5", "b.h5", "odd,name[1].h5"]
     assert names("~/odd,name[1].h5") == ["odd,name[1].h5"]
     assert names("['~/b.h5', \"~/a.h5\"]") == ["b.h5", "a.h5"]
-    for word, told in (
+    for word, message in (
         ("s3://bucket/a.h5", "an address"),
         ("~/a.h5,s3://bucket/a.h5", "an address"),
         ("~/d.h5", "no such file"),
-        ("~/*.npz", "no file has such a name"),
-        ("~/empty", "a folder without a file of"),
+        ("~/*.npz", "no file matches this pattern"),
+        ("~/empty", "a folder without a file that ends in"),
         ("~/a.h5,~/a.h5", "twice"),
         ("~/a.h5,~", "twice"),
         ("~nobody-of-this-name/a.h5", "no home folder is known for ~nobody-of-this-name"),
         (",", "names no file"),
     ):
         with pytest.raises(UserError) as error:
-            files_of("source", word)
-        has(str(error.value), "source=", told)
+            find_files("source", word)
+        has(str(error.value), "source=", message)
     paths = [tmp_path / "x" / "a.h5", tmp_path / "y" / "a.h5"]
     assert short_names(paths) == ["x/a.h5", "y/a.h5"] and short_names(paths[:1]) == ["a.h5"]
 
 
-def test_out_is_at_home_where_a_shell_left_the_sign(tmp_path, monkeypatch, fields):
+def test_a_tilde_in_out_is_the_home_folder(tmp_path, monkeypatch, fields):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     path = plain(tmp_path / "a.npz", a=fields[:, 0], u=fields[:, 1])

@@ -1,4 +1,4 @@
-"""Ways to damage a set of the heat equation whose hashes agree all the same, and to ask what is found."""
+"""Damages a set of the heat equation so that its hashes still agree, and returns what is found."""
 
 import json
 from dataclasses import replace
@@ -15,14 +15,14 @@ TAR, INDEX = "train-00001.tar", "train-00001.index.json"  # samples 16 to 31 of 
 
 
 def put(root, manifest, **changes):
-    """Write a manifest with these values, with a data hash that fits."""
+    """Write a manifest with changed values and a matching data hash."""
     plain = replace(manifest, **changes).to_json()
     write_atomic(root / "manifest.json", json.dumps(plain).encode())
     return Manifest.from_json(json.loads(json.dumps(plain)))
 
 
 def rehash(root):
-    """Make a manifest say what the files are now."""
+    """Update the manifest to the sizes and hashes of the files."""
     manifest = load_manifest(root)
     splits = {}
     for name, split in manifest.splits.items():
@@ -40,7 +40,7 @@ def rehash(root):
 
 
 def rewritten(root, change):
-    """Write train-00001 anew with samples that `change(number, fields, meta)` has changed, hashes and all."""
+    """Write train-00001 again with samples changed by `change(number, fields, meta)`, and update all hashes."""
     shards = ShardSet(root, "train")
     samples = [(n, shards.read([n])[0], json.loads(json.dumps(shards.meta(n)))) for n in range(16, 32)]
     write_shard(root, "train", 1, [(sample_key(n), *change(n, fields, meta)) for n, fields, meta in samples])
@@ -54,7 +54,7 @@ def findings(root):
 
 
 def named(lines, *parts):
-    """Exactly one of the lines names all of these."""
+    """Assert that exactly one line contains all parts."""
     assert len([line for line in lines if all(str(part) in line for part in parts)]) == 1, lines
 
 

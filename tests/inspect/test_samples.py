@@ -1,4 +1,4 @@
-"""What is wrong with samples whose hashes and checksums all agree is named: values, seeds, statistics, residuals."""
+"""Wrong values, seeds, statistics and residuals are found even if all hashes and checksums agree."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def copy(heat_shards, tmp_path):
     return shutil.copytree(heat_shards, tmp_path / "heat")
 
 
-def test_values_that_are_not_finite_are_named_though_all_checksums_agree(copy, monkeypatch):
+def test_values_that_are_not_finite_are_found(copy, monkeypatch):
     monkeypatch.setattr(write, "_check_sample", lambda *given: None)
     of = write.Stats.of
     monkeypatch.setattr(write.Stats, "of", staticmethod(lambda fields: of(np.nan_to_num(fields))))
@@ -36,7 +36,7 @@ def test_values_that_are_not_finite_are_named_though_all_checksums_agree(copy, m
 
 
 @pytest.mark.parametrize("key", ["mean", "std"])
-def test_a_wrong_normaliser_is_named(copy, key):
+def test_a_wrong_normaliser_is_found(copy, key):
     manifest = load_manifest(copy)
     normaliser = json.loads(json.dumps(manifest.normaliser))
     normaliser[key][1] += 2e-5
@@ -46,7 +46,7 @@ def test_a_wrong_normaliser_is_named(copy, key):
 
 
 @pytest.mark.parametrize("floors", [{}, {"train": 3}, {"train": {"l2": "small"}}])
-def test_wrong_floors_are_named(copy, floors):
+def test_wrong_floors_are_found(copy, floors):
     manifest = put(copy, load_manifest(copy), truth_residual=floors)
     found = findings(copy)
     for split in ("train", "test"):
@@ -54,7 +54,7 @@ def test_wrong_floors_are_named(copy, floors):
     assert not floors or "expected a number for each norm" in "\n".join(describe_set(manifest, "x"))
 
 
-def test_a_wrong_stored_residual_is_named(copy):
+def test_a_wrong_stored_residual_is_found(copy):
     def change(n, fields, meta):
         if n == 20:
             meta["residual"]["l2"] *= 10
@@ -66,8 +66,8 @@ def test_a_wrong_stored_residual_is_named(copy):
     named(found, "manifest.json", "truth_residual of 'train': l2")
 
 
-def test_fields_that_are_not_those_of_the_residual_are_named(copy):
-    """Hashes, checksums and statistics all agree; only the equation tells."""
+def test_fields_that_do_not_match_their_residual_are_found(copy):
+    """Hashes, checksums and statistics all agree; only the residual shows the change."""
 
     def change(n, fields, meta):
         if n == 20:
@@ -85,7 +85,7 @@ def test_fields_that_are_not_those_of_the_residual_are_named(copy):
     named(found, TAR, "sample 20: residual l2")
 
 
-def test_overlapping_and_repeated_seeds_are_named(copy):
+def test_overlapping_and_repeated_seeds_are_found(copy):
     manifest = load_manifest(copy)
     splits = manifest.splits | {"test": replace(manifest.splits["test"], seeds=(40, 56))}
     put(copy, manifest, splits=splits)
@@ -97,7 +97,7 @@ def test_overlapping_and_repeated_seeds_are_named(copy):
     named(findings(copy), TAR, "sample 30", "seed 3 is that of train sample 3")
 
 
-def test_an_equation_that_is_not_here_is_a_note(copy, monkeypatch):
+def test_an_unknown_equation_is_a_note(copy, monkeypatch):
     manifest = load_manifest(copy)
     (copy / "request.json").unlink()
     put(copy, manifest, equation="nowhere:Mine", request={})

@@ -1,4 +1,4 @@
-"""A maker that is killed at any moment is started again and ends with the same bytes."""
+"""A run that is killed at any moment and started again ends with the same bytes."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def contents(root: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in root.iterdir()}
 
 
-def test_killed_at_twenty_moments_the_set_is_the_same(tmp_path):
-    processes = multiprocessing.get_context("forkserver")  # children start in no time: torch is there already
+def test_a_set_killed_at_twenty_moments_ends_with_the_same_bytes(tmp_path):
+    processes = multiprocessing.get_context("forkserver")  # its children start fast: torch is already imported
     processes.set_forkserver_preload(["pidscale.make.make"])
     warm = processes.Process(target=make, args=(tmp_path / "warm",))
     warm.start()
@@ -45,32 +45,35 @@ def test_killed_at_twenty_moments_the_set_is_the_same(tmp_path):
     whole = processes.Process(target=make, args=(tmp_path / "whole",))
     whole.start()
     whole.join()
-    between, expected = (time.monotonic() - began) / FILES, contents(tmp_path / "whole")
+    interval = (time.monotonic() - began) / FILES  # seconds a file
+    expected = contents(tmp_path / "whole")
     assert whole.exitcode == 0 and len(expected) == FILES
     check_set(load_manifest(tmp_path / "whole"), tmp_path / "whole", contents=True)
-    draw, broken = random.Random(0), 0
+    draw = random.Random(0)
+    unfinished = 0
     for attempt in range(KILLS):
         root = tmp_path / str(attempt)
         maker = processes.Process(target=make, args=(root,))
         maker.start()
-        there = draw.randrange(FILES - 2)  # how far it has come, not how long it took: seconds follow the machine
+        there = draw.randrange(FILES - 2)  # progress is counted in files: seconds depend on the machine
         while maker.is_alive() and len(list(root.glob("[!.]*"))) < there:
             time.sleep(0.001)
-        time.sleep(between * draw.random())
-        with suppress(ProcessLookupError):  # it may have ended
+        time.sleep(interval * draw.random())
+        with suppress(ProcessLookupError):  # it may have finished
             os.kill(maker.pid, signal.SIGKILL)
         maker.join()
-        broken += not (root / "manifest.json").exists()
+        unfinished += not (root / "manifest.json").exists()
         again = processes.Process(target=make, args=(root,))
         again.start()
         again.join()
         assert again.exitcode == 0 and contents(root) == expected, attempt
-    assert broken >= KILLS // 2  # most were killed at work
+    assert unfinished >= KILLS // 2  # most were killed before the end
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_conversion_that_is_interrupted_says_so_in_one_line(tmp_path, number, status):
-    draw, out = np.random.default_rng(0), tmp_path / "set"
+def test_an_interrupted_conversion_ends_with_one_line(tmp_path, number, status):
+    draw = np.random.default_rng(0)
+    out = tmp_path / "set"
     fields = {"permeability": 3 + 9 * draw.integers(0, 2, (3000, 17, 17)), "pressure": draw.random((3000, 17, 17))}
     np.savez(tmp_path / "big.npz", **fields)
     words = [f"source={tmp_path / 'big.npz'}", f"out={out}", "pde=darcy", "samples_per_shard=3", "force=true"]
@@ -84,6 +87,6 @@ def test_a_conversion_that_is_interrupted_says_so_in_one_line(tmp_path, number, 
         assert process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.01)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (status, "interrupted; the same command goes on from what is there\n")
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (status, "interrupted; the same command goes on from what is there\n")
     assert not list(out.glob(".*.tmp")) and not (out / "manifest.json").exists()

@@ -1,4 +1,4 @@
-"""A shard set is a function of its request: made, continued, left alone or refused, never overwritten."""
+"""A shard set is a function of its request: it is made, continued, left unchanged or refused, never overwritten."""
 
 import dataclasses
 import json
@@ -22,8 +22,8 @@ GRID = PDE.grid(17)
 
 
 def run(root, samples=None, pde=PDE, **settings):
-    asked = {"grid": GRID, "seed": 5, "samples_per_shard": 4, "parallel": False} | settings
-    return make_shard_set(pde, root, samples or {"train": 10, "test": 3}, **asked)
+    arguments = {"grid": GRID, "seed": 5, "samples_per_shard": 4, "parallel": False} | settings
+    return make_shard_set(pde, root, samples or {"train": 10, "test": 3}, **arguments)
 
 
 def contents(root):
@@ -42,7 +42,7 @@ def copy(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "copy")
 
 
-def test_holds_the_samples_of_their_counters(finished):
+def test_each_sample_is_a_function_of_its_counter(finished):
     manifest = load_manifest(finished)
     assert manifest.grid == GRID.describe() and manifest.params == PDE.params_dict()
     assert manifest.splits["train"].seeds == (0, 10) and manifest.splits["test"].seeds == (2**40, 2**40 + 3)
@@ -54,14 +54,14 @@ def test_holds_the_samples_of_their_counters(finished):
             assert shards.meta(n)["seed"] == first + n and shards.meta(n)["params"] == params
 
 
-def test_normaliser_is_of_the_train_split_only(finished):
+def test_the_normaliser_is_measured_on_the_train_split_only(finished):
     train = ShardSet(finished, "train").read(range(10)).astype(np.float64)
     normaliser = load_manifest(finished).normaliser
     np.testing.assert_allclose(normaliser["mean"], train.mean(axis=(0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(normaliser["std"], train.std(axis=(0, 2, 3)), rtol=1e-12)
 
 
-def test_residual_of_what_is_stored_is_a_floor(finished):
+def test_the_floor_is_the_residual_of_what_is_stored(finished):
     floors = load_manifest(finished).truth_residual
     for split in ("train", "test"):
         shards = ShardSet(finished, split)
@@ -80,14 +80,14 @@ def test_progress_counts_samples(tmp_path):
     assert seen == [(4, 9), (8, 9), (9, 9)]
 
 
-def test_finished_set_is_left_alone(finished, monkeypatch):
+def test_a_finished_set_is_left_unchanged(finished, monkeypatch):
     monkeypatch.setattr(make, "make_shard", lambda job: pytest.fail("made again"))
     before = contents(finished)
     assert run(finished) == load_manifest(finished)
     assert contents(finished) == before
 
 
-def test_set_without_its_request_file_is_known_by_its_manifest(copy):
+def test_a_set_without_request_file_is_identified_by_its_manifest(copy):
     (copy / "request.json").unlink()
     assert run(copy) == load_manifest(copy)
     with pytest.raises(UserError, match=r"manifest\.json.*seed"):
@@ -112,30 +112,31 @@ def test_another_request_is_refused_by_name(copy, settings, key):
         assert key in str(error.value) and "data.path" in str(error.value) and "\n" not in str(error.value)
         if whole:
             assert contents(copy) == before
-        (copy / "manifest.json").unlink(missing_ok=True)  # an unfinished set is refused as well
+        (copy / "manifest.json").unlink(missing_ok=True)  # an unfinished set is refused too
 
 
-def test_tars_of_somebody_else_are_refused(tmp_path):
+def test_foreign_tar_files_are_refused(tmp_path):
     (tmp_path / "train-00000.tar").write_bytes(b"precious")
     with pytest.raises(UserError, match="not made here"):
         run(tmp_path)
     assert contents(tmp_path) == {"train-00000.tar": b"precious"}
 
 
-def test_killed_run_is_continued_to_the_same_bytes(finished, copy, monkeypatch):
+def test_a_killed_run_is_continued_to_the_same_bytes(finished, copy, monkeypatch):
     (copy / "manifest.json").unlink()
     (copy / "train-00001.tar").unlink()  # never written
     (copy / "train-00002.index.json").unlink()  # killed between tar and index
-    (copy / "test-00000.tar").write_bytes((copy / "test-00000.tar").read_bytes()[:-700])  # torn
+    (copy / "test-00000.tar").write_bytes((copy / "test-00000.tar").read_bytes()[:-700])  # truncated
     (copy / ".train-00001.tar.123.tmp").write_bytes(b"half")
-    made, write = [], publish.write_shard
+    made = []
+    write = publish.write_shard
     monkeypatch.setattr(publish, "write_shard", lambda *given: made.append(given[1:3]) or write(*given))
     run(copy)
     assert made == [("train", 1), ("train", 2), ("test", 0)]
     assert contents(copy) == contents(finished)
 
 
-def test_failure_in_the_middle_leaves_no_manifest_and_can_be_continued(finished, tmp_path, monkeypatch):
+def test_a_run_that_fails_leaves_no_manifest_and_can_be_continued(finished, tmp_path, monkeypatch):
     draw = Darcy.sample
 
     def fail(self, seed, counter, grid):
@@ -152,7 +153,7 @@ def test_failure_in_the_middle_leaves_no_manifest_and_can_be_continued(finished,
     assert contents(tmp_path / "set") == contents(finished)
 
 
-def test_two_runs_at_once_are_refused(copy):
+def test_a_concurrent_run_is_refused(copy):
     (copy / "manifest.json").unlink()
     before = contents(copy)
     with held(copy) as alone, pytest.raises(UserError, match="another run"):
@@ -162,8 +163,8 @@ def test_two_runs_at_once_are_refused(copy):
     run(copy)
 
 
-def test_a_request_that_made_nothing_gives_way(tmp_path):
-    """A value that was refused late leaves request.json alone; the corrected command is taken."""
+def test_a_request_without_shards_is_replaced(tmp_path):
+    """A value that is refused late leaves only request.json; the corrected command then replaces it."""
     root = tmp_path / "set"
     with pytest.raises(UserError, match="float32"):
         run(root, pde=Darcy.from_params({"source": 1e30}))
@@ -197,39 +198,39 @@ def test_wrong_numbers_are_named_and_nothing_is_made(tmp_path, monkeypatch, sett
 
 @dataclasses.dataclass(frozen=True)
 class Broken(Darcy):
-    """Its third sample is not finite, or of the wrong shape."""
+    """An equation whose third sample is not finite, or has the wrong shape."""
 
-    shape_too: bool = False
+    wrong_shape: bool = False
 
     def sample(self, seed, counter, grid):
         fields, params = super().sample(seed, counter, grid)
         if counter == 2:
-            fields = fields[:, 1:] if self.shape_too else np.full_like(fields, np.inf)
+            fields = fields[:, 1:] if self.wrong_shape else np.full_like(fields, np.inf)
         return fields, params
 
 
 @pytest.mark.parametrize("source", [1e300, 1e30])
-def test_values_beyond_float32_are_one_line(tmp_path, source):
-    """Of the fields themselves, or of the squares in their residual."""
+def test_values_beyond_float32_are_refused_in_one_line(tmp_path, source):
+    """The values are those of the fields, or the squares in their residual."""
     with pytest.raises(UserError, match=r"darcy: .*float32; check pde\.params"):
         run(tmp_path / "set", pde=Darcy.from_params({"source": source}))
     assert not (tmp_path / "set" / "manifest.json").exists()
 
 
-@pytest.mark.parametrize(("shape_too", "part"), [(False, "not finite"), (True, "shape (2, 16, 17)")])
-def test_a_sample_that_fails_is_named(tmp_path, shape_too, part):
+@pytest.mark.parametrize(("wrong_shape", "part"), [(False, "not finite"), (True, "shape (2, 16, 17)")])
+def test_a_bad_sample_is_named(tmp_path, wrong_shape, part):
     with pytest.raises(UserError) as error:
-        run(tmp_path / "set", pde=Broken(shape_too=shape_too))
+        run(tmp_path / "set", pde=Broken(wrong_shape=wrong_shape))
     assert "darcy: seed 5, sample 2" in str(error.value) and part in str(error.value)
 
 
-def test_constant_channel_is_named(tmp_path):
+def test_a_constant_channel_is_named(tmp_path):
     flat = Darcy.from_params({"low": 3.0, "high": 3.0})
     with pytest.raises(UserError, match="'permeability' is constant"):
         run(tmp_path / "set", pde=flat)
 
 
-def test_folder_that_cannot_be_written_is_named(tmp_path):
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file"):
         run(tmp_path / "file")
@@ -237,21 +238,23 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
 
 def test_an_address_is_refused_before_any_work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"data\.path=s3://b/set: a set is made in a folder; make it there and copy"):
+    with pytest.raises(
+        UserError, match=r"data\.path=s3://b/set: a set is made in a folder; make it there, then upload"
+    ):
         run("s3://b/set")
     assert not list(tmp_path.iterdir())
 
 
-def test_request_is_plain_and_complete(finished):
+def test_the_request_is_plain_and_complete(finished):
     request = json.loads((finished / "request.json").read_text())
     assert request == load_manifest(finished).request
     assert set(request) == {"format", "equation", "params", "grid", "seed", "samples", "samples_per_shard"}
 
 
-def test_fields_of_two_splits_are_a_leak(tmp_path, monkeypatch):
-    """Seeds that differ are no proof: an equation may ignore a part of them."""
+def test_equal_fields_in_two_splits_are_refused(tmp_path, monkeypatch):
+    """Different seeds do not prove different fields: an equation may ignore a part of the seed."""
     draw = Darcy.sample
     monkeypatch.setattr(Darcy, "sample", lambda self, seed, counter, grid: draw(self, seed, counter % 2**39, grid))
-    with pytest.raises(UserError, match="darcy: test sample 0 has the fields of train sample 0; check") as error:
+    with pytest.raises(UserError, match="darcy: test sample 0 has the same fields as train sample 0; check") as error:
         run(tmp_path / "set")
     assert "\n" not in str(error.value) and not (tmp_path / "set" / "manifest.json").exists()

@@ -1,4 +1,4 @@
-"""A user's own equation that does not work is one line, before anything is written."""
+"""A user's own equation that does not work is refused in one line, before anything is written."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ GRID = Heat.from_params({}).grid(8)
 
 
 def own(**parts):
-    """An equation of somebody's own: heat, with these methods in place of its own."""
+    """Return a user's own equation: heat with some methods replaced."""
     made = type("Own", (Heat,), parts).from_params({"frames": 4})
     return replace(made, name="mine:Own")
 
@@ -56,11 +56,11 @@ def sampled(change):
         ({"residual": residual(lambda t: Term(t.values.detach(), t.scale))}, "carries no gradient"),
     ],
 )
-def test_what_does_not_work_is_one_line_and_leaves_nothing(tmp_path, parts, words):
+def test_an_equation_that_fails_is_refused_in_one_line_and_leaves_no_files(tmp_path, parts, words):
     with pytest.raises(UserError) as raised:
         make(own(**parts), tmp_path / "set")
-    said = str(raised.value)
-    assert said.startswith("pde.name='mine:Own': ") and words in said and "\n" not in said
+    line = str(raised.value)
+    assert line.startswith("pde.name='mine:Own': ") and words in line and "\n" not in line
     assert not list(tmp_path.iterdir())
 
 
@@ -73,10 +73,10 @@ def test_a_sample_that_fails_later_is_named(tmp_path):
     assert not (tmp_path / "set" / "manifest.json").exists()
 
 
-def test_one_that_works_is_made(tmp_path):
+def test_a_set_of_an_equation_that_works_is_made(tmp_path):
     check_set(make(own(), tmp_path / "set"), tmp_path / "set")
 
 
-def test_an_error_in_an_equation_of_the_library_is_not_the_users(tmp_path):
+def test_an_exception_of_the_librarys_own_equation_is_passed_on(tmp_path):
     with pytest.raises(ValueError, match="two"):
         make(replace(own(sample=fail), name="heat"), tmp_path / "set")

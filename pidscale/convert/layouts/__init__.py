@@ -1,4 +1,4 @@
-"""Layouts of other people's files: recognised by their first bytes and their contents, or named. Must not know equations."""
+"""Layouts of foreign files: detected from their first bytes and their contents, or named. Must not know equations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from pidscale.config import UserError
 from pidscale.convert.layouts import arrays, hdf5, matlab5, pdebench, well
-from pidscale.convert.layouts.faults import pickled, readable
+from pidscale.convert.layouts.faults import file_errors, pickle_refusal
 from pidscale.convert.layouts.source import Source
 
 READERS: dict[str, Callable[[Path], Source]] = {
@@ -22,14 +22,22 @@ READERS: dict[str, Callable[[Path], Source]] = {
     "well": well.open_well,
     "pt": arrays.open_torch,
 }
-_HDF5 = ("hdf5", "mat73", "pdebench", "well")
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_HDF5_LAYOUTS = ("hdf5", "mat73", "pdebench", "well")
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def open_source(path: Path, layout: str | None = None) -> Source:
-    """Open a file in its layout, or in the one that is named.
+    """Open a file.
 
-    UserError in one line for a file that is missing, empty, truncated, of another layout than named, or pickled.
+    Args:
+        path: The file.
+        layout: The name of its layout; None to detect it.
+
+    Returns:
+        The open file.
+
+    Raises:
+        UserError: The file is missing, empty, truncated or pickled, or its layout is unknown or another than the named one.
     """
     if layout is not None and layout not in READERS:
         raise UserError(f"layout={layout}: unknown; expected one of {', '.join(READERS)}")
@@ -37,55 +45,54 @@ def open_source(path: Path, layout: str | None = None) -> Source:
         raise UserError(f"source={path}: no such file")
     if not path.is_file():
         raise UserError(f"source={path}: not a file; name one file of npy, npz, MATLAB, HDF5 or .pt")
-    found = _recognised(path)
+    found = _detect(path)
     if layout is None:
         return READERS[found](path)
-    if layout != found and not (layout in _HDF5 and found in _HDF5):
-        raise UserError(f"{path}: layout={layout}, but the file is {found}; leave layout away or set layout={found}")
+    if layout != found and not (layout in _HDF5_LAYOUTS and found in _HDF5_LAYOUTS):
+        raise UserError(f"{path}: layout={layout}, but the file is {found}; omit layout or set layout={found}")
     return READERS[layout](path)
 
 
-def _recognised(path: Path) -> str:
-    size = path.stat().st_size
-    if size == 0:
-        raise UserError(f"{path}: empty, 0 bytes; fetch or write the file again")
-    with readable(path, "a file"), open(path, "rb") as file:
+def _detect(path: Path) -> str:
+    """Return the layout of a file."""
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: empty, 0 bytes; download or write the file again")
+    with file_errors(path, "a file"), open(path, "rb") as file:
         head = file.read(1024)
     if head.startswith(b"\x93NUMPY"):
         return "npy"
     if head.startswith(b"PK\x03\x04"):
-        return _zipped(path)
+        return _detect_zip(path)
     if head.startswith(b"MATLAB 5.0"):
         return "mat5"
-    if head.startswith(_SIGNATURE) or head[512:].startswith(_SIGNATURE):
-        return _hdf5(path)
+    if head.startswith(_HDF5_SIGNATURE) or head[512:].startswith(_HDF5_SIGNATURE):
+        return _detect_hdf5(path)
     if head[:3] == b"CDF":
         raise UserError(
-            f"{path}: netCDF of the classic format, which is not read; write it as netCDF-4: nccopy -k nc4 {path.name} NEW.nc"
+            f"{path}: netCDF of the classic format, which is not supported; convert it to netCDF-4: "
+            f"nccopy -k nc4 {path.name} NEW.nc"
         )
     if path.suffix in (".pt", ".pth") and head[:1] == b"\x80":
-        return "pt"  # older than the zip form
+        return "pt"  # older than the zip format
     if head[:1] == b"\x80" or path.suffix in (".pkl", ".pickle"):
-        raise pickled(path)
-    raise UserError(
-        f"{path}: none of the layouts that can be read ({', '.join(READERS)}); save its arrays as npz or HDF5"
-    )
+        raise UserError(pickle_refusal(path))
+    raise UserError(f"{path}: none of the supported layouts ({', '.join(READERS)}); save its arrays as npz or HDF5")
 
 
-def _zipped(path: Path) -> str:
-    with readable(path, "npz or pt"), zipfile.ZipFile(path) as archive:
+def _detect_zip(path: Path) -> str:
+    with file_errors(path, "npz or pt"), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if any(name.endswith("data.pkl") for name in names):
         return "pt"
     if names and all(name.endswith(".npy") for name in names):
         return "npz"
-    raise UserError(f"{path}: a zip file, but neither npz nor .pt; unpack it and name the file of data in it")
+    raise UserError(f"{path}: a zip file, but neither npz nor .pt; unpack it and name the data file in it")
 
 
-def _hdf5(path: Path) -> str:
-    with hdf5.open_file(path, "HDF5") as file, readable(path, "HDF5"):
-        if hdf5.links(file):
-            return _linked(file)
+def _detect_hdf5(path: Path) -> str:
+    with hdf5.open_file(path, "HDF5") as file, file_errors(path, "HDF5"):
+        if hdf5.external_links(file):
+            return _detect_linked(file)
         if well.looks_like(file):
             return "well"
         if pdebench.looks_like(file):
@@ -93,11 +100,11 @@ def _hdf5(path: Path) -> str:
         return "mat73" if any("MATLAB_class" in item.attrs for item in file.values()) else "hdf5"
 
 
-def _linked(file: Any) -> str:
-    """The layout of a file with links to other files, by its names alone, so that none of them is opened."""
+def _detect_linked(file: Any) -> str:
+    """Return the layout of a file with links to other files from its names alone, so that no link is opened."""
     names = list(file)
     if "t0_fields" in names:
         return "well"
     if "tensor" in names or names[0].isdigit():
         return "pdebench"
-    return "mat73" if any("MATLAB_class" in item.attrs for item in hdf5.inside(file)) else "hdf5"
+    return "mat73" if any("MATLAB_class" in item.attrs for item in hdf5.own_items(file)) else "hdf5"

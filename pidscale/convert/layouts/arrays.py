@@ -1,58 +1,73 @@
-"""Readers of npy, npz and `.pt`: names with arrays, no convention. None of them runs code from a file.
+"""Readers of npy, npz and `.pt`: named arrays without a convention. None of them runs code from a file.
 
-npy and `.pt` are mapped and read in parts; npz comes whole into memory. Must not know equations.
+npy and `.pt` files are mapped and read in parts; npz files are read whole. Must not know equations.
 """
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from pidscale.config import UserError
-from pidscale.convert.layouts.faults import readable
-from pidscale.convert.layouts.source import Array, Source, in_memory, sorted_out
+from pidscale.convert.layouts.faults import file_errors
+from pidscale.convert.layouts.source import Array, Source, build_source, memory_array
 
-WHOLE = "data"  # the name of an array in a file that gives it none
+ONLY_ARRAY = "data"  # the name of the array of a file that does not name it
+_NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)  # floating point types that numpy has too
 
 
 def open_npy(path: Path) -> Source:
-    """One array, mapped."""
-    with readable(path, "npy"):
-        return sorted_out(path, "npy", {WHOLE: in_memory(WHOLE, np.load(path, mmap_mode="r", allow_pickle=False))})
+    """Open one array, mapped."""
+    with file_errors(path, "npy"):
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        return build_source(path, "npy", {ONLY_ARRAY: memory_array(ONLY_ARRAY, values)})
 
 
 def open_npz(path: Path) -> Source:
-    """Arrays by name."""
-    with readable(path, "npz"), np.load(path, allow_pickle=False) as file:
-        return sorted_out(path, "npz", {name: in_memory(name, file[name]) for name in file.files})
-
-
-_NUMPY = (torch.float16, torch.float32, torch.float64)  # floating point that numpy has too
+    """Open named arrays."""
+    with file_errors(path, "npz"), np.load(path, allow_pickle=False) as file:
+        return build_source(path, "npz", {name: memory_array(name, file[name]) for name in file.files})
 
 
 def open_torch(path: Path) -> Source:
-    """Tensors of a dict, or one tensor. UserError for a file that needs code to be loaded."""
-    with readable(path, "pt"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is wrong with a file is one line of ours
-        try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap" not in str(error):
-                raise
-            loaded = torch.load(path, map_location="cpu", weights_only=True)  # files older than the zip form
-    named = loaded if isinstance(loaded, dict) else {WHOLE: loaded}
+    """Open the tensors and numbers of a dict, or a single tensor.
+
+    Args:
+        path: A file that `torch.save` wrote.
+
+    Returns:
+        The source.
+
+    Raises:
+        UserError: The file needs code to be loaded, is damaged, or holds no tensors by name.
+    """
+    loaded = _load_torch(path)
+    named = loaded if isinstance(loaded, dict) else {ONLY_ARRAY: loaded}
     arrays: dict[str, Array] = {}
     for name, value in named.items():
         if isinstance(value, (bool, int, float)):
-            arrays[str(name)] = in_memory(str(name), np.asarray(value))
+            arrays[str(name)] = memory_array(str(name), np.asarray(value))
         elif isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_complex():
-            with readable(path, "pt"):
+            with file_errors(path, "pt"):
                 plain = value.detach().resolve_neg()
-                plain = plain.float() if plain.is_floating_point() and plain.dtype not in _NUMPY else plain
-                arrays[str(name)] = in_memory(str(name), plain.numpy())
+                plain = plain.float() if plain.is_floating_point() and plain.dtype not in _NUMPY_FLOATS else plain
+                arrays[str(name)] = memory_array(str(name), plain.numpy())
     if not arrays:
         raise UserError(f"{path}: holds {type(loaded).__name__}, not tensors by name; save a dict of tensors")
-    return sorted_out(path, "pt", arrays)
+    return build_source(path, "pt", arrays)
+
+
+def _load_torch(path: Path) -> Any:
+    """Load what a file holds without running code, mapped where the file is a zip archive."""
+    with file_errors(path, "pt"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a bad file is reported by one line of our own
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            return torch.load(path, map_location="cpu", weights_only=True)  # a file older than the zip format

@@ -1,8 +1,8 @@
-"""Reader of MATLAB files before v7.3 (level 5): real numeric and logical variables; all else in them is passed over.
+"""Reader of MATLAB files before v7.3 (level 5): real numeric and logical variables; everything else in them is ignored.
 
-Written out here because scipy's reader ends the whole process on some damaged files. A file is a header of 128 bytes and
-elements (type, bytes, data padded to 8); a variable is an element of elements: flags, dims, name, values, often compressed.
-Source: "MAT-File Level 5 File Format", MathWorks. Must not know equations.
+This reader exists because scipy's crashes the process on some damaged files. A file is a header of 128 bytes followed by
+elements (type, size in bytes, data padded to 8). A variable is an element that contains elements: flags, dims, name, values;
+it is often compressed. Source: "MAT-File Level 5 File Format", MathWorks. Must not know equations.
 """
 
 from __future__ import annotations
@@ -15,18 +15,23 @@ from pathlib import Path
 
 import numpy as np
 
-from pidscale.convert.layouts.faults import readable
-from pidscale.convert.layouts.source import Array, Source, in_memory, sorted_out
+from pidscale.convert.layouts.faults import file_errors
+from pidscale.convert.layouts.source import Array, Source, build_source, memory_array
 
+# types of numbers by the type of an element, and by the class of a variable
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
-_MATRIX, _COMPRESSED = 14, 15
-_LOGICAL, _COMPLEX = 0x200, 0x800
+# types of elements
+_MATRIX = 14
+_COMPRESSED = 15
+# flags of a variable
+_LOGICAL = 0x200
+_COMPLEX = 0x800
 
 
 def open_matlab5(path: Path) -> Source:
-    """Variables by name, in MATLAB's order of axes. Those that are not compressed are mapped and read in parts."""
-    with readable(path, "mat5"), open(path, "rb") as file:
+    """Open variables by name, in MATLAB's order of axes. Those that are not compressed are mapped and read in parts."""
+    with file_errors(path, "mat5"), open(path, "rb") as file:
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         order = {b"IM": "<", b"MI": ">"}[bytes(data[126:128])]
         found: dict[str, Array] = {}
@@ -37,19 +42,21 @@ def open_matlab5(path: Path) -> Source:
                 array = _variable(matrix, order)
                 if array is not None:
                     found[array.name] = array
-    return sorted_out(path, "mat5", found)
+    return build_source(path, "mat5", found)
 
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
-    """Types and bodies of the elements of a stretch of bytes. ValueError where one is longer than what is left."""
+    """Yield type and body of each element in a range of bytes. Raises ValueError if one is longer than the bytes left."""
     at = 0
     while at + 8 <= len(data):
         first, size = (int(v) for v in np.frombuffer(data[at : at + 8], f"{order}u4"))
         start = at + 8
-        if first >> 16:  # up to four bytes, in the tag itself
-            first, size, start = first & 0xFFFF, first >> 16, at + 4
+        if first >> 16:  # a small element: up to four bytes, in the tag itself
+            size = first >> 16
+            first &= 0xFFFF
+            start = at + 4
         if start + size > len(data) or (start == at + 4 and size > 4):
-            raise ValueError(f"an element of {size} bytes, {len(data) - start} are left")
+            raise ValueError(f"an element of {size} bytes, where {len(data) - start} bytes are left")
         yield first, data[start : start + size]
         at = start + size if first == _COMPRESSED else at + 8 + (-(-size // 8) * 8 if start == at + 8 else 0)
     if at < len(data):
@@ -57,7 +64,7 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
 
 
 def _variable(matrix: memoryview, order: str) -> Array | None:
-    """One variable, or None if it is no real array of numbers."""
+    """Return one variable, None if it is not a real array of numbers."""
     parts = _elements(matrix, order)
     (_, flags), (_, dims), (_, name) = (next(parts) for _ in range(3))
     word = int(np.frombuffer(flags[:4], f"{order}u4")[0])
@@ -69,5 +76,5 @@ def _variable(matrix: memoryview, order: str) -> Array | None:
     if min(shape) < 0 or values.size != math.prod(shape):
         raise ValueError(f"{values.size} values for a variable of shape {list(shape)}")
     dtype = np.dtype(bool if word & _LOGICAL else _CLASSES[word & 0xFF])
-    array = in_memory(bytes(name).decode("ascii"), values.reshape(shape, order="F"))
+    array = memory_array(bytes(name).decode("ascii"), values.reshape(shape, order="F"))
     return Array(array.name, shape, dtype, lambda index: array.read(index).astype(dtype))

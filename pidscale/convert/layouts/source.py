@@ -1,7 +1,7 @@
-"""A file of somebody else's data as named arrays: what each layout's reader gives, and all that a conversion needs to know.
+"""A file of foreign data as named arrays: what the reader of each layout returns, and all that a conversion knows of a file.
 
-Nothing is read before it is asked for, where the layout allows. Must not know equations, grids or shards.
-Axes of an array are one letter for each dim: N samples, T times, S species or channels, Y and X places.
+Nothing is read before it is needed, where the layout allows that. Must not know equations, grids or shards.
+The axes of an array are one letter for each dim: N samples, T time, S species or channels, Y and X space.
 """
 
 from __future__ import annotations
@@ -13,57 +13,70 @@ from pathlib import Path
 import numpy as np
 
 from pidscale.config import UserError
-from pidscale.convert.layouts.faults import readable
-from pidscale.convert.layouts.said import Said
+from pidscale.convert.layouts.attributes import Attributes
+from pidscale.convert.layouts.faults import file_errors
 
 Slices = tuple[slice, ...]
-TIMES = ("t", "time", "times", "t-coordinate", "t_coordinate", "tspan", "valid_time")
-PLACES = {
+TIME_NAMES = ("t", "time", "times", "t-coordinate", "t_coordinate", "tspan", "valid_time")
+COORDINATE_NAMES = {
     "x": ("x", "x-coordinate", "x_coordinate", "grid_x", "xs", "lon", "longitude"),
     "y": ("y", "y-coordinate", "y_coordinate", "grid_y", "ys", "lat", "latitude"),
 }
-# what others call the dims of an array, for each letter
-DIMS = {
+# what other programs call the dims of an array, for each letter
+DIM_NAMES = {
     "N": ("n", "sample", "samples", "batch", "realization", "realisation", "realizations", "member", "ensemble", "number",
           "trajectory", "trajectories", "case", "cases", "simulation", "run", "instance", "idx", "index"),
-    "T": (*TIMES, "step", "steps", "timestep", "frame", "frames", "snapshot", "nt"),
+    "T": (*TIME_NAMES, "step", "steps", "timestep", "frame", "frames", "snapshot", "nt"),
     "S": ("s", "channel", "channels", "component", "components", "species", "variable", "variables", "field", "fields"),
-    "Y": (*PLACES["y"], "row", "rows", "height", "ny", "nlat", "south_north"),
-    "X": (*PLACES["x"], "col", "cols", "column", "columns", "width", "nx", "nlon", "west_east"),
+    "Y": (*COORDINATE_NAMES["y"], "row", "rows", "height", "ny", "nlat", "south_north"),
+    "X": (*COORDINATE_NAMES["x"], "col", "cols", "column", "columns", "width", "nx", "nlon", "west_east"),
 }  # fmt: skip
 
-
-NOTHING_SAID = Said()
+NO_ATTRIBUTES = Attributes()
 
 
 @dataclass(frozen=True)
 class Array:
-    """One array: its shape, the type of its numbers, and how to read a part.
+    """One array of a file.
 
-    axes: where the layout says them, "" where not. said: what the file says of its numbers; `read` obeys it already.
-    why: of one value, by an index of single slices, why it is no number; "" where the file does not say so.
+    Attributes:
+        name: The name in the file.
+        shape: The length of each dim.
+        dtype: The type of the numbers that `read` returns.
+        read: Reads a part, given one slice for each dim with a step of 1 or more. The attributes are already applied.
+        axes: One letter for each dim where the layout defines them, empty otherwise.
+        attributes: What the file declares about the numbers.
+        missing_reason: Says why one number, given by slices of length 1, is missing; empty if the file declares nothing.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
-    read: Callable[[Slices], np.ndarray]  # one slice for each dim, steps of 1 or more
+    read: Callable[[Slices], np.ndarray]
     axes: str = ""
-    said: Said = NOTHING_SAID
-    why: Callable[[Slices], str] = lambda index: ""
+    attributes: Attributes = NO_ATTRIBUTES
+    missing_reason: Callable[[Slices], str] = lambda index: ""
 
-    def whole(self) -> np.ndarray:
-        """All of it: for scalars and coordinates."""
+    def read_all(self) -> np.ndarray:
+        """Return the whole array; for scalars and coordinates."""
         return self.read(tuple(slice(None) for _ in self.shape))
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file that is open.
+    """An open file, or several open files that are read as one.
 
-    arrays: those that may be fields. scalars: numbers, [] or [N]. times: [T]. places: coordinates by axis, "x" and "y".
-    boundary: what the file says of its edges, by axis. notes: what its reader wants to be said. said: of the arrays that
-    became scalars, times ("t") and places. files: of several that are read as one, path and samples of each.
+    Attributes:
+        path: The file; of several, the text that names them in messages.
+        layout: The name of the layout.
+        arrays: The arrays that may be fields, by name.
+        scalars: Single numbers [] and numbers of each sample [N], by name.
+        times: The time coordinate [T]; None if the file has none.
+        coordinates: The space coordinates "x" and "y" that the file has.
+        boundary: The boundary condition that the file states, by axis.
+        notes: Lines for the report of the conversion.
+        attributes: The attributes of scalars, of the time coordinate ("t") and of space coordinates, by name.
+        files: Of several files, the path and the number of samples of each; empty for one file.
     """
 
     path: Path
@@ -71,80 +84,95 @@ class Source:
     arrays: Mapping[str, Array]
     scalars: Mapping[str, np.ndarray] = field(default_factory=dict)
     times: np.ndarray | None = None
-    places: Mapping[str, np.ndarray] = field(default_factory=dict)
+    coordinates: Mapping[str, np.ndarray] = field(default_factory=dict)
     boundary: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    said: Mapping[str, Said] = field(default_factory=dict)
+    attributes: Mapping[str, Attributes] = field(default_factory=dict)
     files: tuple[tuple[Path, int], ...] = ()
 
     def __post_init__(self) -> None:
-        for name, line in {"times": self.times, **{f"{axis} coordinate": v for axis, v in self.places.items()}}.items():
+        lines = {"times": self.times, **{f"{axis} coordinate": line for axis, line in self.coordinates.items()}}
+        for name, line in lines.items():
             if line is not None and not np.isfinite(line.astype(np.float64)).all():
                 count = int((~np.isfinite(line.astype(np.float64))).sum())
                 raise UserError(
-                    f"{self.path}: {count} of the {line.size} values of its {name} are missing or not finite; mend the file"
+                    f"{self.path}: {count} of the {line.size} values of its {name} are missing or not finite; repair the file"
                 )
 
-    def place(self, number: int) -> tuple[Path, int]:
-        """The file of a sample, and its number there."""
+    def locate(self, number: int) -> tuple[Path, int]:
+        """Return the file that holds a sample, and the number of the sample in that file."""
         for path, count in self.files:
             if number < count:
                 return path, number
             number -= count
         return self.path, number
 
-    def sample(self, number: int) -> str:
-        """How messages call a sample."""
-        path, own = self.place(number)
-        return f"{path}: sample {own}"
+    def sample_name(self, number: int) -> str:
+        """Return how messages name a sample: its file, and its number in that file."""
+        path, local = self.locate(number)
+        return f"{path}: sample {local}"
 
     def read(self, array: Array, index: Slices) -> np.ndarray:
-        """A part of an array. UserError where the file ends early, is damaged, or cannot be read for another cause."""
-        with readable(self.path, self.layout):
+        """Read a part of an array. Raises UserError if the file is truncated, damaged or cannot be read."""
+        with file_errors(self.path, self.layout):
             return np.asarray(array.read(index))
 
 
-def same_line(had: np.ndarray | None, has: np.ndarray | None) -> bool:
-    """Whether two coordinates are the same but for the rounding of float32, which files hold."""
-    if had is None or has is None:
-        return had is has
-    step = float(np.ptp(had)) / max(1, len(had) - 1) if had.size else 0.0
-    return had.shape == has.shape and bool(np.allclose(had, has, rtol=1e-6, atol=1e-3 * step))
+def same_coordinates(first: np.ndarray | None, second: np.ndarray | None) -> bool:
+    """Return whether two coordinates agree up to rounding to float32, the type in which files store them."""
+    if first is None or second is None:
+        return first is second
+    step = float(np.ptp(first)) / max(1, len(first) - 1) if first.size else 0.0
+    return first.shape == second.shape and bool(np.allclose(first, second, rtol=1e-6, atol=1e-3 * step))
 
 
-def in_memory(name: str, values: np.ndarray, axes: str = "") -> Array:
-    """An array that is already there."""
+def memory_array(name: str, values: np.ndarray, axes: str = "") -> Array:
+    """Return an Array of values that are in memory or mapped into it."""
     return Array(name, values.shape, values.dtype, lambda index: values[index], axes)
 
 
-def sorted_out(path: Path, layout: str, arrays: Mapping[str, Array], notes: tuple[str, ...] = ()) -> Source:
-    """A source of arrays without a convention: single numbers and lines are told from fields by shape and name."""
+def build_source(path: Path, layout: str, arrays: Mapping[str, Array], notes: tuple[str, ...] = ()) -> Source:
+    """Sort the arrays of a layout without a convention into fields, scalars, times and coordinates by shape and name.
+
+    Args:
+        path: The file.
+        layout: The name of its layout.
+        arrays: All arrays of the file; those that do not hold numbers are ignored.
+        notes: Lines for the report of the conversion.
+
+    Returns:
+        The source.
+
+    Raises:
+        UserError: An array is empty, or the file holds no array of numbers.
+    """
     fields: dict[str, Array] = {}
     scalars: dict[str, np.ndarray] = {}
-    places: dict[str, np.ndarray] = {}
-    said: dict[str, Said] = {}
+    coordinates: dict[str, np.ndarray] = {}
+    attributes: dict[str, Attributes] = {}
     times = None
     for name, array in arrays.items():
         if array.dtype.kind not in "biuf":
             continue
-        long = [n for n in array.shape if n != 1]
+        long = [length for length in array.shape if length != 1]
         if 0 in long:
-            raise UserError(
-                f"{path}: array '{name}' is empty, shape {list(array.shape)}; fetch or write the file again"
-            )
-        last = name.rsplit("/", 1)[-1].lower()
-        axis = next((axis for axis, names in PLACES.items() if last in names), None)
+            raise UserError(f"{path}: array '{name}' is empty, shape {list(array.shape)}; download or write it again")
         if len(long) > 1 or (len(array.shape) > 2 and long):
             fields[name] = array
             continue
-        values = array.whole()
-        if long and last in TIMES:
-            times, name = values.reshape(-1), "t"
+        last = name.rsplit("/", 1)[-1].lower()
+        axis = next((axis for axis, names in COORDINATE_NAMES.items() if last in names), None)
+        values = array.read_all()
+        key = name
+        if long and last in TIME_NAMES:
+            key = "t"
+            times = values.reshape(-1)
         elif long and axis:
-            places[axis], name = values.reshape(-1), axis
+            key = axis
+            coordinates[axis] = values.reshape(-1)
         else:
             scalars[name] = values.reshape(-1) if long else values.reshape(())
-        said[name] = array.said
+        attributes[key] = array.attributes
     if not fields and not scalars:
-        raise UserError(f"{path}: no array of numbers in it; expected fields [N, Y, X] or [N, T, Y, X]")
-    return Source(path, layout, fields, scalars, times, places, notes=notes, said=said)
+        raise UserError(f"{path}: holds no array of numbers; expected fields [N, Y, X] or [N, T, Y, X]")
+    return Source(path, layout, fields, scalars, times, coordinates, notes=notes, attributes=attributes)

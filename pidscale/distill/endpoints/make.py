@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from pidscale.config import Settings, UserError, from_plain, to_plain
-from pidscale.dataset.claim import check_request, hold_set
+from pidscale.dataset.hold import check_request, hold_set
 from pidscale.dataset.problem import open_problem
-from pidscale.dataset.publish import FinishedShard, manifest_of
-from pidscale.dataset.tasks import Progress, cluster_cpus, in_ray, reported
+from pidscale.dataset.publish import FinishedShard, build_manifest
+from pidscale.dataset.tasks import Progress, cluster_cpus, report_progress, run_in_ray
 from pidscale.distill.endpoints.rollout import Rollout, open_rollout, open_teacher
 from pidscale.distill.endpoints.stored import KEY, SPLIT, make_shard, needed, request
 from pidscale.paths import refuse_address, refuse_job_package
@@ -100,9 +100,9 @@ def make_endpoint_set(
         where = (plain, str(folder), "cuda" if c.use_gpu else "cpu", str(root))
         jobs = [_Job(*where, n, first, min(first + per_shard, count)) for n, first in starts]
         resources = {"num_cpus": c.cpus_per_worker, "num_gpus": int(c.use_gpu)}
-        made = in_ray(_shard, jobs, 2 * cluster_cpus(), **resources) if parallel else map(_shard, jobs)
+        made = run_in_ray(_shard, jobs, 2 * cluster_cpus(), **resources) if parallel else map(_shard, jobs)
         remedy = "check the teacher"
-        done = list(reported(made, count, progress))
-        manifest = manifest_of(rollout.teacher.pde, rollout.teacher.grid, asked, done, remedy)
+        done = list(report_progress(made, count, progress))
+        manifest = build_manifest(rollout.teacher.pde, rollout.teacher.grid, asked, done, remedy)
         publish_manifest(root, manifest)
         return manifest

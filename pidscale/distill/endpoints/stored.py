@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pidscale.config import DataSettings, Settings, UserError
-from pidscale.dataset.publish import FinishedShard, make_or_take
+from pidscale.dataset.publish import FinishedShard, ensure_shard
 from pidscale.distill.endpoints.buffer import Schedule
 from pidscale.distill.endpoints.endpoint import Endpoints, checksum
 from pidscale.distill.endpoints.rollout import Rollout
@@ -66,7 +66,7 @@ def request(settings: Settings, rollout: Rollout, count: int, per_shard: int) ->
 
 def make_shard(rollout: Rollout, root: str, number: int, first: int, last: int) -> FinishedShard:
     """Make one shard of the endpoints from `first` to before `last`, or take the true one that an earlier run left."""
-    return make_or_take(root, SPLIT, number, last - first, _samples(rollout, first, last))
+    return ensure_shard(root, SPLIT, number, last - first, _samples(rollout, first, last))
 
 
 def _samples(rollout: Rollout, first: int, last: int) -> Iterator[Sample]:
