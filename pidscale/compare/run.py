@@ -98,12 +98,12 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
     """Measure every method that the run's folder holds; returns what report/metrics.json holds (`rows`, `meta`)."""
     folder, e = run_folder(settings), settings.evaluate
     taught = teacher_folder(settings, folder)
-    for path, script, other in (
-        (taught, "train_teacher", "set distill.teacher to that of this run's students"),
+    for path, command, other in (
+        (taught, "train", "set distill.teacher to that of this run's students"),
         (folder / "student", "distill", "name another run"),
     ):
         if not path.exists():
-            raise UserError(f"{path}: nothing to measure there; run launch/{script}.py first, or {other}")
+            raise UserError(f"{path}: nothing to measure there; run `pidscale {command}` first, or {other}")
     problem = settled(open_problem(settings.pde, settings.data), folder, Mesh(), print)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = load_student(taught, device)

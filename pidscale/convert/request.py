@@ -105,7 +105,7 @@ def asked_from(words: Sequence[str]) -> Asked:
             values[key] = _typed(key, value, kinds[key])
     for key in ("source", "out"):
         if key not in values:
-            raise UserError(f"{key}=: missing; launch/convert.py source=FILE out=FOLDER pde=NAME")
+            raise UserError(f"{key}=: missing; expected pidscale convert source=FILE out=FOLDER pde=NAME")
     return Asked(**values)
 
 

@@ -114,7 +114,7 @@ class Guard:
             kept = f"the checkpoint of step {last} stays in {self.root}; other values need another run.name"
         clipped = "" if 0 < clip <= 1 else f", set {p}.clip=1 (now {clip:g})"
         return (
-            f"lower {p}.lr={self.settings.lr:g}{clipped}, or look for bad values with launch/shards.py verify; {kept}"
+            f"lower {p}.lr={self.settings.lr:g}{clipped}, or look for bad values with `pidscale shards verify`; {kept}"
         )
 
 

@@ -51,15 +51,13 @@ def _origin(request: Mapping[str, Any]) -> str:
     source = request.get("source")
     if isinstance(source, dict) and isinstance(source.get("files"), list):
         return (
-            f"from {len(source['files'])} files ({source.get('layout')}) by launch/convert.py; its request names them"
+            f"from {len(source['files'])} files ({source.get('layout')}) by `pidscale convert`; its request names them"
         )
     if isinstance(source, dict):
         told = f"{source.get('layout')}, {source.get('bytes')} bytes, SHA-256 {source.get('sha256')}"
-        return f"from the file {source.get('file')} ({told}) by launch/convert.py"
+        return f"from the file {source.get('file')} ({told}) by `pidscale convert`"
     if "seed" in request:
-        return (
-            f"from seed {request['seed']}, {request.get('samples_per_shard')} samples a shard, by launch/make_shards.py"
-        )
+        return f"from seed {request['seed']}, {request.get('samples_per_shard')} samples a shard, by `pidscale make-shards`"
     return "unknown: its request names neither a seed nor a file"
 
 
@@ -67,7 +65,7 @@ def how_to_finish(request: Mapping[str, Any], root: str) -> str:
     """The command that finishes the set of this request in the folder `root`, as far as the request tells."""
     source = request.get("source")
     if isinstance(source, dict):
-        return f"launch/convert.py source={source.get('file', 'FILES')} out={root} and the words that began it"
+        return f"`pidscale convert source={source.get('file', 'FILES')} out={root}` and the words that began it"
     try:
         name, samples, points = request["equation"], request["samples"], _points(request)
         words = [f"pde={name}"] if name in PDES else ["pde=own", f"pde.name={name}"]
@@ -76,8 +74,8 @@ def how_to_finish(request: Mapping[str, Any], root: str) -> str:
         words += [f"data.{split}={samples[split]}" for split in ("train", "test")]
         words.append(f"data.samples_per_shard={request['samples_per_shard']}")
     except (KeyError, StopIteration, UserError, AttributeError, TypeError, ValueError):
-        return "launch/make_shards.py and the settings that began it, which its request.json holds"
-    return f"`python launch/make_shards.py {shlex.join(words)}`"
+        return "`pidscale make-shards` and the settings that began it, which its request.json holds"
+    return f"`pidscale make-shards {shlex.join(words)}`"
 
 
 def _points(request: Mapping[str, Any]) -> int:

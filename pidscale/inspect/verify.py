@@ -204,7 +204,7 @@ class _Verify:
                 whole, samples = whole + 1, samples + count
             elif name in sizes and index_name(name) not in sizes:
                 self._found(
-                    name, "has no index; launch/shards.py repair-index writes it, or the maker makes the shard again"
+                    name, "has no index; `pidscale shards repair-index` writes it, or the maker makes the shard again"
                 )
             elif name in sizes:
                 self._found(name, "is not whole, or not what its index says; the maker makes it again")

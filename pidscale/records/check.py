@@ -16,7 +16,7 @@ from pidscale.records.stores.base import Store, Unreachable, sha256_of
 from pidscale.records.stores.opening import open_store
 
 _AGAIN = "restore it, or delete manifest.json and make the set again (true shards are kept)"
-_REPAIR = "restore it, or write it anew from the tar: launch/shards.py repair-index"
+_REPAIR = "restore it, or write it anew from the tar: `pidscale shards repair-index`"
 
 
 def load_manifest(root: str | Path | Store) -> Manifest:
@@ -29,7 +29,7 @@ def load_manifest(root: str | Path | Store) -> Manifest:
         store.sizes()  # whose message is better where the folder itself is not there
         found = "missing" if isinstance(error, FileNotFoundError) else str(error.strerror)
         raise UserError(
-            f"{where}: {found}, so the set is unfinished or not a set; finish it with launch/make_shards.py in a folder"
+            f"{where}: {found}, so the set is unfinished or not a set; finish it with `pidscale make-shards` in a folder"
         ) from None
     return Manifest.from_json(parsed(data, where), where)
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from launch.entry import settings_from
+from pidscale.app.compose import settings_from
 from pidscale.inspect.show import describe_set, how_to_finish
 from pidscale.inspect.verify import verify
 from pidscale.records.check import load_manifest
@@ -40,9 +40,9 @@ def test_a_converted_set_has_no_findings(darcy, tmp_path):
     manifest = load_manifest(tmp_path / "set")
     assert (
         "from the file a.npz (npz, " in describe_set(manifest, "x")[-1]
-        and "launch/convert.py" in describe_set(manifest, "x")[-1]
+        and "`pidscale convert`" in describe_set(manifest, "x")[-1]
     )
-    assert "launch/convert.py source=a.npz out=/there" in how_to_finish(manifest.request, "/there")
+    assert "`pidscale convert source=a.npz out=/there`" in how_to_finish(manifest.request, "/there")
 
 
 def test_a_flipped_byte_is_named_with_its_sample_and_rows(copy):
@@ -156,7 +156,7 @@ def test_an_edited_manifest_is_named_and_the_shards_are_counted(copy):
     (copy / "manifest.json").write_text(json.dumps(plain))
     report = verify(copy)
     named(report.findings, "data_hash")
-    named(report.notes, "4 of 4 shards are whole", "make_shards.py")
+    named(report.notes, "4 of 4 shards are whole", "`pidscale make-shards ")
 
 
 def test_an_unfinished_set_says_how_far_it_is_and_how_to_finish_it(copy):
@@ -169,8 +169,8 @@ def test_an_unfinished_set_says_how_far_it_is_and_how_to_finish_it(copy):
     assert len(found) == 3
     named(found, TAR, "no index", "repair-index")
     named(found, "train-00002.tar", "not whole")
-    named(found, "manifest.json", "1 of 4 shards are whole (16 samples)", "`python launch/make_shards.py pde=heat ")
-    words = found[-1].partition("make_shards.py ")[2].rstrip("`").split()
+    named(found, "manifest.json", "1 of 4 shards are whole (16 samples)", "`pidscale make-shards pde=heat ")
+    words = found[-1].partition("`pidscale make-shards ")[2].rstrip("`").split()
     made = settings_from(words, phases=())
     assert made.pde.params == manifest.params and made.pde.points == 16
     assert (made.data.train, made.data.test, made.data.samples_per_shard, made.data.seed) == (48, 16, 16, 3)
@@ -199,6 +199,6 @@ def test_a_card_says_what_a_set_holds(heat_shards):
         "seeds 0 to 47",
         f"l2 {manifest.truth_residual['test']['l2']:.2g} (at most ",
         manifest.data_hash,
-        "from seed 3, 16 samples a shard, by launch/make_shards.py",
+        "from seed 3, 16 samples a shard, by `pidscale make-shards`",
     ):
         assert words in said, said
