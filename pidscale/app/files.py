@@ -14,7 +14,9 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import re
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 MASK = "_mask"
 BY_POINT, BY_PLACE = ("channel", "y", "x", "value"), ("channel", "y_coord", "x_coord", "value")
+_LONGEST_NAME = 200  # bytes; file systems take 255, and a file that is being written has a longer name
 SAME = 1e-6  # relative difference of two readings of one point that is none
 
 
@@ -212,16 +215,63 @@ def _nearest(generator: Generator, where: str, dim: int, place: float) -> int:
     return index % points if goes_round else min(max(index, 0), points - 1)
 
 
+def check_target(option: str, path: Path, ending: str, known: Path | None = None) -> None:
+    """Check that a file can be written, before the work whose result it is to hold.
+
+    Args:
+        option: The option that names the file, for messages.
+        path: The file.
+        ending: What its name has to end in.
+        known: A file that is read, which must not be overwritten.
+
+    Raises:
+        UserError: The file cannot be written, or is the one that is read.
+    """
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise UserError(f"{option}={path}: a name of more than {_LONGEST_NAME} bytes; give a shorter one")
+    if path.suffix != ending:
+        raise UserError(f"{option}={path}: expected a name that ends in {ending}")
+    if not path.parent.is_dir():
+        raise UserError(f"{option}={path}: no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise UserError(f"{option}={path}: is a folder; name a file in it")
+    if known is not None and path.exists() and known.exists() and path.samefile(known):
+        raise UserError(f"{option}={path}: is --input too, and would be lost; name another file")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{option}={path}: {error.strerror}; name a file that can be written") from None
+
+
 def write_answer(path: Path, equation: str, answer: Answer | Posterior) -> None:
-    """Write an answer as npz: fields and parameters by name, and figures beside them as `residual/l2` or
-    `spread/pressure`."""
-    arrays: dict[str, Any] = {"equation": np.array(equation)}
+    """Write an answer as npz.
+
+    Args:
+        path: The file.
+        equation: The name of the equation.
+        answer: Its fields and parameters are written by name, its figures as `residual/l2` or `spread/pressure`.
+    """
+    arrays: dict[str, Any] = {"equation": equation}
     for name, value in vars(answer).items():
         if isinstance(value, Mapping):
             first = name in ("fields", "mean")  # what an answer's file is read for
             arrays |= {key if first else f"{name}/{key}": one for key, one in value.items()}
         else:
             arrays[f"figures/{name}"] = value
+    write_npz(path, arrays)
+
+
+def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write an npz file, whole or not at all.
+
+    Args:
+        path: The file.
+        arrays: Arrays, tensors on the CPU, numbers or texts by name.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:  # as numpy.savez writes it, which takes no name of its own arguments
         for name, value in arrays.items():

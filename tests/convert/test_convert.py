@@ -241,7 +241,7 @@ def test_the_script_reports_and_ends_with_2_for_a_mistake(source, tmp_path):
     assert load_manifest(tmp_path / "set").splits["train"].samples == 15
     for words, said in (
         (["pde=navier"], "pde"),
-        ([], "pde=: missing; say which equation"),
+        ([], "pde=: missing; name the equation"),
         (["pde=darcy", "pde.points=32"], "pde.points: the file has its own grid"),
     ):
         wrong = script("out=other", *words)

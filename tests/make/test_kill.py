@@ -85,5 +85,5 @@ def test_a_conversion_that_is_interrupted_says_so_in_one_line(tmp_path, number, 
         time.sleep(0.01)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (status, "interrupted; the same command goes on from what is there\n")
+    assert (process.returncode, said) == (status, "interrupted; run the same command again to continue\n")
     assert not list(out.glob(".*.tmp")) and not (out / "manifest.json").exists()
