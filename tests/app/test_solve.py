@@ -51,7 +51,7 @@ def ask(task: str, given: str, *more: str, student: str = "student") -> list[str
     return [task, "--student", f"MADE/{student}", "--input", f"MADE/{given}", "--out", "answer.npz", *QUICK, *more]
 
 
-def test_a_forward_answer_is_written_drawn_and_told(solve, tmp_path: Path) -> None:
+def test_a_forward_answer_is_written_drawn_and_summarised(solve, tmp_path: Path) -> None:
     said, errors = solve(*ask("forward", "coefficient.npy", "--picture", "answer.png"))
     assert (
         not errors and "forward [" in said and "field 0: " in said and " sigma from what is known; residual l2 " in said
@@ -90,7 +90,7 @@ def test_parameters_come_from_the_file_or_the_command_line(solve, tmp_path: Path
             assert file["diffusivity"] == pytest.approx(wanted)
 
 
-def test_what_training_never_saw_is_told_of(solve) -> None:
+def test_what_training_never_saw_is_a_warning(solve) -> None:
     said, _ = solve(*ask("reconstruct", "far.csv"))
     assert said.count("warning: ") == 2 and "6 is the farthest" in said
     assert "warning: 1 of 1 fields lie more than 3 sigma from what is known" in said
