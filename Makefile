@@ -16,7 +16,7 @@ help:
 install: $(INSTALLED)
 
 demo: $(INSTALLED)
-	$(RUN) $(BIN)/python launch/demo.py
+	$(RUN) $(BIN)/pidscale demo
 
 test: lint
 	$(RUN) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15
@@ -30,7 +30,7 @@ lint: $(INSTALLED)
 # editable_mode=compat: the checkout is found as a path, or a script beside a checkout named pidscale would import that folder.
 # The stamp is written last, so an interrupted installation is taken up again. pip writes the RECORD of a package last:
 # a package without one is half installed, and pip would take it for complete.
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] <= (3, 12) or sys.exit(f"pidscale needs Python 3.11 or 3.12, $(PYTHON) is {v[0]}.{v[1]}: run make PYTHON=python3.11")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@for d in $(VENV)/lib/python3*/site-packages/*.dist-info; do [ ! -d "$$d" ] || [ -f "$$d/RECORD" ] || rm -r "$$d"; done

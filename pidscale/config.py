@@ -134,7 +134,7 @@ class DistillSettings(TrainSettings):
     source: str = "inline"  # of endpoints: in the step, by a thread ahead (`ring`), by `actors`, from `shards`
     ahead: int = 2  # rows of endpoints that may be ready before they are needed
     actors: int = 1  # teacher actors of source actors, each with the resources of a worker
-    endpoints: str | None = None  # set of source shards, which launch/make_endpoints.py makes
+    endpoints: str | None = None  # set of source shards, which `pidscale make-endpoints` makes
     teacher: str | None = None  # folder of a consolidated teacher; this run's own where null
     start: str = "teacher"  # weights that students begin with: those of the teacher, or new ones (`scratch`)
     solver: str = "heun"

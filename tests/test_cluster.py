@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import runpy
 import signal
-import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -19,11 +17,12 @@ import torch
 from safetensors.torch import load_file
 
 from pidscale import seeds
+from pidscale.app.main import main
 from pidscale.engine.spread import spread, window_for
 from pidscale.generator.load import load_student
 from pidscale.parallel.mesh import Mesh
 from tests.ranks import spawn
-from tests.scripts import LAUNCH, contents, family, finish, interrupt, start, tiny
+from tests.scripts import contents, family, finish, interrupt, start, tiny
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +44,9 @@ def weights(run, name):
     return load_file(run / name / "weights.safetensors")
 
 
-def launch(script, arguments, monkeypatch):
-    """Run a script in this process, on this session's Ray if it needs one."""
-    monkeypatch.syspath_prepend(str(LAUNCH))
-    monkeypatch.setattr(sys, "argv", [script, *arguments])
-    runpy.run_path(str(LAUNCH / f"{script}.py"), run_name="__main__")
+def launch(command, arguments):
+    """Run a subcommand in this process, on this session's Ray where it needs one."""
+    assert main([command, *arguments]) == 0
 
 
 def board(folder):
@@ -121,7 +118,7 @@ def test_tensorboard_shows_curves_and_pictures(reference, place):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_killed_and_resumed_run_ends_with_the_same_bits(reference, place, monkeypatch, capsys):
+def test_a_killed_and_resumed_run_ends_with_the_same_bits(reference, place, capsys):
     """Both phases are asked to stop, by Ctrl-C and by SIGTERM, and then killed; the same command resumes each time."""
     arguments = tiny(place, "broken")
     run = place / "runs" / "broken"
@@ -151,8 +148,8 @@ def test_a_killed_and_resumed_run_ends_with_the_same_bits(reference, place, monk
         assert [point.value for point in found] == [point.value for point in before], phase
 
     before = contents(run)
-    for script in ("train_teacher", "distill"):
-        launch(script, arguments, monkeypatch)
+    for command in ("train", "distill"):
+        launch(command, arguments)
         assert "finished already" in capsys.readouterr().out
     assert contents(run) == before
 
@@ -192,12 +189,12 @@ def _killing(title, count, due):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_killed_worker_is_reported_and_its_run_goes_on(ray_cluster, reference, place, monkeypatch, capsys):
+def test_a_killed_worker_is_reported_and_its_run_goes_on(ray_cluster, reference, place, capsys):
     """One of two workers is killed after a checkpoint; the teacher equals that of the run without interruptions."""
     run = place / "runs" / "hurt"
     due = run / "checkpoints" / "teacher" / "step_00000010" / "manifest.json"
     with _killing("ray::RayTrainWorker", 2, due) as killed:
-        launch("train_teacher", tiny(place, "hurt", "cluster.max_failures=1"), monkeypatch)
+        launch("train", tiny(place, "hurt", "cluster.max_failures=1"))
     said = capsys.readouterr()
     died = r"worker [01] on host \S+: lost \(its process died; (\S+)\)"
     seen = r"worker [01] on host \S+: lost its connection to worker [01] on host \S+ \(.*; traceback: (\S+)\)"
@@ -214,12 +211,12 @@ def test_a_killed_worker_is_reported_and_its_run_goes_on(ray_cluster, reference,
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_killed_teacher_actor_changes_no_bit(ray_cluster, reference, place, monkeypatch, capsys):
+def test_a_killed_teacher_actor_changes_no_bit(ray_cluster, reference, place, capsys):
     """Two actors serve two workers, and one is killed; the students equal those whose endpoints are made in the step."""
     run = place / "runs" / "served"
     teacher = f"distill.teacher={place / 'runs' / 'reference' / 'teacher'}"
     with _killing("ray::TeacherActor", 2, run / "checkpoints" / "distill") as killed:
-        launch("distill", tiny(place, "served", teacher, "distill.source=actors", "distill.actors=2"), monkeypatch)
+        launch("distill", tiny(place, "served", teacher, "distill.source=actors", "distill.actors=2"))
     said = capsys.readouterr()
     assert killed and re.search(r"warning: teacher actor [01] was lost and started again", said.out), said.out
     assert "endpoints of K=" in said.out and "Traceback" not in said.out + said.err
@@ -230,13 +227,13 @@ def test_a_killed_teacher_actor_changes_no_bit(ray_cluster, reference, place, mo
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_endpoints_are_made_beforehand_by_tasks(ray_cluster, reference, place, monkeypatch, capsys):
+def test_endpoints_are_made_beforehand_by_tasks(ray_cluster, reference, place, capsys):
     run = place / "runs" / "read"
     teacher = f"distill.teacher={place / 'runs' / 'reference' / 'teacher'}"
     arguments = tiny(place, "read", teacher, f"distill.endpoints={place / 'endpoints'}", "distill.source=shards")
-    launch("make_endpoints", arguments, monkeypatch)
+    launch("make-endpoints", arguments)
     assert "use distill.source=shards" in capsys.readouterr().out
-    launch("distill", arguments, monkeypatch)
+    launch("distill", arguments)
     assert "read from" in capsys.readouterr().out
     first, second = weights(place / "runs" / "reference", "student"), weights(run, "student")
     assert all(torch.equal(first[n], second[n]) for n in first)
@@ -257,10 +254,10 @@ def _sampled_on_tiles(rank, world, folder):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_run_whose_workers_share_each_field(ray_cluster, reference, place, monkeypatch, capsys):
+def test_a_run_whose_workers_share_each_field(ray_cluster, reference, place, capsys):
     """Two workers with half of each field train teacher and student; the student can be used like that of any other run."""
-    for script in ("train_teacher", "distill"):
-        launch(script, tiny(place, "shared", "cluster.space=2"), monkeypatch)
+    for command in ("train", "distill"):
+        launch(command, tiny(place, "shared", "cluster.space=2"))
     said = capsys.readouterr().out
     assert "memory on each worker" in said and "on 8 x 16 points" in said
     run = place / "runs" / "shared"

@@ -1,22 +1,21 @@
-"""Files of what is known, read: npy, npz and tables of sensors; and files of answers, npz, written. Knows no networks.
+"""Files that the command line reads and writes: what is known of fields (npy, npz, csv), and samples and answers (npz).
 
-- npy: an array as `observe` takes one, all channels of the task
-- npz: arrays by channel name, in which NaN is unknown, NAME_mask beside them where there is a mask, numbers by the name of a
-  parameter, and `equation`, if it is there, the name of the equation that the file is of; an answer's own file is read
-- csv: one line for each sensor: channel,y,x,value with row and column from 0, or channel,y_coord,x_coord,value with
-  coordinates from 0 to the grid's extent, of which the nearest point is taken; # begins a comment
+- npy: an array as `observe` takes one, with all channels of the task
+- npz: arrays by channel name, in which NaN is unknown; masks as NAME_mask; values of parameters by name; and, if it is there,
+  the name of the equation as `equation`. The file of an answer can be read again
+- csv: a table of sensors, as sensors.py reads it
 
-No pickle is read. Every mistake is one line that names the file, and the line of a table. Shapes: as in observations.py.
+No pickle is read. A UserError names the file. Shapes: as in observations.py. Must not know networks.
 """
 
 from __future__ import annotations
 
-import csv
 import io
-import math
+import os
 import re
+import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from pidscale.config import UserError, exact
+from pidscale.app.sensors import read_sensors
+from pidscale.config import UserError
 from pidscale.generator import artifact
 from pidscale.generator.tasks.observations import check_channel
 
@@ -33,14 +33,19 @@ if TYPE_CHECKING:
     from pidscale.generator.tasks.energy import Answer
     from pidscale.generator.tasks.posterior import Posterior
 
-MASK = "_mask"
-BY_POINT, BY_PLACE = ("channel", "y", "x", "value"), ("channel", "y_coord", "x_coord", "value")
-SAME = 1e-6  # relative difference of two readings of one point that is none
+_MASK = "_mask"
+_LONGEST_NAME = 200  # bytes; file systems take 255, and a file that is being written has a longer name
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a file holds: values by channel or joint, masks by channel (None: where values are not NaN), parameters."""
+    """What a file holds.
+
+    Attributes:
+        values: An array of all channels, or arrays by channel name; NaN is unknown.
+        masks: True where a value is known, by channel name; None where every value that is not NaN is known.
+        params: Values of parameters by name.
+    """
 
     values: Any
     masks: dict[str, np.ndarray] | None = None
@@ -48,7 +53,18 @@ class Known:
 
 
 def read_known(generator: Generator, path: Path) -> Known:
-    """Read a file of any kind above. Raises UserError."""
+    """Read what is known of fields from an npy, npz or csv file.
+
+    Args:
+        generator: Whose equation and grid the file has to be of.
+        path: The file.
+
+    Returns:
+        Its contents.
+
+    Raises:
+        UserError: The file cannot be read, or is of another equation.
+    """
     try:
         with open(path, "rb") as file:
             head = file.read(8)
@@ -74,7 +90,7 @@ def _pickled(path: Path) -> UserError:
 
 
 def _numbers(path: Path, kind: str, load: Any) -> Any:
-    """What a reader gives; whatever it says of a damaged file is one line."""
+    """What `load` returns; an error of a damaged file becomes one line."""
     try:
         found = load()
         arrays = found.values() if isinstance(found, dict) else [found]
@@ -83,11 +99,11 @@ def _numbers(path: Path, kind: str, load: Any) -> Any:
         return found
     except UserError:
         raise
-    except Exception as error:  # zipfile, zlib, struct and numpy raise of every kind
+    except Exception as error:  # zipfile, zlib, struct and numpy raise all kinds
         if any(word in str(error) for word in ("allow_pickle", "Object arrays", "Python objects")):
             raise _pickled(path) from None
-        said = re.sub(r"\s+", " ", str(error))[:120] or type(error).__name__
-        raise UserError(f"{path}: truncated or damaged, cannot be read as {kind} ({said}); copy it again") from None
+        reason = re.sub(r"\s+", " ", str(error))[:120] or type(error).__name__
+        raise UserError(f"{path}: truncated or damaged, cannot be read as {kind} ({reason}); copy it again") from None
 
 
 def _read_npz(generator: Generator, path: Path) -> Known:
@@ -99,129 +115,80 @@ def _read_npz(generator: Generator, path: Path) -> Known:
     equation = str(arrays.pop("equation", generator.pde.name))
     if equation != generator.pde.name:
         raise UserError(
-            f"{path}: of the equation {equation}, the student is of {generator.pde.name}; give the file of that equation, "
-            "or load another student"
+            f"{path}: of the equation {equation}, the student is of {generator.pde.name}; give a file of that equation, or "
+            "another student"
         )
-    values, masks, params = {}, {}, {}
+    values: dict[str, np.ndarray] = {}
+    masks: dict[str, np.ndarray] = {}
+    params: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
         if name in generator.pde.varying:
             params[name] = array
-        elif name.endswith(MASK) and name not in generator.channels:
-            masks[name.removesuffix(MASK)] = array
+        elif name.endswith(_MASK) and name not in generator.channels:
+            masks[name.removesuffix(_MASK)] = array
         elif "/" not in name:  # those are figures beside an answer
             check_channel(generator, name, str(path))
             values[name] = array
     return Known(values, masks or None, params)
 
 
-@dataclass(frozen=True)
-class _Reading:
-    line: int
-    value: float
+def check_target(option: str, path: Path, ending: str, known: Path | None = None) -> None:
+    """Check that a file can be written, before the work whose result it is to hold.
 
+    Args:
+        option: The option that names the file, for messages.
+        path: The file.
+        ending: What its name has to end in.
+        known: A file that is read, which must not be overwritten.
 
-def read_sensors(generator: Generator, path: Path) -> dict[str, np.ndarray]:
-    """Fields [Y, X] by channel with the readings of a table, NaN elsewhere. Raises UserError that names the line."""
+    Raises:
+        UserError: The file cannot be written, or is the one that is read.
+    """
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise UserError(f"{option}={path}: a name of more than {_LONGEST_NAME} bytes; give a shorter one")
+    if path.suffix != ending:
+        raise UserError(f"{option}={path}: expected a name that ends in {ending}")
+    if not path.parent.is_dir():
+        raise UserError(f"{option}={path}: no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise UserError(f"{option}={path}: is a folder; name a file in it")
+    if known is not None and path.exists() and known.exists() and path.samefile(known):
+        raise UserError(f"{option}={path}: is --input too, and would be lost; name another file")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is no text in UTF-8; save the table as plain text") from None
-    found: dict[tuple[str, int, int], _Reading] = {}
-    for line, channel, y, x, value in _rows(generator, path, text):
-        first = found.setdefault((channel, y, x), _Reading(line, value))
-        if not math.isclose(first.value, value, rel_tol=SAME):
-            raise UserError(
-                f"{path}: lines {first.line} and {line} are {channel} at the same point y={y}, x={x}, of "
-                f"{exact(first.value)} and {exact(value)}; keep one, or their mean"
-            )
-    if not found:
-        raise UserError(f"{path}: no sensor in it; expected lines of {','.join(BY_POINT)} below those names")
-    fields: dict[str, np.ndarray] = {}
-    for (channel, y, x), reading in found.items():
-        fields.setdefault(channel, np.full(generator.grid.shape, np.nan))[y, x] = reading.value
-    return fields
-
-
-def _rows(generator: Generator, path: Path, text: str) -> Iterator[tuple[int, str, int, int, float]]:
-    """Line number, channel, row, column and value of each sensor."""
-    names: list[str] = []
-    for line, cells in _lines(path, text):
-        where = f"{path}: line {line}"
-        if not names:
-            names = [cell.lower() for cell in cells]
-            if sorted(names) not in (sorted(BY_POINT), sorted(BY_PLACE)):
-                wanted = f"{','.join(BY_POINT)} or {','.join(BY_PLACE)}"
-                raise UserError(f"{where}: columns {','.join(cells)[:80]!r}; expected {wanted}, separated by commas")
-            continue
-        if len(cells) != len(names):
-            raise UserError(f"{where}: {len(cells)} values, expected {len(names)}: {','.join(names)}")
-        yield line, *_sensor(generator, where, dict(zip(names, cells, strict=True)))
-
-
-def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Number and cells of each line that is neither empty nor a comment. No cell goes on over several lines."""
-    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
-        try:
-            words = line.partition("#")[0]
-            cells = [cell.strip() for row in csv.reader([words], skipinitialspace=True) for cell in row]
-        except csv.Error as error:
-            raise UserError(f"{path}: line {number}: {error}; save the table as plain text") from None
-        if any(cells):
-            yield number, cells
-
-
-def _sensor(generator: Generator, where: str, cells: Mapping[str, str]) -> tuple[str, int, int, float]:
-    check_channel(generator, cells["channel"], where)
-    value = _number(where, "value", cells["value"])
-    places = []
-    for dim, axis in enumerate(("y", "x")):
-        if axis in cells:
-            points = generator.grid.shape[dim]
-            if not re.fullmatch(r"[0-9]{1,9}", cells[axis]) or int(cells[axis]) >= points:
-                raise UserError(
-                    f"{where}: {axis}={cells[axis][:80]!r}: expected a whole number from 0 to {points - 1}, inside the grid"
-                )
-            places.append(int(cells[axis]))
-        else:
-            places.append(_nearest(generator, where, dim, _number(where, f"{axis}_coord", cells[f"{axis}_coord"])))
-    return cells["channel"], places[0], places[1], value
-
-
-def _number(where: str, name: str, text: str) -> float:
-    try:
-        number = math.nan if "_" in text else float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise UserError(f"{where}: {name}={text[:80]!r}: expected a finite number")
-    return number
-
-
-def _nearest(generator: Generator, where: str, dim: int, place: float) -> int:
-    """The nearest point to a coordinate: points begin at 0, or half a spacing from it on cells; a periodic axis goes
-    round."""
-    grid = generator.grid
-    extent, points = grid.extent[dim], grid.shape[dim]
-    if not 0 <= place <= extent:
-        raise UserError(
-            f"{where}: {'yx'[dim]}_coord={exact(place)}: outside the grid, which goes from 0 to {exact(extent)}"
-        )
-    steps = place / grid.spacing[dim] - (0.5 if grid.kind == "cell" else 0.0)
-    goes_round = grid.kind == "periodic" or (grid.kind == "strip" and dim == 1 and grid.boundary == "periodic")
-    index = math.floor(steps + 0.5)
-    return index % points if goes_round else min(max(index, 0), points - 1)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{option}={path}: {error.strerror}; name a file that can be written") from None
 
 
 def write_answer(path: Path, equation: str, answer: Answer | Posterior) -> None:
-    """Write an answer as npz: fields and parameters by name, and figures beside them as `residual/l2` or
-    `spread/pressure`."""
-    arrays: dict[str, Any] = {"equation": np.array(equation)}
+    """Write an answer as npz.
+
+    Args:
+        path: The file.
+        equation: The name of the equation.
+        answer: Its fields and parameters are written by name, its figures as `residual/l2` or `spread/pressure`.
+    """
+    arrays: dict[str, Any] = {"equation": equation}
     for name, value in vars(answer).items():
         if isinstance(value, Mapping):
             first = name in ("fields", "mean")  # what an answer's file is read for
             arrays |= {key if first else f"{name}/{key}": one for key, one in value.items()}
         else:
             arrays[f"figures/{name}"] = value
+    write_npz(path, arrays)
+
+
+def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write an npz file, whole or not at all.
+
+    Args:
+        path: The file.
+        arrays: Arrays, tensors on the CPU, numbers or texts by name.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:  # as numpy.savez writes it, which takes no name of its own arguments
         for name, value in arrays.items():

@@ -50,12 +50,12 @@ def open_generators(settings: Settings, problem: Problem, device: torch.device) 
     """
     folder = run_folder(settings)
     taught = teacher_folder(settings, folder)
-    for path, script, other in (
-        (taught, "train_teacher", "set distill.teacher to that of this run's students"),
+    for path, command, other in (
+        (taught, "train", "set distill.teacher to that of this run's students"),
         (folder / "student", "distill", "name another run"),
     ):
         if not path.exists():
-            raise UserError(f"{path}: nothing to measure there; run launch/{script}.py first, or {other}")
+            raise UserError(f"{path}: nothing to measure there; run `pidscale {command}` first, or {other}")
     checks = taught if settings.evaluate.calls or settings.distill.teacher else None  # then a student says whose it is
     found: dict[str, Generator] = {"teacher": load_teacher(taught, device)}
     for name in (artifact.TWIN, "student"):

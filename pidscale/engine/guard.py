@@ -154,7 +154,7 @@ class Guard:
             kept = f"the checkpoint of step {last} stays in {self.root}; other values need another run.name"
         clipped = "" if 0 < clip <= 1 else f", set {phase}.clip=1 (now {clip:g})"
         rate = f"lower {phase}.lr={self.settings.lr:g}"
-        return f"{rate}{clipped}, or look for bad values with launch/shards.py verify; {kept}"
+        return f"{rate}{clipped}, or look for bad values with `pidscale shards verify`; {kept}"
 
 
 def shown(value: float | None) -> str:

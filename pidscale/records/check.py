@@ -18,7 +18,7 @@ from pidscale.records.stores.base import Store, Unreachable, sha256_of
 from pidscale.records.stores.opening import open_store
 
 _AGAIN = "restore it, or delete manifest.json and make the set again (intact shards are kept)"
-_REPAIR = "restore it, or write it again from the tar: launch/shards.py repair-index"
+_REPAIR = "restore it, or write it again from the tar: `pidscale shards repair-index`"
 
 
 def load_manifest(root: str | Path | Store) -> Manifest:
@@ -41,7 +41,7 @@ def load_manifest(root: str | Path | Store) -> Manifest:
         store.sizes()  # has a better message if the folder does not exist
         found = "missing" if isinstance(error, FileNotFoundError) else str(error.strerror)
         raise UserError(
-            f"{where}: {found}, so this is not a finished shard set; finish one in a folder with launch/make_shards.py"
+            f"{where}: {found}, so this is not a finished shard set; finish one in a folder with `pidscale make-shards`"
         ) from None
     return Manifest.from_json(parsed(data, where), where)
 

@@ -156,12 +156,16 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    found["commit"] = commit.stdout.strip() or "unknown"
+    found["commit"] = _commit(Path(__file__).parents[2]) or "unknown"
     return found
+
+
+def _commit(checkout: Path) -> str:
+    """The commit of a checkout; empty for an installation, which may lie in a repository of something else."""
+    if not (checkout / ".git").exists():
+        return ""
+    describe = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # no git on this machine
+        return ""

@@ -1,17 +1,14 @@
-"""The command line: groups and keys compose into checked settings; a user's mistake is one line and leaves nothing."""
+"""Groups and arguments compose into checked settings; a user's mistake is one line."""
 
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from launch.entry import CONFIGS, run, settings_from
+from pidscale.app.compose import CONFIGS, groups, help_text, settings_from
 from pidscale.config import LambdaSettings, UserError, to_plain
 from pidscale.distill.objectives.physics import active_weights
 from pidscale.pde import build_pde
@@ -89,7 +86,7 @@ def test_an_equation_brings_its_own_weights_to_every_objective(pde: str) -> None
 def test_a_file_of_ones_own_that_is_no_yaml_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(CONFIGS, tmp_path / "configs")
     (tmp_path / "configs/physics/heat.yaml").write_text("# @package distill\nweights: {l2: [}\n")
-    monkeypatch.setattr("launch.entry.CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr("pidscale.app.compose.CONFIGS", tmp_path / "configs")
     text = refused("pde=heat")
     assert "heat.yaml" in text and "line 2" in text
 
@@ -126,7 +123,7 @@ def test_every_top_level_config_composes(config: str) -> None:
         ("physics=poison", ["physics=poison", "no such choice", "burgers"]),
         ("physics=burger", ["did you mean 'burgers'"]),
         ("physics=null", ["physics=null", "burgers"]),
-        ("~distill=piddm", ["~distill=piddm", "every setting has a value"]),
+        ("~distill=piddm", ["~distill=piddm", "every setting needs a value"]),
         ("hydra.run.dir=/scratch/out", ["hydra.run.dir=/scratch/out", "run.folder"]),
         ("+hydra.job.chdir=true", ["+hydra.job.chdir=true", "Hydra itself"]),
         ("++hydra.output_subdir=null", ["Hydra itself"]),
@@ -143,78 +140,53 @@ def test_a_mistake_is_one_line(argument: str, words: list[str]) -> None:
     assert all(word in text for word in words), text
 
 
-def test_help_lists_every_group_and_value(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.argv", ["x", "--help"])
-    run(lambda settings: pytest.fail("a script that was asked for help began its work"))
-    said = capsys.readouterr().out
-    assert "model={fno_large," in said and "cluster={cpu1,gpu1,gpu8,local2}" in said
-    assert '  run.name="run"' in said.splitlines() and "  teacher.sigma_max=null" in said.splitlines()
+def test_help_lists_every_group_and_value() -> None:
+    text = help_text("config")
+    assert "model={fno_large," in text and "cluster={cpu1,gpu1,gpu8,local2}" in text
+    assert '  run.name="run"' in text.splitlines() and "  teacher.sigma_max=null" in text.splitlines()
+    assert '  run.name="demo"' in help_text("demo").splitlines()
 
 
-def test_a_script_asks_of_its_own_phases_only() -> None:
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder of groups with a name of many kinds of characters: a choice beside ours, and one in place of ours."""
+    folder = tmp_path / "my [own] groups=a, b's"
+    (folder / "pde").mkdir(parents=True)
+    (folder / "pde" / "mine.yaml").write_text("name: heat\nparams: {frames: 5}\npoints: 24\n")
+    (folder / "pde" / "wave.yaml").write_text("name: wave\nparams: {}\npoints: 20\n")
+    return folder
+
+
+def test_a_folder_of_ones_own_comes_before_the_configs(own: Path) -> None:
+    made = settings_from(["pde=mine"], config_dir=own)
+    assert (made.pde.name, made.pde.points, made.pde.params) == ("heat", 24, {"frames": 5})
+    assert settings_from(["pde=wave"], config_dir=own).pde.points == 20
+    assert settings_from(["pde=wave"]).pde.points == 32
+    assert settings_from([], config_dir=own) == settings_from([])
+    assert {"mine", "wave", "darcy"} < set(groups(own)["pde"]) and "mine" not in groups()["pde"]
+    assert "mine" in help_text("config", own)
+
+
+def test_what_is_wrong_with_a_folder_of_ones_own_is_one_line(own: Path) -> None:
+    (own / "pde" / "broken.yaml").write_text("name: [\n")
+    (own / "pde" / "odd.yaml").write_text("nmae: heat\n")
+    for argument, folder, words in (
+        ("pde=heat", own / "nowhere", ["--config-dir=", "nowhere: no such folder"]),
+        ("pde=heat", own / "pde" / "mine.yaml", ["mine.yaml: a file, expected a folder"]),
+        ("pde=broken", own, ["pde=broken", "broken.yaml", "line 2"]),
+        ("pde=odd", own, ["pde.nmae: unknown setting", "did you mean 'name'?"]),
+        ("pde=min", own, ["pde=min: no such choice", "did you mean 'mine'?"]),
+    ):
+        with pytest.raises(UserError) as raised:
+            settings_from([argument], config_dir=folder)
+        assert all(word in str(raised.value) for word in words) and "\n" not in str(raised.value), raised.value
+
+
+def test_a_command_checks_the_batches_of_its_own_phases_only() -> None:
     assert settings_from(["cluster=gpu8"], phases=("teacher",)).cluster.workers == 8
     assert settings_from(["distill.chunk=5", "teacher.global_batch=1"], phases=()).distill.chunk == 5
     with pytest.raises(UserError, match=r"distill\.chunk=16"):
         settings_from(["cluster=gpu8"], phases=("distill",))
-
-
-@pytest.mark.parametrize(
-    ("script", "argument", "said"),
-    [
-        ("train_teacher", "teacher.stepz=3", "teacher.stepz: unknown setting; did you mean 'steps'?"),
-        (
-            "make_shards",
-            "data.path=s3://b/c",
-            "data.path=s3://b/c: a set is made in a folder; make it there, then upload the folder",
-        ),
-    ],
-)
-def test_a_script_ends_with_one_line_and_leaves_nothing(tmp_path: Path, script: str, argument: str, said: str) -> None:
-    command = [sys.executable, str(CONFIGS.parent / "launch" / f"{script}.py"), argument]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 2 and result.stderr == f"error: {said}\n" and result.stdout == ""
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_is_one_line(tmp_path, monkeypatch, capsys):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr("sys.argv", ["x"])
-
-    def main(settings):
-        (tmp_path / "file" / "run").mkdir()
-
-    with pytest.raises(SystemExit) as ended:
-        run(main)
-    said = capsys.readouterr().err
-    assert ended.value.code == 2 and said.count("\n") == 1 and str(tmp_path / "file" / "run") in said
-    assert "no setting names it" in said and "run.folder" not in said  # it is not the run's
-
-
-def test_an_error_of_a_folder_names_the_setting_that_led_there(tmp_path, monkeypatch, capsys):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr("sys.argv", ["x", f"distill.endpoints={tmp_path}/file"])
-    with pytest.raises(SystemExit):
-        run(lambda settings: (tmp_path / "file" / "train-00000.tar").mkdir())
-    said = capsys.readouterr().err
-    assert f"see distill.endpoints={tmp_path}/file" in said and "run.folder" not in said and said.count("\n") == 1
-
-
-def test_a_script_that_is_told_to_end_ends_as_after_ctrl_c(tmp_path):
-    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); import time; from entry import run; "
-    code += "run(lambda settings: (print('at work', flush=True), time.sleep(60)))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(CONFIGS.parent / "launch")],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "at work\n"
-    process.send_signal(signal.SIGTERM)
-    assert (
-        process.wait(20) == 143
-        and process.stderr.read() == "interrupted; the same command goes on from what is there\n"
-    )
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "pde").glob("*.yaml")), ids=lambda path: path.stem)

@@ -14,7 +14,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pidscale.app.files import read_known, read_sensors, write_answer
+from pidscale.app.files import read_known, write_answer
+from pidscale.app.sensors import read_sensors
 from pidscale.config import UserError
 from pidscale.generator.generator import Generator
 from pidscale.generator.tasks.observations import observe
@@ -196,7 +197,7 @@ def test_wrong_tables_are_named_by_line(tmp_path: Path, text: str) -> None:
 
 def test_a_table_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sensors.csv").write_bytes(b"channel,y,x,value\npressure,1,1,\xff\xfe\n")
-    assert "byte 31 is no text in UTF-8" in refused(lambda: read_known(STUDENT, tmp_path / "sensors.csv"))
+    assert "byte 31 is not text in UTF-8" in refused(lambda: read_known(STUDENT, tmp_path / "sensors.csv"))
 
 
 cells = st.one_of(

@@ -1,4 +1,4 @@
-"""launch/shards.py: what it prints, what it writes, and the status it ends with, twice as a process of its own."""
+"""`pidscale shards`: what it prints, what it writes, and its exit status; twice by its script, in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import pytest
 from PIL import Image
 
-from launch.shards import main
+from pidscale.app.main import main
 from pidscale.make.make import make_shard_set
 from pidscale.pde import build_pde
 from tests.scripts import ROOT, finish, start
@@ -29,7 +29,7 @@ def shards(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(*words, code=0):
-        assert main([str(word) for word in words]) == code
+        assert main(["shards", *map(str, words)]) == code
         said, errors = capsys.readouterr()
         assert all(line.startswith("error: ") for line in errors.splitlines()), errors
         return said, errors
@@ -42,7 +42,7 @@ def copy(small_shards, tmp_path):
     return shutil.copytree(small_shards, tmp_path / "darcy")
 
 
-def test_a_damaged_index_is_found_written_anew_and_found_true(shards, copy, tmp_path):
+def test_a_damaged_index_is_found_written_again_and_found_true(shards, copy, tmp_path):
     index = copy / "train-00001.index.json"
     before = index.read_bytes()
     index.write_bytes(before.replace(b'"seed":17', b'"seed":18'))
@@ -50,8 +50,8 @@ def test_a_damaged_index_is_found_written_anew_and_found_true(shards, copy, tmp_
     said, errors = process(tmp_path, "verify", copy, code=2)
     assert errors.count("\n") == 2 and "repair-index" in errors and said.splitlines()[-1].endswith(" 2 findings")
     said, errors = shards("repair-index", copy)
-    assert said.splitlines()[-1] == f"{copy}: 2 indices were true, 2 written anew, 0 left" and not errors
-    assert index.read_bytes() == before and f"written anew: {index}" in said
+    assert said.splitlines()[-1] == f"{copy}: 2 indices were true, 2 written again, 0 left" and not errors
+    assert index.read_bytes() == before and f"written again: {index}" in said
     said, errors = shards("verify", copy)
     assert not errors and f"{copy}: 64 samples, " in said.splitlines()[-1]
 
@@ -61,7 +61,7 @@ def test_what_cannot_be_repaired_is_an_error(shards, copy):
     (copy / "train-00001.tar").write_bytes(b"nothing")
     said, errors = shards("repair-index", copy, code=2)
     assert errors.count("\n") == 1 and "train-00001.tar: 7 bytes" in errors
-    assert said.endswith("3 indices were true, 0 written anew, 1 left\n")
+    assert said.endswith("3 indices were true, 0 written again, 1 left\n")
 
 
 def test_a_card_and_a_picture_are_made_where_one_is(shards, copy, tmp_path):
@@ -114,7 +114,7 @@ def test_a_mistake_is_one_line(shards, tmp_path, words, part):
 
 def test_help_names_every_command(capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["--help"])
+        main(["shards", "--help"])
     said = capsys.readouterr().out
     assert not ended.value.code
     assert all(word in said for word in ("verify PATH", "show PATH [--out FILE.png]", "repair-index PATH"))

@@ -1,4 +1,4 @@
-"""launch/solve.py: what it prints, what it writes and the status it ends with; once as a process of its own."""
+"""`pidscale solve`: what it prints, what it writes and its exit status; once by its script, in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from launch.solve import main
+from pidscale.app.main import main
 from tests.generator.made import POINTS, write_generator
 from tests.scripts import ROOT
 
@@ -39,7 +39,7 @@ def solve(made: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str, code: int = 0) -> tuple[str, str]:
-        assert main([word.replace("MADE", str(made)) for word in words]) == code
+        assert main(["solve", *(word.replace("MADE", str(made)) for word in words)]) == code
         said, errors = capsys.readouterr()
         assert all(line.startswith("error: ") for line in errors.splitlines()), errors
         return said, errors
@@ -51,7 +51,7 @@ def ask(task: str, given: str, *more: str, student: str = "student") -> list[str
     return [task, "--student", f"MADE/{student}", "--input", f"MADE/{given}", "--out", "answer.npz", *QUICK, *more]
 
 
-def test_a_forward_answer_is_written_drawn_and_told(solve, tmp_path: Path) -> None:
+def test_a_forward_answer_is_written_drawn_and_summarised(solve, tmp_path: Path) -> None:
     said, errors = solve(*ask("forward", "coefficient.npy", "--picture", "answer.png"))
     assert (
         not errors and "forward [" in said and "field 0: " in said and " sigma from what is known; residual l2 " in said
@@ -90,7 +90,7 @@ def test_parameters_come_from_the_file_or_the_command_line(solve, tmp_path: Path
             assert file["diffusivity"] == pytest.approx(wanted)
 
 
-def test_what_training_never_saw_is_told_of(solve) -> None:
+def test_what_training_never_saw_is_a_warning(solve) -> None:
     said, _ = solve(*ask("reconstruct", "far.csv"))
     assert said.count("warning: ") == 2 and "6 is the farthest" in said
     assert "warning: 1 of 1 fields lie more than 3 sigma from what is known" in said
@@ -105,7 +105,7 @@ def test_what_was_measured_is_never_written_over(solve, made: Path) -> None:
 
 
 def test_too_little_memory_is_one_line_with_a_remedy(solve, monkeypatch) -> None:
-    monkeypatch.setattr("launch.solve.carry_out", lambda *_: torch.empty(2**50))  # torch's own error, a RuntimeError
+    monkeypatch.setattr("pidscale.app.solve.run", lambda *_: torch.empty(2**50))  # torch's own error, a RuntimeError
     _, errors = solve(*ask("forward", "coefficient.npy"), code=2)
     assert "out of memory" in errors and "--batch" in errors
 
@@ -129,7 +129,7 @@ def test_where_nothing_can_be_written_is_said_before_the_search(solve, tmp_path:
         (ask("inverse", "coefficient.npy", student="heat"), "coefficient.npy: shape [16, 16], expected [10, 16, 16]"),
         (ask("forward", "two.npz"), "forward looks for it"),
         (ask("inverse", "two.npz", student="heat"), "of the equation darcy, the student is of heat"),
-        (ask("inverse", "two.npz", "--equation", "heat"), "a student of darcy, not of heat"),
+        (ask("inverse", "two.npz", "--equation", "heat"), "a generator of darcy, not of heat"),
         (ask("inverse", "two.npz", "--equation", "nosuch:Thing"), "pde.name='nosuch:Thing'"),
         (ask("forward", "coefficient.npy", "--sigma", "a"), "--sigma=a"),
         (ask("forward", "coefficient.npy", "--sigma", "0"), "sigma=0.0"),
@@ -182,20 +182,8 @@ def test_ctrl_c_ends_a_search_with_one_line(made: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_needs_torch_numpy_and_safetensors_only(made: Path, tmp_path: Path) -> None:
-    heavy = ("ray", "deepspeed", "hydra", "omegaconf", "webdataset", "scipy", "matplotlib", "xxhash", "tensorboard")
-    words = [word.replace("MADE", str(made)) for word in ask("forward", "coefficient.npy")]
-    script = (
-        f"import sys\nsys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'launch')!r}]\nimport solve\n"
-        f"assert solve.main({words!r}) == 0\nprint([m for m in {heavy!r} if m in sys.modules])"
-    )
-    found = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.splitlines()[-1] == "[]" and (tmp_path / "answer.npz").is_file()
-
-
 def test_help_names_every_task(capsys) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["--help"])
+        main(["solve", "--help"])
     said = capsys.readouterr().out
     assert not ended.value.code and all(word in said for word in ("forward", "inverse", "reconstruct", "--posterior"))

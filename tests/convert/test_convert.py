@@ -245,7 +245,7 @@ def test_the_script_prints_a_report_and_exits_with_2_on_an_error(source, tmp_pat
     assert load_manifest(tmp_path / "set").splits["train"].samples == 15
     for words, message in (
         (["pde=navier"], "pde"),
-        ([], "pde=: missing; say which equation"),
+        ([], "pde=: missing; name the equation"),
         (["pde=darcy", "pde.points=32"], "pde.points: the file has its own grid"),
     ):
         wrong = script("out=other", *words)

@@ -87,9 +87,9 @@ REFUSED = {
     "another solver": ({"solver": "euler"}, "endpoints of solver 'heun', this run wants 'euler'"),
     "other steps": ({"solver_steps": 5, "scale_steps": 5}, "endpoints of steps 3, this run wants 5"),
     "another precision": ({"teacher_precision": "bf16"}, "endpoints of precision 'fp32', this run wants 'bf16'"),
-    "too few": ({"steps": 100}, r"\d+ endpoints, this run uses \d+; make them with launch/make_endpoints.py"),
+    "too few": ({"steps": 100}, r"\d+ endpoints, this run uses \d+; make them with `pidscale make-endpoints`"),
     "none named": ({"endpoints": None}, r"distill\.endpoints=null"),
-    "no set there": ({"endpoints": "nowhere"}, r"distill\.endpoints=nowhere: no finished set.*make_endpoints"),
+    "no set there": ({"endpoints": "nowhere"}, r"distill\.endpoints=nowhere: no finished set.*make-endpoints"),
 }
 
 

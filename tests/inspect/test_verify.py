@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from launch.entry import settings_from
+from pidscale.app.compose import settings_from
 from pidscale.files import write_atomic
 from pidscale.inspect.show import describe_set, finish_command
 from pidscale.inspect.verify import verify

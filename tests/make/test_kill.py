@@ -88,5 +88,5 @@ def test_an_interrupted_conversion_ends_with_one_line(tmp_path, number, status):
         time.sleep(0.01)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (status, "interrupted; the same command goes on from what is there\n")
+    assert (process.returncode, stderr) == (status, "interrupted; run the same command again to continue\n")
     assert not list(out.glob(".*.tmp")) and not (out / "manifest.json").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from pidscale.config import Settings, UserError, from_plain
 from pidscale.engine import checkpoint
 from pidscale.parallel.mesh import Mesh
+from pidscale.run import phases
 from pidscale.run.phases import begin, due, finish, hold_run, run_folder, signature, versions
 
 INPUTS = {"data set": "aaaa"}
@@ -226,3 +228,12 @@ def test_a_damaged_record_is_refused_by_name(tmp_path: Path, damage: bytes) -> N
     begin("teacher", made, INPUTS)
     (run_folder(made) / "teacher.json").write_bytes(damage)
     assert "teacher.json" in refused("teacher", made)
+
+
+def test_only_a_checkout_has_a_commit_and_git_may_be_missing(tmp_path, monkeypatch):
+    """An installation may lie in somebody's repository of other things."""
+    (tmp_path / "site-packages").mkdir()
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    assert phases._commit(tmp_path / "site-packages") == ""
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert phases._commit(tmp_path) == "" and versions()["commit"]

@@ -74,7 +74,7 @@ def open_teacher(settings: Settings, folder: Path, problem: Problem, device: tor
     """Load the frozen teacher and check that it is one, of this equation on this grid. Raises UserError."""
     path = teacher_folder(settings, folder)
     if not path.exists():
-        raise UserError(f"{path}: no teacher there; run launch/train_teacher.py first, or set distill.teacher")
+        raise UserError(f"{path}: no teacher there; run `pidscale train` first, or set distill.teacher")
     teacher = load_teacher(path, device)
     teacher.denoiser.precision = settings.distill.teacher_precision
     check_fits(teacher, path, problem.pde, problem.grid, "set distill.teacher or the pde")

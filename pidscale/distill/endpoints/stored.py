@@ -118,22 +118,22 @@ def open_set(settings: Settings, rollout: Rollout, data: DataSettings) -> Endpoi
     """Open the set that the settings name. UserError where it is of another teacher, solver or seed, or too small."""
     path = settings.distill.endpoints
     if path is None:
-        raise UserError(f"{KEY}=null: distill.source=shards reads a set; make one with launch/make_endpoints.py")
+        raise UserError(f"{KEY}=null: distill.source=shards reads a set; make one with `pidscale make-endpoints`")
     store = open_store(path, data.patience)
     if not is_address(path) and not Path(store.where("manifest.json")).is_file():
-        raise UserError(f"{KEY}={path}: no finished set of endpoints; make it with launch/make_endpoints.py")
+        raise UserError(f"{KEY}={path}: no finished set of endpoints; make it with `pidscale make-endpoints`")
     manifest = load_manifest(store)
     found, wanted = manifest.request.get("endpoints"), described(settings, rollout)
     where = store.where("manifest.json")
     if not isinstance(found, dict):
-        raise UserError(f"{where}: holds no endpoints of a teacher; make some with launch/make_endpoints.py")
+        raise UserError(f"{where}: holds no endpoints of a teacher; make some with `pidscale make-endpoints`")
     for key, value in wanted.items():
         if found.get(key) != value:
             raise UserError(f"{where}: endpoints of {key} {found.get(key)!r}, this run wants {value!r}; change {KEY}")
     count, have = needed(settings), manifest.splits[SPLIT].samples
     if have < count:
         raise UserError(
-            f"{where}: {have} endpoints, this run uses {count}; make them with launch/make_endpoints.py and these settings, "
+            f"{where}: {have} endpoints, this run uses {count}; make them with `pidscale make-endpoints` and these settings, "
             "or raise distill.reuse"
         )
     return EndpointSet(rollout, ShardSet(store, SPLIT, data.verify, manifest=manifest), rollout.rows)

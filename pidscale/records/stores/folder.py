@@ -64,7 +64,7 @@ class Folder:
         if not self.root.is_dir():
             what = "not a folder" if self.root.exists() else "no such folder"
             raise UserError(
-                f"{self.root}: {what}; name the folder of a shard set (data.path), or make one: launch/make_shards.py"
+                f"{self.root}: {what}; name the folder of a shard set (data.path), or make one with `pidscale make-shards`"
             )
         sizes: dict[str, int] = {}
         with os.scandir(self.root) as entries:

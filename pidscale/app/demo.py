@@ -1,0 +1,28 @@
+"""`pidscale demo`: the whole way in one command, from shards over teacher and students to the report."""
+
+from __future__ import annotations
+
+import time
+
+from pidscale.app import evaluate, make_shards
+from pidscale.cluster.phase import run_phase
+from pidscale.config import Settings
+from pidscale.paths import absolute
+from pidscale.run.phases import run_folder
+
+
+def run(settings: Settings) -> None:
+    """Run every stage; each continues from what is there already."""
+    began = time.monotonic()
+    settings = absolute(settings)
+    make_shards.run(settings)
+    run_phase("teacher", settings)
+    run_phase("distill", settings)
+    evaluate.run(settings)
+    folder = run_folder(settings)
+    print(f"\nfinished in {(time.monotonic() - began) / 60:.1f} minutes; all of it is in {folder}")
+    print(f"watch it again:   tensorboard --logdir {folder / 'tb'}")
+    print("use the student:")
+    print("    import pidscale")
+    print(f'    student = pidscale.load_student("{folder / "student"}")')
+    print("    fields = student.sample(n=16, seed=0)   # channel name -> [16, Y, X] in physical units")

@@ -1,0 +1,44 @@
+"""Generators and equations that a command line names. Knows no training stack: the base installation is enough."""
+
+from __future__ import annotations
+
+import argparse
+
+from pidscale.config import UserError
+from pidscale.generator.generator import Teacher
+from pidscale.generator.load import load_generator, load_student
+from pidscale.generator.student import Student
+from pidscale.pde import build_pde
+from pidscale.pde.own import look_here
+
+
+def import_equation(name: str | None) -> None:
+    """Import the module of an equation that --equation names: a card or a manifest that names one imports nothing."""
+    if name is not None:
+        look_here(name)
+        build_pde(name)
+
+
+def open_generator(asked: argparse.Namespace, teacher: str | None = None) -> Student | Teacher:
+    """Load the generator of --student onto --device.
+
+    Args:
+        asked: What the command line asks for: `student`, `equation` and `device`.
+        teacher: The folder of the student's teacher, if it is needed.
+
+    Returns:
+        The generator, with its teacher where one is named or lies in its folder.
+
+    Raises:
+        UserError: The folder holds no generator, or one of another equation.
+    """
+    import_equation(asked.equation)
+    if teacher is None:
+        generator = load_generator(asked.student, asked.device)
+    else:
+        generator = load_student(asked.student, asked.device, teacher)
+    if asked.equation not in (None, generator.pde.name):
+        raise UserError(
+            f"{asked.student}: a generator of {generator.pde.name}, not of {asked.equation}; name another folder"
+        )
+    return generator

@@ -1,0 +1,251 @@
+"""What the command line may say: one tree of arguments for every subcommand.
+
+Must not know what a subcommand does, and imports nothing heavy: help and mistakes are answered without torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from pidscale import __version__
+from pidscale.app.settings_parser import add_settings_commands, add_words
+from pidscale.config import UserError
+from pidscale.paths import local_path
+
+# what `parse` returns of a subcommand that says nothing else
+DEFAULTS: dict[str, Any] = {
+    "settings": None,
+    "phases": None,
+    "interrupted": "run the same command again to continue",
+    "memory": "use a machine with more memory",
+    "files": "check the file, its permissions and the free space",
+}
+TASKS = ("forward", "inverse", "reconstruct")
+OPTIMISERS = ("lbfgs", "adam")
+SEARCH = {"steps": 200, "starts": 4, "seed": 0, "batch": 64, "optimiser": "lbfgs"}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that takes no abbreviated options, and whose errors are UserErrors."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError in place of printing the usage."""
+        raise UserError(f"{message}; `{self.prog} --help` lists the arguments")
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Return what a command line asks for. --help and --version end the process.
+
+    Args:
+        words: The words after `pidscale`.
+
+    Returns:
+        The arguments of a subcommand; its name (`command`) and the module of pidscale.app with its `run` (`module`); what
+        the error boundary advises (`interrupted`, `memory`, `files`). Of a subcommand with settings, the phases that they
+        are checked for (`phases`, else None), and the packages that are imported late, or by workers alone (`late`).
+
+    Raises:
+        UserError: An argument is missing, unknown or of a wrong kind.
+    """
+    tree = _tree()
+    asked, left = tree.parse_known_args(list(words))
+    if "words" in asked:  # argparse takes only those before the first option
+        asked.words += [word for word in left if not word.startswith("-")]
+        left = [word for word in left if word.startswith("-")]
+    if left:
+        raise UserError(
+            f"unrecognized arguments: {' '.join(left)}; `pidscale {asked.command} --help` lists the arguments"
+        )
+    return asked
+
+
+def named_numbers(option: str, words: Sequence[str], example: str) -> dict[str, float]:
+    """Read the NAME=VALUE arguments of an option.
+
+    Args:
+        option: The option, for messages, such as --param.
+        words: Its arguments.
+        example: One that is right, for messages.
+
+    Returns:
+        The numbers by name.
+
+    Raises:
+        UserError: An argument has another form, or a name is given twice.
+    """
+    found: dict[str, float] = {}
+    for word in words:
+        name, separator, value = word.partition("=")
+        if name in found:
+            raise UserError(f"{option}={word}: {name} is given twice; keep one")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            separator = ""
+        if not separator or not name:
+            raise UserError(f"{option}={word}: expected NAME=VALUE, such as {example}")
+    return found
+
+
+def _tree() -> _Parser:
+    tree = _Parser(
+        prog="pidscale", description="One-step generators of PDE fields: make data, train, distil, measure, use."
+    )
+    tree.add_argument("--version", action="version", version=f"pidscale {__version__}")
+    tree.set_defaults(**DEFAULTS)
+    commands = tree.add_subparsers(
+        dest="command", required=True, title="commands", metavar="COMMAND", parser_class=_Parser
+    )
+    add_settings_commands(commands)
+    _add_convert(commands)
+    _add_shards(commands)
+    _add_sample(commands)
+    _add_show(commands)
+    _add_solve(commands)
+    return tree
+
+
+_CONVERT = """Convert files of other people's data into a shard set (docs/converting.md):
+
+  pidscale convert source=FILE out=FOLDER pde=NAME
+
+  source=FILE            the file, or several that are read as one: a folder, a pattern, or names with commas between
+  out=FOLDER             the folder of the set
+  pde=NAME               the equation; pde.params.NAME=VALUE sets a parameter of it
+  layout=NAME            the layout of the file; recognised unless given
+  grid=KIND              node, cell, periodic or strip; that of the equation unless given
+  test=0.1               the test split: a share below 1, a number of samples, or files of its own
+  seed=0                 chooses the samples of the test split
+  start=0 every=1        the first time that is taken, and the stride from there
+  drop_end=false         omit the repeated end point of periodic axes
+  duplicates=drop        drop or refuse samples that are copies of others
+  bad=refuse             refuse or omit samples with missing values or values beyond float32
+  samples_per_shard=512  samples in a shard
+  force=false            accept data that contradict the grid, or numbers that look like missing values
+  channels.NAME=ARRAY    the array of a channel; ARRAY:i is its component i
+  axes.ARRAY=LETTERS     the dims of an array, of N (samples), T (times), S (species), Y and X
+  scale.NAME=NUMBER      a factor of a channel
+  parameters.NAME=ARRAY  the array of a parameter of each sample
+"""
+
+
+def _add_convert(commands: Any) -> None:
+    command = commands.add_parser(
+        "convert", help="make a shard set from files of npy, npz, MATLAB, HDF5, netCDF or .pt", description=_CONVERT
+    )
+    add_words(command, "key=value, as listed above")
+    command.set_defaults(
+        module="convert",
+        memory="give a file that fits into memory",
+        files="check source and out, or give a file that fits into memory",
+    )
+
+
+_SHARDS = """Look after a shard set, in a folder or at an address such as s3://bucket/set (shards/README.md):
+
+  pidscale shards verify PATH                  check every file, sample and statistic, and residuals of some samples
+  pidscale shards show PATH [--out FILE.png]   print its description, and draw a few samples (default: last part of PATH.png)
+  pidscale shards repair-index PATH            write indices that are missing or damaged again, from their tars
+
+--equation NAME says which equation a set is expected to be of. Nothing is imported because a set asks for it: of a set of an
+equation of your own (module:Class, here or on PYTHONPATH), verify and show omit what needs it unless you name it so.
+Ends with status 0 if nothing is wrong, 2 otherwise; each finding is one line on stderr.
+"""
+
+
+def _add_shards(commands: Any) -> None:
+    command = commands.add_parser("shards", help="verify, show or repair a shard set", description=_SHARDS)
+    command.set_defaults(module="shards", interrupted="run the same command again to start from the beginning")
+    parts = command.add_subparsers(
+        dest="part", required=True, metavar="{verify,show,repair-index}", parser_class=_Parser
+    )
+    for name in ("verify", "show", "repair-index"):
+        part = parts.add_parser(name, description=f"{name}: see pidscale shards --help")
+        part.add_argument("path", metavar="PATH", help="folder or address of a shard set")
+        if name != "repair-index":
+            _add_equation(part, "the set")
+        if name == "show":
+            _add_file(part, "--out", "FILE.png", "where the picture is written")
+
+
+def _add_sample(commands: Any) -> None:
+    command = commands.add_parser(
+        "sample",
+        help="draw fields from a student or a teacher",
+        description="Draw fields: pidscale sample --student runs/demo/student -n 16 --out samples.npz",
+    )
+    command.set_defaults(module="sample", interrupted="nothing was written", memory="give a smaller --batch")
+    _add_student(command, "a consolidated student, or a teacher in the same form, such as runs/demo/student")
+    add = command.add_argument
+    add("-n", dest="count", type=int, required=True, metavar="N", help="how many samples")
+    _add_file(command, "--out", "FILE.npz", "where channels [n, Y, X] and parameters [n] are written", required=True)
+    add("--seed", type=int, default=0, help="of the noise; sample i depends on the seed and on i (default %(default)s)")
+    add("--nfe", type=int, default=1, metavar="N", help="network calls: one of the student, the rest of its teacher")
+    add("--teacher", metavar="FOLDER", help="the student's teacher, for --nfe above 1")
+    add("--steps", type=int, metavar="K", help="Heun steps, of a teacher alone (default 18)")
+    add("--batch", type=int, default=64, help="samples drawn at once (default %(default)s)")
+
+
+def _add_show(commands: Any) -> None:
+    command = commands.add_parser(
+        "show",
+        help="describe a student, a teacher or a shard set",
+        description="Describe what a folder holds: pidscale show runs/demo/student",
+    )
+    command.set_defaults(module="show")
+    command.add_argument("path", metavar="FOLDER", help="a consolidated generator, or a shard set (an address will do)")
+    _add_equation(command, "a shard set")
+    _add_file(command, "--out", "FILE.png", "where a picture of a few samples of a shard set is written")
+
+
+_SOLVE = """Find fields that agree with what is known of them (docs/tasks.md):
+
+  pidscale solve forward     --student runs/demo/student --input coefficient.npy --out answer.npz
+  pidscale solve inverse     --student runs/demo/student --input solution.npy    --out answer.npz --picture answer.png
+  pidscale solve reconstruct --student runs/demo/student --input sensors.csv     --out answer.npz --posterior 32
+
+--posterior K draws K samples, and writes their mean, spread and pointwise 90 % interval, in place of the likeliest field.
+"""
+
+
+def _add_solve(commands: Any) -> None:
+    command = commands.add_parser(
+        "solve", help="find fields that agree with coefficients, solutions or sensors", description=_SOLVE
+    )
+    command.set_defaults(module="solve", interrupted="no answer was written", memory="give a smaller --batch")
+    add = command.add_argument
+    add("task", choices=TASKS, help="what is known: the inputs (forward), the solution (inverse), or some points")
+    _add_student(command, "a consolidated student, such as runs/demo/student")
+    _add_file(command, "--input", "FILE", "what is known: npy, npz or csv (docs/tasks.md)", required=True)
+    _add_file(command, "--out", "FILE.npz", "where the answer is written", required=True)
+    _add_file(command, "--picture", "FILE.png", "where a picture of the first field is written")
+    add("--sigma", action="append", default=[], metavar="[CHANNEL=]S", help="noise of what is known, in its own unit")
+    add("--posterior", type=int, metavar="K", help="draw K posterior samples in place of the likeliest field")
+    add("--steps", type=int, default=SEARCH["steps"], help="network evaluations of each start (default %(default)s)")
+    add("--starts", type=int, default=SEARCH["starts"], help="draws the search starts from (default %(default)s)")
+    add("--seed", type=int, default=SEARCH["seed"], help="of those draws (default %(default)s)")
+    add("--batch", type=int, default=SEARCH["batch"], help="fields searched at once (default %(default)s)")
+    add("--physics", type=float, help="weight of the equation (default 1; 0 for posterior samples)")
+    add("--optimiser", choices=OPTIMISERS, default=SEARCH["optimiser"], help="(default %(default)s)")
+
+
+def _add_student(command: _Parser, what: str) -> None:
+    """Add what says which generator is asked, where, and with which parameters."""
+    command.add_argument("--student", required=True, metavar="FOLDER", help=what)
+    _add_equation(command, "the student")
+    command.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter that is known")
+    command.add_argument("--device", default="cpu", help="(default %(default)s)")
+
+
+def _add_equation(command: _Parser, what: str) -> None:
+    text = f"the equation that {what} is expected to be of; module:Class for one of your own"
+    command.add_argument("--equation", metavar="NAME", help=text)
+
+
+def _add_file(command: _Parser, option: str, form: str, what: str, required: bool = False) -> None:
+    command.add_argument(option, metavar=form, type=local_path(option), required=required, help=what)

@@ -1,0 +1,64 @@
+"""`pidscale sample`: draw fields from a student or a teacher. Needs the base installation only."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from pidscale.app.files import check_target, write_npz
+from pidscale.app.opening import open_generator
+from pidscale.app.output import residual_text
+from pidscale.app.parser import named_numbers
+from pidscale.config import UserError
+from pidscale.generator.generator import TEACHER_STEPS, Fields, Generator, Teacher
+from pidscale.generator.student import Student
+
+
+def run(asked: argparse.Namespace) -> None:
+    """Draw samples, write them, and print the root mean squares of their residual.
+
+    Args:
+        asked: What the command line asks for.
+
+    Raises:
+        UserError: An argument is wrong, or the file cannot be written; found before sampling where possible.
+    """
+    check_target("--out", asked.out, ".npz")
+    params = named_numbers("--param", asked.param, "diffusivity=0.002")
+    if asked.nfe == 1 and asked.teacher is not None:
+        raise UserError(
+            f"--teacher={asked.teacher}: only --nfe above 1 calls the teacher; set --nfe, or omit --teacher"
+        )
+    generator = open_generator(asked, asked.teacher)
+    fields = _sample(generator, asked, params)
+    write_npz(asked.out, {"equation": generator.pde.name, **fields})
+    residual = residual_text(_residual(generator, fields, asked.batch))
+    print(f"{asked.out}: {asked.count} samples of {generator.pde.name}; root mean square residual: {residual}")
+
+
+def _sample(generator: Student | Teacher, asked: argparse.Namespace, params: Mapping[str, float]) -> Fields:
+    """The samples of either kind of generator, by the arguments that are for it."""
+    if isinstance(generator, Teacher):
+        if asked.nfe > 1:
+            raise UserError(f"--nfe={asked.nfe}: network calls of a student; a teacher takes --steps")
+        steps = TEACHER_STEPS if asked.steps is None else asked.steps
+        return generator.sample(asked.count, seed=asked.seed, batch=asked.batch, steps=steps, params=params)
+    if asked.steps is not None:
+        raise UserError(f"--steps={asked.steps}: solver steps of a teacher; a student takes --nfe")
+    if asked.nfe > 1 and generator.teacher is None:
+        raise UserError(f"--nfe={asked.nfe}: needs the student's teacher; name its folder with --teacher")
+    return generator.sample(asked.count, seed=asked.seed, batch=asked.batch, params=params, nfe=asked.nfe)
+
+
+def _residual(generator: Generator, fields: Mapping[str, Tensor], batch: int) -> dict[str, float]:
+    """Root mean squares over all samples of each norm of the residual, relative to the scale of the equation."""
+    count = len(fields[generator.channels[0]])
+    sums: dict[str, float] = {}
+    for start in range(0, count, batch):
+        part = generator.residual({name: values[start : start + batch] for name, values in fields.items()})
+        for norm, values in part.items():
+            sums[norm] = sums.get(norm, 0.0) + float(values.double().square().sum())
+    return {norm: math.sqrt(total / count) for norm, total in sums.items()}

@@ -1,0 +1,137 @@
+"""Tables of sensors, read from csv: one line for each.
+
+channel,y,x,value with row and column from 0, or channel,y_coord,x_coord,value with coordinates from 0 to the extent of the
+grid, of which the nearest point is taken; # begins a comment. A UserError names file and line. Must not know networks.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pidscale.config import UserError, exact
+from pidscale.generator.tasks.observations import check_channel
+
+if TYPE_CHECKING:
+    from pidscale.generator.generator import Generator
+
+_BY_POINT = ("channel", "y", "x", "value")
+_BY_PLACE = ("channel", "y_coord", "x_coord", "value")
+_SAME = 1e-6  # relative difference of two readings of one point that count as equal
+
+
+@dataclass(frozen=True)
+class _Reading:
+    line: int
+    value: float
+
+
+def read_sensors(generator: Generator, path: Path) -> dict[str, np.ndarray]:
+    """Read a table of sensors.
+
+    Args:
+        generator: Whose channels and grid the table is about.
+        path: The csv file.
+
+    Returns:
+        Fields [Y, X] by channel name, in physical units; NaN where there is no sensor.
+
+    Raises:
+        UserError: The table is none, holds no sensor, or two that contradict each other.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not text in UTF-8; save the table as plain text") from None
+    found: dict[tuple[str, int, int], _Reading] = {}
+    for line, channel, y, x, value in _rows(generator, path, text):
+        first = found.setdefault((channel, y, x), _Reading(line, value))
+        if not math.isclose(first.value, value, rel_tol=_SAME):
+            raise UserError(
+                f"{path}: lines {first.line} and {line} are {channel} at the same point y={y}, x={x}, of "
+                f"{exact(first.value)} and {exact(value)}; keep one, or their mean"
+            )
+    if not found:
+        raise UserError(f"{path}: no sensor in it; expected lines of {','.join(_BY_POINT)} below those names")
+    fields: dict[str, np.ndarray] = {}
+    for (channel, y, x), reading in found.items():
+        fields.setdefault(channel, np.full(generator.grid.shape, np.nan))[y, x] = reading.value
+    return fields
+
+
+def _rows(generator: Generator, path: Path, text: str) -> Iterator[tuple[int, str, int, int, float]]:
+    """Line number, channel, row, column and value of each sensor."""
+    names: list[str] = []
+    for line, cells in _lines(path, text):
+        where = f"{path}: line {line}"
+        if not names:
+            names = [cell.lower() for cell in cells]
+            if sorted(names) not in (sorted(_BY_POINT), sorted(_BY_PLACE)):
+                wanted = f"{','.join(_BY_POINT)} or {','.join(_BY_PLACE)}"
+                raise UserError(f"{where}: columns {','.join(cells)[:80]!r}; expected {wanted}, separated by commas")
+            continue
+        if len(cells) != len(names):
+            raise UserError(f"{where}: {len(cells)} values, expected {len(names)}: {','.join(names)}")
+        yield line, *_sensor(generator, where, dict(zip(names, cells, strict=True)))
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Number and cells of each line that is neither empty nor a comment. No cell spans several lines."""
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
+        try:
+            words = line.partition("#")[0]
+            cells = [cell.strip() for row in csv.reader([words], skipinitialspace=True) for cell in row]
+        except csv.Error as error:
+            raise UserError(f"{path}: line {number}: {error}; save the table as plain text") from None
+        if any(cells):
+            yield number, cells
+
+
+def _sensor(generator: Generator, where: str, cells: Mapping[str, str]) -> tuple[str, int, int, float]:
+    """Channel, row, column and value of one line."""
+    check_channel(generator, cells["channel"], where)
+    value = _number(where, "value", cells["value"])
+    places = []
+    for dim, axis in enumerate(("y", "x")):
+        if axis in cells:
+            points = generator.grid.shape[dim]
+            if not re.fullmatch(r"[0-9]{1,9}", cells[axis]) or int(cells[axis]) >= points:
+                raise UserError(
+                    f"{where}: {axis}={cells[axis][:80]!r}: expected a whole number from 0 to {points - 1}, inside the grid"
+                )
+            places.append(int(cells[axis]))
+        else:
+            places.append(_nearest(generator, where, dim, _number(where, f"{axis}_coord", cells[f"{axis}_coord"])))
+    return cells["channel"], places[0], places[1], value
+
+
+def _number(where: str, name: str, text: str) -> float:
+    try:
+        number = math.nan if "_" in text else float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{where}: {name}={text[:80]!r}: expected a finite number")
+    return number
+
+
+def _nearest(generator: Generator, where: str, dim: int, place: float) -> int:
+    """The nearest point to a coordinate. Points begin at 0, or half a spacing from it on cells; periodic dims wrap."""
+    grid = generator.grid
+    extent = grid.extent[dim]
+    points = grid.shape[dim]
+    if not 0 <= place <= extent:
+        raise UserError(
+            f"{where}: {'yx'[dim]}_coord={exact(place)}: outside the grid, which goes from 0 to {exact(extent)}"
+        )
+    steps = place / grid.spacing[dim] - (0.5 if grid.kind == "cell" else 0.0)
+    wraps = grid.kind == "periodic" or (grid.kind == "strip" and dim == 1 and grid.boundary == "periodic")
+    index = math.floor(steps + 0.5)
+    return index % points if wraps else min(max(index, 0), points - 1)

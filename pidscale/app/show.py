@@ -1,0 +1,185 @@
+"""`pidscale show`: describe a generator or a shard set. The base installation is enough, except for pictures."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pidscale.app.opening import import_equation
+from pidscale.config import UserError
+from pidscale.files import write_atomic
+from pidscale.generator.artifact import CARD, read_card
+from pidscale.inspect.show import describe_set
+from pidscale.paths import expanded, is_address
+from pidscale.pde import stored_pde
+from pidscale.pde.base import Pde
+from pidscale.pde.own import NotImported
+from pidscale.plain import printable, size_text
+from pidscale.records.check import load_manifest
+from pidscale.records.manifest import Manifest
+from pidscale.records.stores.base import Store
+from pidscale.records.stores.opening import open_store
+
+_DRAWN = 4  # samples of a picture
+_MANIFEST = "manifest.json"
+
+
+def run(asked: argparse.Namespace) -> None:
+    """Print what a folder holds.
+
+    Args:
+        asked: What the command line asks for: `path`, and `equation` and `out` for a shard set.
+
+    Raises:
+        UserError: The folder holds neither a generator nor a shard set, or what it holds is damaged.
+    """
+    path = asked.path if is_address(asked.path) else expanded(asked.path, "FOLDER")
+    folder = Path(path)
+    if is_address(path) or (folder / _MANIFEST).is_file():
+        import_equation(asked.equation)
+        show_set(path, asked.equation, asked.out)
+        return
+    if folder.is_dir() and not (folder / CARD).exists():
+        raise UserError(
+            f"{path}: holds neither {CARD}, as a generator does, nor {_MANIFEST}, as a shard set does; name a folder "
+            "such as runs/demo/student"
+        )
+    if asked.out is not None:
+        raise UserError(f"--out={asked.out}: only a shard set is drawn, and {path} holds a generator; omit --out")
+    card = read_card(folder)
+    print(printable("\n".join([f"{path}: {card.kind}", *_describe_card(card.to_plain())])))
+
+
+def _describe_card(card: Mapping[str, Any]) -> list[str]:
+    """What a card says, one line for each subject."""
+    grid, network, noise, weights = card["grid"], card["architecture"], card["noise"], card["weights"]
+    origin = card["provenance"]
+    residual = _join(_pairs(origin.get("weights", {})))
+    how = _pairs(origin, only=("start", "gradient_to", "huber", "power"))
+    lines = [
+        ("equation", _join([card["equation"]["name"], *_pairs(card["equation"]["params"])])),
+        (
+            "grid",
+            f"{grid['kind']}, {_times(grid['shape'])} points, extent {_times(grid['extent'])}, {grid['boundary']}",
+        ),
+        *(("channel", line) for line in _channels(card["channels"])),
+        ("network", _join([network["kind"], *_pairs(network, but=("kind",))])),
+        ("weights", f"{size_text(weights['bytes'])}, SHA-256 {weights['sha256']}"),
+        ("noise", _join([noise["kind"], *_pairs(noise, but=("kind",))])),
+        ("constraints", _join(card.get("constraints", ()))),
+        ("objective", _join([origin.get("objective", ""), *how])),
+        ("endpoints", _join(_pairs(origin.get("endpoints", {})))),
+        ("residual", residual and f"weights {residual}"),
+        ("training", _training(origin, card["metrics"])),
+        *(("measured", line) for line in _measured(card["metrics"])),
+    ]
+    return [f"  {subject:<11} {text}" for subject, text in lines if text]
+
+
+def _channels(channels: Sequence[Mapping[str, str]]) -> Iterable[str]:
+    """A line for each channel, or for each run of channels that differ in nothing but their name."""
+    for (unit, role), run in groupby(channels, key=lambda channel: (channel["unit"], channel["role"])):
+        names = [channel["name"] for channel in run]
+        shown = f"{names[0]} to {names[-1]} ({len(names)})" if len(names) > 2 else ", ".join(names)
+        yield f"{shown} [{unit}], {role}"
+
+
+def _training(origin: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    parts = [f"{origin['steps']} steps"] if "steps" in origin else []
+    parts += [f"{metrics['train_seconds']:.0f} s"] if "train_seconds" in metrics else []
+    return _join([*parts, *_pairs(origin, only=("seed", "run"))])
+
+
+def _measured(metrics: Mapping[str, Any]) -> Iterable[str]:
+    """The figures of the report, or those of the end of the training where there is no report."""
+    report = metrics.get("report", metrics)
+    names = {
+        "residual l2": "residual_l2",
+        "dual": "residual_dual",
+        "boundary": "boundary_rms" if "boundary_rms" in report else "residual_boundary",
+        "solution error": "solution_error",
+        "SWD excess": "swd_excess",
+    }
+    yield _join(f"{name} {report[key]:.3g}" for name, key in names.items() if report.get(key) is not None)
+    if "nfe" in report:
+        yield f"calls {report['nfe']}, {report['ms_per_sample']:.3g} ms a sample, {report['n_samples']} samples"
+
+
+def _pairs(values: Mapping[str, Any], only: Sequence[str] | None = None, but: Sequence[str] = ()) -> list[str]:
+    """`key=value` of a mapping, in its order."""
+    keys = [key for key in (values if only is None else only) if key in values and key not in but]
+    return [f"{key}={_value(values[key])}" for key in keys]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_value, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _times(numbers: Sequence[float]) -> str:
+    return " x ".join(map(_value, numbers))
+
+
+def _join(parts: Iterable[str]) -> str:
+    return ", ".join(part for part in parts if part)
+
+
+# ---- shard sets
+
+
+def show_set(path: str, equation: str | None, picture: Path | None) -> None:
+    """Print the description of a shard set, and draw a few samples where a picture is asked for.
+
+    A set of an equation of the user's own that nobody has imported is not drawn, and a line says so.
+
+    Args:
+        path: The folder or address of the set.
+        equation: The equation that it is expected to be of; any where None.
+        picture: The PNG file that is written; none where None.
+
+    Raises:
+        UserError: The set cannot be read or is of another equation, or the picture cannot be written.
+    """
+    if picture is not None and picture.suffix != ".png":
+        raise UserError(f"--out={picture}: expected a name that ends in .png")
+    store = open_store(path)
+    manifest = load_manifest(store)
+    if equation not in (None, manifest.equation):
+        raise UserError(f"{path}: a set of {manifest.equation}, not of {equation}; name another set")
+    print("\n".join(describe_set(manifest, path.rstrip("/"))))
+    if picture is None:
+        return
+    try:
+        pde = stored_pde(store.where(_MANIFEST), manifest.equation, manifest.params)
+    except NotImported as error:
+        print(f"note: no picture: {error}")
+        return
+    data = _picture(store, manifest, pde)
+    try:
+        write_atomic(picture, data)
+    except OSError as error:
+        raise UserError(f"{picture}: {error.strerror}; name a file that can be written with --out") from None
+    print(f"  picture    {picture}")
+
+
+def _picture(store: Store, manifest: Manifest, pde: Pde) -> bytes:
+    """The first samples of the train split as a PNG. Imports matplotlib."""
+    import torch
+
+    from pidscale.figures.fields import field_figure
+    from pidscale.ops.grid import Grid
+    from pidscale.pde.base import Samples
+    from pidscale.records.read import ShardSet
+
+    grid = Grid.from_description(manifest.grid)
+    shards = ShardSet(store, "train")
+    ids = range(min(_DRAWN, len(shards)))
+    samples = Samples(torch.from_numpy(shards.read(ids)), torch.from_numpy(shards.params(ids, pde.varying)))
+    data = io.BytesIO()
+    field_figure(pde, grid, {"train": samples}, len(ids)).savefig(data, format="png", dpi=120)
+    return data.getvalue()
