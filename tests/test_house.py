@@ -7,13 +7,20 @@ import re
 import subprocess
 import sys
 import tomllib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+from pidscale.cluster.worker import LOOPS
+
 ROOT = Path(__file__).resolve().parent.parent
-LONGEST = 400
+FUNCTION, LOOP, FILE = 60, 100, 400  # lines
+LOOPS = ("pidscale/teacher/loop.py", "pidscale/distill/loop.py")
+MOST_ARGUMENTS = 2  # of a public function whose docstring needs no section for them
+KEPT = "# a word of older files"  # on a line that reads them
 HOME = re.compile(r"(?<![\w.])/(?:(?:home|Users)/(?!ray\b)\w|root/)")  # /home/ray is in Ray's container images
 
 
@@ -34,10 +41,75 @@ def _project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def test_no_python_file_is_long() -> None:
+def _functions(*patterns: str, nested: bool = True) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Every function of these files with where it is; those within functions are omitted unless `nested`."""
+    for file in _files(*patterns):
+        tree = ast.parse(file.read_text())
+        outer = [*tree.body, *(one for kind in tree.body if isinstance(kind, ast.ClassDef) for one in kind.body)]
+        for node in ast.walk(tree) if nested else outer:
+            if isinstance(node, ast.FunctionDef):
+                yield f"{file.relative_to(ROOT)}:{node.lineno} {node.name}", node
+
+
+def test_functions_fit_on_a_screen() -> None:
+    """The two training loops, which read straight down the page, may have more lines."""
+    long = []
+    for where, node in _functions("*.py"):
+        is_loop = where.split(":")[0] in LOOPS and node.name == "train"
+        length = (node.end_lineno or node.lineno) - node.lineno + 1
+        if length > (LOOP if is_loop else FUNCTION):
+            long.append(f"{where}: {length} lines")
+    assert not long
+
+
+def test_files_of_many_lines_are_warned_of() -> None:
     lengths = {file.relative_to(ROOT): len(file.read_text().splitlines()) for file in _files("*.py")}
     assert lengths, "git lists no Python files"
-    assert not {str(file): n for file, n in lengths.items() if n > LONGEST}
+    for file, count in lengths.items():
+        if count > FILE:
+            warnings.warn(f"{file}: {count} lines; does it know two things?", stacklevel=1)
+
+
+def _called(node: ast.expr) -> str | None:
+    """What a value calls, None where it is a plain name, number or the like."""
+    calls = [one for one in ast.walk(node) if isinstance(one, (ast.Call, ast.ListComp, ast.DictComp, ast.GeneratorExp))]
+    return (
+        ast.unparse(calls[0].func) if calls and isinstance(calls[0], ast.Call) else "a comprehension" if calls else None
+    )
+
+
+def test_one_statement_is_one_assignment() -> None:
+    """`a, b = f(x), g(y)` packs two statements into one; unpacking one value, or two alike, is fine."""
+    packed = []
+    for file in _files("pidscale/*.py", "benchmarks/*.py", "launch/*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if (
+                isinstance(node, ast.Assign)
+                and isinstance(node.value, ast.Tuple)
+                and isinstance(node.targets[0], ast.Tuple)
+            ):
+                called = [_called(value) for value in node.value.elts]
+                if any(called) and len(set(called)) > 1:
+                    packed.append(f"{file.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)[:80]}")
+    assert not packed
+
+
+def test_public_functions_say_what_they_take() -> None:
+    """Functions of more than two arguments have a section for them; pydoclint compares it with the signature.
+
+    A method that several classes of a room have is described in one of them.
+    """
+    described, silent = set[tuple[str, str]](), dict[str, tuple[str, str]]()
+    for where, node in _functions("pidscale/*.py", nested=False):
+        arguments = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+        known = (where.split("/")[1], node.name)
+        if "Args:" in (ast.get_docstring(node) or ""):
+            described.add(known)
+        elif not node.name.startswith("_") and node.name not in ("forward", "backward"):  # which torch describes
+            own = [name for name in arguments if name not in ("self", "cls")]
+            if len(own) > MOST_ARGUMENTS:
+                silent[where] = known
+    assert not {where for where, known in silent.items() if known not in described}
 
 
 def test_imports_keep_their_order() -> None:
@@ -105,3 +177,22 @@ def test_the_pinned_versions_are_within_the_declared_ranges() -> None:
     pinned = dict(line.split("==") for line in text if line and not line.startswith("#"))
     assert declared.keys() == pinned.keys()
     assert not {name: version for name, version in pinned.items() if not declared[name].contains(version)}
+
+
+def test_retired_words_do_not_come_back() -> None:
+    """The glossary says what is written instead."""
+    glossary = (ROOT / "docs" / "glossary.md").read_text()
+    lines = [line for line in glossary.split("## Retired words")[1].splitlines() if line.startswith("| `")]
+    retired = [word for line in lines for word in re.findall(r"`([^`]+)`", line.rsplit(" | ", 1)[0])]
+    assert len(retired) > 8
+    pattern = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(retired)})(?![A-Za-z])", re.IGNORECASE)
+    allowed = ("docs/glossary.md", "CHANGELOG.md", "LICENSE")
+    found = []
+    for file in _files("*.py", "*.md", "*.yaml", "*.toml", "Makefile"):
+        name = str(file.relative_to(ROOT))
+        if name not in allowed:
+            lines = enumerate(file.read_text().splitlines(), 1)
+            found += [
+                f"{name}:{n}: {line.strip()[:100]}" for n, line in lines if pattern.search(line) and KEPT not in line
+            ]
+    assert not found

@@ -60,7 +60,7 @@ def _parameters(pde: Pde) -> list[str]:
     parts = [table(["parameter", "default"], lines)]
     if pde.varying:
         ranges = [f"`{name}` from {low:g} to {high:g}" for name, (low, high) in pde.varying.items()]
-        parts += ["", f"Of each sample its own, and told to teacher and student: {', '.join(ranges)}."]
+        parts += ["", f"Drawn for each sample, and a condition of teacher and student: {', '.join(ranges)}."]
     if pde.constraints:
         parts += ["", f"Hard constraints: `'distill.constraints=[{','.join(pde.constraints)}]'`."]
     return parts

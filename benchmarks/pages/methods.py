@@ -86,7 +86,7 @@ def _too_far(rows: list[Row]) -> list[str]:
     """A line for each seed of an equation whose student lies farther from the truths than it may."""
     return [
         f"Seed {seed}: an SWD excess of {one['piddm-1']['swd_excess']:.4f} where {_allowed(one):.4f} is claimed; its "
-        f"lambda = 0 twin has {one['student-lambda0']['swd_excess']:.4f}.\n"
+        f"control (lambda = 0) has {one['student-lambda0']['swd_excess']:.4f}.\n"
         for seed, one in _by_seed(rows).items()
         if one["piddm-1"]["swd_excess"] > _allowed(one)
     ]

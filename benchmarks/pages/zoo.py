@@ -32,9 +32,9 @@ def _why(row: Row) -> str:
     allowed = allowed_distance(row)
     control = row["control_swd_excess"]
     if control > allowed:
-        reason = f"{control:.3g} in the twin, which has no residual: one call in place of many costs it, not physics"
+        reason = f"{control:.3g} in the control, which has no residual: one call in place of many costs it, not physics"
     else:
-        reason = f"{control:.3g} in the twin: the residual's weight costs it"
+        reason = f"{control:.3g} in the control: the residual's weight costs it"
     excess = row["student_swd_excess"]
     return f"{row['pde']}: an SWD excess of {excess:.3g} where {allowed:.3g} is allowed, and {reason}."
 
@@ -54,7 +54,7 @@ column of numbers.
 
 {table(HEADS, map(_line, rows))}
 {f"{chr(10)}Not run yet: {missing}.{chr(10)}" if missing else ""}
-*pays*: the student beats its lambda = 0 twin in solution error and in the dual residual, and its SWD excess is at most
+*pays*: the student beats its lambda = 0 control in solution error and in the dual residual, and its SWD excess is at most
 the larger of 1.25 times the teacher's and 0.025. Residuals are relative to the scale of each equation: compare along a row
 and not down a column. Settings: benchmarks/studies/zoo.py; these are runs of minutes, and not
 always the defaults of [equations/](equations/README.md): 5 or 6 frames where there is time, Burgers with viscosity 0.02 on 32

@@ -1,4 +1,4 @@
-"""What each equation's residual tells apart: truth, nothing, strangers, noise, a wrong parameter; and its scheme's order.
+"""What each equation's residual tells apart: truth, nothing, other samples, noise, a wrong parameter; and its scheme's order.
 
 python -m benchmarks.proofs.residuals [--points 64] [--samples 64] [--json benchmarks/results/residuals.json]
 
