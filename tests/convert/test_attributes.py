@@ -165,18 +165,8 @@ def test_missing_parameters_and_coordinates_are_named(tmp_path, heat, diffusivit
 def test_names_of_dims_determine_the_order_of_axes(tmp_path, diffusivity, names, how):
     grid = foreign.WAVE.grid(8)
     fields = foreign.truths(Heat.from_params(HEAT), grid, 4)[:, :, :, :7] + 1.0
-    letters = {
-        "sample": "N",
-        "member": "N",
-        "n": "N",
-        "time": "T",
-        "t": "T",
-        "y": "Y",
-        "lat": "Y",
-        "x": "X",
-        "lon": "X",
-    }
-    own = [letters.get(name, "") for name in names]
+    known = {"N": ("sample", "member", "n"), "T": ("time", "t"), "Y": ("y", "lat"), "X": ("x", "lon")}
+    own = [next((letter for letter, words in known.items() if name in words), "") for name in names]
     left = [letter for letter in "NTYX" if letter not in own]
     order = [letter or left.pop(0) for letter in own]
     values = fields.transpose(["NTYX".index(letter) for letter in order])

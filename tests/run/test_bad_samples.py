@@ -52,7 +52,7 @@ def _settled(rank, world, shards, folder):
     ids = [problem.shards("train").stored(n) for step in range(15) for n in feed.ids(step).tolist()]
     batches = torch.cat([feed.batch(step).clone() for step in range(15)])
     feed.close()
-    return problem.without, said, ids, float(batches.double().sum())
+    return problem.omitted, said, ids, float(batches.double().sum())
 
 
 @pytest.mark.parametrize("world", [1, 2])
@@ -73,7 +73,7 @@ def test_the_list_is_kept_with_the_run(damaged, tmp_path):
     first = settled(opened(damaged, tmp_path, on_bad_sample="skip"), folder, Mesh(), said.append)
     damage(damaged, [3])  # is whole again
     second = settled(opened(damaged, tmp_path, on_bad_sample="skip"), folder, Mesh(), said.append)
-    assert second.without == first.without == {"train": BAD, "test": []} and len(said) == 1
+    assert second.omitted == first.omitted == {"train": BAD, "test": []} and len(said) == 1
     with pytest.raises(UserError, match=rf"{LIST}: this run leaves out bad samples; .*data\.on_bad_sample=skip"):
         settled(opened(damaged, tmp_path), folder, Mesh(), said.append)
     held = json.loads((folder / LIST).read_text())
@@ -85,7 +85,7 @@ def test_the_list_is_kept_with_the_run(damaged, tmp_path):
 def test_a_list_of_none_does_not_bind_and_a_list_that_is_none_is_named(small_shards, tmp_path):
     folder = tmp_path / "run"
     settled(opened(small_shards, tmp_path, on_bad_sample="skip"), folder, Mesh(), print)
-    assert settled(opened(small_shards, tmp_path), folder, Mesh(), print).without == {}  # nothing was left out
+    assert settled(opened(small_shards, tmp_path), folder, Mesh(), print).omitted == {}  # nothing was left out
     own = json.loads((folder / LIST).read_text())
     for bad in (
         None,
@@ -111,7 +111,7 @@ def test_lost_and_cut_files_cost_their_samples_only(small_shards, tmp_path):
     with open(shards / "train-00002.tar", "r+b") as tar:
         tar.truncate(30000)
     problem = settled(opened(shards, tmp_path, on_bad_sample="skip"), tmp_path / "b", Mesh(), lambda line: None)
-    left_out = set(problem.without["train"])
+    left_out = set(problem.omitted["train"])
     assert left_out >= set(range(16, 32)) and 47 in left_out and 32 not in left_out
     train = problem.shards("train")
     assert torch.equal(
