@@ -22,7 +22,8 @@ def test_equal_sets_have_zero_distance_in_any_order() -> None:
 def test_the_distance_of_a_shift_is_its_mean_projection() -> None:
     line = gaussian(40, 1)
     assert metrics.sliced_wasserstein(line, line + 0.7) == pytest.approx(0.7, rel=1e-5)
-    x, shift = gaussian(40, 20), gaussian(1, 20, seed=1)
+    x = gaussian(40, 20)
+    shift = gaussian(1, 20, seed=1)
     expected = float(shift.norm()) / math.sqrt(20)  # root mean square over directions of the sphere
     assert metrics.sliced_wasserstein(x, x + shift) == pytest.approx(expected, rel=0.12)
 

@@ -74,7 +74,9 @@ def test_products_on_a_cpu_are_not_rounded(flags: None) -> None:
     """A process may ask for products in bf16 with `torch.set_float32_matmul_precision`, where the CPU has them."""
     for name in ("matmul", "conv"):
         getattr(torch.backends.mkldnn, name).fp32_precision = "bf16"
-    a, image, kernel = torch.randn(256, 256), torch.randn(2, 8, 32, 32), torch.randn(8, 8, 3, 3)
+    a = torch.randn(256, 256)
+    image = torch.randn(2, 8, 32, 32)
+    kernel = torch.randn(8, 8, 3, 3)
     with float32_island(CPU):
         exact = a @ a, functional.conv2d(image, kernel)
         assert precisions()[2:] == ["ieee", "ieee"]

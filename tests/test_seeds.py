@@ -46,7 +46,8 @@ def _sha(tensor: torch.Tensor) -> str:
 
 def test_normals_are_the_box_muller_transform_of_philox() -> None:
     """The correctly rounded logarithm, sine and cosine against numpy's, on the words of one block of rows."""
-    width, counter = 13, 2**32 + 9
+    width = 13
+    counter = 2**32 + 9
     quads = torch.arange(seeds.ROW_BLOCK * width // 4)
     place = [torch.full_like(quads, value) for value in (counter % 2**32, counter >> 32, (1 << 20) + 1)]
     words = [w.numpy().astype(np.float64) for w in seeds.philox(seeds.stream_key(5, "s"), *place, quads)]

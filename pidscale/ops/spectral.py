@@ -48,7 +48,8 @@ def dual_square_dirichlet(field_ByX: Tensor, window: Window) -> Tensor:
         Share of this window, [B].
     """
     height, width = (points - 2 for points in window.grid.shape)
-    dtype, device = field_ByX.dtype, str(field_ByX.device)
+    dtype = field_ByX.dtype
+    device = str(field_ByX.device)
     spacing = window.grid.spacing
     lines = window.to_columns(field_ByX @ _sine_matrix(width, dtype, device), lost=1)
     mu = _sine_eigenvalues(height, spacing[0], dtype, device)[:, None]
@@ -76,7 +77,9 @@ def dual_square_dirichlet_line(field_BX: Tensor, spacing: float) -> Tensor:
     Returns:
         Squared norms [B].
     """
-    points, dtype, device = field_BX.shape[-1], field_BX.dtype, str(field_BX.device)
+    points = field_BX.shape[-1]
+    dtype = field_BX.dtype
+    device = str(field_BX.device)
     mu = _sine_eigenvalues(points, spacing, dtype, device)
     return ((field_BX @ _sine_matrix(points, dtype, device)).square() / mu).mean(dim=1)
 
@@ -121,7 +124,8 @@ def dual_square_zero_flux(field_ByX: Tensor, window: Window) -> Tensor:
         Share of this window, [B].
     """
     height, width = window.grid.shape
-    dtype, device = field_ByX.dtype, str(field_ByX.device)
+    dtype = field_ByX.dtype
+    device = str(field_ByX.device)
     lines = window.to_columns(field_ByX @ _cosine_matrix(width, dtype, device).T)
     modes = _cosine_matrix(height, dtype, device) @ lines
     inverse = _inverse_eigenvalues("zero_flux", (height, width), window.grid.spacing, dtype, device)

@@ -149,7 +149,8 @@ def _expected(pde: Pde, points: int) -> tuple[int, str, str]:
 
 def _check_fields(pde: Pde, window: Window, fields: Tensor) -> None:
     """Raise UserError for fields or a grid that the residual would accept silently and measure wrongly."""
-    grid, rows = window.grid, window.rows
+    grid = window.grid
+    rows = window.rows
     if window.holders > 1 and not pde.splits:
         raise UserError(f"{pde.name}: its residual takes whole fields only; set cluster.space=1")
     channels, kind, boundary = _expected(pde, max(grid.shape))

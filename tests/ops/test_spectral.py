@@ -102,7 +102,8 @@ def grid_of(kind: str, shape: tuple[int, int], spacing: tuple[float, float]) -> 
 )
 def test_the_dual_norm_equals_that_of_the_assembled_operator(dual, pad, kind, shape) -> None:
     """R . (-lap_h)^+ R divided by the number of points, with the 5-point operator applied to every unit field."""
-    spacing, n = (0.3, 0.5), shape[0] * shape[1]
+    spacing = (0.3, 0.5)
+    n = shape[0] * shape[1]
     units = torch.eye(n, dtype=torch.float64).reshape(n, 1, *shape)
     padded = torch.nn.functional.pad(units, (1, 1, 1, 1), mode=pad)[:, 0]
     operator = -laplacian(padded, spacing).reshape(n, n)
@@ -114,7 +115,8 @@ def test_the_dual_norm_equals_that_of_the_assembled_operator(dual, pad, kind, sh
 
 @pytest.mark.parametrize("points", [8, 9])
 def test_the_dual_norm_of_a_periodic_line_equals_that_of_the_assembled_operator(points) -> None:
-    spacing, units = 0.3, torch.eye(points, dtype=torch.float64)
+    spacing = 0.3
+    units = torch.eye(points, dtype=torch.float64)
     operator = (2 * units - units.roll(1, 0) - units.roll(-1, 0)) / spacing**2
     field = torch.randn(3, points, dtype=torch.float64)
     expected = torch.einsum("bi,ij,bj->b", field, torch.linalg.pinv(operator, rtol=1e-10), field) / points
@@ -123,7 +125,8 @@ def test_the_dual_norm_of_a_periodic_line_equals_that_of_the_assembled_operator(
 
 @pytest.mark.parametrize(("dual", "kind"), [(dual_square_periodic, "periodic"), (dual_square_zero_flux, "cell")])
 def test_the_dual_norm_ignores_the_mean_without_dirichlet_ends(dual, kind) -> None:
-    field, spacing = torch.randn(2, 6, 9, dtype=torch.float64), (1 / 6, 1 / 9)
+    field = torch.randn(2, 6, 9, dtype=torch.float64)
+    spacing = (1 / 6, 1 / 9)
     window = Window(grid_of(kind, (6, 9), spacing))
     torch.testing.assert_close(dual(field + 7.0, window), dual(field, window))
     assert (dual_square_dirichlet(torch.ones(1, 6, 9), nodes(6, 9, spacing)) > 0).all()
@@ -148,7 +151,8 @@ def test_resampled_waves_are_the_same_function(shape) -> None:
 
 @pytest.mark.parametrize("shape", [(8, 8), (9, 7)])
 def test_waves_are_the_real_transform_and_field_of_inverts_it(shape) -> None:
-    window, field = Window(grid_of("periodic", shape, (0.1, 0.1))), torch.randn(2, 3, *shape, dtype=torch.float64)
+    window = Window(grid_of("periodic", shape, (0.1, 0.1)))
+    field = torch.randn(2, 3, *shape, dtype=torch.float64)
     spectrum = waves(window, field)
     torch.testing.assert_close(spectrum, torch.fft.rfft2(field, norm="forward"))
     torch.testing.assert_close(field_of(window, spectrum), field)

@@ -48,7 +48,8 @@ def test_laplacian_is_second_order_and_equals_the_flux_form_of_coefficient_one()
     errors = []
     for n in SIZES:
         exact, spacing = manufactured(n)
-        u, lap = torch.from_numpy(exact["u"])[None], torch.from_numpy(exact["lap"])[None]
+        u = torch.from_numpy(exact["u"])[None]
+        lap = torch.from_numpy(exact["lap"])[None]
         errors.append(float((laplacian(u, spacing) - lap[:, 1:-1, 1:-1]).abs().max() / lap.abs().max()))
         torch.testing.assert_close(flux_divergence(torch.ones_like(u), u, spacing), laplacian(u, spacing))
     assert np.abs(orders(errors) - 2).max() < 0.3, errors

@@ -49,7 +49,8 @@ def test_a_step_residual_is_change_minus_mean_rate() -> None:
 
 def test_vorticity_agrees_with_a_dense_fourier_integrator() -> None:
     """The same equation written with derivatives by Fourier matrices, integrated by scipy to 1e-10."""
-    n, nu = 16, 0.01
+    n = 16
+    nu = 0.01
     w0 = periodic_field(0, "t", 0, (n, n), 6.0, 6.0)
     phase = 2 * np.pi * np.add.outer(np.arange(n) / n, np.arange(n) / n)
     force = 0.1 * (np.sin(phase) + np.cos(phase))

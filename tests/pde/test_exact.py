@@ -40,7 +40,8 @@ def orders(errors: list[float]) -> np.ndarray:
 
 def score(pde: Pde, fields: np.ndarray, *params: float) -> float:
     """Return the l2 residual of one joint field [C, Y, X]."""
-    grid, one = replace(pde.grid(8), shape=fields.shape[1:]), torch.tensor([params], dtype=torch.float64)
+    grid = replace(pde.grid(8), shape=fields.shape[1:])
+    one = torch.tensor([params], dtype=torch.float64)
     return residual_rms(pde, grid, torch.from_numpy(fields)[None], one)["l2"]
 
 
@@ -101,7 +102,8 @@ def differences(pde: Any, first: np.ndarray, params: list[float]) -> np.ndarray:
 @pytest.mark.parametrize("counter", COUNTERS)
 @pytest.mark.parametrize("name", RATES)
 def test_fourth_order_differences_converge_to_our_frames_at_fourth_order(name: str, counter: int) -> None:
-    pde, errors = exact(name), []
+    pde = exact(name)
+    errors = []
     for cells in CELLS:
         ours, own = pde.sample(5, counter, pde.grid(cells))
         params = [own[key] for key in pde.varying]
@@ -166,7 +168,9 @@ def central(pde: Any, first: np.ndarray, b_x: float, b_y: float, kappa: float) -
 
 def test_another_solver_of_advection_converges_to_our_frames_at_second_order() -> None:
     """Extrapolated from two grids, its fields have a small residual."""
-    pde, errors, frames = exact("advection_diffusion"), [], []
+    pde = exact("advection_diffusion")
+    errors = []
+    frames = []
     for cells in CELLS:
         ours, own = pde.sample(5, COUNTERS[0], pde.grid(cells))
         params = [own[key] for key in pde.varying]
@@ -264,7 +268,8 @@ def test_a_velocity_is_solved_at_second_order_in_time_and_along_the_line(monkeyp
 
 def test_the_wall_oscillates_with_amplitude_and_frequency_and_decays_with_distance() -> None:
     pde = build_pde("stokes", {"amplitude": 3.0, "frequency_low": 5.0, "frequency_high": 5.0})
-    t, turns = np.linspace(0.0, 1.0, 33), []
+    t = np.linspace(0.0, 1.0, 33)
+    turns = []
     for counter in range(8):
         (u,), own = pde.sample(1, counter, pde.grid(33))
         basis = np.stack([np.cos(5 * t), np.sin(5 * t)], axis=1)

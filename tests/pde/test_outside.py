@@ -177,7 +177,8 @@ def navier_stokes(pde: Any, cells: int) -> np.ndarray:
     symbol[0, 0] = np.inf
 
     def rate(s: np.ndarray) -> np.ndarray:
-        (psi_y, psi_x), (w_y, w_x) = gradient(np.fft.irfft2(-np.fft.rfft2(s[0]) / symbol)), gradient(s[0])
+        psi_y, psi_x = gradient(np.fft.irfft2(-np.fft.rfft2(s[0]) / symbol))
+        w_y, w_x = gradient(s[0])
         return (pde.params.viscosity * laplace(s[0]) + force - (psi_y * w_x - psi_x * w_y))[None]
 
     state = pde.initial(3, 0, pde.grid(cells))

@@ -25,7 +25,8 @@ def rough(pde):
 @pytest.mark.parametrize("name", NAMES)
 def test_extra_measures_are_computed_from_the_interior_term(name):
     pde = build_pde(name)
-    window, (fields, params) = Window(pde.grid(POINTS)), rough(pde)
+    window = Window(pde.grid(POINTS))
+    fields, params = rough(pde)
     extra = ["conservation"] if name in STEADY else list(EXTRA_MEASURES)
     found = residual_shares(pde, window, fields, params, extra)
     term = pde.residual(window, fields, params)["interior"]

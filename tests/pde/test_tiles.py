@@ -75,7 +75,8 @@ def tiled(rank, world, names, dtype):
 
 
 def near(found, wanted, tolerance):
-    error, size = (found - wanted).norm(), wanted.norm()
+    error = (found - wanted).norm()
+    size = wanted.norm()
     assert error <= tolerance * size, f"{float(error / size):.2e} of the norm"
 
 
