@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from pidscale.cluster.worker import LOOPS
-
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTION, LOOP, FILE = 60, 100, 400  # lines
 LOOPS = ("pidscale/teacher/loop.py", "pidscale/distill/loop.py")
