@@ -25,7 +25,7 @@ from torch import Tensor
 
 from pidscale.app.sensors import read_sensors
 from pidscale.config import UserError
-from pidscale.generator import artifact
+from pidscale.files import write_atomic
 from pidscale.generator.tasks.observations import check_channel
 
 if TYPE_CHECKING:
@@ -196,6 +196,6 @@ def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
                 plain = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
                 np.lib.format.write_array(file, plain, allow_pickle=False)
     try:
-        artifact.replace(path, data.getvalue())
+        write_atomic(path, data.getvalue())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; name a file that can be written") from None

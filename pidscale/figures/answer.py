@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from pidscale.config import UserError
-from pidscale.generator import artifact
+from pidscale.files import write_atomic
 from pidscale.generator.tasks.observations import Observation
 from pidscale.generator.tasks.posterior import Posterior
 from pidscale.pde.base import shown_channels
@@ -74,6 +74,6 @@ def draw(path: Path, rows: list[tuple[str, list[tuple[str, Tensor]]]]) -> None:
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110)
     try:
-        artifact.replace(path, data.getvalue())
+        write_atomic(path, data.getvalue())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; name a file that can be written") from None

@@ -9,9 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor, isfinite
 
 from pidscale.config import UserError
+from pidscale.files import write_atomic
 from pidscale.generator.card import REMEDY, Card, Metrics, WeightsFile
 from pidscale.plain import not_finite
 
@@ -28,21 +27,6 @@ _LARGEST_CARD, _LONGEST = 2**24, 200  # bytes of a card, and characters of a pat
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 TWIN = "student-lambda0"  # folder of the student that was trained beside, without the residual
 TEACHER = "teacher"  # folder of a student's teacher within its own, if it has it with it
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all. Raises OSError that names the file; nothing of it is then left."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write(folder: Path, weights: Mapping[str, Tensor], card: Card) -> None:
@@ -63,7 +47,7 @@ def write(folder: Path, weights: Mapping[str, Tensor], card: Card) -> None:
             raise UserError(f"{folder / WEIGHTS}: {name} is not finite: a run that diverged; nothing was written")
     folder.mkdir(parents=True, exist_ok=True)
     data = save({name: tensor.contiguous() for name, tensor in weights.items()})
-    replace(folder / WEIGHTS, data)
+    write_atomic(folder / WEIGHTS, data)
     _write_card(folder, dataclasses.replace(card, weights=WeightsFile(len(data), hashlib.sha256(data).hexdigest())))
 
 
@@ -81,7 +65,7 @@ def _write_card(folder: Path, card: Card) -> None:
 def write_plain(folder: Path, plain: Mapping[str, Any]) -> None:
     """Write a card's plain values with their checksum, whatever they are. For tests of what a reader refuses."""
     signed = {**plain, "sha256": _own_sha256(plain)}
-    replace(folder / CARD, json.dumps(signed, indent=1, sort_keys=True).encode())
+    write_atomic(folder / CARD, json.dumps(signed, indent=1, sort_keys=True).encode())
 
 
 def _check_finite(path: Path, card: Mapping[str, Any]) -> None:

@@ -49,14 +49,14 @@ def test_new_metrics_leave_all_else(tmp_path: Path) -> None:
 
 def test_without_its_card_a_folder_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer killed between the two files leaves no valid generator: the card is the last."""
-    replace = artifact.replace
+    write = artifact.write_atomic
 
     def killed_at_card(path: Path, data: bytes) -> None:
         if path.name == "card.json":
             raise KeyboardInterrupt
-        replace(path, data)
+        write(path, data)
 
-    monkeypatch.setattr(artifact, "replace", killed_at_card)
+    monkeypatch.setattr(artifact, "write_atomic", killed_at_card)
     with pytest.raises(KeyboardInterrupt):
         write_generator(tmp_path / "student")
     assert [p.name for p in (tmp_path / "student").iterdir()] == ["weights.safetensors"]
