@@ -28,9 +28,10 @@ from pidscale.config import Settings, from_plain
 from pidscale.dataset.problem import open_problem
 from pidscale.generator.load import Generator, load_student
 from pidscale.generator.refine import residual_scales
-from pidscale.generator.tasks.energy import Answer, Search, solve_task
+from pidscale.generator.tasks.likeliest import Answer, solve_task
 from pidscale.generator.tasks.observations import Observation, observe
 from pidscale.generator.tasks.posterior import coverage, crps, posterior
+from pidscale.generator.tasks.search import Search
 from pidscale.methods.direct import direct, mean_field
 from pidscale.pde.base import Samples, solution_mask
 from pidscale.run.phases import versions

@@ -14,12 +14,13 @@ from pidscale.app.files import read_known, write_answer
 from pidscale.config import UserError
 from pidscale.figures.answer import draw, layers
 from pidscale.generator.arguments import as_int
-from pidscale.generator.generator import OneCall
+from pidscale.generator.generator import OneStepGenerator
 from pidscale.generator.load import load_student
 from pidscale.generator.tasks.descend import OPTIMISERS
-from pidscale.generator.tasks.energy import MOST, Answer, Search, solve_task
+from pidscale.generator.tasks.likeliest import Answer, solve_task
 from pidscale.generator.tasks.observations import TASKS, Observation, observe, warnings_for
 from pidscale.generator.tasks.posterior import Posterior, posterior
+from pidscale.generator.tasks.search import MOST, Search
 from pidscale.meter import ProgressLine
 from pidscale.paths import at_home
 from pidscale.pde import build_pde
@@ -114,7 +115,7 @@ def _check_place(name: str, path: Path, ending: str, known: Path) -> None:
 
 
 def _answer(
-    asked: argparse.Namespace, student: OneCall, observation: Observation, params: dict[str, Any]
+    asked: argparse.Namespace, student: OneStepGenerator, observation: Observation, params: dict[str, Any]
 ) -> Answer | Posterior:
     line = ProgressLine(asked.task, 1)
 
