@@ -27,11 +27,12 @@ from pidscale import seeds
 from pidscale.dataset.problem import Problem
 from pidscale.generator.generator import Generator
 from pidscale.generator.load import load_student
-from pidscale.generator.refine import residual_scales
+from pidscale.generator.scales import residual_scales
 from pidscale.generator.student import Student
-from pidscale.generator.tasks.energy import Answer, Search, solve_task
+from pidscale.generator.tasks.likeliest import Answer, solve_task
 from pidscale.generator.tasks.observations import Observation, observe
 from pidscale.generator.tasks.posterior import coverage, crps, posterior
+from pidscale.generator.tasks.search import Search
 from pidscale.methods.direct import direct, mean_field
 from pidscale.pde.base import Samples, solution_mask
 

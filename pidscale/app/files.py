@@ -30,7 +30,7 @@ from pidscale.generator.tasks.observations import check_channel
 
 if TYPE_CHECKING:
     from pidscale.generator.generator import Generator
-    from pidscale.generator.tasks.energy import Answer
+    from pidscale.generator.tasks.likeliest import Answer
     from pidscale.generator.tasks.posterior import Posterior
 
 _MASK = "_mask"

@@ -16,9 +16,10 @@ from pidscale.figures.answer import draw, layers
 from pidscale.generator.arguments import as_int
 from pidscale.generator.generator import Teacher
 from pidscale.generator.student import Student
-from pidscale.generator.tasks.energy import MOST, Answer, Search, solve_task
+from pidscale.generator.tasks.likeliest import Answer, solve_task
 from pidscale.generator.tasks.observations import Observation, observe, warnings_for
 from pidscale.generator.tasks.posterior import Posterior, posterior
+from pidscale.generator.tasks.search import MOST, Search
 
 FAR = 3.0  # sigma from what is known beyond which an answer is doubted
 _SHOWN = 8  # fields that get a line each

@@ -1,4 +1,4 @@
-"""One row of a comparison: every measure of a contender's samples. Knows no methods and no files."""
+"""The measures of a contender's samples: one row of a comparison. Knows no methods and no files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def row(
     """Measure a contender.
 
     Args:
-        contender: The row.
-        outcome: What it made, and what that cost.
-        train_seconds: Training time of its network; 0 where it has none.
-        against: What rows are held against.
-        solved_NCYX: Its own inputs with their numerical solutions, physical units.
+        contender: The contender.
+        outcome: Its samples and their cost.
+        train_seconds: Training time of its network; 0 without a network.
+        against: Truths and floors.
+        solved_NCYX: Numerical solutions for the inputs of the samples, in physical units.
 
     Returns:
-        The row as a flat object of plain values.
+        The row, plain JSON values by name.
     """
     problem = against.problem
     pde = problem.pde
@@ -62,5 +62,5 @@ def row(
 
 
 def whole_if(value: float) -> float | int:
-    """Return a count as a whole number where it is one."""
+    """Return a mean count as an int if it is whole, else rounded to two decimals."""
     return int(value) if value == int(value) else round(value, 2)

@@ -1,4 +1,4 @@
-"""What every contender is asked: the same noise, parameters and held-out truths. Knows no methods and no metrics."""
+"""The question that every contender is asked, and the truths that answers are compared with. Knows no methods."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ STREAM = "evaluate"
 
 @dataclass(frozen=True)
 class Reference:
-    """What all rows are held against.
+    """The truths that all rows are compared with, and measures of the truths themselves.
 
     Attributes:
         problem: Equation, grid, units and data.
         truth: Held-out truths in physical units.
-        x_truth_NCYX: The same in the units of the model.
-        training_NCYX: Training fields in the units of the model.
-        swd_floor: Sliced Wasserstein distance of truths to truths.
+        x_truth_NCYX: The same truths in units of the model.
+        training_NCYX: Training fields in units of the model.
+        swd_floor: Sliced Wasserstein distance between two halves of the truths.
         residual_floor: Residuals of the truths by norm.
-        residual_trivial: Residuals of the same inputs with a null solution.
-        seeds: Seeds of the run and of the question.
+        residual_trivial: Residuals of the inputs of the truths with a null solution, by norm.
+        seeds: Seed of the run and seed of the question.
     """
 
     problem: Problem
@@ -44,14 +44,14 @@ class Reference:
 
 
 def reference(settings: Settings, problem: Problem) -> Reference:
-    """Read the held-out truths and measure the floors.
+    """Read the held-out truths and measure their floors.
 
     Args:
-        settings: Those of the run.
-        problem: Its problem.
+        settings: Settings of the run.
+        problem: Equation, grid, units and data of the run.
 
     Returns:
-        What rows are held against.
+        Truths and floors.
 
     Raises:
         UserError: When the test split has too few truths.
@@ -60,41 +60,42 @@ def reference(settings: Settings, problem: Problem) -> Reference:
     pool = problem.samples("test", 2 * n)
     if len(pool.fields) < 2 * n:
         raise UserError(
-            f"evaluate.samples={n} needs {2 * n} held-out truths (two halves for the floor), {settings.data.path} has "
+            f"evaluate.samples={n}: needs {2 * n} held-out truths (the floor compares two halves), {settings.data.path} has "
             f"{len(pool.fields)}; lower evaluate.samples, or make the set with data.test={2 * n}"
         )
     training = problem.samples("train", 4096)
     truth = pool.first(n)
     encode = problem.normaliser.encode
+    trivial = problem.pde.trivial(truth.fields)
     return Reference(
-        problem,
-        truth,
-        encode(truth.fields),
-        encode(training.fields),
-        metrics.sliced_floor(encode(pool.fields).flatten(1)),
-        residual_rms(problem.pde, problem.grid, *truth),
-        residual_rms(problem.pde, problem.grid, problem.pde.trivial(truth.fields), truth.params),
-        [settings.run.seed, settings.evaluate.seed],
+        problem=problem,
+        truth=truth,
+        x_truth_NCYX=encode(truth.fields),
+        training_NCYX=encode(training.fields),
+        swd_floor=metrics.sliced_floor(encode(pool.fields).flatten(1)),
+        residual_floor=residual_rms(problem.pde, problem.grid, *truth),
+        residual_trivial=residual_rms(problem.pde, problem.grid, trivial, truth.params),
+        seeds=[settings.run.seed, settings.evaluate.seed],
     )
 
 
 def question(settings: Settings, generator: Generator, truth: Samples) -> Question:
-    """Return what every contender of a run is asked.
+    """Return the question that every contender of a run is asked.
 
     Args:
-        settings: Those of the run.
-        generator: Any of its generators, for shapes and parameter ranges.
+        settings: Settings of the run.
+        generator: Any generator of the run, for the shape of fields and the ranges of parameters.
         truth: Held-out truths.
 
     Returns:
-        The question: `evaluate.samples` noises of `evaluate.seed`.
+        The question: noise and parameters of `evaluate.samples` samples, drawn with `evaluate.seed`.
     """
-    e = settings.evaluate
-    counters = range(e.samples)
+    seed = settings.evaluate.seed
+    counters = range(settings.evaluate.samples)
     return Question(
-        generator.eps(counters, e.seed, STREAM),
-        generator.params(counters, e.seed, STREAM),
-        torch.arange(e.samples),
+        eps_NCYX=generator.eps(counters, seed, STREAM),
+        params_NP=generator.params(counters, seed, STREAM),
+        counters=torch.arange(len(counters)),
         truth=truth,
         stream=STREAM,
     )

@@ -1,4 +1,7 @@
-"""A report as one self-contained HTML page: table, pictures of fields and residuals, spectra, error against NFE."""
+"""A report as one self-contained HTML page: table, pictures of fields and residuals, spectra, error against network calls.
+
+Knows no methods.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from pidscale.compare.contender import STUDENT, TEACHER
 from pidscale.dataset.problem import Problem
 from pidscale.figures.fields import field_figure
 from pidscale.files import write_atomic
-from pidscale.generator.artifact import TWIN
+from pidscale.generator.artifact import CONTROL
 from pidscale.pde.base import Samples, shown_channels
 
 _COLUMNS = {
@@ -49,18 +52,27 @@ margin-top:2rem}p.note{color:#51606f;max-width:60rem}"""
 def write_report(
     path: Path, result: dict[str, Any], problem: Problem, made: dict[str, Samples], truth: Samples
 ) -> None:
-    """Write the page. made: samples in physical units by method. Nothing in it is fetched from anywhere."""
+    """Write the page. It loads nothing from elsewhere.
+
+    Args:
+        path: The file.
+        result: Rows and meta data, as report/metrics.json holds them.
+        problem: Equation, grid, units and data of the run.
+        made: Samples in physical units by row.
+        truth: Held-out truths.
+    """
     first = result["rows"][0]
     best = [r["method"] for r in result["rows"] if r["trained"] == TEACHER and "finish" not in r["asked"]][-1]
     shown = {"truth": truth, "teacher": made[best], "student": made["student"]}
-    n, pde = first["n_samples"], problem.pde
+    n = first["n_samples"]
+    pde = problem.pde
     page = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>pidscale: {html.escape(pde.name)}</title>
 <style>{STYLE}</style></head><body>
 <h1>{html.escape(pde.name)}, {problem.grid.shape[0]} x {problem.grid.shape[1]}: one-step student against its teacher</h1>
-<p class="note">{n} samples of each method from the same noise, against {n} truths that no training saw. Residuals are
-relative to the equation's own scale: truth {first["residual_floor"]:.1e} (its floor), a null solution
-{first["residual_trivial"]:.2f}. Solution error compares the solution channel with a numerical solution of the generated
-input; smoothing cannot buy it. SWD floor {first["swd_floor"]:.4f}; SWD excess is what a method adds to it.</p>
+<p class="note">{n} samples of each method from the same noise, compared with {n} held-out truths. Residuals are relative to
+the equation's own scale: the truth has {first["residual_floor"]:.1e} (the floor), a null solution
+{first["residual_trivial"]:.2f}. The solution error compares the generated solution with a numerical one for the generated
+input; smoothing does not lower it. SWD floor {first["swd_floor"]:.4f}; SWD excess is what a method adds to it.</p>
 {_table(result["rows"], result["meta"]["channels_shown"])}
 <h2>Fields and residuals</h2>{image(field_figure(pde, problem.grid, shown, 5))}
 <h2>Spectra</h2>{image(_spectra(problem, shown))}
@@ -71,6 +83,7 @@ seeds {first["seeds"]}</p></body></html>"""
 
 
 def _table(rows: list[dict[str, Any]], channels: list[str]) -> str:
+    """Return the rows as an HTML table."""
     head = "".join(f"<th>{title}</th>" for title in [*_COLUMNS.values(), *(f"variance {c}" for c in channels)])
     body = []
     for r in rows:
@@ -87,13 +100,14 @@ def _cell(value: Any) -> str:
 
 
 def image(figure: Figure) -> str:
-    """A figure as an HTML image that holds its own data."""
+    """Return a figure as an HTML image that contains its data."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
 
 
 def _spectra(problem: Problem, shown: dict[str, Samples]) -> Figure:
+    """Plot the spectra of the shown channels."""
     chosen = shown_channels(problem.pde)
     names = [problem.pde.channels[i].name for i in chosen]
     figure = Figure(figsize=(4.6 * len(names), 3.4), layout="constrained")
@@ -109,10 +123,11 @@ def _spectra(problem: Problem, shown: dict[str, Samples]) -> Figure:
 
 
 def _against_nfe(rows: list[dict[str, Any]]) -> Figure:
+    """Plot errors against the number of network calls."""
     keys = {"solution_error": "solution error", "residual_l2": "residual l2", "residual_dual": "residual dual"}
     figure = Figure(figsize=(13.5, 3.6), layout="constrained")
     for axis, (key, title) in zip(figure.subplots(1, 3), keys.items(), strict=True):
-        for name, mark, label in ((TEACHER, "o", "teacher (Heun)"), (STUDENT, "s", STUDENT), (TWIN, "^", TWIN)):
+        for name, mark, label in ((TEACHER, "o", "teacher (Heun)"), (STUDENT, "s", STUDENT), (CONTROL, "^", CONTROL)):
             own = [r for r in rows if r["trained"] == name and "finish" not in r["asked"] and not r["gradients"]]
             if own:
                 axis.loglog([r["nfe"] for r in own], [r[key] for r in own], f"{mark}-", label=label)

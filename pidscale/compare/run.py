@@ -1,4 +1,4 @@
-"""A run's report: its contenders on one truth set that no training saw. Writes report/metrics.json and report/index.html."""
+"""The report of a run: its contenders on held-out truths. Writes report/metrics.json and report/index.html."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pidscale.generator import artifact
 from pidscale.generator.generator import Generator
 from pidscale.generator.load import check_fits, load_student, load_teacher
 from pidscale.methods import Method
-from pidscale.methods.base import Outcome, Question, ask, finished
+from pidscale.methods.base import Outcome, Question, apply_finish, ask
 from pidscale.methods.controls import solutions
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import Samples, shown_channels
@@ -32,50 +32,52 @@ from pidscale.run.bad_samples import settled
 from pidscale.run.phases import run_folder, teacher_folder, versions
 
 Progress = Callable[[int, int, str], None]
+"""Called with the number of rows done, the number of all rows, and the name of the next row."""
 
 
 def open_generators(settings: Settings, problem: Problem, device: torch.device) -> dict[str, Generator]:
     """Load the teacher of a run and its students.
 
     Args:
-        settings: Those of the run.
-        problem: Its problem.
-        device: Where they compute.
+        settings: Settings of the run.
+        problem: Equation, grid, units and data of the run.
+        device: Device of the networks.
 
     Returns:
-        `teacher`, `student-lambda0` where there is one, and `student`.
+        By name: `teacher`, the control `student-lambda0` if there is one, and `student`.
 
     Raises:
-        UserError: When one is missing, or is of another equation or grid.
+        UserError: When a generator is missing, or has another equation or grid than the run.
     """
     folder = run_folder(settings)
-    taught = teacher_folder(settings, folder)
+    teacher = teacher_folder(settings, folder)
     for path, command, other in (
-        (taught, "train", "set distill.teacher to that of this run's students"),
+        (teacher, "train", "set distill.teacher to the teacher of this run's students"),
         (folder / "student", "distill", "name another run"),
     ):
         if not path.exists():
-            raise UserError(f"{path}: nothing to measure there; run `pidscale {command}` first, or {other}")
-    checks = taught if settings.evaluate.calls or settings.distill.teacher else None  # then a student says whose it is
-    found: dict[str, Generator] = {"teacher": load_teacher(taught, device)}
-    for name in (artifact.TWIN, "student"):
+            raise UserError(f"{path}: no such folder; run `pidscale {command}` first, or {other}")
+    needs_teacher = settings.evaluate.calls or settings.distill.teacher
+    found: dict[str, Generator] = {"teacher": load_teacher(teacher, device)}
+    for name in (artifact.CONTROL, "student"):
         if name == "student" or (folder / name / artifact.CARD).exists():
-            found[name] = load_student(folder / name, device, checks if name == "student" else None)
+            with_teacher = teacher if name == "student" and needs_teacher else None  # refused if it is another's
+            found[name] = load_student(folder / name, device, with_teacher)
     remedy = "give the settings that this run was made with, or another run.name"
     for name, generator in found.items():
-        check_fits(generator, taught if name == "teacher" else folder / name, problem.pde, problem.grid, remedy)
+        check_fits(generator, teacher if name == "teacher" else folder / name, problem.pde, problem.grid, remedy)
     return found
 
 
 @dataclass
 class Comparison:
-    """Contenders on one question, measured one after the other. Each way of asking a network is asked once.
+    """Contenders that answer one question, measured one after the other. Each generator is asked once by each method.
 
     Attributes:
-        question: What they are asked.
-        generators: Networks by name.
-        against: What rows are held against.
-        batch: Samples handled together.
+        question: The question.
+        generators: Generators by name.
+        against: Truths and floors.
+        batch: Number of samples handled at once.
     """
 
     question: Question
@@ -85,7 +87,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         self.samples: dict[str, Samples] = {}
-        self.raised: dict[str, int] = {}
+        self.moved: dict[str, int] = {}  # input values that the solver did not accept, by row
         self._outcomes: dict[tuple[str, Method], Outcome] = {}
         self._solved: dict[tuple[str, Method], tuple[Tensor, float]] = {}
 
@@ -102,13 +104,13 @@ class Comparison:
             samples = Samples(solved.to(outcome.samples.fields.dtype), outcome.samples.params)
             outcome = Outcome(samples, replace(outcome.cost, seconds=outcome.cost.seconds + spent))
         elif contender.finish is not None:
-            outcome = finished(contender.finish, generator, outcome)
+            outcome = apply_finish(contender.finish, generator, outcome)
         self.samples[contender.name] = outcome.samples
         seconds = 0.0 if contender.trained == NONE else generator.card.metrics.train_seconds or 0.0
         return row(contender, outcome, seconds, self.against, solved)
 
     def _solutions(self, contender: Contender, outcome: Outcome) -> tuple[Tensor, float]:
-        """The contender's inputs with numerical solutions, and the seconds that each took; a finish keeps its inputs."""
+        """Return numerical solutions for the contender's inputs, which no finish changes, and the seconds for each."""
         if contender.trained == NONE:
             return self.against.truth.fields, 0.0
         key = (contender.trained, contender.method)
@@ -116,7 +118,7 @@ class Comparison:
             problem = self.against.problem
             began = time.perf_counter()
             name = contender.name if contender.finish is None else contender.trained
-            solved, self.raised[name] = solutions(problem.pde, problem.grid, outcome.samples)
+            solved, self.moved[name] = solutions(problem.pde, problem.grid, outcome.samples)
             self._solved[key] = solved, (time.perf_counter() - began) / len(solved)
         return self._solved[key]
 
@@ -124,25 +126,23 @@ class Comparison:
 def evaluate(settings: Settings, progress: Progress = lambda done, total, note: None) -> dict[str, Any]:
     """Measure every contender of a run and write its report.
 
+    A missing generator, or a test split with too few truths, raises a UserError.
+
     Args:
-        settings: Those of the run.
-        progress: Called with rows done, rows in all and the name of the next one.
+        settings: Settings of the run.
+        progress: Called before each row and at the end.
 
     Returns:
-        What report/metrics.json holds: `rows` and `meta`.
-
-    Raises:
-        UserError: When the run has no generators, or the test split has too few truths.
+        `rows` and `meta`, as report/metrics.json holds them.
     """
     folder = run_folder(settings)
-    e = settings.evaluate
     problem = settled(open_problem(settings.pde, settings.data), folder, Mesh(), print)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generators = open_generators(settings, problem, device)
     against = reference(settings, problem)
     asked = question(settings, generators["teacher"], against.truth)
-    comparison = Comparison(asked, generators, against, e.batch)
-    wanted = list(contenders(e, generators))
+    comparison = Comparison(asked, generators, against, settings.evaluate.batch)
+    wanted = list(contenders(settings.evaluate, generators))
     rows = []
     for done, contender in enumerate(wanted):
         progress(done, len(wanted), contender.name)
@@ -150,11 +150,11 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
     progress(len(wanted), len(wanted), "")
     meta: dict[str, Any] = {"versions": versions(), "device": str(device), "threads": torch.get_num_threads()}
     meta["channels_shown"] = [problem.pde.channels[i].name for i in shown_channels(problem.pde)]
-    meta |= {"input_points_raised": comparison.raised, "settings": folder.name}
+    meta |= {"input_points_raised": comparison.moved, "settings": folder.name}
     result = {"rows": rows, "meta": meta}
     report = folder / "report"
     report.mkdir(parents=True, exist_ok=True)
-    _keep_other(report, e.samples)
+    _keep_other(report, settings.evaluate.samples)
     write_atomic(report / "metrics.json", json_text(result, indent=1).encode())
     write_report(report / "index.html", result, problem, comparison.samples, against.truth)
     _write_cards(settings, rows, list(generators))
@@ -162,7 +162,7 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
 
 
 def _write_cards(settings: Settings, rows: list[dict[str, Any]], names: list[str]) -> None:
-    """Put the row of each generator into its card; another run's card is not this one's to write."""
+    """Write the row of each generator into its card, except for a teacher of another run."""
     folder = run_folder(settings)
     for name in names:
         if name == "teacher" and teacher_folder(settings, folder) != folder / name:
@@ -174,18 +174,18 @@ def _write_cards(settings: Settings, rows: list[dict[str, Any]], names: list[str
 
 
 def _keep_other(report: Path, samples: int) -> None:
-    """Put a report of another number of samples aside, under that number."""
+    """Rename an existing report of another number of samples, so that its name ends in that number."""
     path = report / "metrics.json"
     try:
-        had = json.loads(path.read_text())["rows"][0]["n_samples"]
+        before = json.loads(path.read_text())["rows"][0]["n_samples"]
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return
-    if had != samples:
+    if before != samples:
         for one in (path, report / "index.html"):
             if one.exists():
-                one.rename(one.with_stem(f"{one.stem}-{had}"))
+                one.rename(one.with_stem(f"{one.stem}-{before}"))
 
 
 def report_path(settings: Settings) -> Path:
-    """Where the report is."""
+    """Return the path of a run's report."""
     return run_folder(settings) / "report" / "index.html"

@@ -21,10 +21,10 @@ def table(result: dict[str, Any]) -> str:
     """Return the rows of a result as aligned text.
 
     Args:
-        result: What report/metrics.json holds.
+        result: Rows and meta data, as report/metrics.json holds them.
 
     Returns:
-        One line of headings and one for each row.
+        A line of headings, then one line for each row.
     """
     channels = result["meta"]["channels_shown"]
     lines = [[*_COLUMNS.values(), *(f"var {c[:12]}" for c in channels)]]

@@ -33,7 +33,7 @@ from pidscale.engine import checkpoint
 from pidscale.engine.guard import Guard, shown
 from pidscale.engine.schedule import learning_rate, micro_plan
 from pidscale.engine.spread import spread, window_for
-from pidscale.generator.artifact import TWIN
+from pidscale.generator.artifact import CONTROL
 from pidscale.generator.generator import Generator
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.ops.window import Window
@@ -126,7 +126,7 @@ def train(
     obeying = replace(objective, physics=physics)
     arms = [build_arm("student", settings, obeying if first > physics_from else objective, plan, mesh)]
     if d.twin and first > physics_from:
-        arms.append(build_arm(TWIN, settings, objective, plan, mesh))
+        arms.append(build_arm(CONTROL, settings, objective, plan, mesh))
     if found:
         rolling = float(found.state["endpoint_seconds"])
         for arm in arms:
@@ -145,7 +145,7 @@ def train(
     with closing(batches.supply), closing(board):
         for step in range(first, d.steps):
             if step == physics_from:  # from here on the student obeys the equation, and its twin goes on without
-                arms += [fork(arms[0], TWIN, root, step)] if d.twin else []
+                arms += [fork(arms[0], CONTROL, root, step)] if d.twin else []
                 arms[0].begin(replace(arms[0].objective, physics=physics))
             began = time.perf_counter()
             batch = batches.at(step, timer.section)

@@ -17,7 +17,7 @@ from pidscale.pde.base import shown_channels
 
 if TYPE_CHECKING:
     from pidscale.generator.generator import Generator
-    from pidscale.generator.tasks.energy import Answer
+    from pidscale.generator.tasks.likeliest import Answer
 
 
 def layers(

@@ -1,13 +1,14 @@
-"""What a user hands to a generator: numbers, arrays, parameters and a device, checked before anything is computed.
+"""Arguments of a generator's methods, checked before anything is computed: numbers, arrays, parameters and a device.
 
-Every mistake is one line that names the argument. Knows no files, no models and no ranks.
+Every error is one line that names the argument. Knows no files, no models and no ranks.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,25 @@ from pidscale.pde.base import Pde
 from pidscale.pde.parameters import SLACK
 from pidscale.precision import float32_or_better
 
+Progress = Callable[[int, int, str], None]
+"""Called with the number of evaluations done, the largest number that there may be, and a note."""
+
 
 def as_int(name: str, value: Any, least: int, most: float = math.inf) -> int:
-    """The value as a whole number. Raises UserError where it is none, too small or too large."""
+    """Return an argument as a whole number.
+
+    Args:
+        name: Name of the argument, for messages.
+        value: Its value.
+        least: Lower bound.
+        most: Upper bound.
+
+    Returns:
+        The number.
+
+    Raises:
+        UserError: When the value is not a whole number, or out of bounds.
+    """
     try:
         number = operator.index(value)
     except TypeError:
@@ -33,8 +50,20 @@ def as_int(name: str, value: Any, least: int, most: float = math.inf) -> int:
     return number
 
 
-def amount(name: str, value: Any, zero: bool = False) -> float:
-    """The value as a finite number above 0, or 0 where that is allowed. Raises UserError."""
+def as_amount(name: str, value: Any, zero: bool = False) -> float:
+    """Return an argument as a finite number above 0.
+
+    Args:
+        name: Name of the argument, for messages.
+        value: Its value: a number, or an array or tensor of no dims.
+        zero: Whether 0 is allowed.
+
+    Returns:
+        The number.
+
+    Raises:
+        UserError: When the value is no such number.
+    """
     if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 0:
         value = value.item()
     is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
@@ -44,19 +73,31 @@ def amount(name: str, value: Any, zero: bool = False) -> float:
     return number
 
 
-def real(name: str, values: Any) -> Tensor:
-    """An array or tensor of real numbers as float32, or float64 where it is that. Raises UserError."""
+def as_real(name: str, values: Any) -> Tensor:
+    """Return an argument as a tensor of real numbers: float64 if it has that dtype, else float32.
+
+    Args:
+        name: Name of the argument, for messages.
+        values: An array, a tensor or nested lists.
+
+    Returns:
+        The tensor, of the same shape.
+
+    Raises:
+        UserError: When the values are no array of real numbers, or a masked array.
+    """
     if not isinstance(values, Tensor):
         if np.ma.is_masked(values):
             raise UserError(f"{name}: a masked array; give values.filled(nan), or values.data beside mask=~values.mask")
         try:
             array = np.asarray(values)
-            if array.dtype.kind not in "fiub":
-                raise TypeError(f"dtype {array.dtype}")
-            # torch takes neither negative strides nor another byte order
-            values = torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
+            is_real = array.dtype.kind in "fiub"
+            if is_real:  # torch takes neither negative strides nor another byte order
+                values = torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
         except (TypeError, ValueError) as error:
             raise UserError(f"{name}: not an array of real numbers ({error})") from None
+        if not is_real:
+            raise UserError(f"{name}: not an array of real numbers (dtype {array.dtype})")
     if values.is_complex() or values.is_quantized or values.layout != torch.strided or values.is_meta:
         raise UserError(
             f"{name}: not an array of real numbers (dtype {values.dtype}, {values.layout}, {values.device})"
@@ -64,56 +105,90 @@ def real(name: str, values: Any) -> Tensor:
     return float32_or_better(values)
 
 
-def device_of(device: str | torch.device) -> torch.device:
-    """The device of this name. Raises UserError where there is none."""
-    try:
+def as_device(device: str | torch.device) -> torch.device:
+    """Return the device of a name.
+
+    Args:
+        device: A name such as "cpu" or "cuda:1", or a device.
+
+    Returns:
+        The device.
+
+    Raises:
+        UserError: When there is no such device, or fields cannot be computed on it.
+    """
+    chosen = None
+    with suppress(RuntimeError, TypeError):
         chosen = torch.device(device)
-        if chosen.type not in ("cpu", "cuda", "xpu"):  # noise is drawn in float64, which mps has not
-            raise RuntimeError(f"no fields live on {chosen}")
-    except (RuntimeError, TypeError):
-        raise UserError(f"device={device!r}: expected something like 'cpu', 'cuda' or 'cuda:1'") from None
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "xpu": torch.xpu.device_count()}
-    if (chosen.index or 0) >= there[chosen.type]:
-        raise UserError(f"device={str(device)!r}: this torch sees no such GPU; use device='cpu'")
+    available = {"cpu": 1, "cuda": torch.cuda.device_count(), "xpu": torch.xpu.device_count()}
+    if chosen is None or chosen.type not in available:  # not on mps: noise is drawn in float64
+        raise UserError(f"device={device!r}: expected something like 'cpu', 'cuda' or 'cuda:1'")
+    if (chosen.index or 0) >= available[chosen.type]:
+        raise UserError(f"device={str(device)!r}: torch finds no such GPU; use device='cpu'")
     return chosen
 
 
-def _column(pde: Pde, name: str, label: str, values: Any, count: int) -> Tensor:
-    """Values of one varying parameter, float64 [count], from one number or as many as there are samples."""
-    low, high = pde.varying[name]
-    found = torch.atleast_1d(real(label, values).detach().double().cpu())
-    slack = SLACK * max(abs(low), abs(high))
-    if found.shape not in ((1,), (count,)) or not bool(((low - slack <= found) & (found <= high + slack)).all()):
-        wrong = f"shape {list(found.shape)}" if found.shape not in ((1,), (count,)) else exact(_wrong(found, low, high))
-        raise UserError(
-            f"{label}: {wrong}; expected a number or {count} of them, each from {exact(low)} to {exact(high)} as in training"
-        )
-    return found.clamp(low, high).expand(count)
+def override_params(pde: Pde, drawn_NP: Tensor, given: Mapping[str, Any] | None) -> Tensor:
+    """Replace drawn parameters by those that a user gives.
 
+    Args:
+        pde: The equation.
+        drawn_NP: Varying parameters as drawn.
+        given: Values by name, one number for all samples or one for each [N]; None for no replacement.
 
-def _wrong(found: Tensor, low: float, high: float) -> float:
-    """The first value that is outside its range, or not a number."""
-    return float(found[~((low <= found) & (found <= high))][0])
+    Returns:
+        Varying parameters [N, P].
 
-
-def chosen(pde: Pde, drawn_NP: Tensor, given: Mapping[str, Any] | None) -> Tensor:
-    """The drawn parameters [n, P], those that a user gives in their place. Raises UserError that names the parameter."""
+    Raises:
+        UserError: When a name is unknown, or values have a wrong shape or lie outside the range of training.
+    """
     if given is not None and not isinstance(given, Mapping):
         raise UserError(f"params: a {type(given).__name__}, expected a dict of parameter name to numbers")
     params = drawn_NP.clone()
     for name, values in (given or {}).items():
         if name not in pde.varying:
             known = ", ".join(pde.varying) or "none"
-            raise UserError(f"params[{name!r}]: no parameter that varies from sample to sample; there are: {known}")
+            raise UserError(f"params[{name!r}]: {pde.name} has no such varying parameter; it has: {known}")
         params[:, list(pde.varying).index(name)] = _column(pde, name, f"params[{name!r}]", values, len(params))
     return params
 
 
-def beside(pde: Pde, fields: Mapping[str, Any], count: int) -> Tensor:
-    """The parameters [n, P] that stand beside the channels. Raises UserError that names a missing one."""
+def params_beside(pde: Pde, fields: Mapping[str, Any], count: int) -> Tensor:
+    """Return the varying parameters that are given beside fields, as `sample` returns them.
+
+    Args:
+        pde: The equation.
+        fields: Values by name of channel or parameter.
+        count: Number of samples.
+
+    Returns:
+        Varying parameters [N, P].
+
+    Raises:
+        UserError: When one is missing, or has a wrong shape or values outside the range of training.
+    """
     columns = []
     for name in pde.varying:
         if name not in fields:
             raise UserError(f"fields: {name!r} is missing: each sample has its own {', '.join(pde.varying)}")
         columns.append(_column(pde, name, f"fields[{name!r}]", fields[name], count))
     return torch.stack(columns, dim=1) if columns else torch.zeros(count, 0, dtype=torch.float32)
+
+
+def _column(pde: Pde, name: str, label: str, values: Any, count: int) -> Tensor:
+    """Return the values of one varying parameter, float64 [count], from one number or `count` numbers."""
+    low, high = pde.varying[name]
+    found = torch.atleast_1d(as_real(label, values).detach().double().cpu())
+    slack = SLACK * max(abs(low), abs(high))
+    fits = found.shape in ((1,), (count,))
+    if not fits or not bool(((low - slack <= found) & (found <= high + slack)).all()):
+        wrong = exact(_first_outside(found, low, high)) if fits else f"shape {list(found.shape)}"
+        raise UserError(
+            f"{label}: {wrong}; expected a number or {count} of them, each from {exact(low)} to {exact(high)} as in training"
+        )
+    return found.clamp(low, high).expand(count)
+
+
+def _first_outside(found: Tensor, low: float, high: float) -> float:
+    """Return the first value that is outside its range or not a number."""
+    return float(found[~((low <= found) & (found <= high))][0])

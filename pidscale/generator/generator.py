@@ -1,7 +1,7 @@
-"""A loaded generator of fields: what teachers and students share, a teacher, and the one-call map of a student.
+"""A loaded generator of fields: what teachers and students share, a teacher, and a one-step generator.
 
-Needs torch and numpy only. Knows no files and no ranks. Shapes: eps_BCYX standard normal noise, x_BCYX fields in the units
-of the model, params_BP parameters that vary from sample to sample.
+Needs torch and numpy only. Knows no files and no ranks. Shapes: eps_BCYX standard normal noise, x_BCYX fields in units of the
+model, params_BP parameters that vary from sample to sample.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pidscale.diffusion.denoiser import Denoiser, conditioned
 from pidscale.diffusion.noise import Noise
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.diffusion.solvers import integrate, one_step
-from pidscale.generator.arguments import as_int, beside, chosen, real
+from pidscale.generator.arguments import as_int, as_real, override_params, params_beside
 from pidscale.generator.card import Card
 from pidscale.models.precondition import PreconditionedNetwork
 from pidscale.ops.grid import Grid
@@ -33,21 +33,21 @@ from pidscale.pde.residuals import residual_squares
 from pidscale.precision import float32_island
 
 Fields = dict[str, Tensor]
-TEACHER_STEPS = 18  # Heun steps of a teacher's sample where nothing else is asked for
+TEACHER_STEPS = 18  # default number of solver steps of a teacher's sample
 
 
 @dataclass(frozen=True)
 class Generator(ABC):
-    """A trained network with its equation and units, ready to use on one device.
+    """A trained network with its equation and units, ready to sample from on one device.
 
     Attributes:
-        card: What its file says of it.
+        card: The generator's card.
         denoiser: The network D(x, sigma).
         pde: The equation.
-        grid: The grid that it makes fields on.
-        normaliser: Between physical units and those of the model.
-        noise: The noise schedule.
-        device: Where it computes.
+        grid: Grid of the generated fields.
+        normaliser: Conversion between physical units and units of the model.
+        noise: Noise schedule.
+        device: Device of the network.
     """
 
     card: Card
@@ -70,47 +70,65 @@ class Generator(ABC):
 
     @sheltered
     def eps(self, counters: range, seed: int, stream: str = "sample") -> Tensor:
-        """Return standard normal noise [n, C, Y, X] of these counters, on the generator's device."""
+        """Draw standard normal noise.
+
+        Args:
+            counters: Numbers of the samples in the random stream.
+            seed: Seed of the stream.
+            stream: Name of the stream.
+
+        Returns:
+            Noise [n, C, Y, X], float32 on the generator's device.
+        """
         return seeds.normal(seed, stream, list(counters), self.shape, device=self.device)
 
     @sheltered
     def params(self, counters: range, seed: int, stream: str = "sample") -> Tensor:
-        """Return the varying parameters [n, P] drawn for these counters, on the CPU in float64."""
+        """Draw varying parameters, uniform in their ranges.
+
+        Args:
+            counters: Numbers of the samples in the random stream.
+            seed: Seed of the stream.
+            stream: Name of the stream.
+
+        Returns:
+            Parameters [n, P], float64 on the CPU.
+        """
         return draw_params(self.pde, seed, stream, counters)
 
     def conditioned_on(self, params_BP: Tensor) -> Denoiser:
-        """Return the denoiser of samples with these parameters."""
+        """Return the denoiser of a batch of samples with these parameters [B, P]."""
         return conditioned(self.denoiser, condition(self.pde, params_BP).to(self.device))
 
     @abstractmethod
     def generate(self, eps_BCYX: Tensor, params_BP: Tensor) -> Tensor:
-        """Return fields in the units of the model from noise, without gradients."""
+        """Generate fields [B, C, Y, X] in units of the model from noise, without gradients."""
 
-    def physical(self, eps_BCYX: Tensor, params_BP: Tensor) -> Tensor:
-        """Return what `generate` makes in physical units, under the constraints of the card."""
-        return self.finished(self.generate(eps_BCYX, params_BP))
+    def generate_physical(self, eps_BCYX: Tensor, params_BP: Tensor) -> Tensor:
+        """Generate fields [B, C, Y, X] in physical units from noise, without gradients; they satisfy the constraints."""
+        return self.to_physical(self.generate(eps_BCYX, params_BP))
 
     @sheltered
-    def finished(self, x_BCYX: Tensor) -> Tensor:
-        """Return fields of the model in physical units, under the constraints of the card."""
+    def to_physical(self, x_BCYX: Tensor) -> Tensor:
+        """Convert fields from units of the model to physical units and apply the constraints of the card."""
         return constrain(self.pde, Window(self.grid), self.card.constraints, self.normaliser.decode(x_BCYX))
 
     def split(self, physical_NCYX: Tensor) -> Fields:
-        """Return joint physical fields as a dict of channel name to [n, Y, X]."""
+        """Return the channels of joint fields [n, C, Y, X] by name, each [n, Y, X]."""
         return {name: physical_NCYX[:, i] for i, name in enumerate(self.channels)}
 
     @sheltered
     def join(self, fields: Mapping[str, Any]) -> Tensor:
-        """Return a dict of channel name to [n, Y, X] as joint fields.
+        """Stack channels to joint fields.
 
         Args:
-            fields: Arrays or tensors of real numbers by channel name, in physical units. Other names are ignored.
+            fields: Arrays or tensors [n, Y, X] of real numbers by channel name. Other names are ignored.
 
         Returns:
             Joint fields [n, C, Y, X].
 
         Raises:
-            UserError: When a channel is missing or has a wrong shape or values that are not finite; names the channel.
+            UserError: When a channel is missing, has a wrong shape or holds values that are not finite. The error names it.
         """
         if not isinstance(fields, Mapping):
             raise UserError(f"fields: a {type(fields).__name__}, expected a dict of {', '.join(self.channels)}")
@@ -120,10 +138,10 @@ class Generator(ABC):
         return torch.stack(parts, dim=1)
 
     def _joined(self, name: str, fields: Mapping[str, Any]) -> Tensor:
-        """One channel [n, Y, X], checked."""
+        """Return one channel [n, Y, X], checked."""
         if name not in fields:
             raise UserError(f"fields: channel {name!r} is missing; expected {', '.join(self.channels)}")
-        values = real(f"fields[{name!r}]", fields[name])
+        values = as_real(f"fields[{name!r}]", fields[name])
         if values.ndim != 3 or tuple(values.shape[1:]) != self.grid.shape or len(values) == 0:
             expected = f"[n, {self.grid.shape[0]}, {self.grid.shape[1]}] with n of 1 or more"
             raise UserError(f"fields[{name!r}]: shape {tuple(values.shape)}, expected {expected}")
@@ -133,39 +151,42 @@ class Generator(ABC):
 
     @sheltered
     def residual(self, fields: Mapping[str, Any]) -> Fields:
-        """Return relative residuals of physical fields; 1 is the equation's own scale.
+        """Return the relative residuals of physical fields; 1 is the equation's own scale.
 
         Args:
-            fields: As `sample` returns them: channels [n, Y, X], and the varying parameters beside them.
+            fields: Channels [n, Y, X] and varying parameters [n] by name, as `sample` returns them.
 
         Returns:
             `l2`, `dual` and `boundary`, each [n].
 
         Raises:
-            UserError: When fields or parameters are missing or wrong, or too large for the residual in their precision.
+            UserError: When channels or parameters are missing or wrong, or too large for the residual in their dtype.
         """
         joint = self.join(fields)
-        squares = residual_squares(self.pde, self.grid, joint, beside(self.pde, fields, len(joint)))
+        squares = residual_squares(self.pde, self.grid, joint, params_beside(self.pde, fields, len(joint)))
         found = {name: square.sqrt() for name, square in squares.items()}
         if not all(torch.isfinite(values).all() for values in found.values()):
-            raise UserError("fields: too large for the residual in their precision; give float64, or smaller values")
+            raise UserError("fields: too large for the residual in their dtype; give float64, or smaller values")
         return found
 
-    def _drawn(self, n: int, seed: int, params: Mapping[str, Any] | None) -> Tensor:
-        """The parameters [n, P] of n samples: drawn, or as the caller gives them."""
-        return chosen(self.pde, self.params(range(n), seed), params)
+    def _sample(
+        self,
+        n: int,
+        seed: int,
+        batch: int,
+        given: Mapping[str, Any] | None,
+        make: Callable[[range, Tensor, Tensor], Tensor],
+    ) -> Fields:
+        """Return n samples by name, generated `batch` at a time.
 
-    def _named(self, physical_NCYX: Tensor, params_NP: Tensor) -> Fields:
-        """Fields and parameters by name."""
-        return self.split(physical_NCYX) | dict(zip(self.pde.varying, params_NP.T, strict=True))
-
-    def _batched(self, n: int, seed: int, batch: int, params_NP: Tensor, make: Callable[..., Tensor]) -> Fields:
-        """n samples, `batch` at a time. make: (counters, noise [b, C, Y, X], parameters [b, P]) -> physical fields."""
+        make: (counters, noise [b, C, Y, X], varying parameters [b, P]) -> physical fields [b, C, Y, X].
+        """
+        params = override_params(self.pde, self.params(range(n), seed), given)
         parts = []
         for start in range(0, n, batch):
             counters = range(start, min(n, start + batch))
-            parts.append(make(counters, self.eps(counters, seed), params_NP[start : counters.stop]).cpu())
-        return self._named(torch.cat(parts), params_NP)
+            parts.append(make(counters, self.eps(counters, seed), params[start : counters.stop]).cpu())
+        return self.split(torch.cat(parts)) | dict(zip(self.pde.varying, params.T, strict=True))
 
 
 @dataclass(frozen=True)
@@ -179,19 +200,19 @@ class Teacher(Generator):
 
     @sheltered
     def generate(self, eps_BCYX: Tensor, params_BP: Tensor, steps: int = TEACHER_STEPS, solver: str = "heun") -> Tensor:
-        """Return fields in the units of the model from noise, without gradients.
+        """Generate fields from noise by solving the ODE, without gradients.
 
         Args:
             eps_BCYX: Standard normal noise.
             params_BP: Varying parameters.
-            steps: Solver steps.
+            steps: Number of solver steps, 1 or more.
             solver: A name of `SOLVERS`.
 
         Returns:
-            Fields [B, C, Y, X].
+            Fields [B, C, Y, X] in units of the model.
 
         Raises:
-            UserError: For an unknown solver, or a number of steps below 1.
+            UserError: When the solver is unknown, or the number of steps is below 1.
         """
         if solver not in SOLVERS:
             raise UserError(f"solver={solver!r}: expected one of {', '.join(SOLVERS)}")
@@ -209,64 +230,64 @@ class Teacher(Generator):
         solver: str = "heun",
         params: Mapping[str, Any] | None = None,
     ) -> Fields:
-        """Generate samples. Sample i depends on (seed, i), its parameters, steps and solver alone.
+        """Generate samples. Sample i depends only on (seed, i), its parameters, `steps` and `solver`.
+
+        An argument out of range raises a UserError that names it.
 
         Args:
             n: Number of samples.
-            seed: Seed of their noise and parameters.
-            batch: Samples generated at once.
-            steps: Solver steps.
+            seed: Seed of noise and parameters.
+            batch: Number of samples generated at once.
+            steps: Number of solver steps.
             solver: A name of `SOLVERS`.
-            params: Varying parameters by name, a number or [n]; drawn from their ranges where not given.
+            params: Varying parameters by name, one number or [n]; parameters that are not given are drawn.
 
         Returns:
-            Channel name to [n, Y, X] in physical units, and varying parameter name to [n], on the CPU.
-
-        Raises:
-            UserError: When an argument is out of range; names the argument.
+            Channels [n, Y, X] in physical units and varying parameters [n] by name, on the CPU.
         """
         n = as_int("n", n, 1)
         batch = as_int("batch", batch, 1)
         seed = as_int("seed", seed, 0)
 
         def make(counters: range, eps: Tensor, own: Tensor) -> Tensor:
-            return self.finished(self.generate(eps, own, steps, solver))
+            return self.to_physical(self.generate(eps, own, steps, solver))
 
-        return self._batched(n, seed, batch, self._drawn(n, seed, params), make)
+        return self._sample(n, seed, batch, params, make)
 
 
 @dataclass(frozen=True)
-class OneCall(Generator):
-    """The map of a student: a field from noise in one network call, d(eps) = D(sigma_max eps, sigma_max).
+class OneStepGenerator(Generator):
+    """A generator that maps noise to a field by one network call: d(eps) = D(sigma_max eps, sigma_max).
 
-    What tasks and refinement need of a student; `student.Student` adds what its users call.
+    The part of a student that tasks and refinement are built on; `student.Student` adds its users' methods.
     """
 
     @sheltered
     def generate(self, eps_BCYX: Tensor, params_BP: Tensor) -> Tensor:
-        """Return fields in the units of the model from noise, by one network call without gradients."""
+        """Generate fields [B, C, Y, X] in units of the model from noise by one network call, without gradients."""
         with torch.no_grad():
             return self._call(self.conditioned_on(params_BP), eps_BCYX)
 
     def differentiable(self, eps_BCYX: Tensor, params_BP: Tensor) -> Tensor:
-        """Return one call's physical fields under the constraints, with gradients to noise and parameters.
+        """Generate fields from noise by one network call, with gradients to noise and parameters.
 
         Args:
-            eps_BCYX: Noise.
+            eps_BCYX: Standard normal noise.
             params_BP: Varying parameters.
 
         Returns:
-            Physical fields [B, C, Y, X].
+            Physical fields [B, C, Y, X] that satisfy the constraints.
 
         Raises:
-            UserError: When torch.inference_mode() is on, which rules gradients out.
+            UserError: When torch.inference_mode() is on, which forbids gradients.
         """
         if torch.is_inference_mode_enabled():
             raise UserError("torch.inference_mode() is on: a search needs gradients; call it outside")
         with float32_island(self.device):
-            network = self.conditioned_on(params_BP.cpu())  # which takes float64, and some devices hold none
+            network = self.conditioned_on(params_BP.cpu())  # in float64, which some devices do not have
             x = self._call(network, eps_BCYX)
-        return self.finished(x)
+        return self.to_physical(x)
 
     def _call(self, network: Denoiser, eps_BCYX: Tensor) -> Tensor:
+        """Return d(eps) in units of the model."""
         return one_step(network, eps_BCYX, self.noise.sigma_max, self.card.network_level)

@@ -1,4 +1,4 @@
-"""Load a consolidated generator from its folder. Needs torch, numpy and safetensors only; knows no ranks."""
+"""Loads a consolidated generator from its folder. Needs torch, numpy and safetensors only; knows no ranks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 
 from pidscale.caller import sheltered
 from pidscale.config import UserError
-from pidscale.generator.arguments import device_of
+from pidscale.generator.arguments import as_device
 from pidscale.generator.artifact import TEACHER, read_card, read_weights
-from pidscale.generator.card import REMEDY, Card, Kind
+from pidscale.generator.card import Card, Kind
 from pidscale.generator.generator import Generator, Teacher
+from pidscale.generator.section import REMEDY
 from pidscale.generator.student import Student
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import PreconditionedNetwork
@@ -29,15 +30,16 @@ def load_student(path: str | Path, device: str | torch.device = "cpu", teacher: 
     """Load a consolidated student from its folder.
 
     Args:
-        path: The folder.
-        device: Where it computes, such as "cuda".
-        teacher: Folder of its teacher, for more calls than one; by default the one in the student's own folder, if any.
+        path: Folder of the student.
+        device: Device of the network, such as "cuda".
+        teacher: Folder of its teacher, for more than one network call; None for the teacher in the student's folder, if any.
 
     Returns:
         The student.
 
     Raises:
-        UserError: When a file is missing, truncated or altered, does not hold a student, or the teacher is not its own.
+        UserError: When a file is missing, truncated or altered, the folder holds a teacher, or `teacher` is not the teacher
+            that the student was distilled from.
     """
     folder, card, parts = _opened(path, device, "load_student")
     if card.kind is not Kind.STUDENT:
@@ -53,14 +55,14 @@ def load_teacher(path: str | Path, device: str | torch.device = "cpu") -> Teache
     """Load a consolidated teacher from its folder.
 
     Args:
-        path: The folder.
-        device: Where it computes, such as "cuda".
+        path: Folder of the teacher.
+        device: Device of the network, such as "cuda".
 
     Returns:
         The teacher.
 
     Raises:
-        UserError: When a file is missing, truncated or altered, or does not hold a teacher.
+        UserError: When a file is missing, truncated or altered, or the folder holds a student.
     """
     folder, card, parts = _opened(path, device, "load_teacher")
     if card.kind is not Kind.TEACHER:
@@ -69,17 +71,17 @@ def load_teacher(path: str | Path, device: str | torch.device = "cpu") -> Teache
 
 
 def load_generator(path: str | Path, device: str | torch.device = "cpu") -> Student | Teacher:
-    """Load whichever of the two a folder holds. Arguments and errors as `load_student`."""
+    """Load a student or a teacher, whichever the folder holds; arguments and errors are those of `load_student`."""
     kind = read_card(expanded(path, "path")).kind
     return load_student(path, device) if kind is Kind.STUDENT else load_teacher(path, device)
 
 
 def _opened(path: str | Path, device: str | torch.device, function: str) -> tuple[Path, Card, dict[str, Any]]:
-    """Folder, card, and the fields of a generator."""
+    """Return the folder, the card, and the attributes of a generator by name. `function` is the caller, for messages."""
     if not isinstance(path, (str, Path)):
         raise UserError(f"{function}({path!r}): expected the path of a folder")
     name = expanded(path, "path")
-    where = device_of(device)
+    where = as_device(device)
     card = read_card(name)
     weights = read_weights(name, card)
     pde = stored_pde(str(name), card.equation.name, card.equation.params)
@@ -103,8 +105,8 @@ def _opened(path: str | Path, device: str | torch.device, function: str) -> tupl
 
 
 def _denoiser(card: Card, weights: dict[str, torch.Tensor]) -> PreconditionedNetwork:
-    """The network with these weights, in float32 on the CPU."""
-    with torch.device("meta"):  # shapes alone: no random weights are drawn that the file's would replace
+    """Return the network of a card with these weights, in float32 on the CPU."""
+    with torch.device("meta"):  # shapes only: the file has the weights, so none are drawn
         denoiser = build_denoiser(card.architecture, card.noise.sigma_data, "fp32")
     own = {name: values.to(torch.float32, copy=True) for name, values in weights.items()}
     denoiser.load_state_dict(own, assign=True)
@@ -112,25 +114,25 @@ def _denoiser(card: Card, weights: dict[str, torch.Tensor]) -> PreconditionedNet
 
 
 def _with_teacher(student: Student, path: Path, folder: str | Path) -> Student:
-    """A student with its teacher. Raises UserError where that is none, or another's."""
+    """Return the student with its teacher. Raises UserError if the folder holds another teacher."""
     teacher = load_teacher(folder, student.device)
     if teacher.card.weights_sha256 != student.card.provenance.teacher:
-        raise UserError(f"{folder}: not the teacher that {path} was distilled from; name that one")
+        raise UserError(f"{folder}: not the teacher that {path} was distilled from; give the folder of that one")
     return replace(student, teacher=teacher)
 
 
 def check_fits(generator: Generator, path: str | Path, pde: Pde, grid: Grid, remedy: str) -> None:
-    """Check that a generator is of an equation, with its parameters, on a grid.
+    """Check that a generator has the equation, the parameters and the grid of the settings.
 
     Args:
         generator: The generator.
-        path: Its folder, for the message.
-        pde: The equation that the settings name.
-        grid: The grid that they name.
-        remedy: What to do, the end of the message.
+        path: Folder of the generator, for the message.
+        pde: Equation of the settings.
+        grid: Grid of the settings.
+        remedy: End of the message, which says what to do.
 
     Raises:
-        UserError: When they differ.
+        UserError: When equation, parameters or grid differ.
     """
     for key, have, want in (
         ("equation", _equation(generator.pde), _equation(pde)),
@@ -142,4 +144,5 @@ def check_fits(generator: Generator, path: str | Path, pde: Pde, grid: Grid, rem
 
 
 def _equation(pde: Pde) -> str:
+    """Return name and parameters of an equation as text."""
     return ", ".join([pde.name, *(f"{k}={v}" for k, v in sorted(pde.params_dict().items()))])

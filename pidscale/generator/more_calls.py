@@ -1,7 +1,8 @@
-"""More network calls for a better sample: the student's field is made noisy again, and the teacher takes the noise away.
+"""More network calls for a better sample: the student's field is made noisy again, and its teacher removes the noise.
 
-A student of the flow is a map to every noise level, so that it goes to the noisy state itself; any other student's field
-gets new noise. The student's call is the first, and each step of the teacher's solver from there is one more. Knows no files.
+A student of the flow, whose card has a network level, maps its noise to the state of the flow at any noise level, so it makes
+the noisy state itself. To the field of any other student new noise is added. From there every step of the solver is one call
+of the teacher. Knows no files.
 """
 
 from __future__ import annotations
@@ -12,39 +13,44 @@ from torch import Tensor
 from pidscale.config import UserError
 from pidscale.diffusion.noise import karras_levels
 from pidscale.diffusion.solvers import integrate, one_step
-from pidscale.generator.generator import OneCall, Teacher
+from pidscale.generator.generator import OneStepGenerator, Teacher
 
 SOLVER = "dpm2m"  # one call a step
-LOWEST = 0.02  # of the levels that are visited; the last step leads from there to a clean field
+LOWEST = 0.02  # lowest noise level of a call; the last step leads from there to a clean field
 
 
 def start_level(calls: int) -> float:
-    """The level from which so many teacher calls begin: more of them can mend more."""
+    """Return the noise level that `calls` calls of a teacher begin at: more calls can correct more."""
     return 0.15 * calls**0.5
 
 
 def more_calls(
-    student: OneCall, teacher: Teacher | None, eps_BCYX: Tensor, again_BCYX: Tensor, params_BP: Tensor, calls: int
+    student: OneStepGenerator,
+    teacher: Teacher | None,
+    eps_BCYX: Tensor,
+    again_BCYX: Tensor,
+    params_BP: Tensor,
+    calls: int,
 ) -> Tensor:
-    """Return fields in the units of the model from noise, by one call of the student and `calls` of its teacher.
+    """Generate fields from noise by one call of a student and `calls` calls of its teacher, without gradients.
 
     Args:
         student: The student.
-        teacher: Its teacher; None where it was not loaded.
-        eps_BCYX: Noise of the student's call.
-        again_BCYX: Noise that is added to the student's field.
+        teacher: Its teacher; None if it was not loaded.
+        eps_BCYX: Standard normal noise that the student is called with.
+        again_BCYX: Standard normal noise that is added to the student's field.
         params_BP: Varying parameters.
-        calls: Calls of the teacher.
+        calls: Number of calls of the teacher.
 
     Returns:
-        Fields [B, C, Y, X].
+        Fields [B, C, Y, X] in units of the model.
 
     Raises:
         UserError: When there is no teacher.
     """
     if teacher is None:
         raise UserError(
-            f"nfe={calls + 1}: asks for the teacher, which is not with this student; load_student(path, teacher=its folder)"
+            f"nfe={calls + 1}: needs the teacher, which was not loaded; give its folder, load_student(path, teacher=...)"
         )
     with torch.no_grad():
         top = start_level(calls)
@@ -55,8 +61,8 @@ def more_calls(
         )
 
 
-def _noisy(student: OneCall, eps: Tensor, again: Tensor, params: Tensor, level: float) -> Tensor:
-    """A state of the flow at a level."""
+def _noisy(student: OneStepGenerator, eps: Tensor, again: Tensor, params: Tensor, level: float) -> Tensor:
+    """Return a state of the flow at a noise level, in units of the model."""
     sigma_max = student.noise.sigma_max
     if student.card.network_level is None:
         return one_step(student.conditioned_on(params), eps, sigma_max) + level * again

@@ -1,14 +1,15 @@
 """Refinement of finished samples (PIDDM-ref): descend the residual over the noise that a student made them from.
 
-    minimise over eps   sum_k R_k(d(eps))^2 / s_k^2  +  (mean |x - x0|^2 + mean |eps - eps0|^2) / tau^2      k: l2, dual,
-    boundary
+    minimise over eps   sum_k R_k(d(eps))^2 / s_k^2  +  (mean |x - x0|^2 + mean |eps - eps0|^2) / tau^2
 
-(Zhang et al., Physics-informed distillation of diffusion models, ICML 2026, who descend the residual alone.) x is the field
-in standard deviations of its channels. The second term keeps a sample near the one that was drawn: in eps, for which the
-student was made, and in the field, because eps alone does not hold its size. That hangs on a handful of strong modes, which
-hardly count among thousands of values; and where an equation holds for the field that is nothing (linear ones without a
-fixed source), the descent leads there. Means over the values of a sample, as R_k^2 is one, so that tau means the same on
-every grid: the distance that costs as much as one s_k. Knows no files and no ranks.
+with k: l2, dual, boundary. The first term is that of Zhang et al., Physics-informed distillation of diffusion models, ICML
+2026. x is the field d(eps) in standard deviations of its channels; x0 and eps0 are those of the sample as it was drawn.
+
+The second term keeps a sample near the one that was drawn: in eps, for which the student was trained, and in the field,
+because distance in eps alone does not preserve the size of a field. The size depends on a few strong modes, which hardly
+count among thousands of values of eps, and where the zero field obeys the equation (linear equations without a fixed source)
+the descent leads there. Both distances are means over the values of a sample, as R_k^2 is, so that tau has the same meaning
+on every grid: the distance that costs as much as one scale s_k. Knows no files and no ranks.
 """
 
 from __future__ import annotations
@@ -20,31 +21,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pidscale import seeds
-from pidscale.generator.arguments import amount, as_int, chosen
-from pidscale.generator.generator import OneCall
+from pidscale.generator.arguments import Progress, as_amount, as_int, override_params
+from pidscale.generator.generator import OneStepGenerator
+from pidscale.generator.scales import residual_floor, residual_scales
 from pidscale.generator.tasks.descend import minimise
-from pidscale.pde.parameters import draw_params
 from pidscale.pde.residuals import residual_squares
 from pidscale.pde.terms import NORMS
-
-Progress = Callable[[int, int, str], None]
-"""Told how many evaluations are done, of how many at most, and a note."""
-
-MEASURED = 16  # own samples that scales are measured on where a card has none
-LEAST_SCALE = 1e-4  # s^2 at least, as in training: a hundredth of the equation's own scale
-USUAL_FLOOR = 0.01  # the l2 residual that ends a descent where an older card does not hold the truths' own
 
 
 @dataclass(frozen=True)
 class Refined:
-    """Samples before and after a descent, n of them.
+    """Samples before and after refinement, on the CPU.
 
-    fields: as `sample` gives them, on the CPU. changed: root mean square distance of the fields from where they began, in
-    standard deviations of their channels, [n]. before, after: relative residuals, each [n]: `l2`, `dual`, `boundary`.
-    moved: root mean square distance of eps from where it began, [n]; two draws are sqrt(2) apart. size: root mean square of
-    the final eps, [n]; noise has 1. variance: by channel, over samples, relative to that before; empty for one sample. eps
-    [n, C, Y, X] as found. calls: network evaluations with their gradient, int [n].
+    Attributes:
+        fields: Refined channels [n, Y, X] in physical units and varying parameters [n], by name.
+        before: Relative residuals of the samples as they were drawn, each [n], by term.
+        after: Relative residuals of the refined samples, each [n], by term.
+        changed: Root mean square distance of the fields from those that were drawn, in standard deviations of their
+            channels, [n].
+        moved: Root mean square distance of eps from the noise that was drawn, [n]; for two draws it is about sqrt(2).
+        size: Root mean square of the final eps, [n]; for noise it is about 1.
+        variance: Variance over the samples relative to that before, by channel; empty for one sample.
+        eps: The final eps [n, C, Y, X].
+        calls: Evaluations (a network call and its gradient) of each sample, int [n].
     """
 
     fields: dict[str, Tensor]
@@ -58,34 +57,8 @@ class Refined:
     calls: Tensor
 
 
-def residual_scales(generator: OneCall) -> dict[str, float]:
-    """s_k^2 by term: those that the student was distilled with, else mean squares over fixed samples of its own.
-
-    Either is a function of the student alone, so that a sample's result does not depend on what it is refined with.
-    """
-    known = generator.card.provenance.scales
-    if known is not None and all(k in known for k in NORMS):
-        return {k: known[k] for k in NORMS}
-    counters, shape = range(MEASURED), (len(generator.channels), *generator.grid.shape)
-    eps = seeds.normal(0, "scales", list(counters), shape, device=generator.device)
-    params = draw_params(generator.pde, 0, "scales", counters)
-    with torch.no_grad():
-        squares = residual_squares(
-            generator.pde, generator.grid, generator.differentiable(eps, params).detach(), params
-        )
-    return {k: max(float(squares[k].mean()), LEAST_SCALE) for k in NORMS}
-
-
-def floor_of(generator: OneCall) -> float:
-    """The truths' own l2 residual, which the card has had since the student was published; else 0.01 of the equation's scale.
-
-    What a report says of the student is not looked at: it comes later, and an answer may not depend on when it is asked for.
-    """
-    return generator.card.provenance.residual_floor or USUAL_FLOOR
-
-
 def refine(
-    generator: OneCall,
+    generator: OneStepGenerator,
     n: int,
     seed: int = 0,
     steps: int = 20,
@@ -97,65 +70,81 @@ def refine(
     stream: str = "sample",
     progress: Progress | None = None,
 ) -> Refined:
-    """The samples that `sample(n, seed)` gives, with less residual: at most `steps` evaluations of each.
+    """Lower the residual of the samples that `sample(n, seed)` returns.
 
-    floor: relative l2 residual at which a sample is left as it is; None takes `floor_of`. tau: see above. params: as in
-    `sample`. batch: samples refined at once. optimiser: `lbfgs` or `adam`. stream: of the noise, that of `sample`. Raises
-    UserError for a teacher and for what is no such number.
+    An argument out of range raises a UserError that names it.
+
+    Args:
+        generator: The student.
+        n: Number of samples.
+        seed: Seed of noise and parameters.
+        steps: Largest number of evaluations (a network call and its gradient) for each sample.
+        tau: Distance that costs as much as one residual scale.
+        floor: Relative l2 residual at which the descent of a sample ends; None for `residual_floor`.
+        params: Varying parameters by name, as in `sample`.
+        batch: Number of samples refined at once.
+        optimiser: `lbfgs` or `adam`.
+        stream: Random stream of noise and parameters; the default is that of `sample`.
+        progress: Called after every evaluation.
+
+    Returns:
+        The samples before and after refinement.
     """
     n = as_int("n", n, 1)
     seed = as_int("seed", seed, 0)
     steps = as_int("steps", steps, 1)
     batch = as_int("batch", batch, 1)
-    tau = amount("tau", tau)
-    floor = floor_of(generator) if floor is None else amount("floor", floor)
-    drawn = chosen(generator.pde, generator.params(range(n), seed, stream), params)
+    tau = as_amount("tau", tau)
+    floor = residual_floor(generator) if floor is None else as_amount("floor", floor)
+    drawn = override_params(generator.pde, generator.params(range(n), seed, stream), params)
     scales = residual_scales(generator)
     parts = []
     for first in range(0, n, batch):
         rows = range(first, min(n, first + batch))
 
-        def tell(done: int, energy: float, first: int = first) -> None:
+        def report(done: int, energy: float, first: int = first) -> None:
             if progress is not None:
                 progress((first // batch) * steps + done, -(-n // batch) * steps, f"energy {energy:.4g}")
 
         eps = generator.eps(rows, seed, stream)
         own = drawn[rows.start : rows.stop]
-        parts.append(_descend(generator, eps, own, scales, tau, floor, steps, optimiser, tell))
+        parts.append(_descend(generator, eps, own, scales, tau, floor, steps, optimiser, report))
     return _gathered(generator, parts, drawn)
 
 
-def refined(
-    generator: OneCall, eps_BCYX: Tensor, params_BP: Tensor, steps: int = 20, tau: float = 0.5, optimiser: str = "lbfgs"
+def refine_from(
+    generator: OneStepGenerator,
+    eps_BCYX: Tensor,
+    params_BP: Tensor,
+    steps: int = 20,
+    tau: float = 0.5,
+    optimiser: str = "lbfgs",
 ) -> Refined:
-    """Refine the samples of given noise; `refine` draws it.
+    """Refine the samples of given noise as one batch. An unknown optimiser raises a UserError.
 
     Args:
         generator: The student.
         eps_BCYX: Noise of the samples.
-        params_BP: Their varying parameters.
-        steps: Evaluations of each sample at most.
-        tau: See above.
+        params_BP: Varying parameters of the samples.
+        steps: Largest number of evaluations for each sample.
+        tau: Distance that costs as much as one residual scale.
         optimiser: `lbfgs` or `adam`.
 
     Returns:
-        The samples before and after, as one batch.
-
-    Raises:
-        UserError: For an unknown optimiser.
+        The samples before and after refinement.
     """
 
-    def tell(done: int, energy: float) -> None:
-        """Nobody watches."""
+    def report(done: int, energy: float) -> None:
+        """Report nothing."""
 
     scales = residual_scales(generator)
-    floor = floor_of(generator)
-    part = _descend(generator, eps_BCYX, params_BP, scales, tau, floor, steps, optimiser, tell)
+    floor = residual_floor(generator)
+    part = _descend(generator, eps_BCYX, params_BP, scales, tau, floor, steps, optimiser, report)
     return _gathered(generator, [part], params_BP)
 
 
 def _descend(
-    generator: OneCall,
+    generator: OneStepGenerator,
     eps0_BCYX: Tensor,
     params_BP: Tensor,
     scales: Mapping[str, float],
@@ -163,46 +152,55 @@ def _descend(
     floor: float,
     steps: int,
     optimiser: str,
-    tell: Callable[[int, float], None],
+    report: Callable[[int, float], None],
 ) -> dict[str, Tensor]:
-    """One batch: fields and residuals before and after, eps, distance and calls."""
-    start, units = eps0_BCYX.flatten(1), generator.normaliser
+    """Refine one batch. Returns fields and residuals before and after, eps, distances and calls by name, on the CPU."""
+    start = eps0_BCYX.flatten(1)
+    units = generator.normaliser
 
     def squares(x: Tensor, params: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         fields = generator.differentiable(x.unflatten(1, eps0_BCYX.shape[1:]), params)
         return fields, residual_squares(generator.pde, generator.grid, fields, params)
 
-    def changed(fields: Tensor, rows: Tensor | slice) -> Tensor:
+    def change(fields: Tensor, rows: Tensor | slice) -> Tensor:
         return ((units.encode(fields) - units.encode(old[rows])) / units.sigma_data).flatten(1)
 
     def energy(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         fields, found = squares(x, params_BP[rows.cpu()])
-        away = changed(fields, rows).square().mean(dim=1) + (x - start[rows]).square().mean(dim=1)
+        away = change(fields, rows).square().mean(dim=1) + (x - start[rows]).square().mean(dim=1)
         physical = torch.stack([found[k] / scales[k] for k in NORMS]).sum(dim=0)
         return physical + away / tau**2, found["l2"].detach() <= floor**2
 
     with torch.no_grad():
         old, before = squares(start, params_BP)
-    best = minimise(energy, start, steps, optimiser, tell)
+    best = minimise(energy, start, steps, optimiser, report)
     with torch.no_grad():
         new, after = squares(best.x_BD, params_BP)
-    measured = {f"before {k}": v.sqrt() for k, v in before.items()} | {f"after {k}": v.sqrt() for k, v in after.items()}
-    away = {"changed": changed(new, slice(None)), "moved": best.x_BD - start, "size": best.x_BD}
-    measured |= {name: values.square().mean(dim=1).sqrt() for name, values in away.items()}
+    residuals = {f"before {k}": v.sqrt() for k, v in before.items()}
+    residuals |= {f"after {k}": v.sqrt() for k, v in after.items()}
+    away = {"changed": change(new, slice(None)), "moved": best.x_BD - start, "size": best.x_BD}
+    distances = {name: values.square().mean(dim=1).sqrt() for name, values in away.items()}
     eps = best.x_BD.reshape(eps0_BCYX.shape)
-    kept = {"old": old, "new": new, "eps": eps, "calls": best.calls_B, **measured}
-    return {name: values.detach().cpu() for name, values in kept.items()}
+    found = {"old": old, "new": new, "eps": eps, "calls": best.calls_B, **residuals, **distances}
+    return {name: values.detach().cpu() for name, values in found.items()}
 
 
-def _gathered(generator: OneCall, parts: list[dict[str, Tensor]], params_NP: Tensor) -> Refined:
-    whole_set = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    before, after = ({k: whole_set[f"{when} {k}"] for k in NORMS} for when in ("before", "after"))
+def _gathered(generator: OneStepGenerator, parts: list[dict[str, Tensor]], params_NP: Tensor) -> Refined:
+    """Return all batches as one set of samples."""
+    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     variance = {}
     if len(params_NP) > 1:
-        old, new = (whole_set[name].double().var(dim=0).flatten(1).sum(dim=1) for name in ("old", "new"))
-        variance = dict(
-            zip(generator.channels, (new / old.clamp_min(torch.finfo(old.dtype).tiny)).tolist(), strict=True)
-        )
-    fields = generator.split(whole_set["new"]) | dict(zip(generator.pde.varying, params_NP.T, strict=True))
-    found = {name: whole_set[name] for name in ("changed", "moved", "size", "eps", "calls")}
-    return Refined(fields, before, after, variance=variance, **found)
+        old, new = (found[name].double().var(dim=0).flatten(1).sum(dim=1) for name in ("old", "new"))
+        ratio = new / old.clamp_min(torch.finfo(old.dtype).tiny)
+        variance = dict(zip(generator.channels, ratio.tolist(), strict=True))
+    return Refined(
+        fields=generator.split(found["new"]) | dict(zip(generator.pde.varying, params_NP.T, strict=True)),
+        before={k: found[f"before {k}"] for k in NORMS},
+        after={k: found[f"after {k}"] for k in NORMS},
+        changed=found["changed"],
+        moved=found["moved"],
+        size=found["size"],
+        variance=variance,
+        eps=found["eps"],
+        calls=found["calls"],
+    )

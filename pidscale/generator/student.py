@@ -1,4 +1,4 @@
-"""A one-step student as its users see it: samples, refined samples, and answers to what is known of a field.
+"""A student as its users see it: samples, refined samples, and answers to forward, inverse and reconstruction problems.
 
 Needs torch and numpy only. Knows no files and no ranks.
 """
@@ -14,20 +14,21 @@ from torch import Tensor
 
 from pidscale.caller import sheltered
 from pidscale.generator.arguments import as_int
-from pidscale.generator.generator import Fields, OneCall, Teacher
+from pidscale.generator.generator import Fields, OneStepGenerator, Teacher
 from pidscale.generator.more_calls import more_calls
 from pidscale.generator.refine import Refined, refine
-from pidscale.generator.tasks.energy import Answer, search_from, solve_task
+from pidscale.generator.tasks.likeliest import Answer, solve_task
 from pidscale.generator.tasks.observations import Observation, observe, warnings_for
 from pidscale.generator.tasks.posterior import Posterior, posterior
+from pidscale.generator.tasks.search import search_from
 
 
 @dataclass(frozen=True)
-class Student(OneCall):
+class Student(OneStepGenerator):
     """A generator that makes a field in one network call.
 
     Attributes:
-        teacher: The teacher that it was distilled from, where that was loaded beside it.
+        teacher: The teacher that the student was distilled from; None if it was not loaded.
 
     Example:
         >>> student = pidscale.load_student("runs/demo/student")
@@ -47,20 +48,20 @@ class Student(OneCall):
         params: Mapping[str, Any] | None = None,
         nfe: int = 1,
     ) -> Fields:
-        """Generate samples. Sample i depends on (seed, i), its parameters and nfe alone.
+        """Generate samples. Sample i depends only on (seed, i), its parameters and `nfe`.
+
+        An argument out of range, or `nfe` above 1 without a teacher, raises a UserError that names the argument.
 
         Args:
             n: Number of samples.
-            seed: Seed of their noise and parameters.
-            batch: Samples generated at once.
-            params: Varying parameters by name, a number or [n]; drawn from their ranges where not given.
-            nfe: Network calls of each sample: 1 for the student alone; more add calls of its teacher (more_calls.py).
+            seed: Seed of noise and parameters.
+            batch: Number of samples generated at once.
+            params: Varying parameters by name, one number or [n]; parameters that are not given are drawn.
+            nfe: Number of network calls for each sample: 1 for the student alone, more for calls of its teacher after that
+                (more_calls.py).
 
         Returns:
-            Channel name to [n, Y, X] in physical units, and varying parameter name to [n], on the CPU.
-
-        Raises:
-            UserError: When an argument is out of range, or nfe is above 1 and no teacher was loaded; names the argument.
+            Channels [n, Y, X] in physical units and varying parameters [n] by name, on the CPU.
         """
         n = as_int("n", n, 1)
         batch = as_int("batch", batch, 1)
@@ -69,45 +70,43 @@ class Student(OneCall):
 
         def make(counters: range, eps: Tensor, own: Tensor) -> Tensor:
             if nfe == 1:
-                return self.physical(eps, own)
+                return self.generate_physical(eps, own)
             again = self.eps(counters, seed, "sample/again")
-            return self.finished(more_calls(self, self.teacher, eps, again, own, nfe - 1))
+            return self.to_physical(more_calls(self, self.teacher, eps, again, own, nfe - 1))
 
-        return self._batched(n, seed, batch, self._drawn(n, seed, params), make)
+        return self._sample(n, seed, batch, params, make)
 
     @sheltered
     def refine(self, n: int, seed: int = 0, steps: int = 20, **how: Any) -> Refined:
-        """Return the samples of `sample(n, seed)` with a lower residual, and how far they moved.
+        """Lower the residual of the samples that `sample(n, seed)` returns.
+
+        An argument out of range raises a UserError that names it.
 
         Args:
             n: Number of samples.
-            seed: Seed of their noise and parameters.
-            steps: Evaluations (a call and its gradient) of each sample at most.
+            seed: Seed of noise and parameters.
+            steps: Largest number of evaluations (a network call and its gradient) for each sample.
             **how: Further arguments of `pidscale.generator.refine.refine`.
 
         Returns:
-            Fields before and after, their residuals and distances.
-
-        Raises:
-            UserError: When an argument is out of range; names the argument.
+            The refined samples, residuals before and after, and distances from the samples as they were drawn.
         """
         return refine(self, n, seed, steps, **how)
 
     @sheltered
     def forward(self, inputs: Any, sigma: Any = None, params: Mapping[str, Any] | None = None, **search: Any) -> Answer:
-        """Find fields whose inputs are these: coefficient, source or initial state.
+        """Solve forward problems: find the likeliest field for known inputs (coefficient, source or initial state).
+
+        Wrong values, parameters or settings raise a UserError that names the argument; so do those of the other tasks.
 
         Args:
             inputs: [Y, X] or [n, Y, X] in physical units, or a dict by channel name.
-            sigma: Standard deviation of their noise, a number or a dict by channel; None for noiseless values.
-            params: Varying parameters that are known.
-            **search: Settings of `Search`.
+            sigma: Standard deviation of the noise of the values, a number or a dict by channel; None for noiseless values.
+            params: Varying parameters that are known, by name.
+            **search: Settings of `pidscale.generator.tasks.search.Search`.
 
         Returns:
-            One answer for each of the n inputs.
-
-        Raises:
-            UserError: When values, parameters or settings are wrong; names the argument.
+            Answers to the n problems.
         """
         return self._solve(self._observed("forward", inputs, None, sigma), params, search)
 
@@ -115,7 +114,7 @@ class Student(OneCall):
     def inverse(
         self, solution: Any, sigma: Any = None, params: Mapping[str, Any] | None = None, **search: Any
     ) -> Answer:
-        """Find fields whose solution is this.
+        """Solve inverse problems: find the likeliest field for a known solution.
 
         Args:
             solution: As `inputs` of `forward`.
@@ -124,10 +123,7 @@ class Student(OneCall):
             **search: As in `forward`.
 
         Returns:
-            One answer for each of the n solutions.
-
-        Raises:
-            UserError: As `forward`.
+            Answers to the n problems.
         """
         return self._solve(self._observed("inverse", solution, None, sigma), params, search)
 
@@ -135,20 +131,17 @@ class Student(OneCall):
     def reconstruct(
         self, values: Any, mask: Any = None, sigma: Any = None, params: Mapping[str, Any] | None = None, **search: Any
     ) -> Answer:
-        """Find fields that have these values at the known points.
+        """Reconstruct fields: find the likeliest field for values at some points of any channels.
 
         Args:
-            values: As `inputs` of `forward`, of any channels.
-            mask: True where values are known; where values are not NaN if None.
+            values: As `inputs` of `forward`, for any channels.
+            mask: True where values are known; None if they are known where they are not NaN.
             sigma: As in `forward`.
             params: As in `forward`.
             **search: As in `forward`.
 
         Returns:
-            One answer for each of the n sets of values.
-
-        Raises:
-            UserError: As `forward`.
+            Answers to the n problems.
         """
         return self._solve(self._observed("reconstruct", values, mask, sigma), params, search)
 
@@ -163,22 +156,19 @@ class Student(OneCall):
         params: Mapping[str, Any] | None = None,
         **search: Any,
     ) -> Posterior:
-        """Draw fields that agree with noisy values (posterior.py).
+        """Draw posterior samples: fields that agree with noisy values (tasks/posterior.py).
 
         Args:
             task: `forward`, `inverse` or `reconstruct`.
-            values: As that task takes them.
-            count: Samples of each observation.
+            values: Known values, as the method of that name takes them.
+            count: Number of samples for each observation, 2 or more.
             mask: As in `reconstruct`.
             sigma: As in `forward`.
             params: As in `forward`.
-            **search: As in `forward`; `physics` is 0 unless given.
+            **search: As in `forward`, but `physics` is 0 by default.
 
         Returns:
-            Samples, their mean and spread.
-
-        Raises:
-            UserError: As `forward`.
+            The samples with their mean, standard deviation and intervals.
         """
         observation = self._observed(task, values, mask, sigma)
         return posterior(self, observation, count, params, search_from(search, physics=0.0))
@@ -189,5 +179,5 @@ class Student(OneCall):
     def _observed(self, task: str, values: Any, mask: Any, sigma: Any) -> Observation:
         observation = observe(self, task, values, mask, sigma)
         for line in warnings_for(self, observation):
-            warnings.warn(line.removeprefix("warning: "), stacklevel=4)  # where the task was asked
+            warnings.warn(line.removeprefix("warning: "), stacklevel=4)  # the line that called the task
         return observation

@@ -1,6 +1,6 @@
-"""Ways to ask a generator: each takes a generator and a question, and gives fields. README.md has a line for each.
+"""Methods: ways to ask a generator. Each takes a generator and a question and returns fields. README.md lists them.
 
-A new method is a file here, a line in METHODS and a row in README.md: docs/own_method.md.
+A new method is a file here, an entry in METHODS and a row in README.md (docs/own_method.md).
 """
 
 from __future__ import annotations

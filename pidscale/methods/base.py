@@ -1,7 +1,7 @@
-"""The seam of methods: a question, the fields that a method answers it with, and what that cost, counted while it runs.
+"""The interface of methods: a question, the samples that a method answers it with, and their cost, counted while it runs.
 
-A method is a frozen dataclass of its settings with one function, `run`. It knows no files, no ranks and no metrics; how its
-answers are judged is compare/'s business. Shapes: eps_NCYX noise, params_NP varying parameters, fields_NCYX physical fields.
+A method is a frozen dataclass of its settings with one function, `run`. It knows no files, no ranks and no metrics; answers
+are measured in compare/. Shapes: eps_NCYX noise, params_NP varying parameters, fields_NCYX physical fields.
 """
 
 from __future__ import annotations
@@ -22,21 +22,23 @@ from pidscale.generator.student import Student
 from pidscale.generator.tasks.observations import Observation
 from pidscale.pde.base import Pde, Samples
 
-SAMPLE = "sample"  # a question without an observation
-STUDENT, TEACHER, FLOW_TEACHER = "student", "teacher", "teacher:flow"
+SAMPLE = "sample"  # the task of a question without an observation
+STUDENT = "student"
+TEACHER = "teacher"
+FLOW_TEACHER = "teacher:flow"
 
 
 @dataclass(frozen=True)
 class Question:
-    """What every method of a comparison is asked, the same for all of them.
+    """A question, the same for every method of a comparison.
 
     Attributes:
-        eps_NCYX: Common noise.
-        params_NP: Varying parameters; NaN where a task does not know them.
-        counters: The number of each sample, from which further noise follows.
+        eps_NCYX: Standard normal noise of N samples.
+        params_NP: Varying parameters; NaN where a task does not give them.
+        counters: Number of each sample, [N], which further noise follows from.
         task: `sample`, `forward`, `inverse` or `reconstruct`.
-        known: What is known, of a task; None for samples.
-        truth: Held-out truths, which controls are made of; None where there are none.
+        known: Observation of each sample; None for `sample`.
+        truth: N held-out truths that controls are made from; None if there are none.
         seed: Seed of further noise.
         stream: Random stream of further noise.
     """
@@ -54,12 +56,20 @@ class Question:
         return len(self.eps_NCYX)
 
     def noise(self, generator: Generator, name: str) -> Tensor:
-        """Return further standard normal noise [N, C, Y, X], a function of the counters and this name."""
+        """Draw further standard normal noise.
+
+        Args:
+            generator: A generator of the question's equation.
+            name: Name of the noise within the question's stream.
+
+        Returns:
+            Noise [N, C, Y, X], a function of seed, stream, name and counters.
+        """
         first = int(self.counters[0])
         return generator.eps(range(first, first + len(self)), self.seed, f"{self.stream}/{name}")
 
     def parts(self, batch: int) -> Iterator[Question]:
-        """Yield the question in parts of `batch` samples."""
+        """Yield the question in parts of at most `batch` samples."""
         for first in range(0, len(self), batch):
             some = slice(first, first + batch)
             yield replace(
@@ -74,13 +84,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a sample costs, mean over samples; counted, never declared.
+    """The cost of a sample, counted while a method runs.
 
     Attributes:
-        calls: Network calls.
-        gradients: Of these, calls that a gradient went back through.
-        residuals: Evaluations of the equation's residual.
-        seconds: Wall time, the median over batches.
+        calls: Network calls, mean over samples.
+        gradients: Network calls that a gradient was computed through, mean over samples.
+        residuals: Evaluations of the equation's residual, mean over samples.
+        seconds: Wall time for a sample, median over batches.
     """
 
     calls: float = 0.0
@@ -91,11 +101,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method made.
+    """The answer of a method.
 
     Attributes:
-        samples: Physical fields on the CPU, and their parameters.
-        cost: What they cost.
+        samples: Physical fields and their parameters, on the CPU.
+        cost: Cost of a sample.
     """
 
     samples: Samples
@@ -106,9 +116,9 @@ class Method(Protocol):
     """A way to ask a generator: a frozen dataclass whose fields are its settings.
 
     Attributes:
-        source: The paper and equation that it follows.
-        takes: Generators that it can ask: `student`, `teacher`, `teacher:flow`; empty where no network is called.
-        answers: Questions that it answers: `sample`, `forward`, `inverse`, `reconstruct`.
+        source: The paper that it follows.
+        takes: Kinds of generators that it can ask: `student`, `teacher`, `teacher:flow`; empty if it calls no network.
+        answers: Kinds of questions that it answers: `sample`, `forward`, `inverse`, `reconstruct`.
     """
 
     source: ClassVar[str]
@@ -119,8 +129,8 @@ class Method(Protocol):
         """Answer a question.
 
         Args:
-            generator: A generator of a kind in `takes`; its equation, grid and units where no network is called.
-            question: The question, of a kind in `answers`.
+            generator: A generator of a kind in `takes`; any generator of the equation if `takes` is empty.
+            question: A question of a kind in `answers`.
 
         Returns:
             Physical fields [N, C, Y, X] and their parameters [N, P].
@@ -128,21 +138,27 @@ class Method(Protocol):
 
 
 class Finish(Protocol):
-    """What is done to finished samples without asking the network again; their inputs stay as they are.
+    """A change of finished samples that calls no network and keeps their inputs.
 
     Attributes:
-        solves: Whether their solution becomes the numerical one, which a comparison has at hand.
+        solves: Whether it replaces the solution by the numerical one, which a comparison computes anyway.
     """
 
     solves: ClassVar[bool]
 
     def run(self, generator: Generator, samples: Samples) -> Samples:
-        """Return the samples afterwards."""
+        """Return the changed samples."""
 
 
 @dataclass
 class Tally:
-    """Counts of samples that passed a network forwards and backwards, and a residual."""
+    """Counts of samples.
+
+    Attributes:
+        calls: Samples that went through a network.
+        gradients: Samples that a gradient was computed through the network for.
+        residuals: Samples whose residual was evaluated.
+    """
 
     calls: int = 0
     gradients: int = 0
@@ -150,7 +166,7 @@ class Tally:
 
 
 class _CountedDenoiser:
-    """A denoiser that counts the samples which go through it, and those that a gradient comes back from."""
+    """A denoiser that counts the samples that go through it, forwards and backwards."""
 
     def __init__(self, denoiser: Any, tally: Tally) -> None:
         self._denoiser = denoiser
@@ -175,7 +191,7 @@ Equation = TypeVar("Equation", bound=Pde)
 
 
 def _counted_pde(pde: Equation, tally: Tally) -> Equation:
-    """An equation equal in all but that its residual counts samples."""
+    """Return the equation with a residual that counts samples."""
 
     def residual(self: Any, window: Any, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> Any:
         tally.residuals += len(fields_BCYX)
@@ -192,7 +208,14 @@ Asked = TypeVar("Asked", bound=Generator)
 
 @contextmanager
 def counting(generator: Asked) -> Iterator[tuple[Asked, Tally]]:
-    """Yield the generator with counters in its networks and its equation, and their tally."""
+    """Count the cost of what the body does with a generator.
+
+    Args:
+        generator: The generator.
+
+    Yields:
+        The generator with counters in its networks and its equation, and the counts.
+    """
     tally = Tally()
     changes: dict[str, Any] = {
         "denoiser": _CountedDenoiser(generator.denoiser, tally),
@@ -205,13 +228,13 @@ def counting(generator: Asked) -> Iterator[tuple[Asked, Tally]]:
 
 
 def kinds_of(generator: Generator) -> frozenset[str]:
-    """Return what a generator is to a method: `student`, or `teacher` and perhaps `teacher:flow`."""
+    """Return the kinds of a generator that a method may name: `student` or `teacher`, alone and with the kind of noise."""
     kind = str(generator.card.kind)
     return frozenset({kind, f"{kind}:{generator.noise.kind}"})
 
 
-def check_asked(method: Method, generator: Generator, question: Question) -> None:
-    """Check that a method can ask this generator this question.
+def check_question(method: Method, generator: Generator, question: Question) -> None:
+    """Check that a method can ask a generator a question.
 
     Args:
         method: The method.
@@ -219,32 +242,31 @@ def check_asked(method: Method, generator: Generator, question: Question) -> Non
         question: The question.
 
     Raises:
-        UserError: When the method takes no such generator or does not answer such a question.
+        UserError: When the method does not take this kind of generator or does not answer this kind of question.
     """
     name = type(method).__name__
     if method.takes and not method.takes & kinds_of(generator):
-        has = " ".join(sorted(kinds_of(generator)))
+        has = max(kinds_of(generator), key=len)
         raise UserError(f"{name}: takes {' or '.join(sorted(method.takes))}, not a generator of kind {has}")
     if question.task not in method.answers:
         raise UserError(f"{name}: does not answer {question.task!r}; it answers {', '.join(sorted(method.answers))}")
 
 
 def ask(method: Method, generator: Generator, question: Question, batch: int) -> Outcome:
-    """Ask a generator with a method, `batch` samples at a time, and count what it costs.
+    """Ask a generator a question by a method, and count the cost.
+
+    A kind of generator or question that the method does not take raises a UserError.
 
     Args:
         method: The method.
         generator: The generator.
         question: The question.
-        batch: Samples that are handled together.
+        batch: Number of samples handled at once.
 
     Returns:
         Samples on the CPU, and their cost.
-
-    Raises:
-        UserError: When the method takes no such generator or does not answer such a question.
     """
-    check_asked(method, generator, question)
+    check_question(method, generator, question)
     parts: list[Samples] = []
     seconds: list[float] = []
     with counting(generator) as (counted, tally):
@@ -263,8 +285,17 @@ def ask(method: Method, generator: Generator, question: Question, batch: int) ->
     return Outcome(samples, cost)
 
 
-def finished(finish: Finish, generator: Generator, outcome: Outcome) -> Outcome:
-    """Return an outcome after a finish, whose time is added to its cost."""
+def apply_finish(finish: Finish, generator: Generator, outcome: Outcome) -> Outcome:
+    """Change the samples of an outcome and add the time of that to its cost.
+
+    Args:
+        finish: The change.
+        generator: The generator that was asked.
+        outcome: Samples and cost.
+
+    Returns:
+        The changed samples and their cost.
+    """
     began = time.perf_counter()
     samples = finish.run(generator, outcome.samples)
     spent = (time.perf_counter() - began) / len(samples.fields)

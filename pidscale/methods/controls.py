@@ -1,4 +1,7 @@
-"""The rows that keep the others honest: truths, their controls, and what is done to finished samples without a network."""
+"""Controls, which keep the other rows of a comparison honest: truths, what is made from them, and finishes of samples.
+
+Knows no networks, files or ranks.
+"""
 
 from __future__ import annotations
 
@@ -17,43 +20,44 @@ from pidscale.pde.base import Pde, Samples, shuffled
 
 
 def _truth(question: Question) -> Samples:
+    """Return the truths of a question. Raises UserError if it has none."""
     if question.truth is None:
-        raise UserError("controls are made of held-out truths: ask a question that has some")
+        raise UserError("question.truth=None: controls are made from held-out truths; give some")
     return question.truth
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The truths themselves: the floor of every measure."""
+    """Answer with the truths themselves: the floor of every measure."""
 
     source: ClassVar[str] = "held-out truths"
     takes: ClassVar[frozenset[str]] = frozenset()
     answers: ClassVar[frozenset[str]] = frozenset({SAMPLE})
 
     def run(self, generator: Generator, question: Question) -> Samples:
-        """Return the truths."""
+        """Return the truths of the question."""
         return _truth(question)
 
 
 @dataclass(frozen=True)
 class Trivial:
-    """Inputs of truths with a null solution: what a residual must tell from the truth."""
+    """Answer with the inputs of truths and a null solution, which a residual must distinguish from the truth."""
 
     source: ClassVar[str] = "truths with a null solution"
     takes: ClassVar[frozenset[str]] = frozenset()
     answers: ClassVar[frozenset[str]] = frozenset({SAMPLE})
 
     def run(self, generator: Generator, question: Question) -> Samples:
-        """Return the truths with a null solution."""
+        """Return the truths of the question with a null solution."""
         truth = _truth(question)
         return Samples(generator.pde.trivial(truth.fields), truth.params)
 
 
 @dataclass(frozen=True)
 class Shuffled:
-    """Inputs of truths with the solution of the truth before: what a residual must tell from the truth too.
+    """Answer with the inputs of truths and the solution of another truth, which a residual must distinguish too.
 
-    It needs all truths at once, so a comparison asks it in one batch.
+    It needs all truths at once, so that a comparison asks it in one batch.
     """
 
     source: ClassVar[str] = "truths with the solution of another"
@@ -61,53 +65,55 @@ class Shuffled:
     answers: ClassVar[frozenset[str]] = frozenset({SAMPLE})
 
     def run(self, generator: Generator, question: Question) -> Samples:
-        """Return the truths with the solution of the one before."""
+        """Return the truths of the question, each with the solution of the one before."""
         truth = _truth(question)
         return Samples(shuffled(generator.pde, generator.grid, truth.fields), truth.params)
 
 
 @dataclass(frozen=True)
 class Smooth:
-    """Sweeps of a smoother over finished samples: what the l2 residual rewards without any learning.
+    """Apply sweeps of a smoother to samples: they lower the l2 residual without any learning.
 
     Attributes:
         sweeps: Number of sweeps.
+        solves: False.
     """
 
     sweeps: int = 3
     solves: ClassVar[bool] = False
 
     def run(self, generator: Generator, samples: Samples) -> Samples:
-        """Return the samples after the sweeps."""
+        """Return the smoothed samples."""
         fields = generator.pde.smooth(samples.fields, self.sweeps, generator.grid, samples.params)
         return Samples(fields, samples.params)
 
 
 @dataclass(frozen=True)
 class SolveInput:
-    """The generated input with a numerical solution: what a solver adds to a generator of inputs."""
+    """Replace the generated solution by a numerical one: what a solver adds to a generator of inputs."""
 
     solves: ClassVar[bool] = True
 
     def run(self, generator: Generator, samples: Samples) -> Samples:
-        """Return the samples with numerical solutions."""
+        """Return the samples with numerical solutions of their inputs."""
         solved, _ = solutions(generator.pde, generator.grid, samples)
         return Samples(solved.to(samples.fields.dtype), samples.params)
 
 
 def solutions(pde: Pde, grid: Grid, samples: Samples) -> tuple[Tensor, int]:
-    """Solve the equation for the inputs of samples.
+    """Solve the equation numerically for the inputs of samples.
 
     Args:
         pde: The equation.
-        grid: The grid of the samples.
+        grid: Grid of the samples.
         samples: Physical fields [N, C, Y, X] and their parameters.
 
     Returns:
-        The fields with numerical solutions, float64 [N, C, Y, X], and how many input points were made legal.
+        The fields with numerical solutions, float64 [N, C, Y, X], and the number of input values that were moved into the
+        range that the solver accepts.
     """
     solved = [
         pde.solve(one.numpy(), grid, params.tolist())
         for one, params in zip(samples.fields.double(), samples.params, strict=True)
     ]
-    return torch.from_numpy(np.stack([fields for fields, _ in solved])), sum(raised for _, raised in solved)
+    return torch.from_numpy(np.stack([fields for fields, _ in solved])), sum(moved for _, moved in solved)

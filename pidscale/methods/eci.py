@@ -2,14 +2,14 @@
 
 With t from 0 (noise) to 1 (data) and velocity v, a step from t to t' is
 
-    x1 = x_t + (1 - t) v(x_t, t)                extrapolate: the field that the flow is heading for
+    x1 = x_t + (1 - t) v(x_t, t)                extrapolate: the field that the flow leads to
     x1 = known values where they are known      correct
     x_t' = (1 - t') e + t' x1                   interpolate
 
-Here a flow state is x_t = t (x1 + sigma e) with sigma = (1 - t) / t, so that x1 is the denoiser's D(x_t / t, sigma). The last
-step has t' = 1, so known values are met exactly. The paper keeps the noise e that was drawn at the start (`noise=drawn`);
-with `noise=state` each step keeps the noise that the state itself implies, e = (x - x1) / sigma, which makes the method the
-Euler sampler of the flow where nothing is known. Knows no files and no ranks.
+Here a state of the flow is x_t = t (x1 + sigma e) with sigma = (1 - t) / t, so that x1 is the denoiser's D(x_t / t, sigma).
+The last step has t' = 1, so known values hold exactly. The paper uses the noise e drawn at the start (`noise=drawn`). With
+`noise=state` each step uses the noise that the state implies, e = (x - x1) / sigma; without known values the method is then
+Euler's sampler of the flow. Knows no files and no ranks.
 """
 
 from __future__ import annotations
@@ -33,13 +33,16 @@ NOISES = ("state", "drawn")
 
 @dataclass(frozen=True)
 class Eci:
-    """Sample a flow teacher with known values imposed at every step.
+    """Sample a flow teacher with known values imposed at every step. A setting out of range raises a UserError.
 
     Attributes:
-        steps: Euler steps; the paper takes 200.
-        mix: Times that extrapolation and correction are repeated within a step; the paper takes 1 to 5.
-        noise: `state` or `drawn`, see above.
-        resample: Draw new noise every so many steps; 0: never. Only with `noise=drawn`.
+        steps: Number of Euler steps; 200 in the paper.
+        mix: Number of times that each step extrapolates and corrects; 1 to 5 in the paper.
+        noise: `state` or `drawn` (module docstring).
+        resample: Number of steps after which new noise is drawn; 0 for never. Only with `noise=drawn`.
+        source: The paper that it follows.
+        takes: Kinds of generators that it can ask.
+        answers: Kinds of questions that it answers.
     """
 
     steps: int = 200
@@ -57,13 +60,24 @@ class Eci:
         if self.noise not in NOISES:
             raise UserError(f"method.noise={self.noise!r}: expected one of {', '.join(NOISES)}")
         if self.resample and self.noise != "drawn":
-            raise UserError(f"method.resample={self.resample}: noise is only drawn again with method.noise=drawn")
+            raise UserError(f"method.resample={self.resample}: new noise is only drawn with method.noise=drawn")
 
     @torch.no_grad()
     def run(self, generator: Generator, question: Question) -> Samples:
-        """Sample each field; parameters must be known."""
+        """Sample each field.
+
+        Args:
+            generator: A flow teacher.
+            question: Noise, with or without known values.
+
+        Returns:
+            Samples whose known values are exact.
+
+        Raises:
+            UserError: When a varying parameter is not given.
+        """
         if question.params_NP.isnan().any():
-            raise UserError("Eci: needs every varying parameter; give params")
+            raise UserError("Eci: needs every varying parameter; give them as params")
         network = generator.conditioned_on(question.params_NP)
         levels = generator.noise.levels(self.steps).tolist()
         drawn = float32_or_better(question.eps_NCYX.to(generator.device))
@@ -77,15 +91,15 @@ class Eci:
                 e = implied if self.noise == "state" else self._drawn(generator, question, drawn, step)
                 level = there if again == self.mix - 1 else here
                 x = clean + level * e
-        return Samples(self._exact(generator, question, generator.finished(clean)), question.params_NP)
+        return Samples(self._exact(generator, question, generator.to_physical(clean)), question.params_NP)
 
     def _drawn(self, generator: Generator, question: Question, drawn_NCYX: Tensor, step: int) -> Tensor:
-        """The noise of a step: the first one, or new noise every `resample` steps."""
+        """Return the noise of a step: that of the question, or new noise every `resample` steps."""
         turn = step // self.resample if self.resample else 0
         return drawn_NCYX if turn == 0 else question.noise(generator, f"eci/{turn}")
 
     def _corrected(self, generator: Generator, question: Question, clean_NCYX: Tensor) -> Tensor:
-        """The field with known values in place, in the units of the model."""
+        """Return the fields with known values inserted, in units of the model."""
         if question.known is None:
             return clean_NCYX
         known = question.known.on(generator.device)
@@ -93,7 +107,7 @@ class Eci:
         return torch.where(known.known_NCYX, values, clean_NCYX)
 
     def _exact(self, generator: Generator, question: Question, physical_NCYX: Tensor) -> Tensor:
-        """The field with known values to the bit: conversion of units rounds them."""
+        """Return the physical fields with known values inserted to the bit, which converting units rounds."""
         if question.known is None:
             return physical_NCYX
         known = question.known.on(generator.device)

@@ -1,4 +1,4 @@
-"""More calls: the student's field is made noisy again, and its teacher removes the noise (generator/more_calls.py)."""
+"""Several calls: the student's field is made noisy again, and its teacher removes the noise (generator/more_calls.py)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from pidscale.pde.base import Samples
 
 @dataclass(frozen=True)
 class FewCalls:
-    """One call of a student, then calls of its teacher on that field with noise added.
+    """Call a student once, and then its teacher on that field with noise added. Fewer than 2 calls raise a UserError.
 
     Attributes:
-        calls: Network calls in all, 2 or more.
+        calls: Total number of network calls, 2 or more.
+        source: The paper that it follows.
+        takes: Kinds of generators that it can ask.
+        answers: Kinds of questions that it answers.
     """
 
     calls: int = 2
@@ -28,12 +31,12 @@ class FewCalls:
 
     def __post_init__(self) -> None:
         if self.calls < 2:
-            raise UserError(f"method.calls={self.calls}: expected 2 or more; one call is the method one_call")
+            raise UserError(f"method.calls={self.calls}: expected 2 or more; for one call use the method one_call")
 
     def run(self, generator: Generator, question: Question) -> Samples:
-        """Make each field by `calls` network calls; the added noise is a function of the counters."""
+        """Generate each field by `calls` network calls. The added noise is a function of the counters."""
         assert isinstance(generator, Student)
         eps = question.eps_NCYX.to(generator.device)
         again = question.noise(generator, "again")
         x = more_calls(generator, generator.teacher, eps, again, question.params_NP, self.calls - 1)
-        return Samples(generator.finished(x), question.params_NP)
+        return Samples(generator.to_physical(x), question.params_NP)

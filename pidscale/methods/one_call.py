@@ -1,4 +1,4 @@
-"""One network call of a student: d(eps) = D(sigma_max eps, sigma_max)."""
+"""One network call of a student: d(eps) = D(sigma_max eps, sigma_max). Knows no files and no ranks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pidscale.pde.base import Samples
 
 @dataclass(frozen=True)
 class OneCall:
-    """A student as it was trained."""
+    """Call a student once, as it was trained."""
 
     source: ClassVar[str] = "the student's own map"
     takes: ClassVar[frozenset[str]] = frozenset({STUDENT})
     answers: ClassVar[frozenset[str]] = frozenset({SAMPLE})
 
     def run(self, generator: Generator, question: Question) -> Samples:
-        """Make each field by one call."""
+        """Generate each field by one call."""
         eps = question.eps_NCYX.to(generator.device)
-        return Samples(generator.physical(eps, question.params_NP), question.params_NP)
+        return Samples(generator.generate_physical(eps, question.params_NP), question.params_NP)

@@ -12,11 +12,14 @@ from pidscale.pde.base import Samples
 
 @dataclass(frozen=True)
 class ProbabilityFlow:
-    """Integrate dx / dsigma = (x - D(x, sigma)) / sigma.
+    """Solve dx / dsigma = (x - D(x, sigma)) / sigma from noise.
 
     Attributes:
-        steps: Solver steps.
+        steps: Number of solver steps.
         solver: `euler`, `heun` or `dpm2m`.
+        source: The paper that it follows.
+        takes: Kinds of generators that it can ask.
+        answers: Kinds of questions that it answers.
     """
 
     steps: int = TEACHER_STEPS
@@ -26,8 +29,8 @@ class ProbabilityFlow:
     answers: ClassVar[frozenset[str]] = frozenset({SAMPLE})
 
     def run(self, generator: Generator, question: Question) -> Samples:
-        """Integrate from each noise."""
+        """Solve the ODE from the noise of each sample."""
         assert isinstance(generator, Teacher)
         eps = question.eps_NCYX.to(generator.device)
         x = generator.generate(eps, question.params_NP, self.steps, self.solver)
-        return Samples(generator.finished(x), question.params_NP)
+        return Samples(generator.to_physical(x), question.params_NP)

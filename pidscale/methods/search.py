@@ -1,4 +1,4 @@
-"""A task answered with a student: the noise whose field agrees best with what is known (generator/tasks/energy.py)."""
+"""Tasks answered with a student: a search for the noise whose field has the least energy (generator/tasks/energy.py)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pidscale.generator.generator import Generator, OneCall
-from pidscale.generator.tasks.energy import Answer, Search, solve_task
+from pidscale.generator.generator import Generator, OneStepGenerator
+from pidscale.generator.tasks.likeliest import Answer, solve_task
+from pidscale.generator.tasks.search import Search
 from pidscale.methods.base import STUDENT, Question
 from pidscale.pde.base import Samples
 
@@ -24,33 +25,36 @@ def answer_samples(generator: Generator, answer: Answer) -> Samples:
 
 
 def known_by_name(generator: Generator, params_NP: Tensor) -> dict[str, Tensor]:
-    """Return the parameters that are known of every sample, by name."""
+    """Return the varying parameters that are known for every sample, each [N], by name."""
     columns = zip(generator.pde.varying, params_NP.T, strict=True)
     return {name: column for name, column in columns if not column.isnan().any()}
 
 
 @dataclass(frozen=True)
 class LatentSearch:
-    """Search a student's noise for the least energy of data misfit, residual and prior.
+    """Search a student's noise for the least energy: misfit of the known values, residual and prior.
 
     Attributes:
-        steps: Evaluations of each start at most.
-        starts: Draws the search begins at.
+        steps: Largest number of evaluations (a network call and its gradient) for each start.
+        starts: Number of draws that the search starts from.
         physics: Weight of the residual.
         optimiser: `lbfgs` or `adam`.
+        source: The paper that it follows.
+        takes: Kinds of generators that it can ask.
+        answers: Kinds of questions that it answers.
     """
 
     steps: int = Search.steps
     starts: int = Search.starts
     physics: float = Search.physics
     optimiser: str = Search.optimiser
-    source: ClassVar[str] = "generator/tasks/energy.py"
+    source: ClassVar[str] = "Zhang et al., Physics-informed distillation of diffusion models, ICML 2026, algorithm 3"
     takes: ClassVar[frozenset[str]] = frozenset({STUDENT})
     answers: ClassVar[frozenset[str]] = TASKS
 
     def run(self, generator: Generator, question: Question) -> Samples:
         """Search from `starts` draws for each observation."""
-        assert isinstance(generator, OneCall) and question.known is not None
+        assert isinstance(generator, OneStepGenerator) and question.known is not None
         search = Search(self.steps, self.starts, question.seed, 64, self.physics, self.optimiser)
         params = known_by_name(generator, question.params_NP)
         first = int(question.counters[0])

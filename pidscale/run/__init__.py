@@ -1,1 +1,1 @@
-"""A run's folder: its phases, what is printed before a start, memory plan, reporting, damaged samples."""
+"""A run: its folder and phases, checks and the memory plan before a start, progress, damaged samples."""

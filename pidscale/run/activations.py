@@ -1,4 +1,7 @@
-"""What a training step keeps in memory, measured: forward and backward passes on tensors with shapes and no bytes."""
+"""Memory of a training step, measured by forward and backward passes over tensors that have shapes but no storage.
+
+Knows no settings and no ranks.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,18 @@ from pidscale.models.layers import Attention
 
 
 class Alive(TorchDispatchMode):
-    """Within it, `now` is the bytes of all tensors that were made in it and still live, `most` the most there ever were.
+    """A context that counts the bytes of the tensors created in it: `now` of those alive, `most` the largest `now` so far.
 
-    besides: tensors from outside that operations may hand back; they are not counted.
+    Args:
+        besides: Tensors from outside that operations may return; they are not counted.
     """
 
     def __init__(self, besides: Sequence[Tensor] = ()) -> None:
         super().__init__()
         self.besides = {tensor.untyped_storage()._cdata for tensor in besides}
         self.known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-        self.now = self.most = 0
+        self.now = 0
+        self.most = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -35,7 +40,8 @@ class Alive(TorchDispatchMode):
         return out
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
+        key = storage._cdata
+        size = storage.nbytes()
         if key in self.besides or key in self.known:
             return
 
@@ -51,9 +57,9 @@ class Alive(TorchDispatchMode):
 def _pass(
     description: Mapping[str, Any], shape: tuple[int, ...], rows: int, recompute: bool, precision: str, trains: bool
 ) -> int:
-    """The most bytes alive in one pass over a batch [B, C, y, X], beyond weights, buffers and gradients of weights.
+    """Return the most bytes alive in one pass over a batch [B, C, y, X], beyond weights, buffers and gradients of weights.
 
-    rows: those of the whole field, whose keys and values every rank gathers where the network attends.
+    rows: rows of the whole field, whose keys and values attention gathers on every rank.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -71,10 +77,11 @@ def _pass(
         for module in model.modules():
             if isinstance(module, Attention):
                 module.register_forward_hook(attended)
-        x_BCYX, sigma_B = torch.ones(shape), torch.ones(shape[0])
-        told_BP = torch.ones(shape[0], description["conditions"]) if description["conditions"] else None
+        x_BCYX = torch.ones(shape)
+        sigma_B = torch.ones(shape[0])
+        condition_BP = torch.ones(shape[0], description["conditions"]) if description["conditions"] else None
         with Alive([*model.parameters(), *model.buffers(), *gradients]) as alive:
-            out = model(x_BCYX, sigma_B, told_BP)
+            out = model(x_BCYX, sigma_B, condition_BP)
             if trains:
                 out.square().sum().backward()
     return alive.most + (sum(gathered) if trains and not recompute else max(gathered))
@@ -89,22 +96,36 @@ def activation_bytes(
     precision: str = "fp32",
     trains: bool = True,
 ) -> int:
-    """The most bytes that one micro-step holds at once, beyond weights and their gradients, on a rank with `rows` rows.
+    """Return the most bytes that one micro-step holds at once on a rank, beyond weights and their gradients.
 
-    What the forward pass keeps for the backward pass and what this then makes for a while, a recomputed stage included; the
-    keys and values that attention gathers of a whole coarse field too, but not the borders that neighbours exchange, nor
-    what the backend of a device needs within an operation. description: as `architecture` gives it. shape: (Y, X) of the
-    whole field; rows: a multiple of the network's `multiple`. trains False: a forward pass alone, as sampling does it.
-    Takes seconds at most and no memory, whatever the size. Raises ValueError for rows that the field has not.
+    Counts what the forward pass keeps for the backward pass, what the backward pass creates temporarily, recomputed stages
+    included, and the keys and values that attention gathers from the whole coarse field. Does not count the halo rows that
+    neighbours exchange, or what the backend of a device needs within an operation. Takes seconds at most and no memory,
+    whatever the size of the network.
+
+    Args:
+        description: Description of the network, as `architecture` returns it.
+        shape: Rows and columns of the whole field.
+        micro_batch: Number of samples of the micro-step.
+        rows: Number of rows on the rank, a multiple of what the network needs.
+        recompute: Whether the network recomputes activations in the backward pass.
+        precision: Precision of the network's inner layers, `fp32` or `bf16`.
+        trains: Whether there is a backward pass; without one as in sampling.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        ValueError: When `rows` is not between 1 and the number of rows of the field.
     """
     height, width = shape
     if not 0 < rows <= height:
-        raise ValueError(f"{rows} rows of a field of {height}")
-    # what modes cost is the same on every rank, however few its rows: a tile is never so low that it would lose some
+        raise ValueError(f"rows={rows}: expected 1 to {height}, the rows of the field")
+    # spectral layers hold all modes on every rank, however few its rows, so that the tile needs rows for all of them
     tile = max(rows, min(height, 2 * int(description.get("modes", 0))))
 
     def of(batch: int) -> int:
         return _pass(description, (batch, description["channels"], tile, width), height, recompute, precision, trains)
 
-    # without bytes a batch of one takes strides that real tensors do not take, and attention then another kernel
+    # without storage, a batch of one has strides that real tensors do not have, for which attention takes another kernel
     return of(micro_batch) if micro_batch > 1 else 2 * of(2) - of(3)

@@ -1,4 +1,4 @@
-"""What all ranks of a run must hold in common, checked before anything is computed. Knows no models and no equations."""
+"""Settings that all ranks of a run must have in common, checked before anything is computed. Knows no models or equations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from pidscale.parallel.mesh import Mesh
 
 
 def agree(settings: Settings, mesh: Mesh) -> None:
-    """Raise UserError on every rank where one was given other settings than the first. One broadcast, one all-reduce."""
+    """Check that all ranks have the same settings. One broadcast of the settings and one all-reduce of 8 bytes.
+
+    Args:
+        settings: Settings of this rank.
+        mesh: The mesh of ranks.
+
+    Raises:
+        UserError: On every rank, when the settings of one differ from those of the first.
+    """
     own = to_flat(settings)
     first = mesh.broadcast(own)
     if mesh.any(own != first):

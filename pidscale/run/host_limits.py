@@ -1,4 +1,4 @@
-"""What a process of this machine, or a GPU, may hold, and what counts as out of memory. Knows no models."""
+"""Memory limits of a process on this machine and of a GPU, and the errors that mean out of memory. Knows no models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def _address_space() -> int | None:
-    """What RLIMIT_AS leaves of the address space, beyond what is mapped already."""
+    """Return the address space that RLIMIT_AS leaves beyond what is mapped already; None without a limit."""
     try:
         import resource
 
@@ -24,7 +24,14 @@ def _address_space() -> int | None:
 
 
 def group_limit(root: Path = Path("/")) -> int | None:
-    """The least limit of this process's control groups, of version 2 or 1, and of those above them. root: for tests."""
+    """Return the lowest limit of this process's control groups (version 1 or 2) and of the groups above them.
+
+    Args:
+        root: Root of the file system; another one in tests.
+
+    Returns:
+        Bytes; None without a limit.
+    """
     found = []
     with suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
@@ -32,15 +39,15 @@ def group_limit(root: Path = Path("/")) -> int | None:
             if kinds and "memory" not in kinds.split(","):
                 continue
             top, name = ("memory", "memory.limit_in_bytes") if kinds else ("", "memory.max")
-            inside = Path(path.lstrip("/"))  # a container may see its own group as the top, whatever its path says
+            inside = Path(path.lstrip("/"))  # a container may see its own group at the top, whatever this path says
             for group in (inside, *inside.parents):
-                with suppress(OSError, ValueError):  # no such file, or `max`
+                with suppress(OSError, ValueError):  # no such file, or no number but `max`
                     found.append(int((root / "sys/fs/cgroup" / top / group / name).read_text()))
     return min(found, default=None)
 
 
 def _physical() -> int | None:
-    """Memory that could be had without swapping; where the system does not say so, all there is."""
+    """Return the memory that is available without swapping; all memory if the system does not report that."""
     with suppress(OSError):
         found = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
         if found:
@@ -51,14 +58,29 @@ def _physical() -> int | None:
 
 
 def memory_limit(processes: int = 1) -> int | None:
-    """Bytes that this process may use on the CPU, None where nothing says so. processes: workers that share this host."""
+    """Return how many bytes a process may use on the CPU.
+
+    Args:
+        processes: Number of workers that share this host.
+
+    Returns:
+        Bytes; None if the system reports no limit.
+    """
     shared = [limit // processes for limit in (group_limit(), _physical()) if limit is not None]
     own = _address_space()
     return min(shared if own is None else [*shared, own], default=None)
 
 
 def device_limit(device: torch.device, processes: int = 1) -> int | None:
-    """Bytes that this process may use where it computes: a whole GPU, or its part of the host."""
+    """Return how many bytes a process may use on its device: a whole GPU, or its part of the host.
+
+    Args:
+        device: The device.
+        processes: Number of workers that share this host.
+
+    Returns:
+        Bytes; None if the system reports no limit.
+    """
     return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else memory_limit(processes)
 
 
@@ -68,12 +90,12 @@ _SIGNS = (
     "not enough memory",
     "out of memory",
     "std::bad_alloc",
-    "could not create a primitive",  # so oneDNN, of a layer that it has room for at other times
+    "could not create a primitive",  # oneDNN, without room for a layer
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory that was asked for was not there: of a GPU, torch's on the CPU, Python's own, the system's or Ray's."""
+    """Return whether an error means out of memory: on a GPU, in torch, in Python, in the system or in Ray."""
     if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return True
     if isinstance(error, OSError):

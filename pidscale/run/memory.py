@@ -1,7 +1,7 @@
-"""What a worker's memory has to hold, counted before the run starts, what it may hold, and what to do where it does not fit.
+"""The memory that a worker needs, counted before the run starts, and the settings that would need less.
 
-Activations are measured, not estimated: the network itself runs forward and backward on tensors that have shapes and no
-bytes. Knows no Ray, exchanges nothing and starts nothing: one process can ask for the workers of any cluster.
+Activations are measured, not estimated: the network itself runs forward and backward over tensors that have shapes but no
+storage. Knows no Ray and sends no messages: one process can plan for the workers of any cluster.
 """
 
 from __future__ import annotations
@@ -87,8 +87,20 @@ def memory_plan(
 
 
 def advice(settings: Settings, phase: str, steps: bool = True, samples: bool = True) -> str:
-    """Which settings would make a phase need less memory, in its steps or where it samples, as the end of a sentence."""
-    micro, cluster, ways = getattr(settings, phase).micro_batch, settings.cluster, []
+    """List the settings that would make a phase need less memory.
+
+    Args:
+        settings: Settings of the run.
+        phase: `teacher` or `distill`.
+        steps: Whether the steps of training need the memory.
+        samples: Whether sampling needs it.
+
+    Returns:
+        The end of a sentence, from "try".
+    """
+    micro = getattr(settings, phase).micro_batch
+    cluster = settings.cluster
+    ways = []
     if (steps or phase == "teacher") and micro > 1:
         ways += [f"{phase}.micro_batch below {micro}"]
     if steps and not settings.model.recompute:

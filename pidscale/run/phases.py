@@ -1,8 +1,8 @@
-"""A run's folder and its phases: an existing one is resumed or refused, never overwritten. Knows no Ray, no equations.
+"""The folder of a run and its phases: an existing phase is resumed or refused, never overwritten. Knows no Ray or equations.
 
     runs/NAME/   config.json  versions.json  teacher.json  distill.json  checkpoints/  teacher/  student/  tb/  report/
 
-PHASE.json holds what decides the phase's result, and whether it is finished.
+PHASE.json holds what determines the result of the phase, and whether the phase is finished.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from pidscale.config import Settings, UserError, to_plain
 from pidscale.engine.checkpoint import check_resumable, sweep
 from pidscale.engine.disk import in_one_line
 from pidscale.files import write_atomic
-from pidscale.generator.artifact import CARD, TEACHER, TWIN
+from pidscale.generator.artifact import CARD, CONTROL, TEACHER
 from pidscale.plain import json_text
 from pidscale.records.lock import held
 
-# settings that may change between the attempts of a phase, because they do not change what it computes
+# settings that may change between the attempts of a phase, because they do not change its result
 _COURSE = ("log_every", "checkpoint_every", "keep", "max_skips")
 _FREE = {
     "model": {"recompute"},
     "teacher": {*_COURSE, "evaluate_every", "evaluate_samples", "evaluate_steps", "start"},
     "distill": {*_COURSE, "teacher", "source", "ahead", "actors", "endpoints", "carry_teacher"},
 }
-_MAKES = {"teacher": (TEACHER,), "distill": ("student", TWIN)}
+_MAKES = {"teacher": (TEACHER,), "distill": ("student", CONTROL)}
 _SECTIONS = {"teacher": ("pde", "model", "teacher"), "distill": ("pde", "distill")}
 
 
 def run_folder(settings: Settings) -> Path:
-    """The run's folder, absolute: workers have working directories of their own."""
+    """Return the folder of a run as an absolute path, since workers have other working directories."""
     return (Path(settings.run.folder) / settings.run.name).absolute()
 
 
 def teacher_folder(settings: Settings, folder: Path) -> Path:
-    """Where the teacher of a run's students is: distill.teacher, or the run's own."""
+    """Return the folder of the teacher of a run's students: distill.teacher, or the run's own teacher."""
     return Path(settings.distill.teacher or folder / TEACHER).absolute()
 
 
@@ -95,14 +95,23 @@ def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
 
 
 def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
-    """Open a phase that is due, and write down what decides it. Returns False where it is finished already.
+    """Begin or continue a phase, unless it is finished, and record what determines its result.
 
-    A card in the folder says that a phase reached its end: one that an attempt left as it was killed at its end goes.
+    A card in the folder means that a phase reached its end, so that a card of an attempt that was killed at its end is
+    removed. A phase that must not continue raises the UserError of `due`.
+
+    Args:
+        phase: `teacher` or `distill`.
+        settings: Settings of the run.
+        inputs: Hashes of what the phase reads (data set, teacher), by a name that messages show.
+
+    Returns:
+        Whether the phase has work left.
     """
     if not due(phase, settings, inputs):
         return False
     folder = run_folder(settings)
-    sweep(folder / "checkpoints" / phase)  # first of all: a disk that it filled has room for what follows
+    sweep(folder / "checkpoints" / phase)  # first, so that a full disk has room for what follows
     with in_one_line(folder, "the run's records", None, "then the same command goes on"):
         folder.mkdir(parents=True, exist_ok=True)
         for name in _MAKES[phase]:
@@ -115,17 +124,27 @@ def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
 
 @contextmanager
 def hold_run(settings: Settings) -> Iterator[None]:
-    """Hold the run's folder: two drivers at work on one run would spoil each other's checkpoints. Left empty, it goes."""
+    """Lock the folder of a run, in which two drivers would damage each other's checkpoints; remove it if it stays empty.
+
+    Args:
+        settings: Settings of the run.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UserError: When another process holds the folder.
+    """
     folder = run_folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with held(folder) as alone:
             if not alone:
-                raise UserError(f"{folder}: another process is at work on this run; wait for it, or change run.name")
+                raise UserError(f"{folder}: another process is working on this run; wait for it, or change run.name")
             yield
     finally:
         with suppress(OSError):
-            folder.rmdir()  # which refuses where anything was written
+            folder.rmdir()  # fails if anything was written
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -135,11 +154,11 @@ def _read(path: Path) -> dict[str, Any]:
             return record
     except (ValueError, KeyError, TypeError):
         pass
-    raise UserError(f"{path}: damaged, so nothing can be resumed safely; restore it, or choose another run.name")
+    raise UserError(f"{path}: damaged, so the run cannot be resumed safely; restore it, or choose another run.name")
 
 
 def finish(phase: str, settings: Settings, inputs: Mapping[str, str]) -> None:
-    """Mark a phase as finished."""
+    """Record that a phase is finished; arguments as for `begin`."""
     _record(run_folder(settings) / f"{phase}.json", signature(phase, settings, inputs), finished=True)
 
 
@@ -149,7 +168,7 @@ def _record(path: Path, signed: dict[str, Any], finished: bool) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes, and the git commit of the checkout where there is one."""
+    """Return the versions of Python, the machine and the libraries, and the git commit of the checkout if there is one."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for name in ("pidscale", "torch", "deepspeed", "ray", "webdataset", "hydra-core", "numpy", "scipy"):
         try:

@@ -1,7 +1,4 @@
-"""What a run will need, said before it starts, and what is said where that was not there: parameters and memory.
-
-Knows no ranks: it counts for one.
-"""
+"""Checks before a run starts, and messages about the memory that it needs or ran out of. Knows no ranks."""
 
 from __future__ import annotations
 
@@ -20,17 +17,41 @@ from pidscale.run.memory import MemoryPlan, advice
 
 
 def model_description(settings: Settings, channels: int, conditions: int = 0) -> dict[str, Any]:
-    """The network's full description; conditions: parameters of each sample. Raises UserError that names the key."""
-    m = settings.model
+    """Return the full description of the network of a run.
+
+    Args:
+        settings: Settings of the run.
+        channels: Number of channels of a field.
+        conditions: Number of varying parameters of a sample.
+
+    Returns:
+        The description, as a card stores it.
+
+    Raises:
+        UserError: When a setting of the network is wrong; the error names its key.
+    """
+    model = settings.model
     try:
-        described = architecture(m.kind, m.size, channels, conditions, **m.change)
+        described = architecture(model.kind, model.size, channels, conditions, **model.change)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from None
     return described | ({"prediction": "velocity"} if settings.teacher.noise == "flow" else {})
 
 
 def check_model(settings: Settings, description: Mapping[str, Any], shape: tuple[int, int]) -> int:
-    """Count parameters without allocating them, and check that the grid fits. Raises UserError."""
+    """Check that the network can be built, takes fields of this shape and works with the settings of DeepSpeed.
+
+    Args:
+        settings: Settings of the run.
+        description: Description of the network.
+        shape: Rows and columns of the fields.
+
+    Returns:
+        The number of parameters, counted without allocating them.
+
+    Raises:
+        UserError: When network, shape or DeepSpeed's settings do not fit; the error names the key.
+    """
     try:
         model = without_bytes(description)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -39,7 +60,7 @@ def check_model(settings: Settings, description: Mapping[str, Any], shape: tuple
     if any(points % multiple for points in shape):
         raise UserError(
             f"pde.points: {shape[0]} x {shape[1]} points, this {description['kind']} needs multiples of {multiple}; "
-            "model=fno_tiny takes any number"
+            "change pde.points, or take model=fno_tiny for any number"
         )
     asked = deepspeed_dict(settings.cluster.zero_stage, 1, 1, 0.0, settings.cluster.deepspeed)
     if settings.cluster.deepspeed:
@@ -48,11 +69,11 @@ def check_model(settings: Settings, description: Mapping[str, Any], shape: tuple
 
 
 def _check_zero_section(section: Mapping[str, Any]) -> None:
-    """Ask DeepSpeed itself, before any worker starts. Raises UserError with the key."""
+    """Let DeepSpeed check its ZeRO settings before any worker starts. Raises UserError that names the key."""
     from pydantic import ValidationError
 
     chosen = os.environ.get("DS_ACCELERATOR")
-    os.environ["DS_ACCELERATOR"] = "cpu"  # the driver computes nothing: DeepSpeed need not look for a GPU, nor say so
+    os.environ["DS_ACCELERATOR"] = "cpu"  # the driver computes nothing, so DeepSpeed need not look for a GPU
     try:
         from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
@@ -70,7 +91,16 @@ def _check_zero_section(section: Mapping[str, Any]) -> None:
 
 
 def plan_text(description: Mapping[str, Any], cluster: ClusterSettings, parameters: int) -> str:
-    """One paragraph: parameters, and bytes of weights, gradients and optimiser on one rank for each ZeRO stage."""
+    """Return the size of a network as one paragraph.
+
+    Args:
+        description: Description of the network.
+        cluster: Settings of the cluster.
+        parameters: Number of parameters.
+
+    Returns:
+        Parameters, and bytes of weights, gradients and optimiser on one rank for each ZeRO stage.
+    """
     stages = {stage: sum(state_bytes(parameters, cluster.workers, stage)) for stage in range(4)}
     sizes = ", ".join(f"stage {stage} {size_text(count)}" for stage, count in stages.items())
     holders = f"each of {cluster.workers} workers" if cluster.workers > 1 else "the one worker"
@@ -81,7 +111,7 @@ def plan_text(description: Mapping[str, Any], cluster: ClusterSettings, paramete
 
 
 def plan_lines(plan: MemoryPlan) -> str:
-    """The plan as one sentence."""
+    """Return a memory plan as one sentence."""
     each = {"weights": plan.weights, "gradients": plan.gradients, "optimiser": plan.optimiser, "average": plan.ema}
     parts = [f"{name} {size_text(plan.networks * count)}" for name, count in each.items()]
     parts[-1] += f" of {plan.networks} networks" if plan.networks > 1 else ""
@@ -94,16 +124,29 @@ def plan_lines(plan: MemoryPlan) -> str:
 
 
 def warning(plan: MemoryPlan, limit: int | None) -> str | None:
-    """One line where the plan is more than a worker may use, else None."""
+    """Return a line if a worker needs more memory than its limit in bytes, else None."""
     if limit is None or plan.total <= limit:
         return None
-    need, may = size_text(plan.total), size_text(limit)
+    need = size_text(plan.total)
+    may = size_text(limit)
     return f"warning: each worker needs at least {need} of memory and may use {may}; {plan.advice}"
 
 
 @contextmanager
 def in_our_words(settings: Settings, phase: str) -> Iterator[None]:
-    """Memory that is not there, in the body, becomes one line that says what would need less."""
+    """Turn running out of memory in the body into one line that names the settings which would need less.
+
+    Args:
+        settings: Settings of the run.
+        phase: `teacher` or `distill`.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UserError: When the body runs out of memory.
+        Exception: Any other error of the body, unchanged.
+    """
     try:
         yield
     except Exception as error:
@@ -113,7 +156,16 @@ def in_our_words(settings: Settings, phase: str) -> Iterator[None]:
 
 
 def out_of_memory_line(error: BaseException, settings: Settings, phase: str) -> str:
-    """Our own line for it: what was asked for, and which settings would ask for less."""
+    """Return the message for running out of memory.
+
+    Args:
+        error: The error, which may say how much memory the process asked for.
+        settings: Settings of the run.
+        phase: `teacher` or `distill`.
+
+    Returns:
+        One line: how much more the process asked for, and which settings would need less.
+    """
     asked = re.search(r"allocate ([\d.]+) (bytes|[KMGT]iB)", str(error))
     unit = {"bytes": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4}
     size = f" when it asked for {size_text(float(asked[1]) * 1024 ** unit[asked[2]])} more" if asked else ""

@@ -1,4 +1,4 @@
-"""What a loop tells the world outside, and what it may be told: progress, and a request to stop. Knows no Ray."""
+"""Messages between a training loop and its driver: progress and lines of text, and the request to stop. Knows no Ray."""
 
 from __future__ import annotations
 
@@ -12,26 +12,32 @@ STOP_FILE = "STOP"
 
 
 def _silent(done: int, total: int, note: str) -> None:
-    """Tell nobody."""
+    """Report nothing."""
 
 
 def _print(text: str) -> None:
-    """Tell this process's own output."""
+    """Print a line on this process's own output."""
     print(text, flush=True)
 
 
 @dataclass(frozen=True)
 class Reporter:
-    """progress(done, total, note) and say(text) reach the terminal; a stop file ends the loop with a checkpoint."""
+    """How a training loop reports, and learns that it has to stop.
+
+    Attributes:
+        run_folder: Folder of the run. A file STOP in it ends the loop with a checkpoint.
+        progress: Called with the number of steps done, the number of all steps, and a note.
+        say: Prints a line of text.
+    """
 
     run_folder: Path
     progress: Callable[[int, int, str], None] = _silent
     say: Callable[[str], None] = _print
 
     def stopped(self, mesh: Mesh) -> bool:
-        """Whether the run was asked to stop; all ranks learn the same. One all-reduce of 8 bytes."""
+        """Return, the same on all ranks, whether the run has to stop. One all-reduce of 8 bytes."""
         return mesh.any(mesh.first and (self.run_folder / STOP_FILE).exists())
 
 
 class Stopped(Exception):
-    """The loop wrote a checkpoint and returned because it was asked to."""
+    """Raised by a loop that wrote a checkpoint and ended because it had to stop."""

@@ -170,7 +170,7 @@ TABLES = {
     "": "no sensor in it",
     HEAD + "pressure,1,2\n": "line 2: 3 values, expected 4",
     HEAD
-    + "\n# note\npresure,1,2,3\n": "line 4: no channel 'presure' in darcy, which the student is of; did you mean 'pressure'?",
+    + "\n# note\npresure,1,2,3\n": "line 4: no channel 'presure' in darcy, the student's equation; did you mean 'pressure'?",
     HEAD + "pressure,1,2,nan\n": "line 2: value='nan': expected a finite number",
     HEAD + "pressure,1,2,inf\n": "line 2: value='inf'",
     HEAD + "pressure,1,2,1e999\n": "line 2: value='1e999'",

@@ -17,8 +17,8 @@ from pidscale.app.errors import TRAIN
 from pidscale.app.main import main
 from pidscale.config import UserError
 from pidscale.generator.tasks.descend import OPTIMISERS
-from pidscale.generator.tasks.energy import Search
 from pidscale.generator.tasks.observations import TASKS
+from pidscale.generator.tasks.search import Search
 from pidscale.methods.base import Asked
 from tests.app.conftest import Run, run_without
 from tests.scripts import LAUNCH, ROOT

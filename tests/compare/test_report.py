@@ -1,4 +1,4 @@
-"""A report of real fields: truths of a small shard set, and three small generators with random weights."""
+"""A report of truths of a small shard set and three small generators with random weights."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ KEYS |= {"nearest_training", "ms_per_sample", "train_seconds", "n_samples", "see
 
 @pytest.fixture(scope="module")
 def made(small_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """One evaluation of a run folder, and what it left."""
+    """Evaluate a run once, and return its results and files."""
     root = tmp_path_factory.mktemp("runs")
     s: Settings = settings(small_shards, root, evaluate=EVALUATE)
     units = open_problem(s.pde, s.data).normaliser
@@ -62,23 +62,24 @@ def made(small_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Simple
 
 
 def answers(folder: Path, teacher: Path) -> dict[str, Tensor]:
-    """What a student gives of its own and when it is asked, as one dict."""
+    """Return the results of all methods of a student as one dict."""
     student = load_student(folder, teacher=teacher)
-    drawn, how = student.sample(2, seed=4), {"steps": 6, "starts": 1}
-    asked = {"sample": drawn, "more": student.sample(2, nfe=3), "residual": student.residual(drawn)}
-    asked["refine"] = student.refine(2, steps=12).fields
-    asked["forward"] = student.forward(drawn["permeability"], **how).fields
-    asked["inverse"] = student.inverse(drawn["pressure"], **how).fields
-    asked["reconstruct"] = student.reconstruct({"pressure": drawn["pressure"]}, torch.eye(16) > 0, **how).fields
-    asked["posterior"] = student.posterior("inverse", drawn["pressure"], count=2, steps=6).samples
-    return {f"{name} {key}": values for name, found in asked.items() for key, values in found.items()}
+    drawn = student.sample(2, seed=4)
+    how = {"steps": 6, "starts": 1}
+    results = {"sample": drawn, "more": student.sample(2, nfe=3), "residual": student.residual(drawn)}
+    results["refine"] = student.refine(2, steps=12).fields
+    results["forward"] = student.forward(drawn["permeability"], **how).fields
+    results["inverse"] = student.inverse(drawn["pressure"], **how).fields
+    results["reconstruct"] = student.reconstruct({"pressure": drawn["pressure"]}, torch.eye(16) > 0, **how).fields
+    results["posterior"] = student.posterior("inverse", drawn["pressure"], count=2, steps=6).samples
+    return {f"{name} {key}": values for name, found in results.items() for key, values in found.items()}
 
 
-def test_a_student_answers_alike_before_and_after_it_is_measured(made: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_report_does_not_change_the_answers_of_a_student(made: SimpleNamespace, tmp_path: Path) -> None:
     teacher = made.folder / "teacher"
     after = answers(made.folder / "student", teacher)
     assert all(torch.equal(made.before[name], values) for name, values in after.items()) and len(after) == 17
-    # one whose truths lie so high that a descent would end at once, had the report been asked
+    # with a floor in the report that would end every descent at once if it were read
     folder = shutil.copytree(made.folder / "student", tmp_path / "student")
     metrics = artifact.read_card(folder).metrics
     artifact.update_metrics(folder, replace(metrics, report={**metrics.report, "residual_floor": 1e6}))
@@ -93,9 +94,11 @@ def test_every_method_has_a_row_with_every_measure(made: SimpleNamespace) -> Non
     assert {"versions", "device", "threads", "input_points_raised", "settings"} <= stored["meta"].keys()
 
 
-def test_the_references_bound_what_is_measured(made: SimpleNamespace) -> None:
+def test_truths_and_controls_bound_the_measures(made: SimpleNamespace) -> None:
     rows = made.rows
-    truth, trivial, shuffled = rows["truth"], rows["trivial"], rows["shuffled"]
+    truth = rows["truth"]
+    trivial = rows["trivial"]
+    shuffled = rows["shuffled"]
     assert truth["residual_l2"] == truth["residual_floor"] < 1e-4 and truth["solution_error"] < 1e-5
     assert truth["swd_excess"] == 0 == truth["swd"] and truth["phase_error"] == 0
     assert trivial["residual_l2"] == pytest.approx(1) == trivial["residual_trivial_dual"]
@@ -106,16 +109,17 @@ def test_the_references_bound_what_is_measured(made: SimpleNamespace) -> None:
     assert solved["solution_error"] < 1e-5
     assert rows["student"]["solution_error"] > 0.5 and rows["student"]["residual_l2"] > 0.1
     assert solved["variance_ratio"]["permeability"] == rows["student"]["variance_ratio"]["permeability"]
-    smooth, rough = rows["teacher+smooth3"], rows["teacher-heun-3"]
+    smooth = rows["teacher+smooth3"]
+    rough = rows["teacher-heun-3"]
     assert smooth["residual_l2"] < rough["residual_l2"] and smooth["nfe"] == rough["nfe"]
 
 
-def test_network_calls_and_costs_are_those_of_the_method(made: SimpleNamespace) -> None:
+def test_network_calls_and_costs_are_those_of_each_method(made: SimpleNamespace) -> None:
     nfe = {name: row["nfe"] for name, row in made.rows.items()}
     assert nfe["truth"] == 0 and nfe["teacher-heun-2"] == 3 and nfe["teacher-heun-3"] == 5 and nfe["student"] == 1
     assert (
         nfe["student-2"] == 2 and nfe["student-8"] == 8 and 2 <= nfe["student-refined"] <= 7 + 6
-    )  # 6: scales that its card lacks
+    )  # 6 calls for scales that its card does not have
     gradients = {name: row["gradients"] for name, row in made.rows.items()}
     assert 1 < gradients.pop("student-refined") <= 5 and not any(gradients.values())
     for name in ("teacher-heun-3", "student", "student-lambda0", "student-8", "student-refined"):
@@ -123,7 +127,7 @@ def test_network_calls_and_costs_are_those_of_the_method(made: SimpleNamespace) 
     assert all(row["n_samples"] == 8 and row["seeds"] == [0, 1000] for row in made.result["rows"])
 
 
-def test_the_page_needs_nothing_but_itself(made: SimpleNamespace) -> None:
+def test_the_page_loads_nothing_from_elsewhere(made: SimpleNamespace) -> None:
     page = made.page
     assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
     assert not re.search(r"://|<script|<link|@import|url\(", page)
@@ -135,7 +139,7 @@ def test_the_page_needs_nothing_but_itself(made: SimpleNamespace) -> None:
         assert picture.startswith(b"\x89PNG\r\n") and picture.endswith(b"IEND\xaeB`\x82") and len(picture) > 10000
 
 
-def test_the_page_has_a_line_for_every_method(made: SimpleNamespace) -> None:
+def test_the_page_has_a_row_for_every_method(made: SimpleNamespace) -> None:
     cells = [re.findall(r"<td>(.*?)</td>", line) for line in re.findall(r"<tr class.*?</tr>", made.page)]
     assert [line[0] for line in cells] == METHODS
     head = re.findall(r"<th>(.*?)</th>", made.page)
@@ -148,36 +152,37 @@ def test_the_page_has_a_line_for_every_method(made: SimpleNamespace) -> None:
     assert f"floor {row['swd_floor']:.4f}" in made.page
 
 
-def test_the_table_in_the_terminal_agrees(made: SimpleNamespace) -> None:
+def test_the_text_table_agrees_with_the_rows(made: SimpleNamespace) -> None:
     lines = table(made.result).splitlines()
     assert [line.split()[0] for line in lines[1:]] == METHODS
     assert f"{made.rows['student']['residual_dual']:.3g}" in lines[1 + METHODS.index("student")].split()
 
 
-def test_more_calls_and_refinement_begin_with_the_students_own_noise(made: SimpleNamespace) -> None:
+def test_more_calls_and_refinement_start_from_the_students_noise(made: SimpleNamespace) -> None:
     student = load_student(made.folder / "student")
     fields = student.refine(8, made.settings.evaluate.seed, 5, batch=3, stream="evaluate")
     rms = {k: float(v.square().mean().sqrt()) for k, v in fields.before.items()}
-    row, refined = made.rows["student"], made.rows["student-refined"]
+    row = made.rows["student"]
+    refined = made.rows["student-refined"]
     assert rms["l2"] == pytest.approx(row["residual_l2"], rel=1e-4)
     assert refined["residual_l2"] < row["residual_l2"] and refined["residual_dual"] < row["residual_dual"]
     assert made.rows["student-2"]["residual_l2"] != row["residual_l2"] != made.rows["student-8"]["residual_l2"]
 
 
-def test_cards_carry_their_own_row(made: SimpleNamespace) -> None:
+def test_cards_hold_the_row_of_their_generator(made: SimpleNamespace) -> None:
     for name, method in (("teacher", "teacher-heun-3"), ("student", "student"), ("student-lambda0", "student-lambda0")):
         metrics = artifact.read_card(made.folder / name).metrics
         assert metrics.train_seconds == 1.5
         assert metrics.report == json.loads(json.dumps(made.rows[method]))
 
 
-def test_a_student_is_measured_beside_the_teacher_of_another_run(
+def test_a_student_is_measured_with_the_teacher_of_another_run(
     made: SimpleNamespace, small_shards: Path, tmp_path: Path
 ) -> None:
     few = {"samples": 4, "batch": 4, "teacher_steps": [3]}
     (tmp_path / "run").mkdir()
     shutil.copytree(made.folder / "student", tmp_path / "run" / "student")
-    with pytest.raises(UserError, match=r"run/teacher: nothing .* set distill\.teacher"):
+    with pytest.raises(UserError, match=r"run/teacher: no such folder; .* set distill\.teacher"):
         evaluate(settings(small_shards, tmp_path, evaluate=few))
     write_generator(tmp_path / "other", "teacher", seed=7)
     with pytest.raises(UserError, match=r"other: not the teacher that .*run/student was distilled from"):
@@ -206,7 +211,7 @@ def test_a_report_of_another_size_is_kept(made: SimpleNamespace, small_shards: P
 
 def test_too_few_truths_are_named(made: SimpleNamespace, small_shards: Path) -> None:
     more = settings(small_shards, made.folder.parent, evaluate={"samples": 9})
-    with pytest.raises(UserError, match=r"evaluate\.samples=9 needs 18 .* has 16"):
+    with pytest.raises(UserError, match=r"evaluate\.samples=9: needs 18 .* has 16"):
         evaluate(more)
 
 

@@ -1,4 +1,4 @@
-"""A method of one's own, written here and nowhere else, runs through the comparison beside the others."""
+"""A method that is defined in this file alone runs through the comparison like any other."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ from tests.small import settings
 
 @dataclass(frozen=True)
 class Average:
-    """The mean of the fields of a noise and of its negative: twice the calls, half the odd part.
+    """The mean of the fields of a noise and of its negative.
 
     Attributes:
-        sign: Of the second noise.
+        sign: Sign of the second noise.
+        source: What it is.
+        takes: Kinds of generators that it can ask.
+        answers: Kinds of questions that it answers.
     """
 
     sign: float = -1.0
@@ -37,8 +40,8 @@ class Average:
     answers: ClassVar[frozenset[str]] = frozenset({"sample"})
 
     def run(self, generator: Generator, asked: Question) -> Samples:
-        """Make both and take their mean."""
-        both = [generator.physical(factor * asked.eps_NCYX, asked.params_NP) for factor in (1.0, self.sign)]
+        """Generate both fields and return their mean."""
+        both = [generator.generate_physical(factor * asked.eps_NCYX, asked.params_NP) for factor in (1.0, self.sign)]
         return Samples(torch.stack(both).mean(dim=0), asked.params_NP)
 
 
@@ -54,7 +57,7 @@ def comparison(small_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return Comparison(question(s, generators["teacher"], against.truth), generators, against, 4)
 
 
-def test_a_toy_method_has_a_row_like_any_other(comparison: Comparison) -> None:
+def test_a_new_method_has_a_row_like_any_other(comparison: Comparison) -> None:
     own = comparison.measure(Contender("average", "student", Average()))
     plain = comparison.measure(Contender("student", "student", OneCall()))
     assert own.keys() == plain.keys() and own["trained"] == "student"
@@ -65,13 +68,13 @@ def test_a_toy_method_has_a_row_like_any_other(comparison: Comparison) -> None:
     assert same["residual_l2"] == pytest.approx(plain["residual_l2"], rel=1e-5)
 
 
-def test_what_is_done_to_its_samples_asks_it_only_once(comparison: Comparison) -> None:
+def test_a_finish_does_not_ask_the_generator_again(comparison: Comparison) -> None:
     smooth = comparison.measure(Contender("average+smooth3", "student", Average(), Smooth(3)))
     rough = comparison.measure(Contender("average", "student", Average()))
     assert smooth["nfe"] == rough["nfe"] == 2 and smooth["residual_l2"] < rough["residual_l2"]
     assert smooth["asked"]["finish"] == "smooth" and comparison.samples.keys() >= {"average", "average+smooth3"}
 
 
-def test_it_is_refused_where_it_does_not_belong(comparison: Comparison) -> None:
+def test_a_new_method_refuses_other_generators(comparison: Comparison) -> None:
     with pytest.raises(UserError, match="Average: takes student, not a generator of kind teacher"):
         ask(Average(), comparison.generators["teacher"], comparison.question, 4)

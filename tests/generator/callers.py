@@ -1,4 +1,4 @@
-"""Every public function once, on small inputs: what tests of a caller's state compare. Inputs name their dtype and device."""
+"""Calls every public function once, on small inputs whose dtype and device are explicit, for tests of a caller's state."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from torch import Tensor
 
 import pidscale
 from pidscale import metrics
-from pidscale.generator.tasks.energy import Search
 from pidscale.generator.tasks.observations import observe
 from pidscale.generator.tasks.posterior import coverage, crps
+from pidscale.generator.tasks.search import Search
 from pidscale.methods.direct import direct
 from pidscale.pde import PDES, build_pde
 from pidscale.pde.base import shuffled, solution_mask, truths
 from pidscale.pde.parameters import condition, draw_params
 from pidscale.pde.residuals import residual_rms, residual_squares
 
-POINTS, BRIEF = 8, Search(steps=3, physics=0.0)
+POINTS = 8
+BRIEF = Search(steps=3, physics=0.0)
 FRAMES = ("advection_diffusion", "heat", "navier_stokes", "reaction_diffusion", "wave")
 
 
 def state() -> dict[str, object]:
-    """What a call may not change."""
+    """Return the global state that no call may change."""
     torch_says = (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype())
     return {
         "torch": (
@@ -49,7 +50,7 @@ def state() -> dict[str, object]:
 
 
 def forget() -> None:
-    """Empty every cache of the package, as before the first call of a process."""
+    """Empty every cache of the package, as in a new process."""
     modules = [module for name, module in sys.modules.items() if name.startswith("pidscale.")]
     caches = [
         one for module in modules for one in vars(module).values() if isinstance(one, functools._lru_cache_wrapper)
@@ -60,7 +61,7 @@ def forget() -> None:
 
 
 def everything(folder: Path) -> dict[str, Tensor]:
-    """What all of it gives, by name."""
+    """Return all results by name."""
     found: dict[str, Tensor] = {}
     for name in PDES:
         found |= {f"{name} {key}": values for key, values in _equation(name).items()}
@@ -70,7 +71,7 @@ def everything(folder: Path) -> dict[str, Tensor]:
 
 
 def gradients(folder: Path) -> dict[str, Tensor]:
-    """Gradients of residuals to their fields by equation, and a refined sample: what no cache may stand in the way of."""
+    """Return the gradient of the residual for each equation, and a refined sample: cached tensors must allow gradients."""
     found = {}
     for name in PDES:
         pde = build_pde(name, {"frames": 4} if name in FRAMES else {})
@@ -86,9 +87,11 @@ def _equation(name: str) -> dict[str, Tensor]:
     pde = build_pde(name, {"frames": 4} if name in FRAMES else {})
     grid = pde.grid(POINTS)
     made = truths(pde, 0, range(3), grid)
-    fields, params = made.fields.float(), made.params
+    fields = made.fields.float()
+    params = made.params
     found = {"truths": made.fields, "params": params, "draws": draw_params(pde, 1, "x", [4, 5])}
-    found["condition"], found["mask"] = condition(pde, params), solution_mask(pde, grid)
+    found["condition"] = condition(pde, params)
+    found["mask"] = solution_mask(pde, grid)
     for what, values in (
         ("truth", fields),
         ("trivial", pde.trivial(fields)),
@@ -105,7 +108,8 @@ def _equation(name: str) -> dict[str, Tensor]:
 def _student(folder: Path, name: str) -> dict[str, Tensor]:
     teacher = folder / "teacher" if name == "darcy" else None
     student = pidscale.load_student(folder / name, teacher=teacher)
-    drawn, how = student.sample(3, seed=2, batch=2), {"steps": 3, "starts": 1}
+    drawn = student.sample(3, seed=2, batch=2)
+    how = {"steps": 3, "starts": 1}
     found = {"sample": student.join(drawn), **student.residual(drawn)}
     refined = student.refine(2, seed=1, steps=4)
     found |= {
@@ -134,12 +138,11 @@ def _student(folder: Path, name: str) -> dict[str, Tensor]:
     found["teacher"] = student.teacher.join(student.teacher.sample(2, steps=3))
     seen = observe(student, "inverse", known)
     found["direct"] = direct(student.pde, student.grid, student.normaliser, seen, {}, search=BRIEF).eps
-    x, other = (
-        student.normaliser.encode(student.join(drawn)),
-        student.normaliser.encode(student.join(student.sample(3))),
-    )
+    x = student.normaliser.encode(student.join(drawn))
+    other = student.normaliser.encode(student.join(student.sample(3)))
     row = metrics.distribution_row(x, other, [0.1], student.channels)
     flat = [v for value in row.values() for v in (value.values() if isinstance(value, dict) else [value])]
     found["metrics"] = torch.tensor([*flat, metrics.sliced_floor(x.flatten(1), 2)], dtype=torch.float64, device="cpu")
-    found["nearest"], found["spectrum"] = metrics.nearest(x, other), metrics.spectrum(x)
+    found["nearest"] = metrics.nearest(x, other)
+    found["spectrum"] = metrics.spectrum(x)
     return found

@@ -1,4 +1,4 @@
-"""A student that is a linear map of its noise, on 4 points a side: what is searched for then has a closed form."""
+"""A student that is a linear map of its noise, on 4 x 4 points: its tasks have solutions in closed form."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POINTS = 4
 
 
 class LinearDenoiser(nn.Module):
-    """A eps + b + the condition, whatever the level."""
+    """A eps + b + the condition, for every noise level."""
 
     def __init__(self, size: int, seed: int) -> None:
         super().__init__()
@@ -34,9 +34,10 @@ class LinearDenoiser(nn.Module):
 
 
 def linear_student(equation: str = "poisson", seed: int = 0, points: int = POINTS, **params: object) -> Student:
-    """A student of this equation, its parameters as given; the units of its channels differ a hundredfold."""
+    """Return a student of an equation with these parameters; the units of its channels differ by a factor of 100."""
     pde = build_pde(equation, params)
-    grid, channels = pde.grid(points), len(pde.channels)
+    grid = pde.grid(points)
+    channels = len(pde.channels)
     units = Normaliser(
         tuple(0.1 * (c + 1) for c in range(channels)), tuple(10.0 ** -(2 * (c % 2)) for c in range(channels))
     )
@@ -46,7 +47,7 @@ def linear_student(equation: str = "poisson", seed: int = 0, points: int = POINT
 
 
 def affine(student: Student) -> tuple[Tensor, Tensor]:
-    """Its map from noise to physical fields as a matrix [D, D] and an offset [D], float64."""
+    """Return the map from noise to physical fields as a matrix [D, D] and an offset [D], float64."""
     denoiser: LinearDenoiser = student.denoiser  # type: ignore
     points = student.grid.shape[0] * student.grid.shape[1]
     scale = torch.tensor(student.normaliser.std, dtype=torch.float64).repeat_interleave(points) / 0.5
@@ -55,10 +56,11 @@ def affine(student: Student) -> tuple[Tensor, Tensor]:
 
 
 def gaussian_posterior(student: Student, values: Tensor, known: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [D] and covariance [D, D] of the fields of a linear student given noisy values, by the normal equations."""
+    """Return mean [D] and covariance [D, D] of the fields of a linear student given noisy values, by the normal equations."""
     matrix, offset = affine(student)
     seen = known.flatten()
-    rows, noise = matrix[seen], sigma.double().expand(known.shape).flatten()[seen]
+    rows = matrix[seen]
+    noise = sigma.double().expand(known.shape).flatten()[seen]
     weighted = rows / noise[:, None]
     precision = torch.eye(len(offset), dtype=torch.float64) + weighted.T @ weighted
     inverse = torch.linalg.inv(precision)

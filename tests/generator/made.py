@@ -1,4 +1,4 @@
-"""Small random generators on disk, students and teachers, for the tests that load one."""
+"""Writes small students and teachers with random weights, for tests that load one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_generator(
     teacher: Path | None = None,
     noise: Noise | None = None,
 ) -> Path:
-    """Write a consolidated generator on 16 points a side, its weights random; return folder. teacher: of a student."""
+    """Write a consolidated generator on 16 x 16 points and return its folder. teacher: folder of a student's teacher."""
     pde = build_pde(equation)
     channels = len(pde.channels)
     described: dict[str, Any] = architecture(network, "tiny", channels, len(pde.varying), **CHANGES[network])

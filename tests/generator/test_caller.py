@@ -1,4 +1,4 @@
-"""What a caller has set for itself changes no result, outlives no call, and comes back as it was."""
+"""The torch state of a caller (inference mode, autocast, default dtype or device) changes no result and stays as it is."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def plain(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 @pytest.mark.filterwarnings("ignore:.*known values")
 @pytest.mark.parametrize(
-    "names",  # together, for each is to be without effect
+    "names",  # combined, because none may have an effect
     [
         ("inference_mode", "autocast"),
         ("no_grad", "float64", "deterministic"),
@@ -69,7 +69,7 @@ def plain(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     ],
     ids=" ".join,
 )
-def test_no_state_of_a_caller_is_seen_in_a_result_or_left_in_a_cache(
+def test_the_state_of_a_caller_reaches_no_result_and_no_cache(
     folder: Path, plain: tuple[dict[str, Tensor], dict[str, Tensor]], names: tuple[str, ...]
 ) -> None:
     forget()
@@ -87,8 +87,8 @@ def test_no_state_of_a_caller_is_seen_in_a_result_or_left_in_a_cache(
         assert not apart
 
 
-def test_threads_do_not_see_one_another(folder: Path) -> None:
-    """One under inference mode, one under autocast, one plain: all give what one alone gives, and gradients afterwards."""
+def test_threads_do_not_affect_each_other(folder: Path) -> None:
+    """Threads with different states give what one thread gives alone, and gradients work afterwards."""
     student = load_student(folder / "darcy")
     alone = student.refine(2, steps=4).eps
     forget()
@@ -110,7 +110,7 @@ def test_threads_do_not_see_one_another(folder: Path) -> None:
     assert torch.equal(student.refine(2, steps=4).eps, alone)
 
 
-def test_a_residual_is_exact_where_a_process_lets_products_round(folder: Path) -> None:
+def test_a_residual_ignores_the_matmul_precision_of_the_process(folder: Path) -> None:
     student = load_student(folder / "darcy")
     drawn = student.sample(2)
     exact = student.residual(drawn)

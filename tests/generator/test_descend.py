@@ -1,4 +1,4 @@
-"""The descent: exact minima, each sample on its own, and ends that come."""
+"""The descent finds exact minima, treats each sample alone, and ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pidscale.generator.tasks.descend import Minimum, minimise
 
 
 def quiet(done: int, energy: float) -> None:
-    """A progress that nobody looks at."""
+    """Report nothing."""
 
 
 def never(rows: torch.Tensor) -> torch.Tensor:
@@ -20,7 +20,7 @@ def never(rows: torch.Tensor) -> torch.Tensor:
 
 
 class Bowls:
-    """Quadratic energies, each with its own least point and its own condition number, up to 10^4."""
+    """Quadratic energies, each with its own minimum and its own condition number, up to 10^4."""
 
     def __init__(self, count: int = 5, size: int = 12) -> None:
         g = torch.Generator().manual_seed(1)
@@ -40,7 +40,7 @@ def test_every_sample_reaches_its_own_minimum() -> None:
     found = minimise(bowls, bowls.start, 300, "lbfgs", quiet)
     torch.testing.assert_close(found.energy_B, torch.ones(5, dtype=torch.float64), rtol=0, atol=2e-5)
     assert (found.x_BD[:3] - bowls.least[:3]).abs().max() < 1e-2
-    assert found.calls_B[0] < 20 and (found.calls_B < 300).all()  # a round bowl takes few, and all end by themselves
+    assert found.calls_B[0] < 20 and (found.calls_B < 300).all()  # all end before the limit
 
 
 def rosenbrock(x: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,7 +54,7 @@ def test_a_bent_valley_is_followed() -> None:
     torch.testing.assert_close(found.x_BD, torch.ones(3, 2, dtype=torch.float64), rtol=0, atol=1e-4)
 
 
-def test_neighbours_do_not_matter() -> None:
+def test_samples_do_not_affect_each_other() -> None:
     bowls = Bowls()
     together = minimise(bowls, bowls.start, 40, "lbfgs", quiet)
     for i in range(5):
@@ -68,7 +68,7 @@ def test_neighbours_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize("optimiser", ["lbfgs", "adam"])
-def test_a_sample_that_has_come_far_enough_is_left_alone(optimiser: str) -> None:
+def test_a_sample_that_may_end_is_not_evaluated_again(optimiser: str) -> None:
     asked: list[int] = []
 
     def energy(x: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,27 +80,28 @@ def test_a_sample_that_has_come_far_enough_is_left_alone(optimiser: str) -> None
     found = minimise(energy, start, 400, optimiser, quiet)
     assert found.calls_B[0] == 1 and torch.equal(found.x_BD[0], start[0])
     assert found.energy_B[1] < 1e-2 and len(asked) == found.calls_B[1] < 400
-    assert asked == [2] + [1] * (len(asked) - 1)  # the finished one costs no more calls
+    assert asked == [2] + [1] * (len(asked) - 1)  # the finished sample costs no more calls
 
 
-def test_what_is_not_finite_is_never_taken() -> None:
+def test_points_without_a_finite_energy_are_never_accepted() -> None:
     def energy(x: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return (x.sqrt() - 0.01).square().sum(dim=1), never(rows)  # NaN below 0, close to where it is least
+        return (x.sqrt() - 0.01).square().sum(dim=1), never(rows)  # NaN below 0, close to the minimum
 
     found = minimise(energy, torch.full((2, 3), 0.04), 100, "lbfgs", quiet)
     assert found.x_BD.isfinite().all() and found.energy_B.max() < 1e-4
     lost = minimise(lambda x, rows: ((x / 0).sum(dim=1), never(rows)), torch.ones(1, 3), 100, "lbfgs", quiet)
-    assert lost.calls_B[0] < 40  # ends by itself
+    assert lost.calls_B[0] < 40  # before the limit
 
 
-def test_adam_keeps_the_best_of_its_way() -> None:
-    bowls, told = Bowls(), []
-    found = minimise(bowls, bowls.start, 300, "adam", lambda done, energy: told.append((done, energy)))
+def test_adam_returns_the_best_point_that_it_visits() -> None:
+    bowls = Bowls()
+    reports = []
+    found = minimise(bowls, bowls.start, 300, "adam", lambda done, energy: reports.append((done, energy)))
     begin = bowls(bowls.start, torch.arange(5))[0]
     assert isinstance(found, Minimum) and (found.energy_B - 1 < 0.3 * (begin - 1)).all()
     torch.testing.assert_close(bowls(found.x_BD, torch.arange(5))[0], found.energy_B)
-    assert [done for done, _ in told] == list(range(1, 301))
-    assert all(b <= a for (_, a), (_, b) in itertools.pairwise(told))
+    assert [done for done, _ in reports] == list(range(1, 301))
+    assert all(b <= a for (_, a), (_, b) in itertools.pairwise(reports))
 
 
 def test_an_unknown_optimiser_is_named() -> None:

@@ -1,4 +1,4 @@
-"""A student from its folder: what it samples, what it refuses, and how little it needs."""
+"""A generator loaded from its folder: its samples, the errors of wrong arguments and damaged files, and what it imports."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_samples_are_physical_fields_by_name(student: Student) -> None:
     assert list(fields) == ["permeability", "pressure"] == student.channels
     assert all(f.shape == (5, POINTS, POINTS) and f.dtype == torch.float32 for f in fields.values())
     assert all(f.std(dim=0).min() > 0 for f in fields.values())
-    # in physical units: decoded about the mean of the data, not about zero
+    # in physical units: around the mean of the data, not around 0
     assert abs(float(fields["permeability"].mean()) - 7.5) < 9 and fields["pressure"].abs().max() < 0.2
 
 
@@ -66,7 +66,9 @@ def test_a_sample_is_one_call_at_the_top_level(student: Student) -> None:
     assert len(levels) == 1 and levels[0].tolist() == [80.0] * 3
 
 
-def test_residual_tells_truth_from_nothing(student: Student, truths: dict[str, torch.Tensor]) -> None:
+def test_the_residual_distinguishes_truths_from_null_solutions(
+    student: Student, truths: dict[str, torch.Tensor]
+) -> None:
     floor = student.residual(truths)
     assert floor["l2"].shape == (3,) and floor["l2"].max() < 1e-4 and floor["dual"].max() < 1e-4
     assert floor["boundary"].max() == 0
@@ -78,7 +80,7 @@ def test_residual_tells_truth_from_nothing(student: Student, truths: dict[str, t
 
 
 @pytest.mark.parametrize("network", ["unet", "fno"])
-def test_a_teacher_loads_the_same_way_and_takes_steps(tmp_path: Path, network: str) -> None:
+def test_a_teacher_makes_the_calls_of_its_solver(tmp_path: Path, network: str) -> None:
     teacher = load_teacher(write_generator(tmp_path / "teacher", "teacher", network))
     calls = []
     hook = teacher.denoiser.register_forward_pre_hook(lambda module, given: calls.append(1))
@@ -115,7 +117,8 @@ def test_impossible_requests_are_refused(student: Student, tmp_path: Path) -> No
 
 
 def test_wrong_fields_are_named(student: Student, truths: dict[str, torch.Tensor]) -> None:
-    a, u = truths["permeability"], truths["pressure"]
+    a = truths["permeability"]
+    u = truths["pressure"]
     bad = u.clone()
     bad[1, 2, 3] = float("nan")
     assert "'pressure' is missing" in refused(lambda: student.residual({"permeability": a}))
@@ -155,14 +158,14 @@ def test_arrays_of_any_layout_give_the_same_residual(student: Student, truths: d
 
 
 def edit(folder: Path, change) -> None:
-    """Change a card as its writer would, checksum and all."""
+    """Change a card and give it a valid checksum."""
     card = artifact.read_plain(folder)
     change(card)
     artifact.write_plain(folder, card)
 
 
 def by_hand(folder: Path, change) -> None:
-    """Change a card in an editor."""
+    """Change a card and keep its checksum."""
     card = json.loads((folder / "card.json").read_text())
     change(card)
     (folder / "card.json").write_text(json.dumps(card))
@@ -175,14 +178,14 @@ def flip(path: Path) -> None:
 
 
 def unreadable(path: Path, folder: Path) -> None:
-    """A file that is there and whose bytes the system does not give: the memory of a process at address 0."""
+    """Replace a file by one that exists but cannot be read: the memory of a process at address 0."""
     if path.name != "card.json":
         edit(folder, lambda card: card["weights"].update(bytes=0))
     path.unlink()
     path.symlink_to("/proc/self/mem")
 
 
-DAMAGE = {  # what happens to a folder, and what its one line names besides the folder
+DAMAGE = {  # what is done to a folder, and what the error says besides its name
     "no folder": (lambda f: f.rename(f.with_name("elsewhere")), ["no such folder"]),
     "no card": (lambda f: (f / "card.json").unlink(), ["card.json", "missing"]),
     "no weights": (lambda f: (f / "weights.safetensors").unlink(), ["weights.safetensors", "missing"]),
@@ -202,14 +205,14 @@ DAMAGE = {  # what happens to a folder, and what its one line names besides the 
     "a huge card": (lambda f: os.truncate(f / "card.json", 2**40), ["card.json", "1099511627776 bytes"]),
     "weights that cannot be read": (lambda f: unreadable(f / "weights.safetensors", f), ["Input/output error", "disk"]),
     "a card that cannot be read": (lambda f: unreadable(f / "card.json", f), ["Input/output error", "disk"]),
-    "a bytes that is no number": (
+    "a size that is no number": (
         lambda f: edit(f, lambda c: c["weights"].update(bytes="many")),
         ["'weights.bytes'", "many"],
     ),
     "flipped bit": (lambda f: flip(f / "weights.safetensors"), ["weights.safetensors", "checksum"]),
     "truncated card": (lambda f: (f / "card.json").write_text('{"version": 1,'), ["card.json", "JSON"]),
     "binary card": (lambda f: (f / "card.json").write_bytes(b"\xff\xfe\x00"), ["card.json", "JSON"]),
-    "bottomless card": (lambda f: (f / "card.json").write_text("[" * 100000), ["card.json", "JSON"]),
+    "deeply nested card": (lambda f: (f / "card.json").write_text("[" * 100000), ["card.json", "JSON"]),
     "card is a list": (lambda f: (f / "card.json").write_text("[]"), ["card.json", "version"]),
     "newer version": (lambda f: edit(f, lambda c: c.update(version=2)), ["card.json", "version 2", "expected 1"]),
     "edited mean": (lambda f: by_hand(f, lambda c: c["normaliser"].update(mean=[7.5, 0.006])), ["card.json", "edited"]),
@@ -221,8 +224,11 @@ DAMAGE = {  # what happens to a folder, and what its one line names besides the 
     "zero std": (lambda f: edit(f, lambda c: c["normaliser"].update(std=[0.0, 1.0])), ["std above 0"]),
     "huge std": (lambda f: edit(f, lambda c: c["normaliser"].update(std=[1e300, 1.0])), ["below 1e+30"]),
     "huge sigma_max": (lambda f: edit(f, lambda c: c["noise"].update(sigma_max=1e300)), ["sigma_max=1e+300"]),
-    "a level of words": (lambda f: edit(f, lambda c: c.update(told="abc")), ["'told'", "abc"]),
-    "a level above all": (lambda f: edit(f, lambda c: c.update(told=1e9)), ["'told' is 1000000000.0", "to 80"]),
+    "a network level that is text": (lambda f: edit(f, lambda c: c.update(told="abc")), ["'told'", "abc"]),
+    "a network level above sigma_max": (
+        lambda f: edit(f, lambda c: c.update(told=1e9)),
+        ["'told' is 1000000000.0", "to 80"],
+    ),
     "no extent": (lambda f: edit(f, lambda c: c["grid"].update(extent=[0, 1])), ["'grid.extent' is 0"]),
     "half a point": (
         lambda f: edit(f, lambda c: c["grid"].update(shape=[16.5, 16])),
@@ -251,16 +257,16 @@ def test_damage_is_one_line_that_names_the_file(tmp_path: Path, name: str) -> No
     assert str(folder) in text and all(word in text for word in words), text
 
 
-def test_a_folder_without_a_name_is_not_the_one_that_one_is_in(folder: Path, monkeypatch) -> None:
+def test_an_empty_path_is_not_the_current_folder(folder: Path, monkeypatch) -> None:
     monkeypatch.chdir(folder)
     assert "'': no such folder" in refused(lambda: load_student(""))
     assert load_student(".").card.kind == "student"
 
 
 @pytest.mark.parametrize("path", ["x" * 5000, "x/" * 2500, "a\0b"], ids=["name", "path", "zero"])
-def test_a_path_that_no_system_has_is_one_short_line(path: str) -> None:
-    said = refused(lambda: load_student(path))
-    assert "no such folder" in said and len(said) < 400
+def test_an_impossible_path_is_one_short_line(path: str) -> None:
+    message = refused(lambda: load_student(path))
+    assert "no such folder" in message and len(message) < 400
 
 
 def test_loading_and_sampling_need_torch_numpy_and_safetensors_only(folder: Path) -> None:

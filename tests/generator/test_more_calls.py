@@ -1,4 +1,4 @@
-"""More calls of a student that has its teacher with it: how many, from which state, and whose teacher."""
+"""More than one network call for a sample: how many there are, from which state, and by which teacher."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPREAD = 0.5
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher, its student alone, and the student with its teacher."""
+    """A student without its teacher, and one with its teacher in its folder."""
     folder = tmp_path_factory.mktemp("taught")
     write_generator(folder / "teacher", "teacher", seed=1)
     for name in ("alone", "both"):
@@ -31,23 +31,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_teacher_comes_with_its_student_or_is_named(folder: Path) -> None:
-    both, alone = load_student(folder / "both"), load_student(folder / "alone")
+def test_a_teacher_is_in_its_students_folder_or_named(folder: Path) -> None:
+    both = load_student(folder / "both")
+    alone = load_student(folder / "alone")
     named = load_student(folder / "alone", teacher=folder / "both" / "teacher")
     assert both.teacher is not None and alone.teacher is None and named.teacher is not None
     name = both.channels[0]
-    one, four = both.sample(3, 5), both.sample(3, 5, nfe=4)
+    one = both.sample(3, 5)
+    four = both.sample(3, 5, nfe=4)
     assert torch.equal(one[name], alone.sample(3, 5)[name]) and not torch.equal(one[name], four[name])
     assert torch.equal(four[name], named.sample(3, 5, nfe=4)[name])
     torch.testing.assert_close(four[name][:2], both.sample(2, 5, batch=1, nfe=4)[name], rtol=1e-4, atol=1e-5)
     assert not torch.equal(four[name], both.sample(3, 6, nfe=4)[name])
 
 
-def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path: Path) -> None:
-    alone, teacher = load_student(folder / "alone"), folder / "both" / "teacher"
+def test_wrong_combinations_are_one_line(folder: Path, tmp_path: Path) -> None:
+    alone = load_student(folder / "alone")
+    teacher = folder / "both" / "teacher"
     write_generator(tmp_path / "other", "teacher", seed=3)
     for call, words in (
-        (lambda: alone.sample(2, nfe=2), "nfe=2: asks for the teacher"),
+        (lambda: alone.sample(2, nfe=2), "nfe=2: needs the teacher"),
         (lambda: load_student(folder / "both").sample(2, nfe=0), "nfe=0"),
         (lambda: load_student(folder / "alone", teacher=tmp_path / "other"), "not the teacher that"),
         (lambda: load_student(teacher, teacher=teacher), "holds a teacher, expected a student"),
@@ -59,7 +62,7 @@ def test_what_does_not_belong_together_is_one_line(folder: Path, tmp_path: Path)
 
 
 class Exact:
-    """The denoiser of fields whose points are N(0, SPREAD^2), which notes its levels."""
+    """The exact denoiser of fields whose points are N(0, SPREAD^2); it records its noise levels."""
 
     def __init__(self) -> None:
         self.levels: list[float] = []
@@ -70,38 +73,43 @@ class Exact:
 
 
 @pytest.mark.parametrize("calls", [1, 3, 7])
-def test_calls_are_counted_and_start_where_noise_was_added(folder: Path, calls: int) -> None:
-    student, exact = load_student(folder / "both"), Exact()
+def test_the_teachers_calls_start_at_the_level_of_the_added_noise(folder: Path, calls: int) -> None:
+    student = load_student(folder / "both")
+    exact = Exact()
     student = replace(student, teacher=replace(student.teacher, denoiser=exact))  # type: ignore[arg-type, type-var]
-    eps, again, params = student.eps(range(2), 0), student.eps(range(2), 1), torch.zeros(2, len(student.pde.varying))
+    eps = student.eps(range(2), 0)
+    again = student.eps(range(2), 1)
+    params = torch.zeros(2, len(student.pde.varying))
     found = more_calls(student, student.teacher, eps, again, params, calls)
     assert len(exact.levels) == calls and exact.levels[0] == pytest.approx(start_level(calls))
     assert all(a > b for a, b in zip(exact.levels, exact.levels[1:], strict=False)) and torch.isfinite(found).all()
-    if calls == 1:  # the mean of clean fields given the noisy one
+    if calls == 1:  # the mean of the clean fields given the noisy one
         noisy = student.generate(eps, params) + start_level(1) * again
         torch.testing.assert_close(found, SPREAD**2 / (SPREAD**2 + start_level(1) ** 2) * noisy)
 
 
 def test_a_student_of_the_flow_keeps_its_noise(folder: Path) -> None:
-    """It goes to the level itself: no new noise enters, and its network is told that level."""
-    student, exact = load_student(folder / "both"), Exact()
-    told: list[float] = []
+    """It makes the noisy state itself: its network is conditioned on that level, and no new noise is added."""
+    student = load_student(folder / "both")
+    exact = Exact()
+    network_levels: list[float] = []
 
     def network(x: Tensor, sigma: Tensor, condition: Tensor, level: Tensor) -> Tensor:
-        told.append(float(level[0]))
+        network_levels.append(float(level[0]))
         return 0.1 * x / student.noise.sigma_max
 
     card = replace(student.card, network_level=0.002)
     student = replace(student, card=card, denoiser=network, teacher=replace(student.teacher, denoiser=exact))  # type: ignore[arg-type, type-var]
-    eps, params = student.eps(range(2), 0), torch.zeros(2, len(student.pde.varying))
+    eps = student.eps(range(2), 0)
+    params = torch.zeros(2, len(student.pde.varying))
     found = [more_calls(student, student.teacher, eps, student.eps(range(2), seed), params, 1) for seed in (1, 2)]
-    assert torch.equal(*found) and told == pytest.approx([start_level(1)] * 2)
+    assert torch.equal(*found) and network_levels == pytest.approx([start_level(1)] * 2)
     level = start_level(1)
     state = level * eps + (1 - level / student.noise.sigma_max) * 0.1 * eps
     torch.testing.assert_close(found[0], SPREAD**2 / (SPREAD**2 + level**2) * state)
     assert math.isclose(exact.levels[0], level, rel_tol=1e-6)
 
 
-def test_the_card_of_a_carried_teacher_is_whole(folder: Path) -> None:
+def test_the_card_of_a_teacher_in_a_students_folder_is_valid(folder: Path) -> None:
     card = json.loads((folder / "both" / "teacher" / "card.json").read_text())
     assert card["kind"] == "teacher" and artifact.read_plain(folder / "both" / "teacher") == card

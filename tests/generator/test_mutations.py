@@ -1,4 +1,4 @@
-"""A card with a true checksum and wrong contents is one line, or a generator whose fields are finite and as it says."""
+"""A card with a valid checksum and wrong contents gives an error of one line, or a generator of finite fields."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a card."""
+    """Return the path of every value in a card."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path] * bool(path) + [place for key, one in inside for place in places(one, (*path, key))]
 
 
 def mutated(card: dict[str, Any], rng: random.Random) -> tuple[dict[str, Any], str]:
-    """A card with one place changed, and what was done."""
+    """Return a card with one value changed, and a description of the change."""
     changed = copy.deepcopy(card)
     path = rng.choice(places(changed))
     parent = changed
@@ -127,7 +127,7 @@ def mutated(card: dict[str, Any], rng: random.Random) -> tuple[dict[str, Any], s
 
 
 def outcome(folder: Path) -> str:
-    """`sampled`, or the line that it was refused with."""
+    """Return `sampled`, or the error of a generator that is refused."""
     try:
         generator = load_generator(folder)
         fields = generator.sample(2, seed=1)
@@ -148,7 +148,7 @@ def test_a_mutated_card_is_one_line_or_a_generator(folders: list[Path], tmp_path
         which = number % len(folders)
         card, what = mutated(cards[which], rng)
         artifact.write_plain(copies[which], card)
-        began = time.process_time()  # of this process: others may keep the machine busy
+        began = time.process_time()  # of this process alone, on a busy machine
         try:
             found = outcome(copies[which])
         except Exception as error:
@@ -161,7 +161,7 @@ def test_a_mutated_card_is_one_line_or_a_generator(folders: list[Path], tmp_path
     assert refused > MUTATIONS / 2
 
 
-def test_a_number_that_json_should_not_have_is_named(folders: list[Path], tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_are_named(folders: list[Path], tmp_path: Path) -> None:
     folder = shutil.copytree(folders[0], tmp_path / "student")
     card = artifact.read_plain(folder)
     for value in (math.nan, math.inf, -math.inf):

@@ -1,4 +1,4 @@
-"""What a user knows, from arrays: put where it belongs, or refused in one line that names what is wrong."""
+"""Observations from arrays: every value goes to its channel and point, and mistakes are one line that names them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STUDENT = linear_student("darcy", points=6)
         ("reconstruct", {"pressure": NAN[None].repeat(2, 0)}, (2, 2, 6, 6)),
     ],
 )
-def test_values_go_where_they_belong(task: str, values, shape: tuple[int, ...]) -> None:
+def test_values_go_to_their_channels_and_points(task: str, values, shape: tuple[int, ...]) -> None:
     seen = observe(STUDENT, task, values)
     assert seen.values_NCYX.shape == seen.known_NCYX.shape == shape and len(seen) == shape[0]
     known = torch.zeros(shape, dtype=torch.bool)
@@ -44,25 +44,25 @@ def test_values_go_where_they_belong(task: str, values, shape: tuple[int, ...]) 
     torch.testing.assert_close(seen.sigma_NC, wanted * torch.tensor(STUDENT.normaliser.std))
 
 
-def test_masks_say_what_is_known() -> None:
+def test_masks_select_the_known_points() -> None:
     fields = {"permeability": A, "pressure": U}
     for mask in (MASK, {"permeability": MASK, "pressure": MASK}, MASK.astype(int)[None]):
         assert torch.equal(observe(STUDENT, "reconstruct", fields, mask).known_NCYX[0, 0], torch.from_numpy(MASK))
     joint = observe(STUDENT, "reconstruct", np.stack([A, U]), np.stack([MASK, ~MASK]))
     assert torch.equal(joint.known_NCYX[0, 1], torch.from_numpy(~MASK))
-    partly = observe(STUDENT, "reconstruct", fields, {"pressure": MASK})  # the other one is known as far as it is there
+    partly = observe(STUDENT, "reconstruct", fields, {"pressure": MASK})  # the other: where not NaN
     assert partly.known_NCYX[0, 0].all() and partly.known_NCYX[0, 1].sum() == 6
     hidden = observe(STUDENT, "reconstruct", {"pressure": np.where(MASK, U, np.inf)}, MASK)
     assert hidden.values_NCYX.isfinite().all()
 
 
-def test_noise_is_a_number_or_one_for_each_channel() -> None:
+def test_sigma_is_one_number_or_one_for_each_channel() -> None:
     fields = {"permeability": A, "pressure": U}
     assert observe(STUDENT, "reconstruct", fields, sigma=0.5).sigma_NC.tolist() == [[0.5, 0.5]]
     assert observe(STUDENT, "reconstruct", fields, sigma=torch.tensor(0.5)).sigma_NC.tolist() == [[0.5, 0.5]]
     mixed = observe(STUDENT, "reconstruct", fields, sigma={"pressure": 2e-4})
     torch.testing.assert_close(mixed.sigma_NC, torch.tensor([[TOLERANCE * STUDENT.normaliser.std[0], 2e-4]]))
-    assert mixed.whole_NC.tolist() == [[True, False]]  # what has noise may not stand in for the student's own
+    assert mixed.whole_NC.tolist() == [[True, False]]  # a channel with noise may not replace the generated one
 
 
 def test_wrong_values_are_named() -> None:
@@ -71,13 +71,13 @@ def test_wrong_values_are_named() -> None:
         (("reconstruct", A), "values: shape [6, 6], expected [2, 6, 6] or [n, 2, 6, 6]: permeability to pressure"),
         (("forward", {"permeability": A[:4]}), "values['permeability']: shape [4, 6], expected [6, 6]"),
         (("forward", {"permeabilty": A}), "did you mean 'permeability'? it has permeability, pressure"),
-        (("forward", {"pressure": U}), "values['pressure']: forward looks for it; it takes permeability"),
+        (("forward", {"pressure": U}), "values['pressure']: forward finds this channel; it takes permeability"),
         (("forward", {}), "values: no values of any channel; forward takes permeability"),
         (("forward", NAN), "permeability of field 0 is not finite in single precision at y=0, x=1"),
-        (("reconstruct", np.full((2, 6, 6), np.nan)), "nothing is known of field 0"),
-        (("reconstruct", {"pressure": U}, np.zeros((6, 6))), "nothing is known of field 0: its mask holds no point"),
+        (("reconstruct", np.full((2, 6, 6), np.nan)), "no value of field 0 is known"),
+        (("reconstruct", {"pressure": U}, np.zeros((6, 6))), "no value of field 0 is known: its mask is empty"),
         (("reconstruct", {"pressure": U}, 2 * MASK), "mask['pressure']: expected true or false"),
-        (("reconstruct", {"pressure": U}, {"permeability": MASK}), "mask['permeability']: no values are given of it"),
+        (("reconstruct", {"pressure": U}, {"permeability": MASK}), "mask['permeability']: this channel has no values"),
         (("reconstruct", {"pressure": U}, MASK[:3]), "mask['pressure']: shape [3, 6]"),
         (("reconstruct", {"pressure": NAN}, ~MASK), "pressure of field 0 is not finite"),
         (
@@ -88,7 +88,7 @@ def test_wrong_values_are_named() -> None:
         (("forward", A, None, 0.0), "sigma=0.0: expected a finite number above 0"),
         (("forward", A, None, {"permeability": "x"}), "sigma['permeability']='x'"),
         (("forward", A, None, {"k": 1.0}), "sigma: no channel 'k' in darcy"),
-        (("forward", A, None, {"pressure": 1.0}), "sigma['pressure']: no values are given of it"),
+        (("forward", A, None, {"pressure": 1.0}), "sigma['pressure']: this channel has no values"),
         (("reconstruct", {"pressure": U}, MASK[:3], None, "a.npz"), "a.npz: mask['pressure']: shape [3, 6]"),
         (("reconstruct", {"pressure": U}, {"presure": MASK}, None, "a.npz"), "a.npz: mask: no channel 'presure'"),
         (("forward", 1e300 * np.ones((6, 6))), "permeability of field 0 is not finite in single precision at y=0, x=0"),
@@ -101,31 +101,35 @@ def test_wrong_values_are_named() -> None:
         assert part in text, (part, text)
 
 
-def test_values_that_training_never_saw_are_told_of() -> None:
-    mean, std = STUDENT.normaliser.mean[0], STUDENT.normaliser.std[0]
+def test_values_outside_the_training_data_are_reported() -> None:
+    mean = STUDENT.normaliser.mean[0]
+    std = STUDENT.normaliser.std[0]
     inside = observe(STUDENT, "forward", np.full((6, 6), mean + 4.9 * std))
     assert warnings_for(STUDENT, inside) == []
     far = np.full((6, 6), mean)
     far[2, 3] = mean - 9 * std
     below, line = warnings_for(STUDENT, observe(STUDENT, "forward", far))
     assert below.startswith("warning: permeability: 1 of 36 known values are not above 0")
-    low, high = mean - 5 * std, mean + 5 * std
-    for part in ("warning: permeability: 1 of 36", f"{low:.4g} to {high:.4g}", f"{mean - 9 * std:.4g} is the farthest"):
+    low = mean - 5 * std
+    high = mean + 5 * std
+    for part in ("warning: permeability: 1 of 36", f"{low:.4g} to {high:.4g}", f"the farthest is {mean - 9 * std:.4g}"):
         assert part in line
 
 
-def test_values_that_the_equation_does_not_take_are_told_of() -> None:
-    """Also where they lie inside mean and five standard deviations, as a negative permeability may."""
+def test_values_that_the_equation_does_not_allow_are_reported() -> None:
+    """Even within five standard deviations of the mean, where a negative permeability may lie."""
     student = replace(STUDENT, normaliser=Normaliser((7.5, 0.01), (4.5, 0.006)))
     values = np.full((6, 6), 7.5)
     values[1, 4] = -2.0
     (line,) = warnings_for(student, observe(student, "forward", values))
     assert line.startswith("warning: permeability: 1 of 36 known values are not above 0 (the least is -2)")
-    assert warnings_for(student, observe(student, "inverse", np.full((6, 6), -0.005))) == []  # a pressure may be
+    assert (
+        warnings_for(student, observe(student, "inverse", np.full((6, 6), -0.005))) == []
+    )  # a pressure may be negative
 
 
 def test_each_observation_has_its_own_tolerance() -> None:
-    """So that an answer does not depend on what else is asked for with it."""
+    """So that an answer does not depend on the other observations of the same call."""
     masks = np.stack([np.ones_like(MASK), MASK])
     both = observe(STUDENT, "reconstruct", {"pressure": np.stack([U, U])}, masks)
     for n, mask in enumerate(masks):

@@ -1,4 +1,4 @@
-"""A generator of an equation whose parameters vary from sample to sample: they are drawn, chosen, told and asked for."""
+"""Generators of equations with varying parameters: these are drawn or given, and fields and residuals depend on them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pidscale.config import UserError
+from pidscale.generator import artifact
 from pidscale.generator.load import load_student
 from pidscale.generator.student import Student
 from tests.generator.made import write_generator
@@ -24,14 +25,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def student(folder: Path) -> Student:
     student = load_student(folder)
-    with torch.no_grad():  # what the network is told must reach what it says
+    with torch.no_grad():  # so that the output depends on the condition
         for name, parameter in student.denoiser.named_parameters():
             if "modulation" in name or "condition" in name or "conv2" in name:
                 parameter.normal_(std=0.3)
     return student
 
 
-def test_samples_come_with_the_parameters_they_were_told(student: Student) -> None:
+def test_samples_come_with_the_parameters_they_are_conditioned_on(student: Student) -> None:
     fields = student.sample(6, seed=2)
     assert list(fields) == [*student.channels, *NAMES] and all(fields[name].shape == (6,) for name in NAMES)
     for name in NAMES:
@@ -54,7 +55,7 @@ def test_a_chosen_parameter_changes_the_fields_and_nothing_else_does(student: St
     assert torch.equal(again["concentration_10"], drawn["concentration_10"])
 
 
-def test_the_residual_is_of_the_parameters_beside_the_fields(student: Student) -> None:
+def test_the_residual_uses_the_parameters_beside_the_fields(student: Student) -> None:
     grid = student.grid
     fields, params = student.pde.sample(0, 1, grid)
     truth = student.split(torch.from_numpy(fields)[None]) | {k: torch.tensor([v]) for k, v in params.items()}
@@ -80,7 +81,7 @@ def test_wrong_parameters_are_one_line(student: Student, params: dict[str, objec
     assert "\n" not in str(raised.value)
 
 
-def test_numbers_of_float32_at_the_ends_and_tensors_with_a_graph_are_taken(student: Student) -> None:
+def test_bounds_in_float32_and_tensors_with_gradients_are_accepted(student: Student) -> None:
     high = torch.tensor(0.005, dtype=torch.float32, requires_grad=True)
     fields = student.sample(2, params={"diffusivity": high})
     assert torch.allclose(fields["diffusivity"], torch.full((2,), 0.005, dtype=torch.float64))
@@ -100,14 +101,12 @@ def test_a_missing_parameter_is_named(student: Student) -> None:
         ):
             with pytest.raises(UserError, match=rf"fields\['{name}'\]: .*{words}"):
                 student.residual(fields | {name: values})
-        assert student.residual(fields | {name: high})["l2"].shape == (2,)  # one number for all
+        assert student.residual(fields | {name: high})["l2"].shape == (2,)  # one number for all samples
 
 
-def test_a_network_that_is_told_nothing_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_network_without_conditions_is_refused(folder: Path, tmp_path: Path) -> None:
     other = write_generator(tmp_path / "student", equation="wave")
     card = json.loads((folder / "card.json").read_text())
-    from pidscale.generator import artifact
-
     read = artifact.read_plain(other)
     artifact.write_plain(other, read | {key: card[key] for key in ("equation", "normaliser", "channels")})
     with pytest.raises(UserError, match="not conditioned on the 3 varying parameters of advection_diffusion"):

@@ -1,4 +1,4 @@
-"""Posterior samples: exact where the student is linear, and scores that tell good ones from bad."""
+"""Posterior samples are exact for a linear student, and scores distinguish good samples from bad ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIGMA = {"source": 0.3, "solution": 0.002}
 
 
 def noisy(count: int) -> tuple:
-    """A linear student, truths of its own law, what is known of them with noise, and where."""
+    """Return a linear student, truths drawn from it, noisy values, where they are known, and the noise."""
     student = linear_student("poisson")
     g = torch.Generator().manual_seed(5)
     truth = torch.stack([*student.sample(count, seed=77).values()], dim=1)
@@ -38,19 +38,19 @@ def test_mean_and_covariance_are_the_exact_ones() -> None:
     samples = torch.stack([found.samples[name][0] for name in student.channels], dim=1).flatten(1).double()
     scale = covariance.diagonal().sqrt()
     assert (((samples.mean(dim=0) - mean) / scale).abs() < 4.5 / math.sqrt(count)).all()
-    # in units of the exact posterior, a covariance estimate of K samples is off by about D / sqrt(K) in all
+    # in units of the exact posterior, the error of a covariance estimate from K samples is about D / sqrt(K) in norm
     whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), (samples - mean).T, upper=False)
     off = torch.cov(whitened) - torch.eye(len(mean), dtype=torch.float64)
     assert off.norm() < 1.3 * (len(mean) + 1) / math.sqrt(count)
     prior = torch.stack([*student.sample(500).values()], dim=1).flatten(1).double().std(dim=0)
-    assert (scale < 0.9 * prior).any()  # so the data said something
+    assert (scale < 0.9 * prior).any()  # the data are informative
     for c, name in enumerate(student.channels):
         own = samples.reshape(count, 2, 4, 4)[:, c]
         torch.testing.assert_close(found.mean[name][0].double(), own.mean(dim=0), rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(found.spread[name][0].double(), own.std(dim=0), rtol=1e-4, atol=1e-6)
 
 
-def test_truths_are_covered_as_often_as_said() -> None:
+def test_intervals_cover_truths_at_their_level() -> None:
     student, truth, values, known, _ = noisy(150)
     found = drawn(student, values, known, 31, steps=60)
     for c, name in enumerate(student.channels):
@@ -60,10 +60,10 @@ def test_truths_are_covered_as_often_as_said() -> None:
         assert share == pytest.approx(float(inside.double().mean()))
         score = crps(found.samples[name], truth[:, c])
         assert score < 0.85 * float((found.mean[name] - truth[:, c]).abs().mean())
-        assert score < 0.8 * crps(found.samples[name].roll(1, dims=0), truth[:, c])  # samples of a stranger are worse
+        assert score < 0.8 * crps(found.samples[name].roll(1, dims=0), truth[:, c])  # of another observation
 
 
-def test_a_sample_depends_on_its_number_alone() -> None:
+def test_a_sample_depends_only_on_its_number() -> None:
     student, _, values, known, _ = noisy(2)
     five = drawn(student, values, known, 5, steps=30)
     for other in (drawn(student, values, known, 3, steps=30), drawn(student, values, known, 5, steps=30, batch=2)):
@@ -82,7 +82,7 @@ def test_unknown_parameters_are_sampled_too() -> None:
     wide = student.posterior("reconstruct", values, 40, sigma=100.0, steps=40).samples["diffusivity"][0]
     sharp = student.posterior("reconstruct", values, 40, sigma=0.1, steps=40).samples["diffusivity"][0]
     assert wide.min() >= low and wide.max() <= high
-    assert wide.std() == pytest.approx((high - low) / math.sqrt(12), rel=0.25)  # nothing is known: uniform
+    assert wide.std() == pytest.approx((high - low) / math.sqrt(12), rel=0.25)  # without information: uniform
     assert sharp.std() < 0.6 * wide.std()
 
 
@@ -93,19 +93,18 @@ def test_an_interval_is_between_order_statistics() -> None:
     assert [float(end) for end in interval(samples, 0.5)] == pytest.approx([4.0, 14.0])
     assert [float(end) for end in interval(torch.tensor([[3.0, 1.0]]))] == [1.0, 3.0]
     g = torch.Generator().manual_seed(3)
-    draws = torch.randn(20000, 24, generator=g)  # the truth is one more draw of the same law
+    draws = torch.randn(20000, 24, generator=g)  # the truth is one more draw of the same distribution
     assert coverage(draws[:, 1:], draws[:, 0]) == pytest.approx(0.9, abs=0.008)
     assert coverage(2 * draws[:, 1:], draws[:, 0]) > 0.98 and coverage(draws[:, 1:] / 2, draws[:, 0]) < 0.65
 
 
-def test_crps_is_that_of_a_normal_law() -> None:
+def test_crps_of_a_normal_distribution_is_exact() -> None:
     g = torch.Generator().manual_seed(4)
     wanted = (math.sqrt(2) - 1) / math.sqrt(math.pi)  # of N(0, 1) at 0 (Gneiting and Raftery, 2007)
-    assert crps(torch.randn(4000, 3, generator=g), torch.zeros(4000)) == pytest.approx(
-        wanted, abs=0.03
-    )  # few, unbiased
+    assert crps(torch.randn(4000, 3, generator=g), torch.zeros(4000)) == pytest.approx(wanted, abs=0.03)
     assert crps(torch.randn(10, 4000, generator=g), torch.zeros(10)) == pytest.approx(wanted, abs=0.01)
-    x, y = torch.tensor([[1.0, 4.0, 2.0]]), torch.tensor([3.0])
+    x = torch.tensor([[1.0, 4.0, 2.0]])
+    y = torch.tensor([3.0])
     pairs = sum(abs(a - b) for a in (1, 4, 2) for b in (1, 4, 2)) / 6
     assert crps(x, y) == pytest.approx((2 + 1 + 1) / 3 - pairs / 2)
     assert crps(torch.full((1, 5), 2.0), y) == pytest.approx(1.0)

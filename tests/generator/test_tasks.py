@@ -1,4 +1,4 @@
-"""Forward, inverse and reconstruction: the energy is what the docstring says, its least is found, and nothing is pasted."""
+"""Forward, inverse and reconstruction: the energy is the documented one, and its minimum is found."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from pidscale.config import UserError
-from pidscale.generator.generator import Generator
 from pidscale.generator.load import load_student
-from pidscale.generator.refine import residual_scales
+from pidscale.generator.scales import residual_scales
 from pidscale.generator.student import Student
-from pidscale.generator.tasks.energy import Answer, Search, search_from
+from pidscale.generator.tasks.likeliest import Answer
 from pidscale.generator.tasks.observations import TOLERANCE, observe
+from pidscale.generator.tasks.search import Search, search_from
 from pidscale.pde.residuals import residual_squares
 from tests.generator.linear import gaussian_posterior, linear_student
 from tests.generator.made import POINTS, write_generator
@@ -32,35 +32,37 @@ def heat(tmp_path_factory: pytest.TempPathFactory) -> Student:
     return load_student(write_generator(tmp_path_factory.mktemp("made") / "heat", equation="heat"))
 
 
-def energy_by_hand(student: Student, answer: Answer, values, known, sigma, pasted: bool, physics: float) -> float:
-    """The energy of a single answer from its noise, term by term, in float64."""
+def energy_by_hand(student: Student, answer: Answer, values, known, sigma, inserted: bool, physics: float) -> float:
+    """Return the energy of one answer from its noise, term by term in float64. inserted: known values in the residual."""
     eps = answer.eps
     fields = student.differentiable(eps, torch.zeros(1, 0)).double()
     away = ((fields - values) / torch.tensor(sigma).reshape(1, -1, 1, 1))[known]
-    held = torch.where(known, values.double(), fields) if pasted else fields
+    held = torch.where(known, values.double(), fields) if inserted else fields
     squares = residual_squares(student.pde, student.grid, held)
     scales = residual_scales(student)
     physical = sum(float(squares[k]) / scales[k] for k in scales)
     return 0.5 * (float(away.square().sum()) + physics * eps.numel() * physical + float(eps.square().sum()))
 
 
-def test_forward_energy_has_the_known_channel_in_the_residual(student: Student) -> None:
+def test_a_known_channel_replaces_the_generated_one_in_the_residual(student: Student) -> None:
     inputs = student.sample(1, seed=9)["permeability"]
     answer = student.forward(inputs, steps=3, starts=1, physics=50.0)
-    values, known = torch.zeros(1, 2, POINTS, POINTS), torch.zeros(1, 2, POINTS, POINTS, dtype=torch.bool)
-    values[:, 0], known[:, 0] = inputs, True
+    values = torch.zeros(1, 2, POINTS, POINTS)
+    known = torch.zeros(1, 2, POINTS, POINTS, dtype=torch.bool)
+    values[:, 0] = inputs
+    known[:, 0] = True
     sigma = [TOLERANCE * s for s in student.normaliser.std]
     wanted = energy_by_hand(student, answer, values, known, sigma, True, 50.0)
     assert float(answer.energy) == pytest.approx(wanted, rel=1e-4)
-    unpasted = energy_by_hand(student, answer, values, known, sigma, False, 50.0)
-    assert abs(unpasted - wanted) > 2e-3 * wanted  # so the line above could tell
-    # with noise on it the channel may not stand in for the student's own
+    generated = energy_by_hand(student, answer, values, known, sigma, False, 50.0)
+    assert abs(generated - wanted) > 2e-3 * wanted  # so the line above can fail
+    # a channel with noise does not replace the generated one
     noisy = student.forward(inputs, sigma={"permeability": sigma[0]}, steps=3, starts=1, physics=50.0)
     wanted = energy_by_hand(student, noisy, values, known, sigma, False, 50.0)
     assert float(noisy.energy) == pytest.approx(wanted, rel=1e-4)
 
 
-def test_scattered_points_are_not_pasted(student: Student) -> None:
+def test_scattered_points_do_not_replace_generated_values_in_the_residual(student: Student) -> None:
     fields = student.sample(1, seed=9)
     values = torch.stack([*fields.values()], dim=1)
     known = torch.rand(1, 2, POINTS, POINTS, generator=torch.Generator().manual_seed(0)) < 0.2
@@ -76,7 +78,7 @@ def test_the_answer_is_the_students_own_field(student: Student) -> None:
     own = student.differentiable(answer.eps, torch.zeros(2, 0))
     for c, name in enumerate(student.channels):
         torch.testing.assert_close(answer.fields[name], own[:, c])
-    assert (answer.fields["permeability"] - inputs).abs().max() > 1e-3  # so it is not pasted in
+    assert (answer.fields["permeability"] - inputs).abs().max() > 1e-3  # so known values are not inserted
     sigma = TOLERANCE * student.normaliser.std[0]
     away = (answer.fields["permeability"] - inputs).square().flatten(1).mean(dim=1).sqrt() / sigma
     torch.testing.assert_close(answer.mismatch, away)
@@ -85,8 +87,8 @@ def test_the_answer_is_the_students_own_field(student: Student) -> None:
 
 
 @pytest.mark.parametrize("task", ["forward", "inverse", "reconstruct"])
-def test_what_is_known_is_met(student: Student, task: str) -> None:
-    """Values that the student can make: they are met to their noise, from starts that miss them by far."""
+def test_known_values_are_met(student: Student, task: str) -> None:
+    """Values that the student can make are met to within their noise, from starts that are far from them."""
     truth = student.sample(2, seed=9)
     known = {"forward": ["permeability"], "inverse": ["pressure"], "reconstruct": list(truth)}[task]
     values = {name: truth[name].clone() for name in known}
@@ -121,7 +123,7 @@ def test_the_best_of_several_starts_is_kept(student: Student) -> None:
     assert three.calls.tolist() == [18, 18]
 
 
-def test_neighbours_and_batches_do_not_matter(student: Student) -> None:
+def test_an_answer_does_not_depend_on_neighbours_or_batch(student: Student) -> None:
     inputs = student.sample(3, seed=4)["pressure"]
     three = student.inverse(inputs, steps=6, starts=2)
     for other in (student.inverse(inputs[:2], steps=6, starts=2), student.inverse(inputs, steps=6, starts=2, batch=4)):
@@ -130,10 +132,10 @@ def test_neighbours_and_batches_do_not_matter(student: Student) -> None:
         torch.testing.assert_close(other.eps, three.eps[:count], rtol=1e-2, atol=1e-2)
     assert not torch.allclose(student.inverse(inputs, steps=6, starts=2, seed=1).eps, three.eps, atol=1e-2)
     twice = student.inverse(inputs[[0, 0]], steps=1, starts=1).eps
-    assert (twice[0] - twice[1]).square().mean() > 1  # each observation has draws of its own
+    assert (twice[0] - twice[1]).square().mean() > 1  # each observation has its own draws
 
 
-def test_a_parameter_that_is_given_is_kept(heat: Generator) -> None:
+def test_a_parameter_that_is_given_is_kept(heat: Student) -> None:
     drawn = heat.sample(1, seed=2)
     answer = heat.forward(drawn["temperature_00"], params={"diffusivity": 0.003}, steps=4, starts=2)
     assert answer.fields["diffusivity"].tolist() == pytest.approx([0.003])
@@ -144,7 +146,7 @@ def test_a_parameter_that_is_given_is_kept(heat: Generator) -> None:
 
 
 def test_a_parameter_that_is_not_known_is_found() -> None:
-    """Fields of this student are moved by the parameter alone, all points alike: it can be read off them."""
+    """The fields of this student depend on the parameter alone, which therefore follows from them."""
     student = linear_student("heat", frames=4)
     low, high = student.pde.varying["diffusivity"]
     wanted = torch.tensor([low + 0.2 * (high - low), low + 0.9 * (high - low)])
@@ -157,11 +159,13 @@ def test_a_parameter_that_is_not_known_is_found() -> None:
 
 
 def test_rows_of_a_channel_can_be_the_input(tmp_path: Path) -> None:
-    """Burgers: its first row is what forward knows, all others are what inverse knows."""
+    """In Burgers' equation the first row is the input and all others are the solution."""
     student = load_student(write_generator(tmp_path / "burgers", equation="burgers"))
     truth = student.sample(1, seed=3)["velocity"]
-    first, rest = truth.clone(), truth.clone()
-    first[:, 1:], rest[:, 0] = torch.nan, torch.nan
+    first = truth.clone()
+    rest = truth.clone()
+    first[:, 1:] = torch.nan
+    rest[:, 0] = torch.nan
     assert observe(student, "forward", first).known_NCYX.sum() == POINTS
     assert observe(student, "inverse", rest).known_NCYX.sum() == POINTS * (POINTS - 1)
     answers = [student.forward(first, steps=steps, starts=1, physics=0.0) for steps in (1, 60)]
@@ -175,16 +179,18 @@ def test_physics_lowers_the_residual(student: Student) -> None:
 
 
 def test_progress_counts_every_batch(student: Student) -> None:
-    told: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     inputs = np.zeros((3, POINTS, POINTS)) + 7
-    student.forward(inputs, steps=2, starts=1, batch=2, progress=lambda done, total, note: told.append((done, total)))
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    student.forward(
+        inputs, steps=2, starts=1, batch=2, progress=lambda done, total, note: reports.append((done, total))
+    )
+    assert reports == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_mistakes_are_one_line(student: Student) -> None:
     a = torch.full((POINTS, POINTS), 7.0)
     for call, part in (
-        (lambda: student.forward(a, step=5), "step: no setting of a search; there are steps, starts"),
+        (lambda: student.forward(a, step=5), "step: a search has no such setting; it has steps, starts"),
         (lambda: student.forward(a, steps=0), "steps=0"),
         (lambda: student.forward(a, starts=2.5), "starts=2.5"),
         (lambda: student.forward(a, physics=-1), "physics=-1"),
@@ -199,20 +205,20 @@ def test_mistakes_are_one_line(student: Student) -> None:
         assert part in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_values_that_training_never_saw_are_warned_of_in_python_too(student: Student) -> None:
+def test_values_outside_the_training_data_are_a_python_warning(student: Student) -> None:
     far = torch.full((POINTS, POINTS), 7e3)
-    with pytest.warns(UserWarning, match=r"permeability: 256 of 256 known values .* the answer extrapolates") as told:
+    with pytest.warns(UserWarning, match=r"permeability: 256 of 256 known values .* the answer extrapolates") as caught:
         student.forward(far, steps=2, starts=1)
         student.posterior("forward", far, count=2, steps=2)
-    assert [one.filename for one in told] == [__file__, __file__]
+    assert [one.filename for one in caught] == [__file__, __file__]
 
 
-def test_settings_by_name_are_a_search() -> None:
+def test_a_search_is_built_from_settings_by_name() -> None:
     assert search_from({"steps": 7}, physics=0.0) == Search(steps=7, physics=0.0, progress=Search().progress)
     assert search_from({"physics": 3}, physics=0.0).physics == 3
     assert math.isclose(Search().physics, 1.0)
 
 
-def test_what_needs_gradients_says_so_where_nobody_can_have_them(student: Student) -> None:
+def test_inference_mode_is_refused_where_gradients_are_needed(student: Student) -> None:
     with torch.inference_mode(), pytest.raises(UserError, match=r"inference_mode\(\) is on"):
         student.differentiable(student.eps(range(1), 0), torch.zeros(1, 0))

@@ -1,4 +1,4 @@
-"""Teachers and a student of which everything is known: points of each channel are independent and normal."""
+"""Teachers and a student with a known distribution: the points of each channel are independent and normal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from pidscale.methods.base import Question
 from pidscale.pde import build_pde
 from pidscale.pde.base import truths
 
-POINTS, SPREAD, MEAN = 8, 0.5, 0.1
+POINTS = 8
+SPREAD = 0.5
+MEAN = 0.1
 PDE = build_pde("poisson")
 GRID = PDE.grid(POINTS)
 UNITS = Normaliser((1.0, 0.2), (2.0, 0.1))
@@ -22,7 +24,7 @@ SCALES = {"l2": 1.0, "dual": 1.0, "boundary": 1.0}
 
 
 class Exact(nn.Module):
-    """The exact denoiser of points N(MEAN, SPREAD^2), in the units of the model."""
+    """The exact denoiser of points N(MEAN, SPREAD^2), in units of the model."""
 
     def forward(self, x_BCYX: Tensor, sigma_B: Tensor, condition_BP: Tensor, *level: Tensor) -> Tensor:
         s = sigma_B.reshape(-1, 1, 1, 1)
@@ -37,27 +39,27 @@ class Map(nn.Module):
 
 
 def card(kind: str, noise: Noise) -> Card:
-    """The card of one of these."""
+    """Return the card of a generator."""
     provenance = Provenance(scales=SCALES if kind == "student" else None)
     parts = {"grid": GRID, "normaliser": UNITS, "noise": noise, "architecture": {}, "provenance": provenance}
     return Card.of(kind, PDE, metrics=Metrics(2.0), **parts)
 
 
 def teacher(noise: Noise | None = None) -> Teacher:
-    """A teacher; of the flow unless another noise is given."""
+    """Return a teacher, of the flow unless another noise is given."""
     noise = noise or FlowNoise()
     return Teacher(card("teacher", noise), Exact(), PDE, GRID, UNITS, noise, torch.device("cpu"))  # type: ignore[arg-type]
 
 
 def student() -> Student:
-    """A student with its teacher."""
+    """Return a student with its teacher."""
     edm = EdmNoise()
     cpu = torch.device("cpu")
     return Student(card("student", edm), Map(), PDE, GRID, UNITS, edm, cpu, teacher(edm))  # type: ignore[arg-type]
 
 
 def question(n: int = 5, **further: object) -> Question:
-    """Noise of n samples, and truths."""
+    """Return a question of n samples with truths."""
     made = teacher()
     truth = truths(PDE, 3, range(n), GRID)
     fields = truth._replace(fields=truth.fields.float())

@@ -1,4 +1,4 @@
-"""What holds for every method, asked through the same seam: its cost is counted, its samples do not depend on the batch."""
+"""What holds for every method: its cost is counted, and its samples do not depend on the batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pidscale.diffusion.noise import EdmNoise
 from pidscale.generator.generator import Generator
 from pidscale.generator.tasks.observations import observe
 from pidscale.methods import FINISHES, METHODS, base
-from pidscale.methods.base import Question, ask, counting, finished
+from pidscale.methods.base import Question, apply_finish, ask, counting
 from pidscale.methods.controls import Shuffled, Smooth, SolveInput
 from pidscale.pde.base import Samples
 from pidscale.pde.residuals import residual_squares
@@ -49,7 +49,7 @@ def generator_for(name: str) -> Generator:
 
 
 def asked(task: str) -> Question:
-    """A question of five samples; of a task, with some points known of each."""
+    """Return a question of five samples; for a task, with an observation of each."""
     plain = question()
     if task == "sample":
         return plain
@@ -61,7 +61,7 @@ def asked(task: str) -> Question:
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)
-def test_a_sample_is_its_own_and_its_cost_is_counted(name: str, task: str) -> None:
+def test_samples_do_not_depend_on_the_batch_and_costs_are_counted(name: str, task: str) -> None:
     method = METHODS[name](**FAST.get(name, {}))
     generator = generator_for(name)
     whole = ask(method, generator, asked(task), batch=5)
@@ -71,14 +71,14 @@ def test_a_sample_is_its_own_and_its_cost_is_counted(name: str, task: str) -> No
     low, high = GRADIENTS.get(name, (0, 0))
     assert low <= whole.cost.gradients <= high
     assert (whole.cost.residuals > 0) == (name in ("refine", "latent_search", "direct", "mean_field"))
-    if name != "shuffled":  # which needs all truths at once
+    if name != "shuffled":  # needs all truths at once
         parts = ask(method, generator, asked(task), batch=2)
         torch.testing.assert_close(parts.samples.fields, whole.samples.fields, rtol=2e-3, atol=2e-4)
         assert least <= parts.cost.calls <= most
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_is_a_value_with_a_source_and_a_line_in_the_table(name: str) -> None:
+def test_a_method_is_a_value_with_a_source_and_a_row_in_the_table(name: str) -> None:
     kind = METHODS[name]
     assert kind() == kind() and hash(kind()) == hash(kind()) and kind.source and kind.answers
     table = (Path(base.__file__).parent / "README.md").read_text()
@@ -102,12 +102,12 @@ def test_a_wrong_generator_and_a_wrong_question_are_one_line(name: str) -> None:
         assert "\n" not in str(error.value)
 
 
-def test_counters_change_nothing_that_is_computed() -> None:
+def test_counters_do_not_change_results() -> None:
     plain = student()
     eps = plain.eps(range(3), 0)
     params = plain.params(range(3), 0)
     with counting(plain) as (counted, tally):
-        assert torch.equal(counted.physical(eps, params), plain.physical(eps, params))
+        assert torch.equal(counted.generate_physical(eps, params), plain.generate_physical(eps, params))
         assert counted.pde.name == "poisson" and isinstance(counted.pde, type(plain.pde))
         fields = counted.differentiable(eps.requires_grad_(), params)
         assert tally.calls == 6 and tally.gradients == 0
@@ -120,18 +120,18 @@ def test_counters_change_nothing_that_is_computed() -> None:
 def test_finishes_call_no_network() -> None:
     outcome = ask(METHODS["one_call"](), student(), question(), 5)
     for kind in FINISHES.values():
-        done = finished(kind(), student(), outcome)
+        done = apply_finish(kind(), student(), outcome)
         assert done.cost.calls == 1 and done.cost.seconds > outcome.cost.seconds
         assert done.samples.fields.shape == outcome.samples.fields.shape
-    smooth = finished(Smooth(3), student(), outcome).samples
-    solved = finished(SolveInput(), student(), outcome).samples
+    smooth = apply_finish(Smooth(3), student(), outcome).samples
+    solved = apply_finish(SolveInput(), student(), outcome).samples
     for samples in (smooth, solved):
-        assert torch.equal(samples.fields[:, 0], outcome.samples.fields[:, 0])  # inputs stay
+        assert torch.equal(samples.fields[:, 0], outcome.samples.fields[:, 0])  # inputs do not change
     residuals = [residual_squares(PDE, GRID, one.fields, one.params)["l2"] for one in (outcome.samples, smooth, solved)]
     assert (residuals[1] < residuals[0]).all() and residuals[2].max() < 1e-6
 
 
-def test_controls_are_made_of_truths() -> None:
+def test_controls_are_made_from_truths() -> None:
     plain = question()
     truth, trivial, shuffled = (
         ask(METHODS[name](), student(), plain, 5).samples for name in ("truth", "trivial", "shuffled")

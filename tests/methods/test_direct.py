@@ -1,4 +1,4 @@
-"""Tasks without a student: the equation itself is solved where it can be, and the mean is all there is where it cannot."""
+"""Tasks without a student: the equation is solved where it determines the field, and the rest stays at the mean."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import pytest
 import torch
 
 from pidscale.config import UserError
-from pidscale.generator.refine import residual_scales
-from pidscale.generator.tasks.energy import Search
+from pidscale.generator.scales import residual_scales
 from pidscale.generator.tasks.observations import observe
+from pidscale.generator.tasks.search import Search
 from pidscale.methods.direct import direct, mean_field
 from pidscale.pde.base import truths
 from tests.generator.linear import linear_student
 
 STUDENT = linear_student("poisson", points=12)
-PDE, GRID, UNITS = STUDENT.pde, STUDENT.grid, STUDENT.normaliser
+PDE = STUDENT.pde
+GRID = STUDENT.grid
+UNITS = STUDENT.normaliser
 TRUTH = truths(PDE, 3, range(2), GRID).fields.float()
 SCALES = {"l2": 0.01, "dual": 0.01, "boundary": 0.01}
 MANY = Search(steps=600, physics=1.0)
@@ -30,18 +32,18 @@ def test_the_forward_problem_is_solved() -> None:
     assert off(answer.fields["solution"], TRUTH[:, 1]) < 0.02 and answer.residual["l2"].max() < 0.02
     assert answer.mismatch.max() < 0.5 and (answer.calls <= 600).all()
     without = direct(PDE, GRID, UNITS, seen, SCALES, search=Search(steps=600, physics=0.0))
-    assert off(without.fields["solution"], TRUTH[:, 1]) > 0.5  # the equation did it
+    assert off(without.fields["solution"], TRUTH[:, 1]) > 0.5  # without the equation the solution is not found
 
 
 def test_the_inverse_problem_is_solved() -> None:
     answer = direct(PDE, GRID, UNITS, observe(STUDENT, "inverse", TRUTH[:, 1]), SCALES, search=MANY)
-    inside = (slice(None), slice(1, -1), slice(1, -1))  # the equation says nothing of the source on the edge
+    inside = (slice(None), slice(1, -1), slice(1, -1))  # the equation does not determine the source on the edge
     assert off(answer.fields["source"][inside], TRUTH[:, 0][inside]) < 0.05
     edge = answer.fields["source"][:, 0] - UNITS.mean[0]
-    assert edge.abs().max() < 1e-5  # so it stays at the mean
+    assert edge.abs().max() < 1e-5  # so the source stays at the mean there
 
 
-def test_without_the_equation_only_what_is_known_is_found() -> None:
+def test_without_the_equation_only_known_values_are_found() -> None:
     known = torch.rand(12, 12, generator=torch.Generator().manual_seed(1)) < 0.3
     seen = observe(STUDENT, "reconstruct", TRUTH, torch.stack([known, known]))
     answer = direct(PDE, GRID, UNITS, seen, SCALES, search=Search(steps=100, physics=0.0))
@@ -67,11 +69,11 @@ def test_the_mean_field_is_the_mean() -> None:
     )
 
 
-def test_a_start_that_is_known_is_begun_from() -> None:
+def test_a_search_starts_from_a_given_mean_field() -> None:
     seen = observe(STUDENT, "forward", TRUTH[:, 0])
     near = direct(PDE, GRID, UNITS, seen, SCALES, search=Search(steps=5), mean_CYX=TRUTH[0])
     assert near.energy[0] < 0.01 * direct(PDE, GRID, UNITS, seen, SCALES, search=Search(steps=5)).energy[0]
-    with pytest.raises(UserError, match=r"mean: shape \[12, 12\], expected \[2, 12, 12\]"):
+    with pytest.raises(UserError, match=r"mean_CYX: shape \[12, 12\], expected \[2, 12, 12\]"):
         direct(PDE, GRID, UNITS, seen, SCALES, mean_CYX=TRUTH[0, 0])
 
 

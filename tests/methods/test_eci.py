@@ -1,4 +1,4 @@
-"""ECI sampling: known values hold exactly, without any it is the flow sampler, and the last step is the correction's."""
+"""ECI sampling: known values hold exactly, and without known values it is Euler's sampler of the flow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOISES = ("state", "drawn")
 
 
 def known(n: int = 4) -> Question:
-    """Every third point of both channels is known, of n samples."""
+    """Return a question of n samples in which every third point of both channels is known."""
     fields = student().sample(n, seed=9)
     mask = torch.arange(64).reshape(8, 8) % 3 == 0
     return dataclasses.replace(question(n), task="reconstruct", known=observe(student(), "reconstruct", fields, mask))
@@ -27,7 +27,7 @@ def known(n: int = 4) -> Question:
 
 @pytest.mark.parametrize("steps", [1, 3, 50])
 @pytest.mark.parametrize("mix", [1, 3])
-def test_without_a_constraint_it_is_the_flow_sampler(steps: int, mix: int) -> None:
+def test_without_known_values_it_is_the_euler_sampler(steps: int, mix: int) -> None:
     asked = dataclasses.replace(
         question(), eps_NCYX=question().eps_NCYX.double()
     )  # levels of 1000 cost float32 its digits
@@ -49,8 +49,8 @@ def test_known_values_hold_exactly(noise: str) -> None:
 
 
 @pytest.mark.parametrize("noise", NOISES)
-def test_points_that_are_independent_of_the_known_ones_keep_their_law(noise: str) -> None:
-    """In this data no point says anything of another: what is unknown is sampled as if nothing were known."""
+def test_points_that_are_independent_of_the_known_ones_keep_their_distribution(noise: str) -> None:
+    """No point of these data depends on another, so unknown points are sampled as if nothing were known."""
     asked = known()
     assert asked.known is not None
     unknown = ~asked.known.known_NCYX
@@ -59,8 +59,8 @@ def test_points_that_are_independent_of_the_known_ones_keep_their_law(noise: str
     torch.testing.assert_close(found.samples.fields[unknown], plain.samples.fields[unknown], rtol=1e-5, atol=1e-5)
 
 
-def test_it_reaches_the_closed_form_map_as_its_steps_shrink() -> None:
-    """The flow of points N(m, s^2) takes noise e to m + s e."""
+def test_it_converges_to_the_exact_map_of_the_flow() -> None:
+    """The flow maps noise e to m + s e for points N(m, s^2)."""
     asked = question(16)
     exact = UNITS.decode(MEAN + SPREAD * asked.eps_NCYX)
     errors = []
@@ -71,7 +71,7 @@ def test_it_reaches_the_closed_form_map_as_its_steps_shrink() -> None:
     assert errors[-1] < 0.02
 
 
-def test_the_published_form_keeps_or_draws_its_noise() -> None:
+def test_the_published_form_keeps_its_noise_or_draws_new_noise() -> None:
     asked = question()
     once = ask(Eci(6, noise="drawn"), teacher(), asked, 5).samples.fields
     again = ask(Eci(6, noise="drawn", resample=2), teacher(), asked, 5).samples.fields

@@ -1,4 +1,4 @@
-"""Bad samples are named, or left out by one list that every rank and every attempt has."""
+"""Bad samples raise an error, or are omitted by one list that every rank and every attempt uses."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ BAD = [3, 17, 18]  # of the train split, shards of 16
 
 
 def damage(shards, numbers=BAD):
-    """Flip a bit in the fields of train samples; then a whole index of the test split is lost."""
+    """Flip a bit in the fields of samples of the train split."""
     for number in numbers:
         shard, position = divmod(number, 16)
         index = json.loads((shards / f"train-{shard:05d}.index.json").read_text())
-        path, data = shards / f"train-{shard:05d}.tar", None
+        path = shards / f"train-{shard:05d}.tar"
         data = bytearray(path.read_bytes())
         data[index["samples"][position]["fields"]["array"] + 100] ^= 8
         path.write_bytes(data)
@@ -56,25 +56,25 @@ def _settled(rank, world, shards, folder):
 
 
 @pytest.mark.parametrize("world", [1, 2])
-def test_bad_samples_are_left_out_the_same_on_every_rank(damaged, tmp_path, world):
+def test_every_rank_omits_the_same_bad_samples(damaged, tmp_path, world):
     results = spawn(_settled, world, damaged, tmp_path, timeout=200)
     assert all(without == {"train": BAD, "test": []} for without, _, _, _ in results)
     (line,) = results[0][1]
-    assert "3 of 48 train samples are bad and left out" in line and "fails its checksum" in line and LIST in line
+    assert "3 of 48 train samples are bad and omitted" in line and "fails its checksum" in line and LIST in line
     assert all(not said for _, said, _, _ in results[1:])
     seen = [n for _, _, ids, _ in results for n in ids]
-    assert len(seen) == 90 and set(seen) == set(range(48)) - set(BAD)  # batches are full, and two epochs are whole
+    assert len(seen) == 90 and set(seen) == set(range(48)) - set(BAD)  # batches are full, and two epochs complete
     assert sorted(seen) == sorted([n for n in range(48) if n not in BAD] * 2)
 
 
-def test_the_list_is_kept_with_the_run(damaged, tmp_path):
+def test_the_list_is_stored_with_the_run(damaged, tmp_path):
     said: list[str] = []
     folder = tmp_path / "run"
     first = settled(opened(damaged, tmp_path, on_bad_sample="skip"), folder, Mesh(), said.append)
-    damage(damaged, [3])  # is whole again
+    damage(damaged, [3])  # undo the damage
     second = settled(opened(damaged, tmp_path, on_bad_sample="skip"), folder, Mesh(), said.append)
     assert second.omitted == first.omitted == {"train": BAD, "test": []} and len(said) == 1
-    with pytest.raises(UserError, match=rf"{LIST}: this run leaves out bad samples; .*data\.on_bad_sample=skip"):
+    with pytest.raises(UserError, match=rf"{LIST}: this run omits bad samples; .*data\.on_bad_sample=skip"):
         settled(opened(damaged, tmp_path), folder, Mesh(), said.append)
     held = json.loads((folder / LIST).read_text())
     (folder / LIST).write_text(json.dumps(held | {"data_hash": "0"}))
@@ -82,7 +82,7 @@ def test_the_list_is_kept_with_the_run(damaged, tmp_path):
         settled(opened(damaged, tmp_path, on_bad_sample="skip"), folder, Mesh(), said.append)
 
 
-def test_a_list_of_none_does_not_bind_and_a_list_that_is_none_is_named(small_shards, tmp_path):
+def test_an_empty_list_is_ignored_and_a_wrong_list_is_named(small_shards, tmp_path):
     folder = tmp_path / "run"
     settled(opened(small_shards, tmp_path, on_bad_sample="skip"), folder, Mesh(), print)
     assert settled(opened(small_shards, tmp_path), folder, Mesh(), print).omitted == {}  # nothing was left out
@@ -100,7 +100,7 @@ def test_a_list_of_none_does_not_bind_and_a_list_that_is_none_is_named(small_sha
             settled(opened(small_shards, tmp_path, on_bad_sample="skip"), folder, Mesh(), print)
 
 
-def test_lost_and_cut_files_cost_their_samples_only(small_shards, tmp_path):
+def test_lost_and_truncated_files_cost_only_their_samples(small_shards, tmp_path):
     shards = tmp_path / "set"
     shutil.copytree(small_shards, shards)
     (shards / "train-00001.tar").unlink()
@@ -122,7 +122,7 @@ def test_lost_and_cut_files_cost_their_samples_only(small_shards, tmp_path):
     )
 
 
-def test_without_skip_a_bad_sample_stops_with_its_name(damaged, tmp_path):
+def test_without_skip_a_bad_sample_is_an_error_that_names_it(damaged, tmp_path):
     problem = settled(opened(damaged, tmp_path), tmp_path / "run", Mesh(), print)
     feed = Feed(problem.shards("train"), 0, 6, 0, 1)
     with pytest.raises(UserError, match=r"train-0000\d\.tar: sample 000000\d\d, channel .* fails its checksum"):

@@ -1,4 +1,4 @@
-"""The memory plan: activations as real tensors have them, state as DeepSpeed holds it, limits as this system sets them."""
+"""The memory plan: activations as in real tensors, states as DeepSpeed holds them, limits as the system reports them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def real_pass(
     trains: bool = True,
     window: Window | None = None,
 ) -> tuple[int, int]:
-    """A pass over real tensors: the most bytes alive at once, and those of what autograd says it saved."""
+    """Return the most bytes alive in a pass over real tensors, and the bytes that autograd saved."""
     model = build_denoiser(description, precision=precision, recompute=recompute)
     model = spread(model, window) if window else model
     for parameter in model.parameters():
@@ -58,11 +58,12 @@ def real_pass(
         return tensor
 
     conditions = description["conditions"]
-    told = torch.ones(batch, conditions) if conditions else None
-    x, sigma = torch.randn(batch, 2, *shape), torch.ones(batch)
+    condition = torch.ones(batch, conditions) if conditions else None
+    x = torch.randn(batch, 2, *shape)
+    sigma = torch.ones(batch)
     with Alive(held) as alive, nullcontext() if trains else torch.no_grad():
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            out = model(x, sigma, told)
+            out = model(x, sigma, condition)
         kept = sum(storage.nbytes() for key, storage in saved.items() if key not in own)
         saved.clear()
         if trains:
@@ -81,7 +82,7 @@ def test_alive_counts_storages_and_not_views() -> None:
         del c
         assert (alive.now, alive.most) == (4000, 8000)
         del a
-        assert alive.now == 4000  # the view holds it
+        assert alive.now == 4000  # the view keeps it alive
         torch.zeros(10, device="meta")
         del b
         assert (alive.now, alive.most) == (0, 8000)
@@ -91,33 +92,39 @@ def test_alive_counts_storages_and_not_views() -> None:
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("kind", ["unet", "fno"])
 def test_activations_are_those_of_real_tensors(kind: str, recompute: bool, batch: int) -> None:
-    description, shape = tiny(kind), (32, 48)
+    description = tiny(kind)
+    shape = (32, 48)
     counted = activation_bytes(description, shape, batch, 32, recompute)
     most, kept = real_pass(description, shape, batch, recompute)
     assert counted == pytest.approx(most, rel=0.01)
-    assert kept < counted and (recompute or counted < 1.25 * kept)  # what is made for a while is not most of it
+    assert kept < counted and (recompute or counted < 1.25 * kept)  # temporary tensors are a small part
 
 
 @pytest.mark.parametrize("kind", ["unet", "fno"])
-def test_so_they_are_with_parameters_in_bfloat16_and_without_gradients(kind: str) -> None:
-    description, shape = tiny(kind, conditions=3), (32, 32)
+def test_activations_with_conditions_in_bfloat16_and_without_gradients(kind: str) -> None:
+    description = tiny(kind, conditions=3)
+    shape = (32, 32)
     for trains, precision in ((True, "bf16"), (False, "fp32")):
         counted = activation_bytes(description, shape, 4, 32, False, precision, trains)
         assert counted == pytest.approx(real_pass(description, shape, 4, False, precision, trains)[0], rel=0.01)
 
 
 @pytest.mark.parametrize("kind", ["unet", "fno"])
-def test_recomputing_takes_less_and_sampling_least(kind: str) -> None:
-    description, shape = architecture(kind, "tiny", 2), (64, 64)
+def test_recomputing_needs_less_and_sampling_least(kind: str) -> None:
+    description = architecture(kind, "tiny", 2)
+    shape = (64, 64)
     whole = activation_bytes(description, shape, 4, 64)
     again = activation_bytes(description, shape, 4, 64, recompute=True)
     forward = activation_bytes(description, shape, 4, 64, trains=False)
     assert 2 * forward < 1.5 * again < whole
 
 
-def test_a_tile_costs_its_share_and_what_attention_gathers() -> None:
-    description, rows, width, batch = tiny("unet"), 64, 32, 2
-    # of three attentions: keys and values of 16 channels on the coarse rows of the others, 24 of 32
+def test_a_tile_needs_its_share_and_what_attention_gathers() -> None:
+    description = tiny("unet")
+    rows = 64
+    width = 32
+    batch = 2
+    # for each attention: keys and values of 16 channels on the 24 of 32 coarse rows of other ranks
     gathered = 2 * batch * 16 * 24 * (width // 2) * 4
     for recompute, attentions in ((False, 3), (True, 1)):
         tile = activation_bytes(description, (rows, width), batch, rows // 4, recompute)
@@ -127,24 +134,24 @@ def test_a_tile_costs_its_share_and_what_attention_gathers() -> None:
         assert alone == pytest.approx(whole / 4, rel=0.03)
 
 
-def test_a_tile_of_an_fno_costs_its_share_but_holds_all_modes() -> None:
+def test_a_tile_of_an_fno_needs_its_share_but_holds_all_modes() -> None:
     description = tiny("fno")
     whole, half, few, fewer = (activation_bytes(description, (64, 64), 2, rows) for rows in (64, 32, 8, 2))
     assert half == pytest.approx(whole / 2, rel=0.05)
     assert fewer == few < half / 3
-    with pytest.raises(ValueError, match="65 rows of a field of 64"):
+    with pytest.raises(ValueError, match="rows=65: expected 1 to 64"):
         activation_bytes(description, (64, 64), 2, 65)
 
 
-def test_the_largest_network_on_a_large_grid_costs_no_memory_and_no_random_numbers() -> None:
+def test_measuring_the_largest_network_needs_no_memory_and_no_random_numbers() -> None:
     state = torch.get_rng_state()
     counted = activation_bytes(architecture("unet", "xl", 2), (4096, 4096), 2, 4096, recompute=True)
     assert 2**40 < counted < 2**42
     assert torch.equal(torch.get_rng_state(), state) and torch.ones(1).item() == 1
 
 
-def test_state_is_split_as_the_stage_says() -> None:
-    """By hand, 1000 parameters on 4 workers: the optimiser is 2 numbers for each, or 3 with DeepSpeed's copy."""
+def test_states_are_split_by_the_zero_stage() -> None:
+    """1000 parameters on 4 workers: the optimiser holds 2 numbers for each, or 3 with DeepSpeed's copy."""
     assert state_bytes(1000, 4, 0) == (4000, 4000, 8000)
     assert state_bytes(1000, 4, 1) == (4000, 4000, 3000)
     assert state_bytes(1000, 4, 2) == (4000, 1000, 3000)
@@ -153,7 +160,7 @@ def test_state_is_split_as_the_stage_says() -> None:
 
 
 def _held(mesh: Mesh, stage: int) -> float:
-    """Bytes a parameter that are alive after a step."""
+    """Return the bytes for each parameter that are alive after a step."""
     small = {"zero_optimization": {"reduce_bucket_size": 10_000}}
     with Alive() as alive:
         model = nn.Sequential(*[nn.Linear(400, 400) for _ in range(6)])
@@ -167,8 +174,9 @@ def _held(mesh: Mesh, stage: int) -> float:
 
 
 def _measured(rank: int, world: int) -> tuple[list[float], dict[str, tuple[int, int]]]:
-    """Of each stage what is held; of each network its rows on this rank and what a pass over them holds."""
-    mesh, tiles = Mesh.over(rank, world, torch.device("cpu"), world), {}
+    """Return the bytes held at each stage, and the rows of this rank and the bytes of a pass for each network."""
+    mesh = Mesh.over(rank, world, torch.device("cpu"), world)
+    tiles = {}
     for kind in TINY:
         window = window_for(tiny(kind), Grid((36, 32)), mesh.space)
         rows = window.rows.stop - window.rows.start if window.rows else 0
@@ -177,7 +185,7 @@ def _measured(rank: int, world: int) -> tuple[list[float], dict[str, tuple[int, 
 
 
 def test_real_workers_hold_what_the_plan_says() -> None:
-    """After a step gradients are gone at stages 0 to 2, and their buffer stays at stage 3. Tiles: borders come on top."""
+    """After a step gradients are freed at stages 0 to 2; at stage 3 their buffer stays. A tile also has halo rows."""
     for states, tiles in spawn(_measured, 2):
         for stage, held in enumerate(states):
             weights, gradients, optimiser = state_bytes(10**6, 2, stage)
@@ -197,7 +205,8 @@ def settings(recompute: bool = False, workers: int = 4, space: int = 2, stage: i
 
 
 def test_the_plan_of_a_teacher_is_that_of_the_worker_with_most_rows() -> None:
-    s, description = settings(), tiny("unet")
+    s = settings()
+    description = tiny("unet")
     plan = memory_plan(s, description, (54, 32), "teacher", 1000)
     assert plan.tile == (28, 32)  # 27 pairs of rows: 13 and 14
     assert plan.micro_batch == 3  # 5 samples a group, in two micro-steps
@@ -212,7 +221,7 @@ def test_the_plan_of_a_distillation_holds_a_frozen_teacher_and_its_students() ->
     description = tiny("unet")
     plan = memory_plan(settings(recompute=True), description, (48, 32), "distill", 1000)
     assert plan.networks == 2 and plan.frozen == 4000 and plan.micro_batch == 4
-    assert plan.endpoints == 5 * 4 * (2 * 24 * 32 * 4)  # a ring of 5 rows of 4 samples, two channels
+    assert plan.endpoints == 5 * 4 * (2 * 24 * 32 * 4)  # a buffer of 5 rows of 4 samples, two channels
     assert plan.activations == activation_bytes(description, (48, 32), 4, 24, recompute=True)
     assert plan.total == 2 * 9000 + 4000 + plan.endpoints + plan.activations
     alone = memory_plan(settings(recompute=True, twin=False), description, (48, 32), "distill", 1000)
@@ -220,13 +229,13 @@ def test_the_plan_of_a_distillation_holds_a_frozen_teacher_and_its_students() ->
     assert plan.sampling - alone.sampling == 4000  # a copy of each student
 
 
-def test_what_is_larger_counts_once() -> None:
+def test_steps_and_sampling_do_not_add_up() -> None:
     plan = MemoryPlan(1, 2, 3, 4, 50, 60, 100, 200, 2)
     assert plan.total == 20 + 300 + 60
     assert replace(plan, activations=70).total == 20 + 300 + 70
 
 
-def test_advice_names_what_would_help() -> None:
+def test_advice_names_the_settings_that_help() -> None:
     s = settings()
     assert advice(s, "distill") == (
         "try distill.micro_batch below 4, model.recompute=true, distill.chunk below 2, cluster.zero_stage=3, or "
@@ -239,7 +248,7 @@ def test_advice_names_what_would_help() -> None:
     assert advice(s, "teacher", samples=False) == "try cluster.space above 1"
 
 
-def test_sizes_read_well() -> None:
+def test_sizes_have_fitting_units() -> None:
     read = [size_text(n) for n in (0, 1536, 3 << 20, 5 << 30, 7 << 40)]
     assert read == ["0.0 B", "1.5 KiB", "3.0 MiB", "5.0 GiB", "7.0 TiB"]
 
@@ -274,7 +283,8 @@ def test_the_limit_of_control_groups_is_the_least_on_the_way_up(tmp_path: Path, 
 
 
 def test_workers_of_one_host_share_its_memory() -> None:
-    alone, shared = memory_limit(), memory_limit(1000)
+    alone = memory_limit()
+    shared = memory_limit(1000)
     assert alone is not None and shared is not None and 2**20 < shared < alone / 100
     assert device_limit(torch.device("cpu"), 1000) == pytest.approx(shared, rel=0.2)
 

@@ -25,7 +25,7 @@ def settings(folder: Path, **sections: dict[str, Any]) -> Settings:
 
 
 def keep_checkpoint(made: Settings, phase: str) -> None:
-    """What is left of a phase that was killed after its first checkpoint, as far as a new attempt asks."""
+    """Write the part of a checkpoint that a new attempt looks for, as a phase that was killed leaves it."""
     folder = run_folder(made) / "checkpoints" / phase / "step_00000001"
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text("{}")
@@ -40,13 +40,13 @@ def refused(phase: str, made: Settings, inputs: dict[str, str] = INPUTS) -> str:
     before = contents(folder)
     with pytest.raises(UserError) as raised:
         begin(phase, made, inputs)
-    assert contents(folder) == before  # nothing was written, nothing was lost
+    assert contents(folder) == before  # nothing was written or lost
     text = str(raised.value)
     assert "\n" not in text
     return text
 
 
-def test_a_new_run_writes_down_what_decides_it(tmp_path: Path) -> None:
+def test_a_new_run_records_what_determines_its_result(tmp_path: Path) -> None:
     made = settings(tmp_path, run={"seed": 5}, teacher={"steps": 7})
     assert begin("teacher", made, INPUTS) is True
     folder = tmp_path / "r"
@@ -60,7 +60,7 @@ def test_a_new_run_writes_down_what_decides_it(tmp_path: Path) -> None:
     assert json.loads((folder / "versions.json").read_text()) == versions()
 
 
-def test_a_begun_phase_goes_on_and_a_finished_one_is_left_alone(tmp_path: Path) -> None:
+def test_a_begun_phase_continues_and_a_finished_one_does_not(tmp_path: Path) -> None:
     made = settings(tmp_path)
     assert begin("teacher", made, INPUTS) and begin("teacher", made, INPUTS)
     finish("teacher", made, INPUTS)
@@ -71,7 +71,7 @@ def test_a_begun_phase_goes_on_and_a_finished_one_is_left_alone(tmp_path: Path) 
     assert begin("teacher", made, INPUTS) is False
 
 
-def test_a_card_of_an_attempt_that_was_killed_at_its_end_does_not_count(tmp_path: Path) -> None:
+def test_a_card_of_an_attempt_that_was_killed_at_its_end_is_removed(tmp_path: Path) -> None:
     made = settings(tmp_path)
     assert begin("teacher", made, INPUTS) and begin("distill", made, INPUTS)
     for name in ("teacher", "student", "student-lambda0"):
@@ -82,7 +82,7 @@ def test_a_card_of_an_attempt_that_was_killed_at_its_end_does_not_count(tmp_path
     assert [p.parent.name for p in sorted(tmp_path.glob("r/*/card.json"))] == ["teacher"]
 
 
-def test_resume_never_refuses_what_exists_and_must_what_does_not(tmp_path: Path) -> None:
+def test_resume_never_refuses_an_existing_run_and_must_a_missing_one(tmp_path: Path) -> None:
     must, never = (settings(tmp_path, run={"resume": r}) for r in ("must", "never"))
     text = refused("teacher", must)
     assert "teacher.json" in text and "run.resume=must" in text and not (tmp_path / "r").exists()
@@ -123,8 +123,8 @@ def test_a_changed_setting_is_refused_by_name(
     assert words in text and f"{phase}.json" in text, text
 
 
-def test_a_phase_that_made_nothing_takes_other_settings(tmp_path: Path) -> None:
-    """A value that was refused late leaves no checkpoint, so the corrected one is taken under the same name."""
+def test_a_phase_without_a_checkpoint_takes_other_settings(tmp_path: Path) -> None:
+    """A value that is refused late leaves no checkpoint, so a corrected value works under the same name."""
     assert begin("teacher", settings(tmp_path, teacher={"sigma_max": 1.0}), INPUTS)
     corrected = settings(tmp_path, teacher={"sigma_max": 100.0})
     assert due("teacher", corrected, INPUTS) and begin("teacher", corrected, INPUTS)
@@ -136,8 +136,8 @@ def test_a_phase_that_made_nothing_takes_other_settings(tmp_path: Path) -> None:
     assert "teacher.sigma_max was 100.0" in refused("teacher", settings(tmp_path))
 
 
-def test_other_workers_are_refused_before_any_start(tmp_path: Path) -> None:
-    """By the newest checkpoint whose manifest is true; what is finished needs no workers at all."""
+def test_another_number_of_workers_is_refused_before_the_start(tmp_path: Path) -> None:
+    """The newest checkpoint with a valid manifest determines it. A finished phase needs no workers."""
     made = settings(tmp_path, cluster={"workers": 2, "zero_stage": 1})
     begin("teacher", made, INPUTS)
     root = run_folder(made) / "checkpoints" / "teacher"
@@ -155,17 +155,17 @@ def test_other_workers_are_refused_before_any_start(tmp_path: Path) -> None:
     assert not due("teacher", made, INPUTS)
 
 
-def test_asking_writes_nothing(tmp_path: Path) -> None:
+def test_due_writes_nothing(tmp_path: Path) -> None:
     assert due("teacher", settings(tmp_path), INPUTS) and list(tmp_path.iterdir()) == []
 
 
 def test_a_run_has_one_driver_at_a_time(tmp_path: Path) -> None:
     made = settings(tmp_path)
-    with hold_run(made), pytest.raises(UserError, match=r"another process is at work .* run\.name"), hold_run(made):
+    with hold_run(made), pytest.raises(UserError, match=r"another process is working .* run\.name"), hold_run(made):
         pass
     with hold_run(made), hold_run(settings(tmp_path, run={"name": "other"})):
         pass
-    assert list(tmp_path.iterdir()) == []  # a claim that came to nothing leaves nothing
+    assert list(tmp_path.iterdir()) == []  # an unused folder is removed
     with hold_run(made):
         assert begin("teacher", made, INPUTS)
     assert run_folder(made).is_dir()
@@ -189,13 +189,15 @@ def test_a_changed_data_set_is_refused_by_name(tmp_path: Path) -> None:
         ("distill", {"distill": {"teacher": "elsewhere", "keep": 9}}),
     ],
 )
-def test_what_does_not_decide_a_result_may_change(tmp_path: Path, phase: str, change: dict[str, Any]) -> None:
+def test_settings_that_do_not_determine_the_result_may_change(
+    tmp_path: Path, phase: str, change: dict[str, Any]
+) -> None:
     made = settings(tmp_path)
     begin(phase, made, INPUTS)
     assert begin(phase, settings(tmp_path, **change), INPUTS) is True
 
 
-def test_a_weight_that_there_was_not_when_a_run_began_has_its_default(tmp_path: Path) -> None:
+def test_a_weight_that_is_newer_than_the_run_has_its_default(tmp_path: Path) -> None:
     made = settings(tmp_path)
     begin("distill", made, INPUTS)
     keep_checkpoint(made, "distill")
@@ -210,7 +212,7 @@ def test_a_weight_that_there_was_not_when_a_run_began_has_its_default(tmp_path: 
 
 
 def test_every_other_setting_of_a_phase_is_in_its_signature() -> None:
-    """A new setting decides the result until someone says that it does not."""
+    """A new setting counts as one that determines the result unless it is declared otherwise."""
     made = Settings()
     free = {"log_every", "checkpoint_every", "keep", "max_skips"}
     for phase, own in (

@@ -1,6 +1,7 @@
-"""What is known of fields: values in physical units, where they are known, and how well. Knows no files and no networks.
+"""Observations: known values of fields in physical units, where they are known, and their uncertainty.
 
-Shapes: values_NCYX joint fields of N observations; known_NCYX bool; sigma_NC one standard deviation for each channel.
+Knows no files and no networks. Shapes: values_NCYX joint fields of N observations; known_NCYX bool; sigma_NC one standard
+deviation for each channel.
 """
 
 from __future__ import annotations
@@ -15,22 +16,27 @@ from torch import Tensor
 
 from pidscale.caller import sheltered
 from pidscale.config import UserError
-from pidscale.generator.arguments import amount, real
+from pidscale.generator.arguments import as_amount, as_real
 from pidscale.generator.generator import Generator
 from pidscale.pde.base import solution_mask
 
 TASKS = ("forward", "inverse", "reconstruct")
-# sigma of noiseless values, in standard deviations of a channel: no student comes nearer to a whole field, but to some points
-TOLERANCE, TOLERANCE_OF_SOME = 0.03, 0.01
-USUAL = 5.0  # standard deviations from the mean of the training data beyond which a value is told of
+# sigma of noiseless values in standard deviations of a channel, as near as students come to a whole field and to some points
+TOLERANCE = 0.03
+TOLERANCE_OF_SOME = 0.01
+USUAL = 5.0  # standard deviations from the mean of the training data beyond which a value gets a warning
 
 
 @dataclass(frozen=True)
 class Observation:
-    """Values known at some points: 0 elsewhere. sigma: of their noise, or the tolerance of noiseless ones.
+    """Known values of N fields.
 
-    whole: bool [N, C], channels known at every point and without noise: these may stand in for the student's own in a
-    residual.
+    Attributes:
+        values_NCYX: Known values in physical units; 0 where a value is not known.
+        known_NCYX: Whether a value is known, bool.
+        sigma_NC: Standard deviation of the noise of the values, or the tolerance of noiseless ones.
+        whole_NC: Whether a channel is known at every point and without noise, bool. Such a channel may replace the generated
+            one in a residual.
     """
 
     values_NCYX: Tensor
@@ -45,7 +51,7 @@ class Observation:
         return Observation(self.values_NCYX[some], self.known_NCYX[some], self.sigma_NC[some], self.whole_NC[some])
 
     def on(self, device: torch.device) -> Observation:
-        """The same on a device."""
+        """Return the observation on a device."""
         moved = (t.to(device) for t in (self.values_NCYX, self.known_NCYX, self.sigma_NC, self.whole_NC))
         return Observation(*moved)
 
@@ -54,14 +60,26 @@ class Observation:
 def observe(
     generator: Generator, task: str, values: Any, mask: Any = None, sigma: Any = None, where: str = "values"
 ) -> Observation:
-    """Check what a user knows. Raises UserError, in one line that names the channel.
+    """Check a user's values and build an observation from them.
 
-    task: `forward` takes inputs of the equation, `inverse` its solution, `reconstruct` any. values: a dict of channel name
-    to [Y, X] or [n, Y, X], or an array of all channels that the task takes, [Y, X], [n, Y, X], [C, Y, X] or [n, C, Y, X].
-    Where a channel is input at some points and solution at others (Burgers: its first row), the points of the other kind
-    are not looked at. mask: where values are known, of their shape or [Y, X], by channel or for all; None: where they are
-    not NaN, and for `forward` and `inverse` everywhere. sigma: standard deviation of the noise in physical units, one
-    number or a dict of channel name to number; None: no noise. where: what the values are called in messages.
+    A channel may be an input at some points and the solution at others (Burgers: its first row is the input). Points that a
+    task does not take are then ignored.
+
+    Args:
+        generator: A generator of the equation.
+        task: `forward` takes the inputs of the equation, `inverse` its solution, `reconstruct` any channels.
+        values: A dict of channel name to [Y, X] or [n, Y, X]; or an array of all channels that the task takes, [Y, X],
+            [n, Y, X], [C, Y, X] or [n, C, Y, X].
+        mask: True where values are known: of the shape of the values or [Y, X], by channel or for all. None: everywhere for
+            `forward` and `inverse`, where values are not NaN for `reconstruct`.
+        sigma: Standard deviation of the noise in physical units, one number or a dict by channel; None for no noise.
+        where: Name of the values in messages.
+
+    Returns:
+        The observation, on the CPU.
+
+    Raises:
+        UserError: When a value, mask or sigma is wrong. The error is one line that names the channel.
     """
     places = _places(generator, task)
     takes = [name for name, at in zip(generator.channels, places, strict=True) if at.any()]
@@ -88,14 +106,22 @@ def observe(
             )
     if not known.flatten(1).any(dim=1).all():
         number = int((~known.flatten(1).any(dim=1)).nonzero()[0])
-        raise UserError(f"{where}: nothing is known of field {number}: its mask holds no point; mark one at least")
+        raise UserError(f"{where}: no value of field {number} is known: its mask is empty, or all values are NaN")
     sigma_NC, noisy_C = _sigma(generator, sigma, list(given), known.to(torch.float32).mean(dim=(2, 3)))
     return Observation(joint, known, sigma_NC, known.all(dim=(2, 3)) & ~noisy_C)
 
 
 def warnings_for(generator: Generator, observation: Observation) -> list[str]:
-    """A line for each channel with values that its equation does not take, and for each with values that training did
-    not see: the student can only extrapolate there.
+    """List channels with values that the equation does not allow, or that lie outside the training data.
+
+    A student can only extrapolate to the latter.
+
+    Args:
+        generator: A generator of the equation.
+        observation: Known values.
+
+    Returns:
+        One line for each finding, which begins with `warning:`.
     """
     lines = []
     units = generator.normaliser
@@ -105,54 +131,64 @@ def warnings_for(generator: Generator, observation: Observation) -> list[str]:
         if channel.positive and (values <= 0).any():
             lines.append(
                 f"warning: {name}: {int((values <= 0).sum())} of {len(values)} known values are not above 0 (the least is "
-                f"{float(values.min()):.4g}), where {generator.pde.name} has no meaning"
+                f"{float(values.min()):.4g}), where {generator.pde.name} is not defined"
             )
         far = (values - mean).abs() > USUAL * std
         if far.any():
-            most = float(values[(values - mean).abs().argmax()])
+            farthest = float(values[(values - mean).abs().argmax()])
             lines.append(
                 f"warning: {name}: {int(far.sum())} of {len(values)} known values lie outside {mean - USUAL * std:.4g} to "
-                f"{mean + USUAL * std:.4g}, the mean of the training data and {USUAL:g} standard deviations; {most:.4g} is "
-                "the farthest: the answer extrapolates"
+                f"{mean + USUAL * std:.4g}, the mean of the training data and {USUAL:g} standard deviations; the farthest is "
+                f"{farthest:.4g}; the answer extrapolates"
             )
     return lines
 
 
+def check_channel(generator: Generator, name: Any, where: str) -> None:
+    """Check that a name is a channel of the generator's equation.
+
+    Args:
+        generator: The generator.
+        name: The name.
+        where: Name of its source in messages.
+
+    Raises:
+        UserError: When there is no such channel.
+    """
+    if name not in generator.channels:
+        close = difflib.get_close_matches(str(name)[:80], generator.channels, n=1)
+        advice = f"did you mean {close[0]!r}? " if close else ""
+        raise UserError(
+            f"{where}: no channel {str(name)[:80]!r} in {generator.pde.name}, the student's equation; {advice}it has "
+            f"{', '.join(generator.channels)}"
+        )
+
+
 def _places(generator: Generator, task: str) -> Tensor:
-    """Points that a task may know, bool [C, Y, X]."""
+    """Return the points that a task takes, bool [C, Y, X]."""
     if task not in TASKS:
         raise UserError(f"task={task!r}: expected one of {', '.join(TASKS)}")
     solution = solution_mask(generator.pde, generator.grid)
     return {"forward": ~solution, "inverse": solution, "reconstruct": torch.ones_like(solution)}[task]
 
 
-def check_channel(generator: Generator, name: Any, where: str) -> None:
-    """Raise UserError for a name that is no channel of the student's equation."""
-    if name not in generator.channels:
-        close = difflib.get_close_matches(str(name)[:80], generator.channels, n=1)
-        advice = f"did you mean {close[0]!r}? " if close else ""
-        raise UserError(
-            f"{where}: no channel {str(name)[:80]!r} in {generator.pde.name}, which the student is of; {advice}it has "
-            f"{', '.join(generator.channels)}"
-        )
-
-
 def _by_channel(generator: Generator, task: str, values: Any, takes: list[str], where: str) -> dict[str, Tensor]:
-    """Fields [n, Y, X] by name, NaN allowed."""
+    """Return fields [n, Y, X] by name, which may hold NaN."""
     if not isinstance(values, Mapping):
-        values = _unstacked(generator, real(where, values), takes, where)
+        values = _unstacked(generator, as_real(where, values), takes, where)
     if not values:
         raise UserError(f"{where}: no values of any channel; {task} takes {', '.join(takes)}")
     fields = {}
     for name in values:
         check_channel(generator, name, where)
         if name not in takes:
-            raise UserError(f"{where}[{name!r}]: {task} looks for it; it takes {', '.join(takes)}")
-        fields[name] = _field(generator, real(f"{where}[{name!r}]", values[name]), f"{where}[{name!r}]")
+            raise UserError(f"{where}[{name!r}]: {task} finds this channel; it takes {', '.join(takes)}")
+        fields[name] = _field(generator, as_real(f"{where}[{name!r}]", values[name]), f"{where}[{name!r}]")
     return fields
 
 
 def _field(generator: Generator, field: Tensor, label: str) -> Tensor:
+    """Return a field [Y, X] or [n, Y, X] as [n, Y, X] on the CPU."""
     height, width = generator.grid.shape
     one = field[None] if field.ndim == 2 else field
     if one.ndim != 3 or tuple(one.shape[1:]) != (height, width) or not len(one):
@@ -161,7 +197,7 @@ def _field(generator: Generator, field: Tensor, label: str) -> Tensor:
 
 
 def _unstacked(generator: Generator, joint: Tensor, takes: list[str], where: str) -> dict[str, Tensor]:
-    """An array of all channels that a task takes, by name."""
+    """Return an array of all channels that a task takes as fields by name."""
     grid = tuple(generator.grid.shape)
     if tuple(joint.shape[-2:]) == grid:
         if len(takes) == 1 and joint.ndim in (2, 3):
@@ -175,20 +211,23 @@ def _unstacked(generator: Generator, joint: Tensor, takes: list[str], where: str
 
 
 def _masks(generator: Generator, mask: Any, names: list[str], takes: list[str] | None, where: str) -> dict[str, Tensor]:
-    """Where values are known, bool [n, Y, X] by channel. takes: channels of a joint mask, where the values are joint."""
+    """Return where values are known, bool [n, Y, X] by channel; empty without masks.
+
+    names: channels that have values. takes: channels of the values if these are one joint array, else None.
+    """
     if mask is None:
         return {}
     if not isinstance(mask, Mapping):
-        joint = real("mask", mask)
-        by_name = takes is not None and joint.ndim > 2
-        mask = _unstacked(generator, joint, takes or [], "mask") if by_name else dict.fromkeys(names, joint)
+        joint = as_real("mask", mask)
+        is_stacked = takes is not None and joint.ndim > 2
+        mask = _unstacked(generator, joint, takes or [], "mask") if is_stacked else dict.fromkeys(names, joint)
     found = {}
     for name, one in mask.items():
         label = f"mask[{name!r}]" if where == "values" else f"{where}: mask[{name!r}]"
         check_channel(generator, name, "mask" if where == "values" else f"{where}: mask")
         if name not in names:
-            raise UserError(f"{label}: no values are given of it; give them, or leave its mask out")
-        field = _field(generator, real(label, one), label)
+            raise UserError(f"{label}: this channel has no values; give them, or omit its mask")
+        field = _field(generator, as_real(label, one), label)
         if not bool(((field == 0) | (field == 1)).all()):
             raise UserError(f"{label}: expected true or false at every point, or 1 and 0")
         found[name] = field > 0
@@ -196,9 +235,9 @@ def _masks(generator: Generator, mask: Any, names: list[str], takes: list[str] |
 
 
 def _sigma(generator: Generator, sigma: Any, names: list[str], share_NC: Tensor) -> tuple[Tensor, Tensor]:
-    """The standard deviation of each channel, float32 [N, C], and whether it is that of a noise, bool [C].
+    """Return the standard deviation of each channel, float32 [N, C], and whether it is that of noise, bool [C].
 
-    share_NC: of a channel's values that are known.
+    names: channels that have values. share_NC: fraction of the points of each channel that is known.
     """
     given = sigma if isinstance(sigma, Mapping) else {} if sigma is None else dict.fromkeys(generator.channels, sigma)
     std = torch.tensor(generator.normaliser.std, dtype=torch.float32)
@@ -206,7 +245,7 @@ def _sigma(generator: Generator, sigma: Any, names: list[str], share_NC: Tensor)
     for name, value in given.items():
         check_channel(generator, name, "sigma")
         if isinstance(sigma, Mapping) and name not in names:
-            raise UserError(f"sigma[{name!r}]: no values are given of it; give them, or leave its sigma out")
+            raise UserError(f"sigma[{name!r}]: this channel has no values; give them, or omit its sigma")
         label = f"sigma[{name!r}]" if isinstance(sigma, Mapping) else "sigma"
-        sigma_NC[:, generator.channels.index(name)] = amount(label, value)
+        sigma_NC[:, generator.channels.index(name)] = as_amount(label, value)
     return sigma_NC, torch.tensor([name in given for name in generator.channels])

@@ -1,12 +1,12 @@
-"""Many fields that agree with noisy values, and how far they lie apart: posterior samples of a student by optimisation.
+"""Posterior samples of a student by optimisation: many fields that agree with noisy values, and how much they vary.
 
     minimise over z   |M (d(eps) - x' - sigma xi)|^2 / (2 sigma^2)  +  |z - zeta|^2 / 2        xi, zeta standard normal
 
-once for each sample, beginning at zeta: the noise of the observation and the centre of the law are drawn anew each time.
-Where d is linear the minima are exact draws of the posterior; where it is not, they are close to draws as far as d bends
-little within a posterior's width. Sources: randomised maximum likelihood (Oliver, He and Reynolds, 1996);
-randomise-then-optimise (Bardsley et al., SIAM J. Sci. Comput. 36, 2014), whose weights for a nonlinear d are left out.
-Knows no files and no ranks.
+once for each sample, from the start z = zeta. The noise xi of the observation and the centre zeta of the prior are drawn for
+each sample. If d is linear, the minima are exact draws of the posterior; otherwise they are approximate, the better the more
+nearly linear d is within the width of the posterior. Sources: randomised maximum likelihood (Oliver, He and Reynolds, 1996);
+randomise-then-optimise (Bardsley et al., SIAM J. Sci. Comput. 36, 2014), whose weights for a nonlinear d are omitted. Symbols
+as in energy.py. Knows no files and no ranks.
 """
 
 from __future__ import annotations
@@ -21,20 +21,28 @@ from torch import Tensor
 from pidscale import seeds
 from pidscale.caller import exactly
 from pidscale.generator.arguments import as_int
-from pidscale.generator.generator import OneCall
-from pidscale.generator.tasks.energy import MOST, Search, measured, normals, posed, searched
+from pidscale.generator.generator import OneStepGenerator
+from pidscale.generator.tasks.energy import pose
 from pidscale.generator.tasks.observations import Observation
+from pidscale.generator.tasks.search import MOST, Search, Start, find_minima, standard_normals
 
-LEVEL = 0.9  # of the pointwise interval
+LEVEL = 0.9  # probability of the pointwise intervals
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """k samples for each of n observations, on the CPU.
+    """k posterior samples for each of n observations, on the CPU.
 
-    samples: channel or parameter to [n, k, Y, X] or [n, k], physical, what is known not pasted in. mean, spread (standard
-    deviation), low, high (ends of the pointwise 90 % interval): the same without k. mismatch [n, k] and residual, each [n,
-    k], as in `Answer`. calls: evaluations, int [n].
+    Attributes:
+        samples: Channels [n, k, Y, X] in physical units and varying parameters [n, k], by name. They are as the student
+            generates them: known values are not inserted.
+        mean: Means over the samples, [n, Y, X] or [n], by name.
+        spread: Standard deviations over the samples, likewise.
+        low: Lower ends of the pointwise 90 % intervals, likewise.
+        high: Upper ends, likewise.
+        mismatch: Root mean square of (field - known value) / sigma over the known points, [n, k].
+        residual: Relative residuals of the samples, each [n, k]: `l2`, `dual`, `boundary`.
+        calls: Evaluations (a network call and its gradient) of all samples, int [n].
     """
 
     samples: dict[str, Tensor]
@@ -48,45 +56,63 @@ class Posterior:
 
 
 def posterior(
-    generator: OneCall, observation: Observation, count: int, params: Mapping[str, Any] | None, search: Search
+    generator: OneStepGenerator, observation: Observation, count: int, params: Mapping[str, Any] | None, search: Search
 ) -> Posterior:
-    """`count` samples for each observation, 2 or more; sample k depends on (seed, observation, k) alone.
+    """Draw posterior samples. Sample k depends only on (seed, number of the observation, k).
 
-    search.physics adds the residual to what is minimised; it is 0 unless asked for, since the student has learned the
-    equation and a draw has no noise of its own for it. search.starts is not used. Raises UserError.
+    `search.physics` adds the residual to what is minimised. Callers give it as 0 by default: the student has learned the
+    equation, and no noise is drawn for the residual. A wrong argument raises a UserError.
+
+    Args:
+        generator: The student.
+        observation: Known values of n fields.
+        count: Number of samples for each observation, 2 or more.
+        params: Varying parameters that are known, by name, as in `sample`.
+        search: Settings of the search. `search.starts` is not used.
+
+    Returns:
+        The samples with their mean, standard deviation and intervals.
     """
     as_int("count", count, 2, MOST)
-    task = posed(generator, observation, params, search.physics)
+    task = pose(generator, observation, params, search.physics)
 
-    def begin(counters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        zeta = normals(task, search.seed, "posterior", counters)
-        return zeta, zeta, seeds.normal(search.seed, "posterior/xi", counters, task.shape, device=zeta.device)
+    def start(counters: Tensor) -> Start:
+        zeta = standard_normals(task, search.seed, "posterior", counters)
+        xi = seeds.normal(search.seed, "posterior/xi", counters, task.shape, device=zeta.device)
+        return Start(zeta, zeta, xi)
 
-    found, owners = searched(task, count, search, begin)
-    fields, told, apart, residual = measured(task, found.x_BD, owners, search.batch)
-    n = len(observation)
-    samples = {channel.name: fields[:, c].unflatten(0, (n, count)) for c, channel in enumerate(task.pde.channels)}
-    samples |= {name: column.unflatten(0, (n, count)) for name, column in zip(task.pde.varying, told.T, strict=True)}
+    minima, owners = find_minima(task, count, search, start)
+    found = task.measure(minima.x_BD, owners, search.batch)
+    shape = (len(observation), count)
+    samples = {channel.name: found.fields[:, c].unflatten(0, shape) for c, channel in enumerate(task.pde.channels)}
+    samples |= {p: column.unflatten(0, shape) for p, column in zip(task.pde.varying, found.params.T, strict=True)}
     ends = {name: interval(values) for name, values in samples.items()}
     return Posterior(
-        samples,
-        {name: values.mean(dim=1) for name, values in samples.items()},
-        {name: values.std(dim=1) for name, values in samples.items()},
-        {name: low for name, (low, _) in ends.items()},
-        {name: high for name, (_, high) in ends.items()},
-        apart.unflatten(0, (n, count)),
-        {name: values.unflatten(0, (n, count)) for name, values in residual.items()},
-        found.calls_B.reshape(n, count).sum(dim=1),
+        samples=samples,
+        mean={name: values.mean(dim=1) for name, values in samples.items()},
+        spread={name: values.std(dim=1) for name, values in samples.items()},
+        low={name: low for name, (low, _) in ends.items()},
+        high={name: high for name, (_, high) in ends.items()},
+        mismatch=found.mismatch.unflatten(0, shape),
+        residual={name: values.unflatten(0, shape) for name, values in found.residual.items()},
+        calls=minima.calls_B.reshape(shape).sum(dim=1),
     )
 
 
 @exactly
 def interval(samples_NK: Tensor, level: float = LEVEL) -> tuple[Tensor, Tensor]:
-    """The ends [N, ...] of the central interval of samples [N, K, ...].
+    """Return the central interval of samples, so that a truth drawn like them lies inside with probability `level`.
 
-    Quantile p lies at order statistic p (K + 1), between two of them by a straight line: so a truth drawn like the samples
-    falls inside with probability `level`. With fewer than 2 / (1 - level) - 1 samples (19 for 90 %) the ends are the least
-    and the greatest, and it falls inside less often: (K - 1) / (K + 1).
+    Quantile p lies at order statistic p (K + 1), with linear interpolation between two of them. With fewer than
+    2 / (1 - level) - 1 samples (19 for 90 %) the ends are the least and the greatest sample, and the probability is lower:
+    (K - 1) / (K + 1).
+
+    Args:
+        samples_NK: Samples [N, K, ...], 2 or more.
+        level: Probability of the interval.
+
+    Returns:
+        Lower and upper ends, each [N, ...].
     """
     ordered = samples_NK.sort(dim=1).values
     count = samples_NK.shape[1]
@@ -100,22 +126,39 @@ def interval(samples_NK: Tensor, level: float = LEVEL) -> tuple[Tensor, Tensor]:
 
 @exactly
 def coverage(samples_NK: Tensor, truth_N: Tensor, level: float = LEVEL) -> float:
-    """The share of true values [N, ...] inside the central interval of samples [N, K, ...]: `level` if all is right."""
+    """Return the fraction of true values inside the central interval of samples, which is `level` for exact posteriors.
+
+    Args:
+        samples_NK: Samples [N, K, ...].
+        truth_N: True values [N, ...].
+        level: Probability of the interval.
+
+    Returns:
+        The fraction.
+    """
     low, high = interval(samples_NK, level)
     return float(((low <= truth_N) & (truth_N <= high)).double().mean())
 
 
 @exactly
 def crps(samples_NK: Tensor, truth_N: Tensor) -> float:
-    """Continuous ranked probability score, mean over true values [N, ...], in their unit: 0 is best, lower is better.
+    """Return the continuous ranked probability score, the mean over true values; lower is better, 0 is perfect.
 
-    E|X - y| - E|X - X'| / 2 of samples [N, K, ...], without the bias of a small K (Ferro, Q. J. R. Meteorol. Soc. 140,
-    2014). A single guess scores its mean absolute error.
+    E|X - y| - E|X - X'| / 2, without bias for small K (Ferro, Q. J. R. Meteorol. Soc. 140, 2014). The score of one sample is
+    its mean absolute error.
+
+    Args:
+        samples_NK: Samples [N, K, ...].
+        truth_N: True values [N, ...].
+
+    Returns:
+        The score, in the unit of the values.
     """
-    samples, truth = samples_NK.double(), truth_N.double()
+    samples = samples_NK.double()
+    truth = truth_N.double()
     count = samples.shape[1]
-    apart = (samples - truth[:, None]).abs().mean(dim=1)
+    error = (samples - truth[:, None]).abs().mean(dim=1)
     ranks = (2 * torch.arange(count, dtype=torch.float64) - count + 1).reshape(1, -1, *[1] * (samples.ndim - 2))
     # the sum of all |x_i - x_j| from the order statistics
     pairs = 2 * (samples.sort(dim=1).values * ranks).sum(dim=1) / (count * max(1, count - 1))
-    return float((apart - pairs / 2).mean())
+    return float((error - pairs / 2).mean())
