@@ -54,7 +54,7 @@ Epoch = Callable[[], Iterator[np.ndarray]]
 
 def _batches(feed: Feed, case: Case, first: int) -> Iterator[np.ndarray]:
     for step in range(first, first + case.samples // case.batch):
-        yield feed.batch(step).numpy()
+        yield feed.batch(step).fields_BCYX.numpy()
 
 
 def ours(case: Case, verify: bool) -> Epoch:

@@ -77,10 +77,10 @@ def peaks(folder: Path) -> list[dict[str, Any]]:
 def wall_settings(shards: Path, teacher: Path, workers: int) -> Settings:
     """A distillation of one step on one sample."""
     settings = settings_for(shards, "poisson", WALL_POINTS, WALL_MODEL, 1)
-    distil = {"teacher": str(teacher), "steps": 1, "solver_steps": 2, "scale_steps": 2, "ring": 1, "reuse": 1}
+    distil = {"teacher": str(teacher), "steps": 1, "solver_steps": 2, "scale_steps": 2, "buffer_rows": 1, "reuse": 1}
     return replace(
         settings,
-        distill=replace(settings.distill, **distil, twin=False),  # type: ignore[arg-type]
+        distill=replace(settings.distill, **distil, control=False),  # type: ignore[arg-type]
         cluster=replace(settings.cluster, workers=workers, space=workers),
     )
 

@@ -40,7 +40,7 @@ from tests.twins import spawn
 POINTS, BATCH, RING = 32, 16, 4
 MODEL = {"kind": "unet", "size": "tiny"}
 CALLS, REUSES = (8, 32), (1, 8)
-THREADS = {"inline": 2, "ring": 1, "actors": 1, "shards": 2}
+THREADS = {"inline": 2, "thread": 1, "actors": 1, "shards": 2}
 WARM, STEPS = 2 * RING, 4 * RING * 2  # rows of R = 8 are needed at an even rate: two passes hold one of each eighth
 CHUNKS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -51,13 +51,13 @@ def settings_of(folder: Path, source: str, calls: int, reuse: int) -> Settings:
     own = {
         "solver": "dpm2m",
         "solver_steps": calls,
-        "ring": RING,
+        "buffer_rows": RING,
         "reuse": reuse,
         "steps": WARM + STEPS,
         "chunk": BATCH,
     }
     own |= {"teacher": str(folder / "teacher"), "endpoints": str(folder / f"endpoints-{calls}-{reuse}")}
-    return replace(settings, distill=replace(settings.distill, source=source, ahead=2, twin=False, **own))  # type: ignore[arg-type]
+    return replace(settings, distill=replace(settings.distill, source=source, ahead=2, control=False, **own))  # type: ignore[arg-type]
 
 
 def _train(rank: int, world: int, folder: Path, source: str, calls: int, reuse: int) -> dict[str, float]:
@@ -86,7 +86,7 @@ def _train(rank: int, world: int, folder: Path, source: str, calls: int, reuse: 
         with timer.section("optimiser"):
             arm.update(1e-4, step)
     seconds = time.perf_counter() - began
-    waited = timer.take()["teacher"]
+    waited = timer.take()["wait"]
     batches.supply.close()
     if source == "actors":
         ray.shutdown()

@@ -17,9 +17,9 @@ from pidscale.dataset.problem import Problem, open_problem
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.endpoints.rollout import Rollout
-from pidscale.distill.loop import open_objective
+from pidscale.distill.objectives import open_objective
 from pidscale.distill.objectives.physics import Physics
-from pidscale.distill.students import Arm, build_arm
+from pidscale.distill.students import Student, build_student
 from pidscale.engine.schedule import micro_plan
 from pidscale.engine.spread import window_for
 from pidscale.generator.load import Generator
@@ -30,7 +30,7 @@ from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
 from pidscale.pde.base import condition, draw_params
-from pidscale.teacher import loop
+from pidscale.teacher import training
 
 Step = Callable[[], None]
 
@@ -51,7 +51,9 @@ def settings_for(shards: Path, name: str, points: int, model: dict[str, Any], ba
         "data": {"path": str(shards)},
         "model": model,
         "teacher": step,
-        "distill": step | {"chunk": 1, "scale_samples": batch},
+        "distill": step
+        | {"chunk": 1, "scale_samples": batch, "solver": "heun", "physics_from": 0.0}
+        | {"objective": {"power": 0.0}},
         "cluster": {"zero_stage": stage},
     }
     return from_plain(Settings, plain)
@@ -60,7 +62,7 @@ def settings_for(shards: Path, name: str, points: int, model: dict[str, Any], ba
 def teacher_step(settings: Settings, mesh: Mesh) -> Step:
     """One step of the teacher's training on this rank."""
     problem = open_problem(settings.pde, settings.data)
-    teacher = loop.build(settings, problem, EdmNoise(), mesh)
+    teacher = training.build(settings, problem, EdmNoise(), mesh)
     mine, rows = mesh.slice(settings.teacher.global_batch), teacher.window.rows
     x = torch.randn(mine.stop - mine.start, problem.shape[0], rows.stop - rows.start, problem.shape[2])
     told = condition(problem.pde, draw_params(problem.pde, 0, "x", range(len(x))))
@@ -91,12 +93,12 @@ def student_step(settings: Settings, mesh: Mesh) -> Step:
     return step
 
 
-def student_arm(settings: Settings, teacher: Generator, window: Window, mesh: Mesh) -> Arm:
+def student_arm(settings: Settings, teacher: Generator, window: Window, mesh: Mesh) -> Student:
     """A student with all terms of the residual."""
     physics = Physics(teacher.pde, window, teacher.normaliser, _ONES, _ONES)
     plan = micro_plan(settings.distill.global_batch, settings.distill.micro_batch, mesh)
     objective = replace(open_objective(settings, teacher, window), physics=physics)
-    return build_arm("student", settings, objective, plan, mesh)
+    return build_student("student", settings, objective, plan, mesh)
 
 
 _ONES = {"l2": 1.0, "dual": 1.0, "boundary": 1.0}
@@ -105,6 +107,6 @@ STEPS = {"teacher": teacher_step, "student": student_step}
 
 def fresh_teacher(settings: Settings, problem: Problem) -> Generator:
     """A teacher that has learnt nothing, as a distillation would load it."""
-    card: dict[str, Any] = {"kind": "teacher", "architecture": loop.describe(settings, problem)}
+    card: dict[str, Any] = {"kind": "teacher", "architecture": training.describe(settings, problem)}
     denoiser = build_denoiser(card["architecture"]).eval().requires_grad_(False)
     return Generator(card, denoiser, problem.pde, problem.grid, problem.normaliser, EdmNoise(), torch.device("cpu"))

@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-LONGEST = 300
+LONGEST = 400
 HOME = re.compile(r"(?<![\w.])/(?:(?:home|Users)/(?!ray\b)\w|root/)")  # /home/ray is in Ray's container images
 
 

@@ -5,6 +5,7 @@ Knows of Ray only that there is one to connect to; knows no models and no equati
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -35,6 +36,8 @@ def run_phase(phase: str, settings: Settings) -> Path:
     """
     settings = absolute(settings)
     check(settings, (phase,))
+    if phase == "distill":
+        settings = replace(settings, distill=settings.distill.complete)
     refuse_job_package(settings.run.folder, "run.folder")
     folder = run_folder(settings)
     problem = open_problem(settings.pde, settings.data)

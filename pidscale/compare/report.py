@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from pidscale import metrics
 from pidscale.dataset.problem import Problem
 from pidscale.figures.fields import field_figure
-from pidscale.generator.artifact import TWIN
+from pidscale.generator.artifact import CONTROL
 from pidscale.pde.base import Samples, shown_channels
 from pidscale.records.layout import write_atomic
 
@@ -112,7 +112,7 @@ def _against_nfe(rows: list[dict[str, Any]]) -> Figure:
     for axis, (key, title) in zip(figure.subplots(1, 3), keys.items(), strict=True):
         teacher = [(r["nfe"], r[key]) for r in rows if r["method"].startswith("teacher-heun-")]
         axis.loglog(*zip(*teacher, strict=True), "o-", label="teacher (Heun)")
-        for name, mark in (("student", "s"), (TWIN, "^")):
+        for name, mark in (("student", "s"), (CONTROL, "^")):
             own = [r for r in rows if r["method"] == name or r["method"].removeprefix(f"{name}-").isdigit()]
             if own:
                 axis.loglog([r["nfe"] for r in own], [r[key] for r in own], f"{mark}-", label=name)

@@ -110,7 +110,7 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
     checked = taught if e.calls or settings.distill.teacher else None  # with it, a student says whether it is its own
     students = {
         name: load_student(folder / name, device, checked if name == "student" else None)
-        for name in (artifact.TWIN, "student")
+        for name in (artifact.CONTROL, "student")
         if name == "student" or (folder / name / artifact.CARD).exists()
     }
     for name, generator in {"teacher": teacher, **students}.items():
@@ -185,8 +185,8 @@ def _methods(
     for name, student in students.items():
         one = contender.generate(name, student, eps, params, batch)
         yield one
-        if name == artifact.TWIN:
-            yield contender.smoothed(one, f"{artifact.TWIN}+smooth3", pde, grid)
+        if name == artifact.CONTROL:
+            yield contender.smoothed(one, f"{artifact.CONTROL}+smooth3", pde, grid)
     for nfe in sorted(e.calls):
         yield contender.generate_more(f"student-{nfe}", student, eps, params, batch, nfe)
     if e.refine > 0:

@@ -55,6 +55,25 @@ def integrate(
     return x
 
 
+def heun_step(denoiser: DenoiserCall, x_BCYX: Tensor, here_B: Tensor, there_B: Tensor) -> Tensor:
+    """Take one step of Heun's method, each sample between levels of its own (Karras et al. 2022, algorithm 1).
+
+    Args:
+        denoiser: The denoiser; it is called twice.
+        x_BCYX: States at the levels `here`.
+        here_B: Levels of the states.
+        there_B: Levels to go to, above 0.
+
+    Returns:
+        States at the levels `there`.
+    """
+    here, there = (level.reshape(-1, 1, 1, 1) for level in (here_B, there_B))
+    slope = (x_BCYX - denoiser(x_BCYX, here_B)) / here
+    ahead = x_BCYX + (there - here) * slope
+    slope_ahead = (ahead - denoiser(ahead, there_B)) / there
+    return x_BCYX + (there - here) * 0.5 * (slope + slope_ahead)
+
+
 def calls(solver: str, steps: int) -> int:
     """Network calls (NFE) of a solve. Raises ValueError for an unknown solver."""
     if solver not in SOLVERS:

@@ -26,7 +26,7 @@ VERSION = 1
 _LARGEST_CARD, _LONGEST = 2**24, 200  # bytes of a card, and characters of a path in a message
 KINDS = ("student", "teacher")
 WEIGHTS, CARD = "weights.safetensors", "card.json"
-TWIN = "student-lambda0"  # folder of the student that was trained beside, without the residual
+CONTROL = "student-lambda0"  # folder of the student that was trained beside, without the residual
 TEACHER = "teacher"  # folder of a student's teacher within its own, if it has it with it
 _KEYS = {
     "kind": str,

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import copy
 import itertools
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from pidscale.config import OBJECTIVES
 from pidscale.dataset.problem import open_problem
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.diffusion.solvers import integrate
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.endpoints.rollout import Rollout
-from pidscale.distill.loop import open_objective
-from pidscale.distill.objectives.dmd import Matching
+from pidscale.distill.objectives import OBJECTIVES, open_objective
 from pidscale.distill.objectives.physics import Physics
-from pidscale.distill.students import Arm
+from pidscale.distill.students import Student
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import micro_plan
 from pidscale.engine.spread import spread, window_for
@@ -38,7 +36,7 @@ from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
 from pidscale.pde.base import condition, draw_params
-from pidscale.teacher import loop
+from pidscale.teacher import training
 from tests import small
 from tests.twins import spawn
 
@@ -46,6 +44,7 @@ BATCH, STEP, POINTS = 7, 3, 18  # 18 rows in units of 2: 8 and 10, or 4, 4, 4 an
 CASES = {"unet": "darcy18", "fno": "heat18"}  # with attention and group norms; with conditions and frames
 WEIGHTS = {"l2": 0.3, "dual": 0.2, "boundary": 0.1}
 SCALES = {"l2": 2.0, "dual": 0.5, "boundary": 0.3}
+OWN = {"power": 0.3, "huber": 0.5}
 
 
 class PlainEngine:
@@ -81,8 +80,6 @@ def case(folder, kind, dtype, stage=0, recompute=False):
             "micro_batch": 3,
             "chunk": 1,
             "scale_samples": BATCH + 1,
-            "power": 0.3,
-            "huber": 0.5,
             "gradient_to": "shape",
             "constraints": ["zero_edge" if kind == "unet" else "zero_mean"],
         },
@@ -90,7 +87,7 @@ def case(folder, kind, dtype, stage=0, recompute=False):
     )
     settings = replace(settings, model=replace(settings.model, recompute=recompute))
     problem = open_problem(settings.pde, settings.data)
-    model = build_denoiser(loop.describe(settings, problem), recompute=recompute)
+    model = build_denoiser(training.describe(settings, problem), recompute=recompute)
     rng = torch.manual_seed(1)
     for parameter in model.parameters():
         parameter.data = 0.15 * torch.randn(parameter.shape, dtype=torch.float64, generator=rng).to(dtype)
@@ -99,18 +96,19 @@ def case(folder, kind, dtype, stage=0, recompute=False):
 
 
 def generator(settings, problem, model):
-    card = {"architecture": loop.describe(settings, problem), "kind": "teacher"}
+    card = {"architecture": training.describe(settings, problem), "kind": "teacher"}
     return Generator(card, model, problem.pde, problem.grid, problem.normaliser, EdmNoise(), torch.device("cpu"))
 
 
 def learning(settings, objective):
-    """By another objective; what only endpoints have goes."""
-    power = settings.distill.power if objective == "piddm" else 0.0
-    return replace(settings, distill=replace(settings.distill, objective=objective, power=power))
+    """By this objective, with those of OWN that it has."""
+    kind = OBJECTIVES[objective].settings_class
+    own = {"name": objective} | {field.name: OWN[field.name] for field in fields(kind) if field.name in OWN}
+    return replace(settings, distill=replace(settings.distill, objective=own))
 
 
 def objective_of(settings, teacher, window):
-    """With physics; a frozen teacher and a critic of other weights than the student's."""
+    """With physics; a frozen teacher and partners of other weights than the student's."""
 
     def frozen(factor):
         model = copy.deepcopy(teacher.denoiser).requires_grad_(False)
@@ -121,8 +119,8 @@ def objective_of(settings, teacher, window):
     goal = open_objective(settings, replace(teacher, denoiser=frozen(0.9)), window)
     units, gradient_to = teacher.normaliser, settings.distill.gradient_to
     physics = Physics(teacher.pde, window, units, WEIGHTS, SCALES, gradient_to)
-    critic = {"critic": frozen(1.1)} if isinstance(goal, Matching) else {}
-    return replace(goal, physics=physics, **critic)
+    networks = {partner.name: frozen(1.1) for partner in goal.partners(goal.own)}
+    return replace(goal, physics=physics, networks=networks)
 
 
 # ---- one plain process
@@ -131,9 +129,9 @@ def objective_of(settings, teacher, window):
 def plain_teacher(folder, kind, dtype):
     settings, problem, model, x, params = case(folder, kind, dtype)
     plan, window = micro_plan(BATCH, 2, Mesh()), Window(problem.grid)
-    eps, sigma = loop.Teacher(settings, problem, EdmNoise(), None, None, window, plan, Mesh()).noised(STEP, x[:BATCH])
-    told = conditioned(model, condition(problem.pde, params[:BATCH]))
-    loss = denoising_errors(told, EdmNoise(), x[:BATCH], sigma, eps).mean()
+    eps, sigma = training.Teacher(settings, problem, EdmNoise(), None, None, window, plan, Mesh()).draw(STEP)
+    own = conditioned(model, condition(problem.pde, params[:BATCH]))
+    loss = denoising_errors(own, EdmNoise(), x[:BATCH], sigma, eps).mean()
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
 
@@ -162,9 +160,12 @@ def engine_for(model, settings, plan, mesh, zero):
 
 def split_teacher(folder, kind, dtype, mesh, stage=None, recompute=False):
     settings, problem, model, x, params = case(folder, kind, dtype, stage or 0, recompute)
-    window, plan = window_for(loop.describe(settings, problem), problem.grid, mesh.space), micro_plan(BATCH, 2, mesh)
+    window, plan = (
+        window_for(training.describe(settings, problem), problem.grid, mesh.space),
+        micro_plan(BATCH, 2, mesh),
+    )
     zero, ema = engine_for(spread(model, window), settings, plan, mesh, stage is not None)
-    teacher = loop.Teacher(settings, problem, EdmNoise(), zero, ema, window, plan, mesh)
+    teacher = training.Teacher(settings, problem, EdmNoise(), zero, ema, window, plan, mesh)
     mine = mesh.slice(BATCH)
     loss = teacher.gradients(STEP, window.crop(x[mine]), condition(problem.pde, params[mine]), StepTimer())
     return finished(zero, stage, mesh, loss)
@@ -178,12 +179,12 @@ def split_student(folder, kind, dtype, mesh, stage=None, recompute=False, object
     plan, mine = micro_plan(BATCH + 1, d.micro_batch, mesh), mesh.slice(BATCH + 1)
     goal = objective_of(settings, teacher, window)
     zero, ema = engine_for(spread(model, window), settings, plan, mesh, stage is not None)
-    arm = Arm("student", settings, goal, plan, mesh, zero, ema)
+    student = Student("student", settings, goal, plan, mesh, zero, ema)
     counters = torch.arange(mine.start, mine.stop)
     eps = Rollout(teacher, "heun", 3, 1, 0, rows=window.rows).eps(counters)
-    told = condition(problem.pde, params[mine])
-    arm.gradients(Batch(0, counters, eps, params[mine], told, window.crop(targets[mine])), StepTimer())
-    return finished(zero, stage, mesh, arm.sums["loss"])
+    own = condition(problem.pde, params[mine])
+    student.gradients(Batch(0, counters, eps, params[mine], own, window.crop(targets[mine])), StepTimer())
+    return finished(zero, stage, mesh, student.sums["loss"])
 
 
 def finished(zero, stage, mesh, loss):
@@ -215,7 +216,7 @@ def under_zero(rank, world, folder, stages):
             found[stage, kind, "teacher", recompute] = split_teacher(
                 folder, kind, torch.float32, mesh, stage, recompute
             )
-            for name in OBJECTIVES if (stage, recompute) == (3, True) else OBJECTIVES[:1]:
+            for name in OBJECTIVES if (stage, recompute) == (3, True) else ["piddm"]:
                 found[stage, kind, name, recompute] = split_student(
                     folder, kind, torch.float32, mesh, stage, recompute, name
                 )
@@ -270,7 +271,7 @@ def sampled(rank, world, folder):
     mesh, found = Mesh.over(rank, world, torch.device("cpu"), world), {}
     for kind in CASES:
         settings, problem, model, _, params = case(folder, kind, torch.float64)
-        window = window_for(loop.describe(settings, problem), problem.grid, mesh.space)
+        window = window_for(training.describe(settings, problem), problem.grid, mesh.space)
         teacher = replace(generator(settings, problem, model), denoiser=spread(model, window))
         eps = Rollout(teacher, "heun", 3, 1, 0, rows=window.rows).eps(torch.arange(3))
         visited = []

@@ -23,7 +23,7 @@ from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import condition
 from pidscale.records.feed import Feed
 from pidscale.records.read import ShardSet
-from pidscale.teacher import loop
+from pidscale.teacher import training
 from tests import small
 from tests.twins import spawn
 
@@ -41,14 +41,14 @@ class Case:
         self.settings = small.settings(shards, shards.parent, model, teacher=values, cluster={"zero_stage": stage})
         self.problem = open_problem(self.settings.pde, self.settings.data)
         self.shards = ShardSet(shards, "train")
-        self.noise = loop.noise_for(self.settings, self.problem, self.shards, Mesh())
+        self.noise = training.noise_for(self.settings, self.problem, self.shards, Mesh())
 
     def feed(self, mesh):
         t = self.settings.teacher
         return Feed(self.shards, self.settings.run.seed, t.global_batch, mesh.rank, mesh.world, 1, 0)
 
-    def told(self, feed, step):
-        """What the network is told of the samples of a step."""
+    def conditions(self, feed, step):
+        """What the network is conditioned on of the samples of a step."""
         pde = self.problem.pde
         return condition(pde, torch.from_numpy(self.shards.params(feed.ids(step), pde.varying)))
 
@@ -66,13 +66,13 @@ def _moments(zero):
 
 def _train(case, mesh):
     """The real teacher for some steps: losses, norms, and at some steps weights, gradients and moments."""
-    teacher = loop.build(case.settings, case.problem, case.noise, mesh)
+    teacher = training.build(case.settings, case.problem, case.noise, mesh)
     found = {"loss": [], "norm": [], "at": {}, "plan": tuple(teacher.plan.indices.shape)}
     feed = case.feed(mesh)
     for step in range(STEPS):
-        x = case.problem.normaliser.encode(feed.batch(step))
+        x = case.problem.normaliser.encode(feed.batch(step).fields_BCYX)
         before = weights(teacher.zero.module, case.settings.cluster.zero_stage, mesh) if step in LOOKED_AT else None
-        loss = teacher.gradients(step, x, case.told(feed, step), StepTimer())
+        loss = teacher.gradients(step, x, case.conditions(feed, step), StepTimer())
         gradients = teacher.zero.gradients() if step in LOOKED_AT else None
         norm, applied = teacher.zero.step(learning_rate(case.settings.teacher, step))
         assert applied
@@ -92,19 +92,19 @@ def _train(case, mesh):
 def _poison(case, teacher, mesh):
     """One sample of one rank is not finite: what a step then changes, and whether the next one is sound again."""
     stage, feed, seen = case.settings.cluster.zero_stage, case.feed(mesh), []
-    clean = case.problem.normaliser.encode(feed.batch(0))
+    clean = case.problem.normaliser.encode(feed.batch(0).fields_BCYX)
     for bad in (math.nan, math.inf):
         before, moments = weights(teacher.zero.module, stage, mesh), _moments(teacher.zero)
         x = clean.clone()
         if mesh.rank == mesh.world - 1:
             x[0, 0, 3, 3] = bad
-        teacher.gradients(0, x, case.told(feed, 0), StepTimer())
+        teacher.gradients(0, x, case.conditions(feed, 0), StepTimer())
         norm, applied = teacher.zero.step(1e-3)
         after, kept = weights(teacher.zero.module, stage, mesh), _moments(teacher.zero)
         same = all(torch.equal(before[n], after[n]) and torch.equal(moments[n], kept[n]) for n in before)
         seen.append((math.isfinite(norm), applied, same))
     before = weights(teacher.zero.module, stage, mesh)
-    teacher.gradients(0, clean, case.told(feed, 0), StepTimer())
+    teacher.gradients(0, clean, case.conditions(feed, 0), StepTimer())
     norm, applied = teacher.zero.step(1e-3)
     after = weights(teacher.zero.module, stage, mesh)
     moved = [n for n in before if not torch.equal(before[n], after[n])]
@@ -114,8 +114,10 @@ def _poison(case, teacher, mesh):
 
 def _even(case, mesh):
     """One global batch that divides evenly, without clipping."""
-    teacher, feed = loop.build(case.settings, case.problem, case.noise, mesh), case.feed(mesh)
-    teacher.gradients(0, case.problem.normaliser.encode(feed.batch(0)), case.told(feed, 0), StepTimer())
+    teacher, feed = training.build(case.settings, case.problem, case.noise, mesh), case.feed(mesh)
+    teacher.gradients(
+        0, case.problem.normaliser.encode(feed.batch(0).fields_BCYX), case.conditions(feed, 0), StepTimer()
+    )
     gradients = teacher.zero.gradients()
     result = teacher.zero.step(1e-3)
     moments = _moments(teacher.zero)
@@ -141,22 +143,22 @@ def _plain_loss(case, model, step):
     batch, seed = case.settings.teacher.global_batch, case.settings.run.seed
     numbers = range(step * batch, (step + 1) * batch)
     feed = case.feed(Mesh())
-    x = case.problem.normaliser.encode(feed.batch(step))
-    told = []
+    x = case.problem.normaliser.encode(feed.batch(step).fields_BCYX)
+    own = []
     if case.problem.pde.varying:  # the diffusivity of each sample, its range as [-1, 1]
-        told = [[(case.shards.meta(n)["params"]["diffusivity"] - 2.75e-3) / 2.25e-3] for n in feed.ids(step)]
+        own = [[(case.shards.meta(n)["params"]["diffusivity"] - 2.75e-3) / 2.25e-3] for n in feed.ids(step)]
     feed.close()
     eps = seeds.normal(seed, "teacher/noise", numbers, case.problem.shape)
     level = seeds.normal(seed, "teacher/level", numbers, (1, 1, 1)).flatten()
     sigma = (case.noise.p_mean + case.noise.p_std * level).exp()
-    denoised = model(x + sigma[:, None, None, None] * eps, sigma, torch.tensor(told))
+    denoised = model(x + sigma[:, None, None, None] * eps, sigma, torch.tensor(own))
     weight = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
     return (weight * ((denoised - x) ** 2).mean(dim=(1, 2, 3))).mean()
 
 
 def _plain_model(case):
     torch.manual_seed(case.settings.run.seed)
-    return build_denoiser(loop.describe(case.settings, case.problem), case.noise.sigma_data)
+    return build_denoiser(training.describe(case.settings, case.problem), case.noise.sigma_data)
 
 
 def _plain_gradients(case, state, step):
@@ -232,7 +234,7 @@ def _check(shards, model, world, stages):
             assert _distance({n: m / 0.1 for n, m in whole["moments"].items()}, second) < 1e-5, where
             assert found["poisoned"]["steps"] == [(False, False, True)] * 2, where
             assert found["poisoned"]["again"][1] and found["poisoned"]["moved"] > 0.9 * len(first), where
-    for other in ranks[1:]:  # every rank is told the same
+    for other in ranks[1:]:  # every rank learns the same
         for stage in stages:
             assert other[stage][0]["norm"] == ranks[0][stage][0]["norm"]
             assert other[stage][0]["loss"] == ranks[0][stage][0]["loss"]
@@ -243,7 +245,7 @@ def test_two_ranks_compute_what_plain_torch_does(small_shards, model):
     _check(small_shards, model, 2, STAGES)
 
 
-def test_two_ranks_are_told_the_parameters_of_their_own_samples(heat_shards):
+def test_two_ranks_are_given_the_parameters_of_their_own_samples(heat_shards):
     _check(heat_shards, "unet", 2, (1, 3))
 
 

@@ -55,12 +55,12 @@ def test_rows_cost_their_share_of_the_bytes(made, address, server):
 
 def test_a_store_that_comes_back_is_waited_for(address, server):
     feed = Feed(ShardSet(open_store(address, patience=60), "train"), 0, 5, 0, 1)
-    whole = [feed.batch(step).clone() for step in range(8)]
+    whole = [feed.batch(step).fields_BCYX.clone() for step in range(8)]
     server.line.cut()
     threading.Timer(2.0, server.line.mend).start()
     began = time.monotonic()
     for step, expected in enumerate(whole):
-        assert bool((feed.batch(step) == expected).all())
+        assert bool((feed.batch(step).fields_BCYX == expected).all())
     assert time.monotonic() - began > 1.5
     feed.close()
 
