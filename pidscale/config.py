@@ -1,114 +1,158 @@
-"""Typed settings as frozen dataclasses, one section for each part of a run. An unknown key or a wrong type is an error.
+"""Typed settings as frozen dataclasses, one section for each part of a run: each with its default and its bounds.
 
-Knows no Hydra (launch/ composes the files), no ranks and no equations: it receives and gives plain values.
+The defaults are those of the command line; a file of configs/ holds what its choice changes. An unknown key, a wrong type or
+a value outside its bounds is an error. What an equation or an objective takes is declared in its own file, and read when it
+is used: `pde.params` and `distill.objective`. Takes and gives plain values: knows no Hydra (app/ composes the files), no
+ranks and no equations. Imports no torch.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import math
-import types
-import typing
+import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+from pidscale.renamed import renewed
+from pidscale.setting import UserError as UserError
+from pidscale.setting import exact as exact
+from pidscale.setting import from_plain as from_plain
+from pidscale.setting import setting as setting
+from pidscale.setting import to_flat as to_flat
+from pidscale.setting import to_plain as to_plain
+from pidscale.setting import with_default
 
 NOISES = ("edm", "vp", "subvp", "flow")  # which levels; diffusion/noise.py says what they are
-OBJECTIVES = ("piddm", "pid", "dm")  # distill/ has a file for each
-SOURCES = ("inline", "ring", "actors", "shards")  # of endpoints
+SOURCES = ("inline", "thread", "actors", "shards")  # of endpoints
 SOLVERS = ("euler", "heun", "dpm2m")  # of the probability-flow ODE; diffusion/solvers.py says what they are
+PRECISIONS = ("fp32", "bf16")
 PHASES = ("teacher", "distill")
-
-
-class UserError(Exception):
-    """A user's mistake: one clear line that names the file or key, what was expected and what to do."""
-
-
-def exact(number: float) -> str:
-    """A number in as few digits as tell it from any other: what is refused never reads like its own bound."""
-    short = f"{number:g}"
-    return short if float(short) == number else repr(float(number))
 
 
 @dataclass(frozen=True)
 class PdeSettings:
-    """Which equation, with which parameters, on how many points a side (null: the grid of the shard set)."""
+    """Which equation.
+
+    Attributes:
+        name: A name of the library, or `module:Class` for one's own.
+        params: Its parameters; those left out have the equation's defaults.
+        points: Points a side; null: those of the shard set.
+    """
 
     name: str = "darcy"
     params: dict[str, Any] = field(default_factory=dict)
-    points: int | None = 32
+    points: int | None = setting(32, at_least=4, at_most=2**14)
 
 
 @dataclass(frozen=True)
 class DataSettings:
     """The shard set: where it is, how it is read; train, test, samples_per_shard and seed are what make_shards makes.
 
-    path: a folder, or an address such as s3://bucket/set. verify: check every row block that is read. prefetch: batches read
-    ahead, by `threads` threads (0: within the step). on_bad_sample: refuse, or skip. Of a remote set, cache: a folder for its
-    shards, of cache_gib GiB at most; patience: seconds for which the store may be away.
+    Attributes:
+        path: A folder, or an address such as s3://bucket/set.
+        train: Samples to train on.
+        test: Samples that no training sees.
+        samples_per_shard: Samples of a shard.
+        seed: Of the samples.
+        verify: Check every row block that is read.
+        prefetch: Batches read ahead.
+        threads: Threads that read ahead; 0: read within the step.
+        on_bad_sample: `refuse` or `skip` damaged samples.
+        cache: Of a remote set: a folder for its shards.
+        cache_gib: The most that the cache may hold.
+        patience: Seconds for which a remote store may be away.
     """
 
     path: str = "shards/darcy32"
-    train: int = 6144
-    test: int = 3072
-    samples_per_shard: int = 512
-    seed: int = 0
+    train: int = setting(6144, at_least=1)
+    test: int = setting(3072, at_least=1)
+    samples_per_shard: int = setting(512, at_least=1)
+    seed: int = setting(0, at_least=0)
     verify: bool = True
-    prefetch: int = 2
-    threads: int = 1
-    on_bad_sample: str = "refuse"
+    prefetch: int = setting(2, at_least=1, at_most=64, why="each is a whole batch in memory")
+    threads: int = setting(1, at_least=0)
+    on_bad_sample: str = setting("refuse", choices=("refuse", "skip"))
     cache: str | None = None
-    cache_gib: float = 100.0
-    patience: float = 300.0
+    cache_gib: float = setting(100.0, above=0)
+    patience: float = setting(300.0, at_least=0)
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The network: kind and size choose a preset, `change` replaces values of it, precision is fp32 or bf16.
+    """The network.
 
-    recompute: keep less for the backward pass and compute it once more (activation checkpointing); about a third more time.
+    Attributes:
+        kind: `unet` or `fno`.
+        size: Chooses a preset of the kind.
+        change: Replaces values of the preset.
+        precision: `fp32` or `bf16`.
+        recompute: Keep less for the backward pass and compute it once more (activation checkpointing): a third more time.
     """
 
     kind: str = "unet"
     size: str = "tiny"
     change: dict[str, Any] = field(default_factory=dict)
-    precision: str = "fp32"
+    precision: str = setting("fp32", choices=PRECISIONS)
     recompute: bool = False
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What both loops share: how many steps, on what batches, at which rate. global_batch counts all workers."""
+    """What both loops share.
 
-    steps: int = 3000
-    global_batch: int = 64
-    micro_batch: int = 32  # the most samples one worker holds at once; accumulation follows from it
-    lr: float = 2.0e-3
-    warmup: int = 100
-    clip: float = 1.0
-    ema: float = 0.03  # half-life of the weight average as a share of the steps done so far
-    max_skips: int = 20  # steps in a row without a finite gradient that end the run
-    log_every: int = 25
-    checkpoint_every: int = 500
-    keep: int = 2
+    Attributes:
+        steps: Steps in all.
+        global_batch: Samples of a step, of all workers.
+        micro_batch: The most samples that one worker holds at once; accumulation follows from it.
+        lr: The highest learning rate.
+        warmup: Steps over which the rate rises to it.
+        clip: Norm to which gradients are clipped; 0: off.
+        ema: Half-life of the weight average as a share of the steps done so far.
+        max_skips: Steps in a row without a finite gradient that end the run.
+        log_every: Steps between two lines of progress.
+        checkpoint_every: Steps between two checkpoints.
+        keep: Checkpoints that are kept.
+    """
+
+    steps: int = setting(1000, at_least=1, at_most=10**7, why="checkpoints are named by the step")
+    global_batch: int = setting(32, at_least=1)
+    micro_batch: int = setting(16, at_least=1)
+    lr: float = setting(3.0e-3, above=0, at_most=1e30, why="Adam's step would leave float32")
+    warmup: int = setting(100, at_least=0)
+    clip: float = setting(1.0, at_least=0, why="0 is off")
+    ema: float = setting(0.03, above=0)
+    max_skips: int = setting(20, at_least=1)
+    log_every: int = setting(25, at_least=1)
+    checkpoint_every: int = setting(250, at_least=1)
+    keep: int = setting(2, at_least=1)
 
 
 @dataclass(frozen=True)
 class TeacherSettings(TrainSettings):
-    """Training of the teacher. sigma_max, p_mean and p_std follow from data and grid where null; the latter two are EDM's.
+    """Training of the teacher.
 
-    start: folder of a finished teacher whose weights, units and levels this one goes on from; null begins anew.
+    Attributes:
+        noise: Which levels it learns: `edm`, `vp`, `subvp`, or `flow`, which predicts the velocity.
+        evaluate_every: Steps between two evaluations.
+        evaluate_samples: Samples of an evaluation.
+        evaluate_steps: Solver steps of each.
+        sigma_max: The highest level; null: it follows from data and grid, as do the next two, which are of `edm` alone.
+        p_mean: Mean of the logarithm of a training level.
+        p_std: Its standard deviation.
+        start: Folder of a finished teacher whose weights, units and levels this one goes on from; null: new weights.
     """
 
-    noise: str = "edm"  # which levels: edm, vp, subvp, or flow (which predicts the velocity)
-    evaluate_every: int = 1000
-    evaluate_samples: int = 64
-    evaluate_steps: int = 9
-    sigma_max: float | None = None
-    p_mean: float | None = None
-    p_std: float | None = None
+    noise: str = setting("edm", choices=NOISES)
+    evaluate_every: int = setting(500, at_least=1)
+    evaluate_samples: int = setting(64, at_least=1)
+    evaluate_steps: int = setting(9, at_least=1)
+    sigma_max: float | None = setting(None, above=0)
+    p_mean: float | None = setting(None)
+    p_std: float | None = setting(None, above=0)
     start: str | None = None
+
+
+_WEIGHT: dict[str, Any] = {"at_least": 0, "at_most": 10**6, "why": "nothing would be left of the match"}
 
 
 @dataclass(frozen=True)
@@ -116,99 +160,222 @@ class LambdaSettings:
     """Weights of the residual's terms, dimensionless: each term is divided by its own scale of the teacher's samples.
 
     The defaults are for equations without a file in configs/physics/.
+
+    Attributes:
+        l2: Of the interior residual in l2.
+        dual: Of the interior residual in the dual norm.
+        boundary: Of the residual on the edge.
+        conservation: Of budgets: the residual's mean over space, which a dual norm may not see.
+        initial: Of the first interval of time, in addition to its share of the others.
     """
 
-    l2: float = 0.002
-    dual: float = 0.02
-    boundary: float = 0.002
-    conservation: float = 0.0  # of budgets: the residual's mean over space, which a dual norm may not see
-    initial: float = 0.0  # of the first interval of time, in addition to its share of the others
+    l2: float = setting(0.002, **_WEIGHT)
+    dual: float = setting(0.02, **_WEIGHT)
+    boundary: float = setting(0.002, **_WEIGHT)
+    conservation: float = setting(0.0, **_WEIGHT)
+    initial: float = setting(0.0, **_WEIGHT)
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """What every section `distill.objective` holds; each objective has a class of its own, which adds its settings.
+
+    Attributes:
+        name: Which objective, a key of `pidscale.distill.objectives.OBJECTIVES`.
+    """
+
+    name: str
+
+
+USUAL = "piddm"  # the objective that is meant where none is named
+
+
+def objective_class(name: Any) -> Any:
+    """Return the class of an objective, which says what it needs: `pidscale.distill.objectives.base.Objective`.
+
+    The dict of the objectives is asked when a distillation begins, and not when settings are read: their room imports this
+    file, and torch.
+
+    Args:
+        name: The name of the objective.
+
+    Returns:
+        The class.
+
+    Raises:
+        UserError: There is no such objective.
+    """
+    objectives = importlib.import_module("pidscale.distill.objectives").OBJECTIVES
+    if not isinstance(name, str) or name not in objectives:
+        raise UserError(f"distill.objective.name={name!r}: expected one of {', '.join(objectives)}")
+    return objectives[name]
 
 
 @dataclass(frozen=True)
 class DistillSettings(TrainSettings):
-    """Distillation. A ring of `ring` rows of global_batch endpoints, each used `reuse` times, made `chunk` at a time."""
+    """Distillation.
 
-    objective: str = "piddm"  # match the teacher's endpoints; `pid`: its flow; `dm`: its distribution
-    match: float = 4.0  # of dm: weight of the match with endpoints beside it; 0: without any
-    source: str = "inline"  # of endpoints: in the step, by a thread ahead (`ring`), by `actors`, from `shards`
-    ahead: int = 2  # rows of endpoints that may be ready before they are needed
-    actors: int = 1  # teacher actors of source actors, each with the resources of a worker
-    endpoints: str | None = None  # set of source shards, which `pidscale make-endpoints` makes
-    teacher: str | None = None  # folder of a consolidated teacher; this run's own where null
-    start: str = "teacher"  # weights that students begin with: those of the teacher, or new ones (`scratch`)
-    solver: str = "heun"
-    solver_steps: int = 18
-    ring: int = 24
-    reuse: int = 24
-    chunk: int = 32
-    norm: str = "both"  # l2, dual or both
+    Attributes:
+        steps: See `TrainSettings`.
+        lr: See `TrainSettings`.
+        warmup: See `TrainSettings`.
+        checkpoint_every: See `TrainSettings`.
+        objective: What students are trained to do: the name of an objective, and those of its settings that differ from its
+            defaults. `own` reads it.
+        source: Who makes endpoints, and when: `inline` in the step, a `thread` ahead of it, `actors`; or a set of `shards`.
+        ahead: Global batches of endpoints that may be ready before they are needed.
+        actors: Teacher actors of source `actors`, each with the resources of a worker.
+        endpoints: The set of source `shards`, which `pidscale make-endpoints` makes.
+        teacher: Folder of a consolidated teacher; null: this run's own.
+        start: Weights that students begin with: those of the `teacher`, or new ones (`scratch`).
+        solver: Of the endpoints.
+        solver_steps: Of the endpoints.
+        buffer_rows: Global batches of endpoints that are held.
+        reuse: How often each endpoint is used.
+        chunk: Samples in one call of the teacher.
+        norm: Of the interior residual: `l2`, `dual` or `both`.
+        weights: Of the residual's terms.
+        physics_weight: A factor of all of them: the losses of the objectives differ in size.
+        physics_from: Share of the steps before the residual counts; until then student and control are one.
+        physics_ramp: Share of the steps over which it then grows to its weight.
+        gradient_to: What the residual may move: the `solution`, also the `shape` of the inputs, or `all`.
+        constraints: Hard ones that the student's output is held to.
+        control: Train the control beside the student: the same without the residual, on the same endpoints.
+        scale_samples: Teacher's samples that the scale of each term is measured on.
+        scale_steps: Solver steps of each.
+        teacher_precision: Of the frozen teacher's calls.
+        carry_teacher: Put the teacher into the student's folder, for samples of more calls than one.
+    """
+
+    steps: int = with_default(TrainSettings, "steps", 1100)
+    lr: float = with_default(TrainSettings, "lr", 2.0e-3)
+    warmup: int = with_default(TrainSettings, "warmup", 50)
+    checkpoint_every: int = with_default(TrainSettings, "checkpoint_every", 400)
+    objective: dict[str, Any] = field(default_factory=lambda: {"name": USUAL})
+    source: str = setting("inline", choices=SOURCES)
+    ahead: int = setting(2, at_least=1, at_most=2**12, why="each is a whole batch in memory")
+    actors: int = setting(1, at_least=1)
+    endpoints: str | None = None
+    teacher: str | None = None
+    start: str = setting("teacher", choices=("teacher", "scratch"))
+    solver: str = setting("dpm2m", choices=SOLVERS)
+    solver_steps: int = setting(24, at_least=1, at_most=10_000, why="an endpoint takes a teacher call or two for each")
+    buffer_rows: int = setting(32, at_least=1, at_most=2**20, why="each is a whole batch in memory")
+    reuse: int = setting(34, at_least=1)
+    chunk: int = setting(16, at_least=1)
+    norm: str = setting("both", choices=("l2", "dual", "both"))
     weights: LambdaSettings = field(default_factory=LambdaSettings)
-    physics_weight: float = 1.0  # times every one of them: the losses of the objectives differ in size
-    levels: int = 250  # of pid: its grid of noise levels
-    distance: str = "l2"  # between fields that should be equal: squared, or l1
-    huber: float = 0.0  # width of a pseudo-Huber l2 distance, in units of the model; 0: squared
-    power: float = 0.0  # weight of the match of each channel's mean square, beside that of its points
-    physics_from: float = 0.0  # share of the steps before the residual counts; until then student and twin are one
-    physics_ramp: float = 0.0  # share of the steps over which it then grows to its weight
-    gradient_to: str = "all"  # what the residual may move: the `solution`, also the `shape` of the inputs, or `all`
-    constraints: list[str] = field(default_factory=list)  # hard ones that the student's output is held to
-    twin: bool = True  # train the lambda = 0 student beside the student, on the same endpoints
-    scale_samples: int = 512
-    scale_steps: int = 18
-    teacher_precision: str = "fp32"  # of the frozen teacher's calls
-    carry_teacher: bool = False  # put the teacher into the student's folder, for samples of more calls than one
+    physics_weight: float = setting(1.0, **_WEIGHT)
+    physics_from: float = setting(0.33, at_least=0, below=1, why="it is a share of the steps")
+    physics_ramp: float = setting(0.0, at_least=0, at_most=1, why="it is a share of the steps")
+    gradient_to: str = setting("shape", choices=("solution", "shape", "all"))
+    constraints: list[str] = field(default_factory=list)
+    control: bool = True
+    scale_samples: int = setting(128, at_least=1, at_most=2**20, why="all are in memory at once")
+    scale_steps: int = setting(18, at_least=1, at_most=10_000, why="a sample takes two teacher calls for each")
+    teacher_precision: str = setting("fp32", choices=PRECISIONS)
+    carry_teacher: bool = False
+
+    @classmethod
+    def renewed(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the section under the names of today, with a line for each old name."""
+
+        def known(objective: Any) -> list[str]:
+            return [one.name for one in fields(objective_class(objective).settings_class)]
+
+        return renewed(plain, known, lambda line: print(line, flush=True))
 
     @property
-    def pairs(self) -> bool:
+    def needs(self) -> Any:
+        """The class of the objective, which says what it needs. Raises UserError for a name that there is not."""
+        return objective_class(self.objective.get("name", USUAL))
+
+    @property
+    def own(self) -> Any:
+        """The settings of the objective, as its own class reads them. Raises UserError as `from_plain` does."""
+        return from_plain(self.needs.settings_class, self.objective, "distill.objective")
+
+    @property
+    def complete(self) -> Self:
+        """The same with every value of the section `objective`."""
+        return replace(self, objective=to_plain(self.own))
+
+    @property
+    def takes_endpoints(self) -> bool:
         """Whether the objective learns from endpoints of the teacher."""
-        return self.objective == "piddm" or (self.objective == "dm" and self.match > 0)
+        return bool(self.needs.targets(self.own).value == "endpoints")
 
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """The report: how many samples, how many steps the teacher rows take.
+    """The report.
 
-    calls: further rows of the student, of so many network calls, the teacher's after its own. refine: evaluations of each
-    sample in a row of samples whose residual was lowered; 0: no such row.
+    Attributes:
+        samples: Of each row, and of the truths beside them.
+        teacher_steps: Solver steps of the teacher's rows.
+        calls: Further rows of the student, of so many network calls, the teacher's after its own.
+        refine: Evaluations of each sample in a row of samples whose residual was lowered; 0: no such row.
+        seed: Of the noise.
+        batch: Samples generated at once.
     """
 
-    samples: int = 1536
-    teacher_steps: list[int] = field(default_factory=lambda: [4, 18])
-    calls: list[int] = field(default_factory=list)
-    refine: int = 0
-    seed: int = 1000
-    batch: int = 64
+    samples: int = setting(1536, at_least=2, why="a variance needs two samples")
+    teacher_steps: list[int] = setting([4, 18], at_least=1, some=True, distinct=True, why="each is a row of the report")
+    calls: list[int] = setting(
+        [], at_least=2, distinct=True, why="each is a row of the report; one call is the student's"
+    )
+    refine: int = setting(0, at_least=0)
+    seed: int = setting(1000, at_least=0)
+    batch: int = setting(64, at_least=1)
 
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """Workers and ZeRO. `deepspeed` goes to DeepSpeed as it stands, once checked."""
+    """Workers and ZeRO.
 
-    workers: int = 2
-    cpus_per_worker: int = 1
+    Attributes:
+        workers: Processes that train, one of Ray Train's each.
+        cpus_per_worker: CPUs of each.
+        use_gpu: Whether each has a GPU.
+        space: Workers that share each field, by rows; side by side, so on one host where it holds them.
+        zero_stage: What ZeRO splits over the workers: 0 nothing, 1 the optimiser, 2 also gradients, 3 also weights.
+        max_failures: Lost workers or hosts after which a run still goes on by itself.
+        wait: Seconds to wait for room on the cluster, at the start and after a loss.
+        timeout: Seconds that a collective waits for a rank.
+        deepspeed: Goes to DeepSpeed unchanged, once checked.
+    """
+
+    workers: int = setting(2, at_least=1)
+    cpus_per_worker: int = setting(1, at_least=1)
     use_gpu: bool = False
-    space: int = 1  # workers that share each field, by rows; side by side, so on one host where it holds them
-    zero_stage: int = 1
-    max_failures: int = 0  # lost workers or hosts after which a run still goes on by itself
-    wait: int = 600  # seconds to wait for room on the cluster, at the start and after a loss
-    timeout: int = 1800
+    space: int = setting(1, at_least=1)
+    zero_stage: int = setting(1, choices=(0, 1, 2, 3))
+    max_failures: int = setting(0, at_least=0)
+    wait: int = setting(600, at_least=0)
+    timeout: int = setting(1800, at_least=1)
     deepspeed: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """The run's name, where runs live, its seed, and what to do with an existing one: auto, must or never resume."""
+    """The run.
+
+    Attributes:
+        name: Its folder below `folder`.
+        folder: Where runs live.
+        seed: Of everything random but the shards.
+        resume: What to do with an existing run: go on (`auto`), demand one (`must`), refuse it (`never`).
+    """
 
     name: str = "run"
     folder: str = "runs"
-    seed: int = 0
-    resume: str = "auto"
+    seed: int = setting(0, at_least=0)
+    resume: str = setting("auto", choices=("auto", "must", "never"))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a run."""
+    """All settings of a run, a section each."""
 
     pde: PdeSettings = field(default_factory=PdeSettings)
     data: DataSettings = field(default_factory=DataSettings)
@@ -218,47 +385,3 @@ class Settings:
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     run: RunSettings = field(default_factory=RunSettings)
-
-
-T = TypeVar("T")
-
-
-def from_plain(kind: type[T], plain: Mapping[str, Any], where: str = "") -> T:
-    """Build a settings dataclass from plain values. Raises UserError that names an unknown key or a wrong type."""
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for key, value in plain.items():
-        name = f"{where}.{key}" if where else str(key)
-        if key not in hints:
-            close = difflib.get_close_matches(str(key), hints, n=1)
-            advice = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(hints))}"
-            raise UserError(f"{name}: unknown setting; {advice}")
-        values[key] = _value(hints[key], value, name)
-    return kind(**values)
-
-
-def _value(hint: Any, value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise UserError(f"{name}={value!r}: expected a section with keys")
-        return from_plain(typing.cast(type, hint), value, name)
-    if isinstance(hint, types.UnionType):
-        return None if value is None else _value(typing.get_args(hint)[0], value, name)
-    origin = typing.get_origin(hint) or hint
-    if origin is list and isinstance(value, list):
-        return [_value(typing.get_args(hint)[0], item, name) for item in value]
-    if origin is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value) if abs(value) < 2**1023 else math.inf
-    if not isinstance(value, origin) or (isinstance(value, bool) and origin is not bool):
-        raise UserError(f"{name}={value!r}: expected {origin.__name__}, got {type(value).__name__}")
-    return dict(value) if origin is dict else value
-
-
-def to_plain(settings: Any) -> dict[str, Any]:
-    """Settings as plain JSON values."""
-    return dataclasses.asdict(settings)
-
-
-def to_flat(settings: Settings) -> dict[str, Any]:
-    """Settings as one dictionary of `section.key`."""
-    return {f"{s}.{k}": v for s, section in to_plain(settings).items() for k, v in section.items()}

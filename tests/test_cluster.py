@@ -59,10 +59,10 @@ def board(folder):
 
 TEACHER_SCALARS = ["loss/denoising", "residual/l2", "residual/dual", "residual/boundary", "residual/floor_l2"]
 STUDENT_SCALARS = [
-    f"{name}/{scalar}"
-    for name in ("student", "student-lambda0")
-    for scalar in ("loss_loss", "loss_match", "gradient_norm")
-] + ["student/residual_l2", "student/residual_dual", "student/residual_boundary", "ring/fresh_fraction"]
+    f"{student}/{name}"
+    for student in ("student", "student-lambda0")
+    for name in ("loss_loss", "loss_match", "gradient_norm")
+] + ["student/residual_l2", "student/residual_dual", "student/residual_boundary", "buffer/fresh_fraction"]
 STUDENT_SCALARS += ["endpoints/per_second", "endpoints/work_share"]
 TRAIN_SCALARS = [
     "train/lr",
@@ -70,7 +70,7 @@ TRAIN_SCALARS = [
     "time/step",
     "time/wait_share",
     "time/data",
-    "time/teacher",
+    "time/wait",
     "time/optimiser",
 ]
 
@@ -104,7 +104,11 @@ def test_tensorboard_shows_curves_and_pictures(reference, place):
     for phase, own, steps in (("teacher", TEACHER_SCALARS, 40), ("distill", STUDENT_SCALARS, 30)):
         events = board(run / "tb" / phase)
         tags = events.Tags()
-        shared = [*TRAIN_SCALARS, "train/gradient_norm"] if phase == "teacher" else [*TRAIN_SCALARS, "time/student"]
+        shared = (
+            [*TRAIN_SCALARS, "train/gradient_norm", "time/network"]
+            if phase == "teacher"
+            else [*TRAIN_SCALARS, "time/student"]
+        )
         missing = set(own + shared) - set(tags["scalars"])
         assert not missing, (phase, sorted(tags["scalars"]))
         assert tags["images"] == ["fields"] and len(events.Images("fields")) >= 2

@@ -97,16 +97,24 @@ CASES = {
     ),
     "endpoints that nobody wants": (
         "distill",
-        ["distill.objective=pid", "distill.source=ring"],
-        ["distill.source=ring"],
+        ["distill.objective.name=pid", "distill.source=thread"],
+        ["distill.source=thread"],
     ),
-    "powers of no endpoints": ("distill", ["distill.objective=pid", "distill.power=0.1"], ["distill.power=0.1"]),
+    "powers of no endpoints": (
+        "distill",
+        ["distill.objective.name=pid", "distill.objective.power=0.1"],
+        ["distill.objective.power", "known keys: distance, huber, levels, name"],
+    ),
     "a first interval of a steady equation": (
         "distill",
         ["run.name=taught", "distill.weights.initial=0.1"],
         ["distill.weights.initial", "darcy is steady", "set it to 0"],
     ),
-    "another objective": ("distill", ["distill.objective=gan"], ["distill.objective='gan'", "piddm, pid, dm"]),
+    "another objective": (
+        "distill",
+        ["distill.objective.name=gan"],
+        ["distill.objective.name='gan'", "piddm, pid, dm"],
+    ),
     "levels of another kind of noise": (
         "train",
         ["teacher.noise=flow", "teacher.p_mean=0.1"],

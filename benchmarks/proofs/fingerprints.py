@@ -37,9 +37,13 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 NOISES = ("edm", "flow")
 OBJECTIVES: dict[str, dict[str, Any]] = {
-    "piddm": {"huber": 0.03, "power": 0.1, "physics_from": 0.25, "gradient_to": "shape"},
-    "pid": {"levels": 20},
-    "dm": {"match": 4.0},
+    "piddm": {
+        "objective": {"name": "piddm", "huber": 0.03, "power": 0.1},
+        "physics_from": 0.25,
+        "gradient_to": "shape",
+    },
+    "pid": {"objective": {"name": "pid", "levels": 20}},
+    "dm": {"objective": {"name": "dm", "match": 4.0}},
 }
 TRAINING = {"log_every": 2, "checkpoint_every": 100, "micro_batch": 2}
 
@@ -49,10 +53,11 @@ def _settings(shards: Path, folder: Path, model: str, noise: str, objective: str
         "pde": {"points": POINTS},
         "data": {"path": str(shards)},
         "model": MODELS[model],
-        "teacher": {**TRAINING, "steps": 10, "global_batch": 6, "warmup": 4, "noise": noise, "evaluate_samples": 4},
-        "distill": {**TRAINING, "objective": objective, **OBJECTIVES[objective]}
+        "teacher": {**TRAINING, "steps": 10, "global_batch": 6, "warmup": 4, "noise": noise, "evaluate_samples": 4}
+        | {"lr": 2e-3},
+        "distill": {**TRAINING, "solver": "heun", "physics_from": 0.0, "gradient_to": "all", **OBJECTIVES[objective]}
         | {"steps": 8, "global_batch": 8, "warmup": 2, "chunk": 2, "solver_steps": 3, "scale_steps": 3}
-        | {"scale_samples": 8, "ring": 3, "reuse": 2, "teacher": str(folder / "teacher")},
+        | {"scale_samples": 8, "buffer_rows": 3, "reuse": 2, "teacher": str(folder / "teacher")},
         "cluster": {"space": space, "workers": space},
         "run": {"folder": str(folder), "name": "run"},
     }

@@ -60,7 +60,7 @@ def _feed(case: Case, verify: bool) -> Feed:
 
 def _batches(feed: Feed, case: Case, first: int) -> Iterator[np.ndarray]:
     for step in range(first, first + case.samples // case.batch):
-        yield feed.batch(step).numpy()
+        yield feed.batch(step).fields_BCYX.numpy()
 
 
 def ours(case: Case, verify: bool) -> Epoch:

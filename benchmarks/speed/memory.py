@@ -90,9 +90,9 @@ def wall_settings(shards: Path, teacher: Path, workers: int) -> Settings:
         "steps": 1,
         "solver_steps": 2,
         "scale_steps": 2,
-        "ring": 1,
+        "buffer_rows": 1,
         "reuse": 1,
-        "twin": False,
+        "control": False,
     }
     return replace(
         settings,

@@ -41,7 +41,7 @@ RING = 4  # rows of the buffer of endpoints
 MODEL = {"kind": "unet", "size": "tiny"}
 CALLS = (8, 32)
 REUSES = (1, 8)
-THREADS = {"inline": 2, "ring": 1, "actors": 1, "shards": 2}
+THREADS = {"inline": 2, "thread": 1, "actors": 1, "shards": 2}
 WARM = 2 * RING
 STEPS = 4 * RING * 2  # rows of R = 8 are needed at an even rate: two passes hold one of each eighth
 CHUNKS = (1, 2, 4, 8, 16, 32, 64)
@@ -54,7 +54,7 @@ def settings_of(folder: Path, source: str, calls: int, reuse: int) -> Settings:
         "source": source,
         "solver": "dpm2m",
         "solver_steps": calls,
-        "ring": RING,
+        "buffer_rows": RING,
         "reuse": reuse,
         "steps": WARM + STEPS,
         "chunk": BATCH,
@@ -97,7 +97,7 @@ def _train(rank: int, world: int, folder: Path, source: str, calls: int, reuse: 
         with timer.section("optimiser"):
             student.update(1e-4, step)
     seconds = time.perf_counter() - began
-    waited = timer.take()["teacher"]
+    waited = timer.take()["wait"]
     batches.supply.close()
     if source == "actors":
         import ray

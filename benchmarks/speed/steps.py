@@ -17,9 +17,9 @@ from pidscale.dataset.problem import Problem, open_problem
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.endpoints.rollout import Rollout
-from pidscale.distill.loop import open_objective
+from pidscale.distill.objectives import open_objective
 from pidscale.distill.objectives.physics import Physics
-from pidscale.distill.students import Arm, build_arm
+from pidscale.distill.students import Student, build_student
 from pidscale.engine.consolidate import publish
 from pidscale.engine.schedule import micro_plan
 from pidscale.engine.spread import window_for
@@ -32,7 +32,7 @@ from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
 from pidscale.pde.parameters import condition, draw_params
-from pidscale.teacher import loop
+from pidscale.teacher import training
 
 Step = Callable[[], None]
 ONES = {"l2": 1.0, "dual": 1.0, "boundary": 1.0}
@@ -55,7 +55,9 @@ def settings_for(shards: Path, name: str, points: int, model: dict[str, Any], ba
         "data": {"path": str(shards)},
         "model": model,
         "teacher": step,
-        "distill": step | {"chunk": 1, "scale_samples": batch},
+        "distill": step
+        | {"chunk": 1, "scale_samples": batch, "solver": "heun", "physics_from": 0.0}
+        | {"objective": {"power": 0.0}},
         "cluster": {"zero_stage": 1},
     }
     return from_plain(Settings, plain)
@@ -64,7 +66,7 @@ def settings_for(shards: Path, name: str, points: int, model: dict[str, Any], ba
 def fresh_teacher(settings: Settings, problem: Problem) -> Teacher:
     """Return a teacher that has learnt nothing, as a distillation would load it."""
     parts: dict[str, Any] = {"grid": problem.grid, "normaliser": problem.normaliser, "noise": EdmNoise()}
-    architecture = loop.describe(settings, problem)
+    architecture = training.describe(settings, problem)
     card = Card.of(Kind.TEACHER, problem.pde, architecture=architecture, metrics=Metrics(0.0), **parts)
     denoiser = build_denoiser(architecture).eval().requires_grad_(False)
     return Teacher(card, denoiser, problem.pde, device=torch.device("cpu"), **parts)
@@ -79,7 +81,7 @@ def publish_fresh_teacher(settings: Settings, folder: Path) -> None:
 def teacher_step(settings: Settings, mesh: Mesh) -> Step:
     """Return one step of the teacher's training on this rank."""
     problem = open_problem(settings.pde, settings.data)
-    teacher = loop.build(settings, problem, EdmNoise(), mesh)
+    teacher = training.build(settings, problem, EdmNoise(), mesh)
     mine = mesh.slice(settings.teacher.global_batch)
     rows = teacher.window.rows
     x = torch.randn(mine.stop - mine.start, problem.shape[0], rows.stop - rows.start, problem.shape[2])
@@ -113,12 +115,12 @@ def student_step(settings: Settings, mesh: Mesh) -> Step:
     return step
 
 
-def student_in_training(settings: Settings, teacher: Generator, window: Window, mesh: Mesh) -> Arm:
+def student_in_training(settings: Settings, teacher: Generator, window: Window, mesh: Mesh) -> Student:
     """Return a student that is trained with all terms of the residual."""
     physics = Physics(teacher.pde, window, teacher.normaliser, ONES, ONES)
     plan = micro_plan(settings.distill.global_batch, settings.distill.micro_batch, mesh)
     objective = replace(open_objective(settings, teacher, window), physics=physics)
-    return build_arm("student", settings, objective, plan, mesh)
+    return build_student("student", settings, objective, plan, mesh)
 
 
 STEPS = {"teacher": teacher_step, "student": student_step}

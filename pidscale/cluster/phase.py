@@ -5,6 +5,7 @@ Knows of Ray only how to join it; knows models and equations only as arguments t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -42,6 +43,8 @@ def run_phase(phase: str, settings: Settings) -> Path:
     """
     settings = absolute(settings)
     check(settings, (phase,))
+    if phase == "distill":
+        settings = replace(settings, distill=settings.distill.complete)
     refuse_job_package(settings.run.folder, "run.folder")
     folder = run_folder(settings)
     problem = open_problem(settings.pde, settings.data)

@@ -150,6 +150,25 @@ def integrate(
     return x_BCYX
 
 
+def heun_step(denoiser: Denoiser, x_BCYX: Tensor, here_B: Tensor, there_B: Tensor) -> Tensor:
+    """Take one step of Heun's method, each sample between levels of its own (Karras et al. 2022, algorithm 1).
+
+    Args:
+        denoiser: The denoiser; it is called twice.
+        x_BCYX: States at the levels `here`.
+        here_B: Levels of the states.
+        there_B: Levels to go to, above 0.
+
+    Returns:
+        States at the levels `there`.
+    """
+    here, there = (level.reshape(-1, 1, 1, 1) for level in (here_B, there_B))
+    slope = (x_BCYX - denoiser(x_BCYX, here_B)) / here
+    ahead = x_BCYX + (there - here) * slope
+    slope_ahead = (ahead - denoiser(ahead, there_B)) / there
+    return x_BCYX + (there - here) * 0.5 * (slope + slope_ahead)
+
+
 def one_step(denoiser: Denoiser, eps_BCYX: Tensor, sigma_max: float, network_level: float | None = None) -> Tensor:
     """Return the sample of a student, d(eps) = D(sigma_max eps, sigma_max), with one call.
 

@@ -1,7 +1,7 @@
 """A frozen teacher and counters to one-step students: the second and last training loop. Knows nothing of Ray.
 
 Every rank calls `train` with the same settings. Endpoints, where the objective takes them, come from the teacher on the fly,
-through a bounded ring.
+through a bounded buffer.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any
 
 import torch
 
-from pidscale.config import Settings, UserError, to_flat, to_plain
-from pidscale.dataset.problem import Problem, open_problem
+from pidscale.config import Settings, to_flat, to_plain
+from pidscale.dataset.problem import open_problem
 from pidscale.distill.endpoints.batch import Batches, open_supply
-from pidscale.distill.endpoints.buffer import Ring
-from pidscale.distill.endpoints.rollout import open_rollout, open_teacher
+from pidscale.distill.endpoints.buffer import EndpointBuffer
+from pidscale.distill.endpoints.rollout import Rollout, open_rollout, open_teacher
 from pidscale.distill.endpoints.supply import Supply
 from pidscale.distill.endpoints.truncation import truncation, truncation_line
+from pidscale.distill.objectives import open_objective
 from pidscale.distill.objectives.base import Objective
-from pidscale.distill.objectives.dmd import Matching
-from pidscale.distill.objectives.physics import Physics, active_weights, extra_measures, frozen_scales
-from pidscale.distill.objectives.pid import Pid
-from pidscale.distill.objectives.piddm import Piddm
-from pidscale.distill.results import picture, publish_arm
-from pidscale.distill.students import Arm, build_arm, fork
+from pidscale.distill.objectives.physics import Physics, active_weights
+from pidscale.distill.results import picture, publish_student
+from pidscale.distill.scales import measure_scales
+from pidscale.distill.students import Student, build_student, fork
 from pidscale.engine import checkpoint
+from pidscale.engine.checkpoint import Checkpoint
 from pidscale.engine.guard import Guard, shown
 from pidscale.engine.schedule import learning_rate, micro_plan
 from pidscale.engine.spread import spread, window_for
@@ -39,59 +39,31 @@ from pidscale.meter import Board, StepTimer, rates
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.constraints import check_constraints
-from pidscale.pde.residuals import residual_shares
-from pidscale.pde.terms import MEASURES, NORMS
-from pidscale.plain import json_text, not_finite
+from pidscale.pde.terms import MEASURES
+from pidscale.plain import json_text
 from pidscale.run.bad_samples import settled
 from pidscale.run.reporting import Reporter, Stopped
-
-
-def measure_scales(
-    settings: Settings, problem: Problem, batches: Batches, window: Window, mesh: Mesh
-) -> dict[str, float]:
-    """s_k^2 by term: mean squared residuals of the teacher's own samples, measured once, split over the ranks."""
-    d = settings.distill
-    rows, extra = d.scale_samples // d.global_batch, extra_measures(active_weights(d))
-    terms = (*NORMS, *extra)
-    fields, params = (torch.cat(parts) for parts in zip(*batches.scaling(rows, d), strict=True))
-    decode = batches.rollout.teacher.normaliser.decode  # its units, which another set of its data need not have
-    shares = residual_shares(problem.pde, window, decode(fields), params, extra)
-    sums = mesh.sum(torch.stack([shares[k].double().sum() for k in terms])) / (rows * d.global_batch)
-    truth = problem.samples("train", 64, window.rows).on(mesh.device)
-    null = residual_shares(problem.pde, window, problem.pde.trivial(truth.fields, window), truth.params, extra)
-    nulls = mesh.sum(torch.stack([null[k].double().sum() for k in terms])) / (mesh.data * len(truth.fields))
-    scales = frozen_scales(
-        dict(zip(terms, sums.tolist(), strict=True)),
-        problem.manifest.truth_residual["train"],
-        dict(zip(terms, nulls.sqrt().tolist(), strict=True)),
-    )
-    for name in not_finite(scales):
-        raise UserError(
-            f"distill.teacher: the residual ({name}) of its samples is not a finite number, so they teach nothing; train it "
-            "again, or name another"
-        )
-    return scales
-
-
-def open_objective(settings: Settings, teacher: Generator, window: Window) -> Objective:
-    """The chosen objective, without physics as yet."""
-    d = settings.distill
-    if d.objective == "pid":
-        return Pid(d, teacher, window, None, settings.run.seed)
-    if d.objective == "dm":
-        return Matching(d, teacher, window, None, settings.run.seed)
-    return Piddm(d, teacher, window, None)
 
 
 def open_batches(
     settings: Settings, teacher: Generator, window: Window, mesh: Mesh, supply: Supply | None = None
 ) -> Batches:
-    """The batches of this rank. supply: of actors, if there are some."""
-    d, mine = settings.distill, mesh.slice(settings.distill.global_batch)
+    """Return the batches of this rank.
+
+    Args:
+        settings: Those of the run.
+        teacher: The frozen teacher.
+        window: The rows of this rank.
+        mesh: The ranks.
+        supply: That of actors, if there are some.
+    """
+    d = settings.distill
+    mine = mesh.slice(d.global_batch)
     rollout = open_rollout(settings, teacher, window.rows)
     supply = supply or open_supply(settings, rollout)
-    ring = Ring(d.ring, d.reuse, d.global_batch, mine.start, mine.stop, settings.run.seed, supply.get)
-    return Batches(rollout, ring, supply, d.pairs)
+    seed = settings.run.seed
+    buffer = EndpointBuffer(d.buffer_rows, d.reuse, d.global_batch, mine.start, mine.stop, seed, supply.get)
+    return Batches(rollout, buffer, supply, d.takes_endpoints)
 
 
 def train(
@@ -99,14 +71,26 @@ def train(
 ) -> dict[str, Any]:
     """Distil, checkpoint and consolidate into folder/student (and folder/student-lambda0); resume where it stopped.
 
-    supply: where endpoints come from, if that is nothing that the settings can open by themselves.
-    Returns the last training means by arm. Raises Stopped after a checkpoint when a stop was asked for.
+    Args:
+        settings: Those of the run, the same on every rank.
+        folder: That of the run.
+        mesh: The ranks, which all call it.
+        reporter: Hears of progress, and says when to stop.
+        supply: Where endpoints come from, if that is nothing that the settings can open by themselves.
+
+    Returns:
+        The last training means by student.
+
+    Raises:
+        Stopped: A stop was asked for, and a checkpoint is written.
+        UserError: The teacher does not fit, or the run diverged.
     """
-    problem, d = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say), settings.distill
+    d = settings.distill
+    problem = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say)
     teacher = open_teacher(settings, folder, problem, mesh.device)
     check_constraints(problem.pde, d.constraints)
-    root, stage = folder / "checkpoints" / "distill", settings.cluster.zero_stage
-    found = checkpoint.newest(root, stage, mesh, reporter.say)
+    root = folder / "checkpoints" / "distill"
+    found = checkpoint.newest(root, settings.cluster.zero_stage, mesh, reporter.say)
     if mesh.first:
         checkpoint.sweep(root)
     began = time.perf_counter()
@@ -115,27 +99,17 @@ def train(
     objective = open_objective(settings, teacher, window)
     batches = open_batches(settings, teacher, window, mesh, supply)
     scales = found.state["scales"] if found else measure_scales(settings, problem, batches, window, mesh)
-    if d.pairs and not found:
-        lacking = truncation(batches.rollout, mesh)
-        if mesh.first:
-            reporter.say(truncation_line(lacking, d.solver_steps))
-    first, rolling = found.step if found else 0, time.perf_counter() - began
+    if batches.endpoints and not found:
+        _say_truncation(batches.rollout, mesh, reporter)
+    first = found.step if found else 0
+    rolling = float(found.state["endpoint_seconds"]) if found else time.perf_counter() - began
     physics = Physics(problem.pde, window, teacher.normaliser, active_weights(d), scales, d.gradient_to)
     physics_from = int(d.physics_from * d.steps)
-    plan = micro_plan(d.global_batch, d.micro_batch, mesh)
-    obeying = replace(objective, physics=physics)
-    arms = [build_arm("student", settings, obeying if first > physics_from else objective, plan, mesh)]
-    if d.twin and first > physics_from:
-        arms.append(build_arm(CONTROL, settings, objective, plan, mesh))
-    if found:
-        rolling = float(found.state["endpoint_seconds"])
-        for arm in arms:
-            arm.restore(found.folder)
-            arm.seconds = float(found.state["arm_seconds"][arm.name])
+    rounds = [int(one.begins * d.steps) for one in objective.rounds(objective.own)[1:]]
+    students = _students(settings, objective, physics, mesh, found)
     guard = Guard("distill", d, root, mesh, reporter.say)
     guard.restore(found.state if found else {})
-    board = Board(folder / "tb" / "distill" if mesh.first else None, first, reporter.say)
-    board.text("config", json_text(to_plain(settings), indent=1))
+    board = _open_board(settings, folder, mesh, first, reporter)
     # of this stream alone: the teacher may be at work on another
     timer = StepTimer(torch.cuda.current_stream().synchronize if mesh.device.type == "cuda" else None)
     logged: tuple[float, int] = (time.perf_counter(), first)
@@ -144,56 +118,86 @@ def train(
 
     with closing(batches.supply), closing(board):
         for step in range(first, d.steps):
-            if step == physics_from:  # from here on the student obeys the equation, and its twin goes on without
-                arms += [fork(arms[0], CONTROL, root, step)] if d.twin else []
-                arms[0].begin(replace(arms[0].objective, physics=physics))
+            if step in rounds:  # the teacher of the next round is what the student has become
+                for student in students:
+                    student.next_round()
+            if step == physics_from:  # from here on the student obeys the equation, and the control goes on without
+                students += [fork(students[0], CONTROL, root, step)] if d.control else []
+                students[0].obey(physics)
             began = time.perf_counter()
             batch = batches.at(step, timer.section)
             rolling += time.perf_counter() - began
-            for arm in arms:
+            for student in students:
                 began = time.perf_counter()
-                arm.gradients(batch, timer)
+                student.gradients(batch, timer)
                 with timer.section("optimiser"):
-                    norms = arm.update(learning_rate(d, step), step)
-                arm.seconds += time.perf_counter() - began
+                    norms = student.update(learning_rate(d, step), step)
+                student.seconds += time.perf_counter() - began
                 for name, (norm, applied) in norms.items():
                     guard.step(name, step, norm, applied)
-                board.scalars({f"{arm.name}/gradient_norm": norms[arm.name][0]}, step + 1)
+                board.scalars({f"{student.name}/gradient_norm": norms[student.name][0]}, step + 1)
             done = step + 1
             if done % d.log_every == 0 or done == d.steps:
                 now = time.perf_counter()
-                last |= {arm.name: means for arm in arms if (means := arm.take_means())}
+                last |= {student.name: means for student in students if (means := student.take_means())}
                 board.scalars({"train/skipped": guard.total}, done)
                 _log(board, last, timer, now - logged[0], done - logged[1], learning_rate(d, step), batches, done)
                 reporter.progress(done, d.steps, _note(last.get("student", {"loss": None})))
                 logged = (now, done)
             stopping = done % d.log_every == 0 and reporter.stopped(mesh)
             if (done % d.checkpoint_every == 0 or stopping) and done < d.steps:
-                state = {
-                    "scales": scales,
-                    "endpoint_seconds": rolling + batches.supply.tally.hidden,
-                    "arm_seconds": {arm.name: arm.seconds for arm in arms},
-                    "skipped": guard.state(),
-                }
-                _check_weights(guard, arms, done)
-                picture(arms, batches.rollout, board, problem, done)
+                made = rolling + batches.supply.tally.hidden
+                state = {"scales": scales, "endpoint_seconds": made, "skipped": guard.state()}
+                _check_weights(guard, students, done)
+                picture(students, batches.rollout, board, problem, done)
                 board.flush()
-                _save(arms, root, done, state)
+                _save(students, root, done, state)
             if stopping and done < d.steps:
                 raise Stopped(f"distillation stopped at step {done} of {d.steps} with a checkpoint in {root}")
 
-        _check_weights(guard, arms, d.steps)
-        guard.result(last, picture(arms, batches.rollout, board, problem, d.steps))
+        _check_weights(guard, students, d.steps)
+        guard.result(last, picture(students, batches.rollout, board, problem, d.steps))
         board.hparams(to_flat(settings), {f"student/{k}": v for k, v in last.get("student", {}).items()})
-    for arm in arms:
-        made = rolling + batches.supply.tally.hidden
-        seconds = (teacher.card.metrics.train_seconds or 0.0) + made + arm.seconds
-        cost = {"train_seconds": seconds, "wait_share": timer.share("teacher")}
-        publish_arm(arm, folder, problem, scales, last.get(arm.name, {}) | cost)
+    made = (teacher.card.metrics.train_seconds or 0.0) + rolling + batches.supply.tally.hidden
+    for student in students:
+        seconds = made + student.seconds
+        cost = {"train_seconds": seconds, "wait_share": timer.share("wait")}
+        publish_student(student, teacher, folder, problem, scales, last.get(student.name, {}) | cost)
     if mesh.first:
         checkpoint.sweep(root)
     mesh.barrier()
     return last
+
+
+def _say_truncation(rollout: Rollout, mesh: Mesh, reporter: Reporter) -> None:
+    line = truncation_line(truncation(rollout, mesh), rollout.steps)
+    if mesh.first:
+        reporter.say(line)
+
+
+def _open_board(settings: Settings, folder: Path, mesh: Mesh, first: int, reporter: Reporter) -> Board:
+    board = Board(folder / "tb" / "distill" if mesh.first else None, first, reporter.say)
+    board.text("config", json_text(to_plain(settings), indent=1))
+    return board
+
+
+def _students(
+    settings: Settings, objective: Objective, physics: Physics, mesh: Mesh, found: Checkpoint | None
+) -> list[Student]:
+    """The students that there are at a step, as a checkpoint has them; until physics begins, there is one, without it."""
+    d = settings.distill
+    plan = micro_plan(d.global_batch, d.micro_batch, mesh)
+    begun = found is not None and found.step > int(d.physics_from * d.steps)
+    first = replace(objective, physics=physics) if begun else objective
+    students = [build_student("student", settings, first, plan, mesh)]
+    if d.control and begun:
+        students.append(build_student(CONTROL, settings, objective, plan, mesh))
+    if found:
+        seconds = found.state.get("student_seconds") or found.state["arm_seconds"]  # the latter of earlier versions
+        for student in students:
+            student.restore(found.folder)
+            student.seconds = float(seconds[student.name])
+    return students
 
 
 def _note(means: Mapping[str, float | None]) -> str:
@@ -201,9 +205,9 @@ def _note(means: Mapping[str, float | None]) -> str:
     return " ".join(f"{name} {shown(value)}" for name, value in means.items())
 
 
-def _check_weights(guard: Guard, arms: list[Arm], step: int) -> None:
-    critics = [arm.critic for arm in arms if arm.critic is not None]
-    guard.weights(step, [*(arm.zero for arm in arms), *critics], [arm.ema for arm in arms])
+def _check_weights(guard: Guard, students: list[Student], step: int) -> None:
+    networks = [network for student in students for _, network in student.trained()]
+    guard.weights(step, networks, [student.ema for student in students])
 
 
 def _log(
@@ -220,22 +224,25 @@ def _log(
         kinds = {k: f"{name}/residual_{k}" if k in MEASURES else f"{name}/loss_{k}" for k in values}
         board.scalars({kinds[k]: v for k, v in values.items()}, done)
     parts = timer.take()
-    board.scalars(rates(parts, steps, seconds, batches.ring.batch, "teacher") | {"train/lr": lr}, done)
-    if batches.pairs:
-        (made, busy), ring = batches.supply.tally.take(), batches.ring
-        made = made * ring.batch // (ring.last - ring.first)  # of all groups
-        work = busy + sum(parts.values()) - parts.get("teacher", 0.0)
-        shares = {"ring/fresh_fraction": ring.made / max(1, ring.used)}
+    buffer = batches.buffer
+    board.scalars(rates(parts, steps, seconds, buffer.batch) | {"train/lr": lr}, done)
+    if batches.endpoints:
+        made, busy = batches.supply.tally.take()
+        made = made * buffer.batch // (buffer.last - buffer.first)  # of all groups
+        work = busy + sum(parts.values()) - parts.get("wait", 0.0)
+        shares = {"buffer/fresh_fraction": buffer.made / max(1, buffer.used)}
         board.scalars(shares | {"endpoints/per_second": made / seconds, "endpoints/work_share": busy / work}, done)
 
 
-def _save(arms: list[Arm], root: Path, step: int, state: dict[str, Any]) -> None:
-    averages = {arm.name: arm.ema.full_weights() for arm in arms}
-    s, mesh = arms[0].settings, arms[0].mesh
-    needed = sum(arm.bytes for arm in arms) + sum(one.nbytes for a in averages.values() for one in a.values())
+def _save(students: list[Student], root: Path, step: int, state: dict[str, Any]) -> None:
+    averages = {student.name: student.ema.full_weights() for student in students}
+    s, mesh = students[0].settings, students[0].mesh
+    needed = sum(student.bytes for student in students)
+    needed += sum(one.nbytes for average in averages.values() for one in average.values())
 
     def write(folder: Path) -> None:
-        for arm in arms:
-            arm.save(folder, averages[arm.name])
+        for student in students:
+            student.save(folder, averages[student.name])
 
+    state = state | {"student_seconds": {student.name: student.seconds for student in students}}
     checkpoint.save(root, step, state, s.cluster.zero_stage, mesh, s.distill.keep, write, needed)

@@ -17,17 +17,17 @@ LITTLE = 0.1
 
 
 def teacher_share(settings: DistillSettings) -> float:
-    """The share of all work that is the teacher's: (K / R) / (K / R + 4), with a twin K / R beside 8."""
+    """Return the share of all work that is the teacher's: (K / R) / (K / R + 4), with a control K / R beside 8."""
     each = SOLVERS[settings.solver].calls(settings.solver_steps) / settings.reuse
-    return each / (each + STEP * (2 if settings.twin else 1))
+    return each / (each + STEP * (2 if settings.control else 1))
 
 
 def cost_line(settings: DistillSettings, endpoints: int, bytes_each: int) -> str:
     """One sentence: how much of the work is the teacher's, how many endpoints there will be, and how to have it cheaper."""
     d = settings
     call_count = SOLVERS[d.solver].calls(d.solver_steps)
-    enough = math.ceil(call_count * (1 - LITTLE) / LITTLE / (STEP * (2 if d.twin else 1)))
-    held = d.ring * d.global_batch
+    enough = math.ceil(call_count * (1 - LITTLE) / LITTLE / (STEP * (2 if d.control else 1)))
+    held = d.buffer_rows * d.global_batch
     line = (
         f"endpoints of K={call_count} teacher calls, R={d.reuse} uses each: about {teacher_share(d):.0%} of the work is the "
         f"teacher's; {endpoints} endpoints in all, {held} at a time ({held * bytes_each / 2**20:.1f} MiB)"
@@ -45,7 +45,7 @@ def announcement(settings: Settings, rollout: Rollout, shape: Sequence[int]) -> 
     yield weights_line(d)
     if d.endpoints and d.source != "shards":
         yield f"distill.endpoints is not read: distill.source={d.source}"
-    if d.pairs:
+    if d.takes_endpoints:
         open_supply(settings, rollout)  # for its refusals alone
         yield cost_line(d, needed(settings), 4 * math.prod(shape))
 

@@ -8,71 +8,105 @@ from pathlib import Path
 
 import torch
 
+from pidscale.config import to_plain
 from pidscale.dataset.problem import Problem
 from pidscale.distill.endpoints.rollout import Rollout
-from pidscale.distill.students import Arm
+from pidscale.distill.students import Student
 from pidscale.engine.consolidate import publish
 from pidscale.figures.fields import picture_row
 from pidscale.generator.artifact import TEACHER
 from pidscale.generator.card import Card, Kind, Metrics, Provenance
+from pidscale.generator.generator import Generator
 from pidscale.meter import Board
 from pidscale.pde.base import Samples
 from pidscale.pde.parameters import condition
 
 
-def picture(arms: list[Arm], rollout: Rollout, board: Board, problem: Problem, step: int) -> dict[str, float]:
-    """Truth, teacher and students from the same noise, and their residuals; drawn by the first rank.
+def picture(students: list[Student], rollout: Rollout, board: Board, problem: Problem, step: int) -> dict[str, float]:
+    """Draw truth, teacher and students from the same noise, with their residuals, on the first rank.
 
-    Returns, on every rank, the root mean square of each arm's samples beside that of data; what is not finite is not drawn.
+    What is not finite is not drawn.
+
+    Args:
+        students: The students, whose averages make the samples; all ranks call it.
+        rollout: Noise and the teacher's endpoints.
+        board: Takes the picture.
+        problem: Holds truths that no training saw.
+        step: How many steps are finished.
+
+    Returns:
+        The root mean square of each student's samples beside that of data, on every rank.
     """
-    plain, window = {arm.name: (arm, arm.averaged()) for arm in arms}, arms[0].objective.window
+    averages = [(student, student.averaged()) for student in students]
+    mesh, window = students[0].mesh, students[0].window
     sizes: dict[str, float] = {}
-    if arms[0].mesh.data_rank > 0:
-        return dict(arms[0].mesh.broadcast(sizes))
+    if mesh.data_rank > 0:
+        return dict(mesh.broadcast(sizes))
     endpoints = rollout.endpoints(torch.arange(rollout.chunk) + 2**60)
-    eps, params = rollout.eps(endpoints.counters[:4]), endpoints.params_BP[:4]
+    eps = rollout.eps(endpoints.counters[:4])
+    params = endpoints.params_BP[:4]
     decode = rollout.teacher.normaliser.decode
     sets = {
         "truth": problem.held_out(4, window.rows).on(eps.device),
         "teacher": Samples(decode(endpoints.fields_BCYX[:4]), params),
     }
-    told = condition(problem.pde, params).to(eps.device)
+    own = condition(problem.pde, params).to(eps.device)
     with torch.no_grad():
-        for name, (arm, denoiser) in plain.items():
-            x = arm.objective.sample(denoiser, eps, told)
-            sets[name] = Samples(decode(x), params)
-            mean = float(window.total(x.double().square().sum())) / (len(eps) * arm.objective.points)
-            sizes[name] = mean**0.5 / rollout.teacher.noise.sigma_data
+        for student, denoiser in averages:
+            x = student.objective.sample(denoiser, eps, own)
+            sets[student.name] = Samples(decode(x), params)
+            mean = float(window.total(x.double().square().sum())) / (len(eps) * student.objective.points)
+            sizes[student.name] = mean**0.5 / rollout.teacher.noise.sigma_data
     if all(math.isfinite(size) for size in sizes.values()):
         board.image("fields", picture_row(problem.pde, window, sets), step)
-    return dict(arms[0].mesh.broadcast(sizes))
+    return dict(mesh.broadcast(sizes))
 
 
-def publish_arm(
-    arm: Arm, folder: Path, problem: Problem, scales: Mapping[str, float], metrics: Mapping[str, float]
+def publish_student(
+    student: Student,
+    teacher: Generator,
+    folder: Path,
+    problem: Problem,
+    scales: Mapping[str, float],
+    metrics: Mapping[str, float],
 ) -> None:
-    """Write the folder of an arm, and its teacher's within it where that is asked for. The first rank does."""
-    weights = arm.ema.full_weights()
-    if not arm.mesh.first:
+    """Write the folder of a student, and its teacher's within it where that is asked for. The first rank does.
+
+    Args:
+        student: The student, whose average is published; all ranks call it.
+        teacher: Its teacher, that of the first round.
+        folder: That of the run.
+        problem: Equation, grid and provenance of the data.
+        scales: What each term of the residual was divided by.
+        metrics: The last means of the training, and its cost.
+
+    Raises:
+        UserError: The disk has no room, or a weight or a number of the card is not finite.
+    """
+    weights = student.ema.full_weights()
+    if not student.mesh.first:
         return
-    objective, settings = arm.objective, arm.settings
-    teacher, d = objective.teacher, settings.distill
+    objective = student.objective
+    settings = student.settings
+    d = settings.distill
+    endpoints = {"solver": d.solver, "steps": d.solver_steps, "reuse": d.reuse} if d.takes_endpoints else {}
+    further = {
+        "endpoints": endpoints,
+        "weights": objective.physics.weights if objective.physics else {},
+        "gradient_to": d.gradient_to,
+        **{"huber": 0.0, "power": 0.0},  # of objectives that have none
+        **{key: value for key, value in to_plain(d.own).items() if key != "name"},
+    }
     provenance = Provenance(
         data_hash=problem.manifest.data_hash,
         seed=settings.run.seed,
         steps=d.steps,
         teacher=teacher.card.weights_sha256,
-        objective=d.objective,
+        objective=d.own.name,
         start=d.start,
         scales=scales,
         residual_floor=problem.manifest.truth_residual["train"].get("l2"),
-        further={
-            "endpoints": {"solver": d.solver, "steps": d.solver_steps, "reuse": d.reuse} if d.pairs else {},
-            "weights": objective.physics.weights if objective.physics else {},
-            "gradient_to": d.gradient_to,
-            "huber": d.huber,
-            "power": d.power,
-        },
+        further=further,
     )
     card = Card.of(
         Kind.STUDENT,
@@ -82,10 +116,10 @@ def publish_arm(
         architecture=teacher.card.architecture,
         noise=teacher.noise,
         constraints=tuple(d.constraints),
-        network_level=objective.told,
+        network_level=objective.network_level,
         provenance=provenance,
         metrics=Metrics.from_plain(metrics),
     )
-    publish(folder / arm.name, weights, card)
+    publish(folder / student.name, weights, card)
     if d.carry_teacher:
-        publish(folder / arm.name / TEACHER, teacher.denoiser.state_dict(), teacher.card)
+        publish(folder / student.name / TEACHER, teacher.denoiser.state_dict(), teacher.card)

@@ -1,4 +1,4 @@
-"""The students of one distillation: the student itself and, on request, its lambda = 0 twin, on the same endpoints.
+"""The students of one distillation: the student itself and, on request, the control, on the same endpoints.
 
 Knows no Ray and no files but those of a checkpoint.
 """
@@ -6,6 +6,7 @@ Knows no Ray and no files but those of a checkpoint.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from pidscale.config import Settings
 from pidscale.distill.endpoints.batch import Batch
-from pidscale.distill.objectives.base import Objective
-from pidscale.distill.objectives.dmd import Matching
+from pidscale.distill.objectives.base import Objective, Partner
+from pidscale.distill.objectives.physics import Physics
+from pidscale.distill.partners import AveragedNetwork
 from pidscale.engine.checkpoint import unfinished_folder
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import MicroPlan
@@ -26,13 +28,30 @@ from pidscale.generator.generator import Generator
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import PreconditionedNetwork
+from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.terms import MEASURES
 
 
 @dataclass
-class Arm:
-    """One student in training. seconds: spent on its steps."""
+class Student:
+    """One student in training.
+
+    Attributes:
+        name: The folder that it is published in.
+        settings: Those of the run.
+        objective: Its loss, with the networks beside it.
+        plan: How this rank's samples are cut into micro-steps.
+        mesh: The ranks.
+        zero: The network.
+        ema: The average that is published.
+        partners: The networks beside it, by name.
+        teacher: The teacher of a later round; None in the first.
+        seconds: Spent on its steps.
+        sums: Sums of the parts of the loss over the steps since `take_means`.
+        steps: How many steps the sums are of.
+        before: The sums without the step at hand.
+    """
 
     name: str
     settings: Settings
@@ -41,48 +60,88 @@ class Arm:
     mesh: Mesh
     zero: Zero
     ema: Ema
-    critic: Zero | None = None
+    partners: dict[str, Zero | AveragedNetwork] = field(default_factory=dict)
+    teacher: PreconditionedNetwork | None = None
     seconds: float = 0.0
     sums: dict[str, Tensor] = field(default_factory=dict)
-    steps: int = 0  # that the sums are of
-    before: dict[str, Tensor] = field(default_factory=dict)  # the sums without the step at hand
+    steps: int = 0
+    before: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def window(self) -> Window:
+        """The rows of this rank."""
+        return self.objective.window
 
     @property
     def bytes(self) -> int:
-        """Of what `save` writes, the average apart, all ranks together."""
-        return self.zero.bytes + (0 if self.critic is None else self.critic.bytes)
+        """Of what `save` writes, the published average apart, all ranks together."""
+        later = 0 if self.teacher is None else sum(one.nbytes for one in self.teacher.state_dict().values())
+        return self.zero.bytes + later + sum(partner.bytes for partner in self.partners.values())
 
-    def begin(self, objective: Objective) -> None:
-        """Go on with another objective, whose means are its own."""
-        self.objective, self.sums, self.steps = objective, {}, 0
+    def trained(self) -> Iterator[tuple[str, Zero]]:
+        """Yield the networks that are trained, by the name that a message gives them: its own, then its partners'."""
+        yield self.name, self.zero
+        for name, partner in self.partners.items():
+            if isinstance(partner, Zero):
+                yield f"{self.name}'s {name}", partner
+
+    def obey(self, physics: Physics) -> None:
+        """Take the residual into the loss from the next step on; means begin again."""
+        self.objective = replace(self.objective, physics=physics)
+        self.sums = {}
+        self.steps = 0
+
+    def next_round(self) -> None:
+        """Begin a later round: its own average so far becomes the teacher of its losses. All ranks call it."""
+        self._taught_by(self.averaged())
+
+    def _taught_by(self, teacher: PreconditionedNetwork) -> None:
+        self.teacher = teacher.requires_grad_(False)
+        self.objective = self.objective.taught_by(self.teacher)
 
     def gradients(self, batch: Batch, timer: StepTimer) -> None:
-        """All micro-steps of a global batch from this rank's samples of it; parts of the loss are added up."""
-        count, self.before = self.settings.distill.global_batch, dict(self.sums)
+        """Take all micro-steps of a global batch, and add up the parts of the loss.
+
+        Args:
+            batch: This rank's samples of the global batch.
+            timer: Times the parts of the objective, and each partner that is trained by its name.
+        """
+        count = self.settings.distill.global_batch
+        self.before = dict(self.sums)
         for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
             part = batch.part(index)
             learned = self.objective.losses(self.zero, part, timer)
             parts = {"loss": learned.loss, **learned.parts}
             with timer.section("student"):
                 self.zero.backward((weight * learned.loss).sum() / count)
-            if self.critic is not None and isinstance(self.objective, Matching):
-                with timer.section("critic"):
-                    parts["critic"] = self.objective.critic_losses(learned.fields, part)
-                    self.critic.backward((weight * parts["critic"]).sum() / count)
+            for name, partner in self.partners.items():
+                if isinstance(partner, Zero):
+                    with timer.section(name):
+                        parts[name] = self.objective.partner_losses(name, learned.fields, part)
+                        partner.backward((weight * parts[name]).sum() / count)
             for name, values in parts.items():
                 share = (weight * values.detach()).sum() / count
                 self.sums[name] = self.sums.get(name, torch.zeros_like(share)) + share
 
     def update(self, rate: float, step: int) -> dict[str, tuple[float, bool]]:
-        """Take the step that the gradients ask for; returns norm and whether it was taken, of the student and of its critic.
+        """Take the step that the gradients ask for.
 
-        One that one of them could not take leaves no trace in the average of the weights, nor in the means of the loss.
+        A step that one of the networks could not take leaves no trace in the averages of the weights, nor in the means of the
+        loss.
+
+        Args:
+            rate: The learning rate.
+            step: The step, from 0.
+
+        Returns:
+            Norm of the gradient and whether the step was taken, by network as `trained` names them.
         """
-        norms = {self.name: self.zero.step(rate)}
+        norms = {name: network.step(rate) for name, network in self.trained()}
         if norms[self.name][1]:
             self.ema.update(step)
-        if self.critic is not None:
-            norms[f"{self.name}'s critic"] = self.critic.step(rate)
+            for partner in self.partners.values():
+                if isinstance(partner, AveragedNetwork):
+                    partner.follow(self.zero)
         if all(applied for _, applied in norms.values()):
             self.steps += 1
         else:
@@ -90,86 +149,126 @@ class Arm:
         return norms
 
     def take_means(self) -> dict[str, float]:
-        """Means over the global batches since the last call: loss, match, power, and the residuals as root mean squares.
+        """Return the means over the global batches since the last call; empty where no step was taken.
 
-        Empty where no step was taken.
+        Returns:
+            The loss and its parts, residuals as root mean squares. One all-reduce of 8 bytes a part.
         """
         if not self.steps:
             return {}
         values = self.mesh.sum(torch.stack(list(self.sums.values()))) / self.steps
         means = dict(zip(self.sums, values.tolist(), strict=True))
-        self.sums, self.steps = {}, 0
+        self.sums = {}
+        self.steps = 0
         return {k: v**0.5 if k in MEASURES else v for k, v in means.items()}
 
     def averaged(self) -> PreconditionedNetwork:
-        """A copy of the network with the averaged weights, for the rows of this rank, on its device."""
+        """Return a copy of the network with the averaged weights, for the rows of this rank, on its device."""
+        return self._network(self.ema.full_weights())
+
+    def _network(self, weights: dict[str, Tensor]) -> PreconditionedNetwork:
         plain = plain_copy(self.objective.teacher, self.settings)
-        plain.load_state_dict(self.ema.full_weights())
-        return spread(plain, self.objective.window).to(self.mesh.device).eval()
+        plain.load_state_dict(weights)
+        return spread(plain, self.window).to(self.mesh.device).eval()
 
     def save(self, folder: Path, average: dict[str, Tensor]) -> None:
         """Write this rank's files of a checkpoint."""
         self.zero.save(folder, f"zero-{self.name}")
-        if self.critic is not None:
-            self.critic.save(folder, f"critic-{self.name}")
+        for name, partner in self.partners.items():
+            partner.save(folder, f"{name}-{self.name}")
         if self.mesh.first:
             save_file(average, folder / f"ema-{self.name}.safetensors")
+            if self.teacher is not None:
+                whole = {name: one.cpu().contiguous() for name, one in self.teacher.state_dict().items()}
+                save_file(whole, folder / self._teacher_file)
 
     def restore(self, folder: Path) -> None:
         """Load what `save` wrote."""
         self.zero.load(folder, f"zero-{self.name}")
-        if self.critic is not None:
-            self.critic.load(folder, f"critic-{self.name}")
+        for name, partner in self.partners.items():
+            partner.load(folder, f"{name}-{self.name}")
         self.ema.restore(load_file(folder / f"ema-{self.name}.safetensors"))
+        if (folder / self._teacher_file).exists():
+            self._taught_by(self._network(load_file(folder / self._teacher_file)))
+
+    @property
+    def _teacher_file(self) -> str:
+        return f"teacher-of-{self.name}.safetensors"
 
 
-def fork(arm: Arm, name: str, root: Path, step: int) -> Arm:
-    """A second arm with the same weights, optimiser state and average as the first; it goes on without physics.
+def fork(student: Student, name: str, root: Path, step: int) -> Student:
+    """Return a control with the weights, optimiser state, average and partners of a student.
 
-    DeepSpeed's files pass through a folder of `root` that all ranks see, as those of a checkpoint of `step` do.
+    DeepSpeed's files pass through a folder of `root` that all ranks see, as those of a checkpoint do. All ranks call it.
+
+    Args:
+        student: The student, which has no physics as yet.
+        name: The name of the control.
+        root: The folder of the checkpoints.
+        step: The step at hand.
+
+    Returns:
+        The control.
     """
-    with unfinished_folder(root, step, arm.mesh, arm.bytes) as folder:
-        arm.zero.save(folder, "fork")
-        if arm.critic is not None:
-            arm.critic.save(folder, "fork-critic")
-        arm.mesh.barrier()
-        twin = build_arm(name, arm.settings, replace(arm.objective, physics=None), arm.plan, arm.mesh)
-        twin.zero.load(folder, "fork")
-        if twin.critic is not None:
-            twin.critic.load(folder, "fork-critic")
-        for key, piece in twin.ema.pieces.items():
-            piece.copy_(arm.ema.pieces[key])
-        twin.seconds = arm.seconds
-        arm.mesh.barrier()
-    if arm.mesh.first:
+    with unfinished_folder(root, step, student.mesh, student.bytes) as folder:
+        student.zero.save(folder, "fork")
+        for key, partner in student.partners.items():
+            partner.save(folder, f"fork-{key}")
+        student.mesh.barrier()
+        bare = replace(student.objective, physics=None)
+        control = build_student(name, student.settings, bare, student.plan, student.mesh)
+        control.zero.load(folder, "fork")
+        for key, partner in control.partners.items():
+            partner.load(folder, f"fork-{key}")
+        for key, piece in control.ema.pieces.items():
+            piece.copy_(student.ema.pieces[key])
+        control.teacher = student.teacher
+        control.seconds = student.seconds
+        student.mesh.barrier()
+    if student.mesh.first:
         shutil.rmtree(folder)
-    return twin
+    return control
 
 
 def plain_copy(teacher: Generator, settings: Settings) -> PreconditionedNetwork:
-    """A trainable network of the teacher's architecture."""
+    """Return a trainable network of the teacher's architecture."""
     s = settings.model
     return build_denoiser(teacher.card.architecture, teacher.noise.sigma_data, s.precision, s.recompute)
 
 
-def build_arm(name: str, settings: Settings, objective: Objective, plan: MicroPlan, mesh: Mesh) -> Arm:
-    """A student that starts from the teacher's weights, or from new ones, the same on every rank; and its critic, if any.
+def build_student(name: str, settings: Settings, objective: Objective, plan: MicroPlan, mesh: Mesh) -> Student:
+    """Build a student and the networks beside it, the same on every rank.
 
-    A critic always starts from the teacher's.
+    Args:
+        name: The folder that it is published in.
+        settings: Those of the run; distill.start says which weights it begins with.
+        objective: Its loss, without networks beside it as yet.
+        plan: How this rank's samples are cut into micro-steps.
+        mesh: The ranks.
+
+    Returns:
+        The student.
     """
-    d, stage = settings.distill, settings.cluster.zero_stage
+    d = settings.distill
+    stage = settings.cluster.zero_stage
 
-    def trained(start: str) -> Zero:
+    def network(start: str) -> PreconditionedNetwork:
         torch.manual_seed(settings.run.seed)
         model = plain_copy(objective.teacher, settings)
         if start == "teacher":
             model.load_state_dict(objective.teacher.denoiser.state_dict())
-        model = spread(model, objective.window).to(mesh.device)
-        zero = ZeroSettings(stage, plan.micro, plan.accumulation, d.clip, settings.cluster.deepspeed)
-        return Zero(model, zero, mesh)
+        return spread(model, objective.window).to(mesh.device)
 
-    zero, critic = trained(d.start), None
-    if isinstance(objective, Matching):
-        critic = trained("teacher")
-        objective = replace(objective, critic=critic)
-    return Arm(name, settings, objective, plan, mesh, zero, Ema(zero.module, stage, mesh, d.ema), critic)
+    def trained(start: str) -> Zero:
+        zero = ZeroSettings(stage, plan.micro, plan.accumulation, d.clip, settings.cluster.deepspeed)
+        return Zero(network(start), zero, mesh)
+
+    def beside(partner: Partner) -> Zero | AveragedNetwork:
+        if partner.rate is None:
+            return trained("teacher")
+        return AveragedNetwork(network(d.start), partner.rate, mesh)
+
+    zero = trained(d.start)
+    partners = {partner.name: beside(partner) for partner in objective.partners(objective.own)}
+    ema = Ema(zero.module, stage, mesh, d.ema)
+    return Student(name, settings, replace(objective, networks=partners), plan, mesh, zero, ema, partners)

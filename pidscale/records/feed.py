@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +41,18 @@ def order(seed: int, epoch: int, counts: Sequence[int], block: int) -> np.ndarra
     return samples[np.argsort(group[samples], kind="stable")]
 
 
+class Batch(NamedTuple):
+    """What a worker trains on at a step.
+
+    Attributes:
+        fields_BCYX: Fields in physical units, float32, the rows of the worker.
+        params_BP: Parameters that vary from sample to sample, float64, on the CPU.
+    """
+
+    fields_BCYX: Tensor
+    params_BP: Tensor
+
+
 class Feed:
     """Batches of one worker, read ahead by threads into buffers that are used again and again. State: the step.
 
@@ -59,12 +72,14 @@ class Feed:
         block: int = 16,
         threads: int = 1,
         pinned: bool = False,
+        params: Callable[[np.ndarray], Tensor] | None = None,
     ) -> None:
         """shards: the split. rank, world: place on the data axis. rows: rows of this worker (all if None).
 
         prefetch: batches read ahead. start_step: where reading ahead begins. block: shards mixed at a time. threads: that
-        read ahead; 0 reads within `batch`. pinned: buffers that a GPU copies from at full speed. UserError for a batch below
-        1 or a set without samples.
+        read ahead; 0 reads within `batch`. pinned: buffers that a GPU copies from at full speed. params: reads the parameters
+        [b, P] of samples by their numbers, ahead as fields are; without it there are none. UserError for a batch below 1 or a
+        set without samples.
         """
         if global_batch < 1:
             raise UserError(f"data.global_batch={global_batch}: expected at least 1")
@@ -83,6 +98,8 @@ class Feed:
         shape = shards.shape_of(self._bounds.stop - self._bounds.start, rows)
         # one in use, the others being filled
         self._buffers = [torch.empty(shape, pin_memory=pinned) for _ in range(self._ahead + 1)]
+        self._read_params = params or (lambda ids: torch.empty(len(ids), 0, dtype=torch.float64))
+        self._params: list[Tensor | None] = [None] * len(self._buffers)
         self._threads = min(threads, prefetch)
         self._pool: ThreadPoolExecutor | None = None
         self._pending: dict[int, Future[None]] = {}
@@ -108,8 +125,8 @@ class Feed:
             first += taken
         return np.concatenate(parts)
 
-    def batch(self, step: int) -> Tensor:
-        """Fields of a step, float32 [b, C, y, X] in physical units, until the next call, which uses their memory again.
+    def batch(self, step: int) -> Batch:
+        """Fields and parameters of a step; the fields until the next call, which uses their memory again.
 
         Any step may be asked for; the next one is ready. Raises what the reading raised (UserError for bytes that changed).
         """
@@ -129,14 +146,18 @@ class Feed:
         finally:
             self.waited += time.perf_counter() - began
         self._next = step + 1
-        return self._buffer(step)
+        params = self._params[self._place(step)]
+        assert params is not None
+        return Batch(self._buffers[self._place(step)], params)
 
-    def _buffer(self, step: int) -> Tensor:
+    def _place(self, step: int) -> int:
         """Step s + prefetch + 1 takes the place of step s, which is over by then."""
-        return self._buffers[step % len(self._buffers)]
+        return step % len(self._buffers)
 
     def _fill(self, step: int) -> None:
-        self.shards.read(self.ids(step), self.rows, self._buffer(step).numpy())
+        ids = self.ids(step)
+        self.shards.read(ids, self.rows, self._buffers[self._place(step)].numpy())
+        self._params[self._place(step)] = self._read_params(ids)
 
     def _read_ahead(self, step: int) -> None:
         """Have `step` and those after it read, as far as there are buffers."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pidscale.config import Settings, TrainSettings
+from pidscale.config import DistillSettings, Settings, TrainSettings
 from pidscale.engine.schedule import micro_plan
 from pidscale.engine.zero_config import state_bytes
 from pidscale.models import row_unit
@@ -19,16 +19,25 @@ from pidscale.parallel.split import Cut
 from pidscale.precision import FLOAT32_BYTES
 from pidscale.run.activations import activation_bytes
 
-PASSES = {"piddm": 1, "pid": 3, "dm": 1}  # of a sample through the student that one micro-step keeps, by objective
-
 
 @dataclass(frozen=True)
 class MemoryPlan:
     """Bytes on the worker with most rows.
 
-    weights, gradients, optimiser, ema: of each of the `networks` in training. activations: of one
-    micro-step of `micro_batch` samples on a tile of (rows, columns) points; students take turns. sampling: what samples for
-    scores and pictures need instead. frozen: a frozen teacher; endpoints: its ring. advice: what would make it less.
+    Attributes:
+        weights: Of each of the `networks` in training, as are the next three.
+        gradients: Of their weights.
+        optimiser: What the optimiser keeps.
+        ema: Their averages.
+        activations: Of one micro-step of `micro_batch` samples on a tile; students take turns.
+        sampling: What samples for scores and pictures need instead.
+        frozen: The frozen teacher.
+        averaged: Networks beside the students that are not trained: averaged targets, teachers of later rounds.
+        endpoints: The buffer of endpoints.
+        networks: Networks in training.
+        micro_batch: Samples of a micro-step.
+        tile: Rows and columns that the worker holds of a field.
+        advice: What would make it less.
     """
 
     weights: int
@@ -38,6 +47,7 @@ class MemoryPlan:
     activations: int
     sampling: int = 0
     frozen: int = 0
+    averaged: int = 0
     endpoints: int = 0
     networks: int = 1
     micro_batch: int = 1
@@ -48,25 +58,39 @@ class MemoryPlan:
     def total(self) -> int:
         """All of it at its worst moment."""
         state = self.networks * (self.weights + self.gradients + self.optimiser + self.ema)
-        return state + self.frozen + self.endpoints + max(self.activations, self.sampling)
+        return state + self.frozen + self.averaged + self.endpoints + max(self.activations, self.sampling)
 
 
 def memory_plan(
     settings: Settings, description: Mapping[str, Any], shape: tuple[int, int], phase: str, parameters: int
 ) -> MemoryPlan:
-    """What the worker with most rows needs in a phase, `teacher` or `distill`. ValueError where the grid does not fit."""
-    model, cluster, distils = settings.model, settings.cluster, phase == "distill"
+    """Count what the worker with most rows needs in a phase.
+
+    Args:
+        settings: Those of the run.
+        description: The network, as `architecture` gives it.
+        shape: Rows and columns of the whole field.
+        phase: `teacher` or `distill`.
+        parameters: Of the network.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: The grid does not fit the network.
+    """
+    model, cluster, d = settings.model, settings.cluster, settings.distill
+    distils = phase == "distill"
     loop: TrainSettings = getattr(settings, phase)
     data = cluster.workers // cluster.space
     micro = micro_plan(loop.global_batch, loop.micro_batch, Mesh(0, data)).micro
     rows = max(Cut.even(shape[0], cluster.space, row_unit(description)).sizes)
-    networks = 2 ** (settings.distill.twin + (settings.distill.objective == "dm")) if distils else 1  # critics too
-    sampled = (
-        settings.distill.chunk if distils else min(loop.micro_batch, -(-settings.teacher.evaluate_samples // data))
-    )
+    networks, averaged = _networks(d) if distils else (1, 0)
+    sampled = d.chunk if distils else min(loop.micro_batch, -(-settings.teacher.evaluate_samples // data))
     field = FLOAT32_BYTES * description["channels"] * rows * shape[1]
+    held = d.buffer_rows * -(-loop.global_batch // data) if distils and d.takes_endpoints else 0
     weights, gradients, optimiser = state_bytes(parameters, cluster.workers, cluster.zero_stage)
-    passes = PASSES[settings.distill.objective] if distils else 1
+    passes = d.needs.passes if distils else 1
     steps = activation_bytes(description, shape, passes * micro, rows, model.recompute, model.precision)
     forward = activation_bytes(description, shape, sampled, rows, False, model.precision, trains=False)
     sampling = forward + networks * FLOAT32_BYTES * parameters  # from plain copies with averaged weights
@@ -78,12 +102,22 @@ def memory_plan(
         activations=steps,
         sampling=sampling,
         frozen=FLOAT32_BYTES * parameters if distils else 0,
-        endpoints=settings.distill.ring * -(-loop.global_batch // data) * field if distils else 0,
+        averaged=averaged * FLOAT32_BYTES * parameters,
+        endpoints=held * field,
         networks=networks,
         micro_batch=micro,
         tile=(rows, shape[1]),
         advice=advice(settings, phase, steps >= sampling, sampling > steps),
     )
+
+
+def _networks(d: DistillSettings) -> tuple[int, int]:
+    """Networks of a distillation that are trained, and those beside them that are not, of all students."""
+    students = 2 if d.control else 1
+    rates = [partner.rate for partner in d.needs.partners(d.own)]
+    averaged = sum(rate is not None for rate in rates)
+    later = 1 if len(d.needs.rounds(d.own)) > 1 else 0  # the teacher of a later round is each student's own
+    return students * (1 + len(rates) - averaged), students * (averaged + later)
 
 
 def advice(settings: Settings, phase: str, steps: bool = True, samples: bool = True) -> str:

@@ -17,13 +17,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pidscale.config import Settings, UserError, to_plain
+from pidscale.config import Settings, UserError, to_flat, to_plain
 from pidscale.engine.checkpoint import check_resumable, sweep
 from pidscale.engine.disk import in_one_line
 from pidscale.files import write_atomic
 from pidscale.generator.artifact import CARD, CONTROL, TEACHER
 from pidscale.plain import json_text
 from pidscale.records.lock import held
+from pidscale.renamed import MEANT, signature_of_today
 
 # settings that may change between the attempts of a phase, because they do not change its result
 _COURSE = ("log_every", "checkpoint_every", "keep", "max_skips")
@@ -32,6 +33,7 @@ _FREE = {
     "teacher": {*_COURSE, "evaluate_every", "evaluate_samples", "evaluate_steps", "start"},
     "distill": {*_COURSE, "teacher", "source", "ahead", "actors", "endpoints", "carry_teacher"},
 }
+_OBJECTIVE = "distill.objective.name"  # another one has other settings, so it is named before them
 _MAKES = {"teacher": (TEACHER,), "distill": ("student", CONTROL)}
 _SECTIONS = {"teacher": ("pde", "model", "teacher"), "distill": ("pde", "distill")}
 
@@ -47,27 +49,46 @@ def teacher_folder(settings: Settings, folder: Path) -> Path:
 
 
 def signature(phase: str, settings: Settings, inputs: Mapping[str, str]) -> dict[str, Any]:
-    """What decides a phase's result, flat: the settings that matter, the seed, and hashes of what it reads."""
-    plain = to_plain(settings)
+    """Return what decides a phase's result.
+
+    Args:
+        phase: `teacher` or `distill`.
+        settings: Those of the run.
+        inputs: Hashes of what the phase reads, by a name that an error may show.
+
+    Returns:
+        The settings that matter by their dotted names, the seed, and the hashes; plain JSON values.
+    """
     flat: dict[str, Any] = {"run.seed": settings.run.seed}
-    for section in _SECTIONS[phase]:
-        for key, value in plain[section].items():
-            if key not in _FREE.get(section, set()):
-                flat[f"{section}.{key}"] = value
+    for name, value in to_flat(settings).items():
+        section, key = name.split(".")[:2]
+        if section in _SECTIONS[phase] and key not in _FREE.get(section, set()):
+            flat[name] = value
     if phase == "distill":
+        flat.pop("distill.objective")
+        flat |= {f"distill.objective.{key}": value for key, value in to_plain(settings.distill.own).items()}
         flat["model.precision"] = settings.model.precision  # all else of the model is the teacher's
     plain_values: dict[str, Any] = json.loads(json.dumps(flat | dict(inputs)))  # as PHASE.json gives them back
     return plain_values
 
 
 def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
-    """Whether a phase has work left. Writes nothing. Raises UserError where it must not go on.
+    """Return whether a phase has work left. Writes nothing.
 
-    inputs: hashes of what the phase reads (data set, teacher), by a name that an error may show. A phase that ended before
-    its first checkpoint has made nothing, so its settings may still change.
+    A phase that ended before its first checkpoint has made nothing, so its settings may still change.
+
+    Args:
+        phase: `teacher` or `distill`.
+        settings: Those of the run.
+        inputs: Hashes of what the phase reads (data set, teacher), by a name that an error may show.
+
+    Raises:
+        UserError: The phase must not go on: another setting or input, other workers, or what run.resume says.
     """
-    folder, resume = run_folder(settings), settings.run.resume
-    path, now = folder / f"{phase}.json", signature(phase, settings, inputs)
+    folder = run_folder(settings)
+    resume = settings.run.resume
+    path = folder / f"{phase}.json"
+    now = signature(phase, settings, inputs)
     if not path.exists():
         if resume == "must":
             raise UserError(
@@ -82,11 +103,11 @@ def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
     record = _read(path)
     if not record["finished"] and not any((folder / "checkpoints" / phase).glob("*/manifest.json")):
         return True
-    usual = signature(phase, Settings(), {})  # of settings that there were not yet when the run began
-    for key in sorted(now.keys() | record["signature"].keys()):
-        had, has, begun = record["signature"].get(key, usual.get(key)), now.get(key), usual.get(key)
-        had = {**begun, **had} if isinstance(had, dict) and isinstance(begun, dict) else had
-        if had != has:
+    before = signature_of_today(record["signature"])
+    for key in sorted(now.keys() | before.keys(), key=lambda key: (key != _OBJECTIVE, key)):
+        had = before.get(key, MEANT.get(key))
+        has = now.get(key)
+        if had != has and not (key.startswith("distill.objective.") and key not in now):  # of other objectives
             raise UserError(f"{path}: {key} was {had!r} and is {has!r} now; restore it, or choose another run.name")
     if record["finished"]:
         return False

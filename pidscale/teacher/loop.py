@@ -8,34 +8,26 @@ from __future__ import annotations
 import math
 import time
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from pidscale import seeds
 from pidscale.config import Settings, to_flat, to_plain
-from pidscale.dataset.problem import Problem, open_problem, read_params
+from pidscale.dataset.problem import open_problem, read_params
 from pidscale.diffusion.denoiser import conditioned
-from pidscale.diffusion.noise import Noise, schedule_for, strongest_mode
-from pidscale.diffusion.objective import denoising_errors
 from pidscale.diffusion.solvers import integrate
 from pidscale.engine import checkpoint
 from pidscale.engine.consolidate import publish
-from pidscale.engine.ema import Ema
 from pidscale.engine.guard import Guard, shown
-from pidscale.engine.schedule import MicroPlan, learning_rate, micro_plan
-from pidscale.engine.spread import spread, window_for
-from pidscale.engine.zero import Zero, ZeroSettings
+from pidscale.engine.schedule import learning_rate
 from pidscale.figures.fields import picture_row
 from pidscale.generator.card import Card, Kind, Metrics, Provenance
 from pidscale.meter import Board, StepTimer, rates
-from pidscale.models import build_denoiser
-from pidscale.models.precondition import PreconditionedNetwork
-from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import Samples
 from pidscale.pde.parameters import condition, draw_params
@@ -43,102 +35,30 @@ from pidscale.pde.residuals import residual_shares
 from pidscale.pde.terms import NORMS
 from pidscale.plain import json_text
 from pidscale.records.feed import Feed
-from pidscale.records.read import ShardSet
 from pidscale.run.bad_samples import settled
-from pidscale.run.preflight import model_description
 from pidscale.run.reporting import Reporter, Stopped
 from pidscale.teacher.start import Start, open_start
-
-MODE_SAMPLES = 1024  # training fields that the strongest mode is measured on,
-MODE_VALUES = 2**25  # fewer of large ones, so that they do not fill the memory,
-LEAST_MODE_SAMPLES = 32  # but never less than these
-
-
-@dataclass
-class Teacher:
-    """A teacher in training: its engine and average, and all that a step needs. window: the rows of this rank."""
-
-    settings: Settings
-    problem: Problem
-    noise: Noise
-    zero: Zero
-    ema: Ema
-    window: Window
-    plan: MicroPlan
-    mesh: Mesh
-
-    def noised(self, step: int, x_BCYX: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise, of this rank's rows, and levels of its samples at a step, by sample counter."""
-        batch, seed = self.settings.teacher.global_batch, self.settings.run.seed
-        mine = self.mesh.slice(batch)
-        counters = torch.arange(step * batch + mine.start, step * batch + mine.stop)
-        eps = seeds.normal(seed, "teacher/noise", counters, self.problem.shape, self.window.rows, self.mesh.device)
-        level = seeds.normal(seed, "teacher/level", counters, (1, 1, 1), device=self.mesh.device).flatten()
-        return eps, self.noise.training_level(level)
-
-    def gradients(self, step: int, x_BCYX: Tensor, condition_BP: Tensor, timer: StepTimer) -> Tensor:
-        """All micro-steps of a global batch from this rank's clean normalised rows; returns its share of the loss."""
-        with timer.section("data"):
-            eps, sigma = self.noised(step, x_BCYX)
-        total, points = torch.zeros((), device=self.mesh.device), math.prod(self.problem.shape)
-        with timer.section("teacher"):
-            for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
-                denoiser = conditioned(self.zero, condition_BP[index])
-                errors = denoising_errors(denoiser, self.noise, x_BCYX[index], sigma[index], eps[index], points)
-                share = (weight * errors).sum() / self.settings.teacher.global_batch
-                self.zero.backward(share)
-                total = total + share.detach()
-        return total
-
-
-def build(settings: Settings, problem: Problem, noise: Noise, mesh: Mesh, began_from: Start | None = None) -> Teacher:
-    """A teacher with new weights, or those of another that it goes on from, the same on every rank."""
-    torch.manual_seed(settings.run.seed)
-    window, s = rows_of(settings, problem, mesh), settings.model
-    model = build_denoiser(describe(settings, problem), noise.sigma_data, s.precision, s.recompute)
-    if began_from is not None:
-        model.load_state_dict(began_from.weights())
-    model = spread(model, window).to(mesh.device)
-    plan = micro_plan(settings.teacher.global_batch, settings.teacher.micro_batch, mesh)
-    stage, t = settings.cluster.zero_stage, settings.teacher
-    zero = Zero(model, ZeroSettings(stage, plan.micro, plan.accumulation, t.clip, settings.cluster.deepspeed), mesh)
-    return Teacher(settings, problem, noise, zero, Ema(zero.module, stage, mesh, t.ema), window, plan, mesh)
-
-
-def describe(settings: Settings, problem: Problem) -> dict[str, Any]:
-    """The full description of the network."""
-    return model_description(settings, problem.shape[0], len(problem.pde.varying))
-
-
-def rows_of(settings: Settings, problem: Problem, mesh: Mesh) -> Window:
-    """The window of this rank's rows."""
-    return window_for(describe(settings, problem), problem.grid, mesh.space)
-
-
-def noise_for(
-    settings: Settings, problem: Problem, shards: ShardSet, mesh: Mesh, began_from: Start | None = None
-) -> Noise:
-    """The noise schedule that this data needs, or that of a teacher to go on from, but for what the settings say.
-
-    Raises ValueError for one that would lose the strongest mode of the data.
-    """
-    window = rows_of(settings, problem, mesh)
-    most = max(LEAST_MODE_SAMPLES, min(MODE_SAMPLES, MODE_VALUES // math.prod(problem.shape)))
-    fields = torch.from_numpy(shards.read(range(min(most, len(shards))), window.rows))
-    t = settings.teacher
-    mode = strongest_mode(problem.normaliser.encode(fields.to(mesh.device)), total=window.total)
-    own = {"sigma_max": t.sigma_max, "p_mean": t.p_mean, "p_std": t.p_std}
-    if began_from is not None:
-        own = {key: getattr(began_from.card.noise, key, None) if value is None else value for key, value in own.items()}
-    return schedule_for(t.noise, mode, min(problem.grid.shape), **own)
+from pidscale.teacher.training import Teacher, build, describe, noise_for
 
 
 def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> dict[str, Any]:
     """Train, checkpoint and consolidate into folder/teacher; resume where folder/checkpoints/teacher says.
 
-    Returns the final metrics. Raises Stopped after a checkpoint when a stop was asked for.
+    Args:
+        settings: Those of the run, the same on every rank.
+        folder: That of the run.
+        mesh: The ranks, which all call it.
+        reporter: Hears of progress, and says when to stop.
+
+    Returns:
+        The final metrics.
+
+    Raises:
+        Stopped: A stop was asked for, and a checkpoint is written.
+        UserError: Data or start do not fit, or the run diverged.
     """
-    problem, t = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say), settings.teacher
+    t = settings.teacher
+    problem = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say)
     began_from = open_start(settings, problem)
     problem = problem if began_from is None else replace(problem, normaliser=began_from.normaliser)
     shards = problem.shards("train")
@@ -148,7 +68,8 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     found = checkpoint.newest(root, settings.cluster.zero_stage, mesh, reporter.say)
     if mesh.first:
         checkpoint.sweep(root)
-    first, seconds = (found.step, float(found.state["train_seconds"])) if found else (0, 0.0)
+    first = found.step if found else 0
+    seconds = float(found.state["train_seconds"]) if found else 0.0
     if began_from is not None and not found:
         seconds = began_from.seconds
         if mesh.first:
@@ -167,38 +88,36 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
         teacher.window.rows,
         threads=settings.data.threads,
         pinned=mesh.device.type == "cuda",
+        params=partial(read_params, shards, problem),
     )
     guard = Guard("teacher", t, root, mesh, reporter.say)
     guard.restore(found.state if found else {})
     board = Board(folder / "tb" / "teacher" if mesh.first else None, first, reporter.say)
     board.text("config", json_text(to_plain(settings), indent=1))
     timer = StepTimer(torch.cuda.synchronize if mesh.device.type == "cuda" else None)
-    start, logged, window, mean = (
-        time.perf_counter(),
-        (time.perf_counter(), first),
-        torch.zeros(2, device=mesh.device),
-        None,
-    )
+    start = time.perf_counter()
+    logged = (start, first)
+    sums = torch.zeros(2, device=mesh.device)  # of the loss and of the steps since the last line
+    mean: float | None = None
 
     with closing(feed), closing(board):
         for step in range(first, t.steps):
             with timer.section("wait"):
-                fields = feed.batch(step)
+                batch = feed.batch(step)
             with timer.section("data"):
-                x = problem.normaliser.encode(fields.to(mesh.device))
-                params = read_params(shards, problem, feed.ids(step))
-                told = condition(problem.pde, params).to(mesh.device)
-            loss = teacher.gradients(step, x, told, timer)
+                x = problem.normaliser.encode(batch.fields_BCYX.to(mesh.device))
+                own = condition(problem.pde, batch.params_BP).to(mesh.device)
+            loss = teacher.gradients(step, x, own, timer)
             with timer.section("optimiser"):
                 norm, applied = teacher.zero.step(learning_rate(t, step))
                 if applied:
                     teacher.ema.update(step)
             guard.step("teacher", step, norm, applied)
             if applied:
-                window += torch.stack([loss, torch.ones_like(loss)])
+                sums += torch.stack([loss, torch.ones_like(loss)])
             done = step + 1
             if done % t.log_every == 0 or done == t.steps:
-                mean = float(mesh.sum(window[0])) / float(window[1]) if window[1] > 0 else mean
+                mean = float(mesh.sum(sums[0])) / float(sums[1]) if sums[1] > 0 else mean
                 now = time.perf_counter()
                 speeds = rates(timer.take(), done - logged[1], now - logged[0], t.global_batch)
                 scalars = {
@@ -208,7 +127,8 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
                 }
                 board.scalars(scalars | speeds | ({} if mean is None else {"loss/denoising": mean}), done)
                 reporter.progress(done, t.steps, f"loss {shown(mean)}")
-                logged, window = (now, done), torch.zeros_like(window)
+                logged = (now, done)
+                sums = torch.zeros_like(sums)
             spent = seconds + time.perf_counter() - start
             if done % t.evaluate_every == 0 and done < t.steps:
                 evaluate(teacher, board, done)
@@ -269,28 +189,27 @@ def _save(teacher: Teacher, root: Path, step: int, state: dict[str, Any]) -> Non
     checkpoint.save(root, step, state, s.cluster.zero_stage, mesh, s.teacher.keep, write, needed)
 
 
-def averaged(teacher: Teacher) -> PreconditionedNetwork:
-    """A copy of the network with the averaged weights, for the rows of this rank, on its device."""
-    s = teacher.settings
-    plain = build_denoiser(describe(s, teacher.problem), teacher.noise.sigma_data, s.model.precision)
-    plain.load_state_dict(teacher.ema.full_weights())
-    return spread(plain, teacher.window).to(teacher.mesh.device).eval()
-
-
 def evaluate(teacher: Teacher, board: Board, step: int) -> tuple[dict[str, Any], float]:
-    """Residuals of samples of the averaged teacher, split over the ranks; a picture of a few of them.
+    """Measure the residuals of samples of the averaged teacher, split over the ranks, and draw a few of them.
 
-    The second value is the root mean square of the samples beside that of data, in the units of the model.
+    Args:
+        teacher: The teacher; all ranks call it.
+        board: Takes curves and picture.
+        step: How many steps are finished.
+
+    Returns:
+        The residuals by name, and the root mean square of the samples beside that of data, in the units of the model.
     """
     s, problem, mesh = teacher.settings, teacher.problem, teacher.mesh
-    denoiser = averaged(teacher)
+    denoiser = teacher.averaged()
     mine = mesh.slice(s.teacher.evaluate_samples)
     counters = range(mine.start, mine.stop)
     eps = seeds.normal(s.run.seed, "teacher/evaluate", counters, problem.shape, teacher.window.rows, mesh.device)
     params = draw_params(problem.pde, s.run.seed, "teacher/evaluate", counters)
-    told, levels = condition(problem.pde, params).to(mesh.device), teacher.noise.levels(s.teacher.evaluate_steps)
+    wanted = condition(problem.pde, params).to(mesh.device)
+    levels = teacher.noise.levels(s.teacher.evaluate_steps)
     with torch.no_grad():
-        parts = zip(eps.split(s.teacher.micro_batch), told.split(s.teacher.micro_batch), strict=True)
+        parts = zip(eps.split(s.teacher.micro_batch), wanted.split(s.teacher.micro_batch), strict=True)
         x = torch.cat([integrate(conditioned(denoiser, own), part, levels, "heun") for part, own in parts])
     physical = Samples(problem.normaliser.decode(x), params)
     squares = residual_shares(problem.pde, teacher.window, *physical)

@@ -33,7 +33,8 @@ def test_values_come_from_groups_files_and_arguments() -> None:
     made = settings_from(["model=fno_small", "teacher.lr=3e-4", "distill.weights.dual=0.5", "pde.params.low=2"])
     assert (made.model.kind, made.model.size, made.teacher.lr, made.distill.weights.dual) == ("fno", "small", 3e-4, 0.5)
     assert made.pde.params == {"variant": "two_phase", "low": 2}
-    assert made.teacher.warmup == yaml.safe_load((CONFIGS / "teacher/default.yaml").read_text())["warmup"]
+    large = settings_from(["teacher=large"]).teacher
+    assert large.warmup == yaml.safe_load((CONFIGS / "teacher/large.yaml").read_text())["warmup"] != made.teacher.warmup
 
 
 def test_settings_that_files_leave_out_can_be_given() -> None:
@@ -58,11 +59,12 @@ def test_every_option_composes(group: str, option: str) -> None:
         text = refused(f"{group}={option}")
         assert all(word in text for word in words), text
     made = settings_from([f"{group}={option}", *beside])
-    plain = to_plain(made)[{"physics": "distill"}.get(group, group)]
-    given = yaml.safe_load((CONFIGS / group / f"{option}.yaml").read_text())
+    plain = to_plain(made)
+    plain = plain["distill"]["objective"] if group == "distill_pde" else plain[{"physics": "distill"}.get(group, group)]
+    given = yaml.safe_load((CONFIGS / group / f"{option}.yaml").read_text()) or {}
     for key, value in given.items():
         if f"{group}.{key}" not in " ".join(beside):
-            held = {k: plain[key][k] for k in value} if isinstance(value, dict) and key == "weights" else plain[key]
+            held = {k: plain[key][k] for k in value} if key in ("weights", "objective") else plain[key]
             assert held == value, key  # the option is what the settings hold, not a default
     pde = build_pde(made.pde.name, made.pde.params)
     description = model_description(made, len(pde.channels), len(pde.varying))
@@ -80,7 +82,7 @@ def test_an_equation_brings_its_own_weights_to_every_objective(pde: str) -> None
         assert {key: active[key] for key in own["weights"]} == pytest.approx(
             {key: times * value for key, value in own["weights"].items()}
         )
-        assert made.huber == (0.1 if (pde, objective) == ("darcy", "piddm") else 0.0)
+        assert made.own.huber == (0.1 if (pde, objective) == ("darcy", "piddm") else 0.0)
 
 
 def test_a_file_of_ones_own_that_is_no_yaml_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,8 +94,8 @@ def test_a_file_of_ones_own_that_is_no_yaml_is_one_line(tmp_path: Path, monkeypa
 
 
 def test_what_an_equation_brings_gives_way_to_what_is_said() -> None:
-    made = settings_from(["pde=poisson", "distill.weights.dual=0.5", "distill.huber=0.2"]).distill
-    assert (made.weights.dual, made.huber, made.weights.l2) == (0.5, 0.2, 0.002)
+    made = settings_from(["pde=poisson", "distill.weights.dual=0.5", "distill.objective.huber=0.2"]).distill
+    assert (made.weights.dual, made.own.huber, made.weights.l2) == (0.5, 0.2, 0.002)
     assert settings_from(["pde=poisson", "physics=wave"]).distill.weights.dual == 0.1
 
 

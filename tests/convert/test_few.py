@@ -16,7 +16,7 @@ from pidscale.make.make import make_shard_set
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
 from pidscale.records.read import ShardSet
-from pidscale.teacher.loop import noise_for
+from pidscale.teacher.training import noise_for
 from tests import small
 from tests.convert import foreign
 from tests.convert.foreign import converted, has, npz, refused

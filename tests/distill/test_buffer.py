@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pidscale.distill.endpoints.buffer import Ring
+from pidscale.distill.endpoints.buffer import EndpointBuffer
 from pidscale.distill.endpoints.endpoint import Endpoints
 from pidscale.parallel.mesh import Mesh
 
@@ -21,9 +21,9 @@ def make(counters):
     return Endpoints(counters, torch.zeros(len(counters), 0), counters.double().reshape(-1, 1, 1, 1), counters)
 
 
-def ring(depth, reuse, batch=4, seed=0, mesh=None):
+def buffer(depth, reuse, batch=4, seed=0, mesh=None):
     mine = (mesh or Mesh()).slice(batch)
-    return Ring(depth, reuse, batch, mine.start, mine.stop, seed, make)
+    return EndpointBuffer(depth, reuse, batch, mine.start, mine.stop, seed, make)
 
 
 def rows(one, steps):
@@ -42,7 +42,7 @@ def rows(one, steps):
 def test_every_row_is_used_equally_often(depth, reuse, seed):
     """Rows that are there from the start are used up to `reuse` times, all later ones exactly so, within one window."""
     passes = 4 * reuse
-    used = rows(ring(depth, reuse, seed=seed), range(passes * depth))
+    used = rows(buffer(depth, reuse, seed=seed), range(passes * depth))
     counts = Counter(used)
     assert all(1 <= counts[row] <= reuse for row in counts)
     last = set(used[-depth:])
@@ -57,7 +57,7 @@ def test_every_row_is_used_equally_often(depth, reuse, seed):
 @few
 @given(depth=DEPTHS, reuse=REUSES, seed=SEEDS)
 def test_rows_are_bounded_new_and_needed_at_an_even_rate(depth, reuse, seed):
-    one, seen, fresh = ring(depth, reuse, seed=seed), set(), []
+    one, seen, fresh = buffer(depth, reuse, seed=seed), set(), []
     for step in range(5 * reuse * depth):
         made = one.made
         (row,) = rows(one, [step])
@@ -75,18 +75,20 @@ def test_rows_are_bounded_new_and_needed_at_an_even_rate(depth, reuse, seed):
 @given(depth=DEPTHS, reuse=REUSES, seed=SEEDS, start=st.integers(0, 400))
 def test_a_restart_at_any_step_goes_on_with_the_same_endpoints(depth, reuse, seed, start):
     steps = range(start, start + 3 * depth)
-    whole = rows(ring(depth, reuse, seed=seed), range(start + 3 * depth))[start:]
-    fresh = ring(depth, reuse, seed=seed)
+    whole = rows(buffer(depth, reuse, seed=seed), range(start + 3 * depth))[start:]
+    fresh = buffer(depth, reuse, seed=seed)
     assert rows(fresh, steps) == whole
-    assert all(torch.equal(fresh.take(s).fields_BCYX, ring(depth, reuse, seed=seed).take(s).fields_BCYX) for s in steps)
+    assert all(
+        torch.equal(fresh.take(s).fields_BCYX, buffer(depth, reuse, seed=seed).take(s).fields_BCYX) for s in steps
+    )
 
 
 @few
 @given(depth=DEPTHS, reuse=REUSES, seed=SEEDS, batch=st.sampled_from([4, 8, 12]))
 def test_any_number_of_ranks_sees_the_same_global_batches(depth, reuse, seed, batch):
-    alone = ring(depth, reuse, batch, seed)
+    alone = buffer(depth, reuse, batch, seed)
     for world in (1, 2, 4):
-        ranks = [ring(depth, reuse, batch, seed, Mesh(rank, world)) for rank in range(world)]
+        ranks = [buffer(depth, reuse, batch, seed, Mesh(rank, world)) for rank in range(world)]
         for step in range(2 * depth * reuse):
             together = torch.cat([one.take(step).counters for one in ranks])
             assert torch.equal(together, alone.take(step).counters)
@@ -96,36 +98,36 @@ def test_any_number_of_ranks_sees_the_same_global_batches(depth, reuse, seed, ba
 @given(depth=DEPTHS, reuse=REUSES, seed=SEEDS, start=st.integers(0, 100), kept=st.booleans())
 def test_what_will_be_wanted_is_known_beforehand(depth, reuse, seed, start, kept):
     """In the order of the steps, from any step on, also where rows are there already."""
-    one, asked = ring(depth, reuse, seed=seed), []
+    one, asked = buffer(depth, reuse, seed=seed), []
     if kept:
         one.row(0, 0)
-    told = list(one.wanted(start, start + 3 * depth))
+    wanted = list(one.wanted(start, start + 3 * depth))
     one.make = lambda counters: asked.append(counters) or make(counters)
     for step in range(start, start + 3 * depth):
         one.take(step)
-    assert len(asked) == len(told) and all(torch.equal(a, b) for a, b in zip(asked, told, strict=True))
+    assert len(asked) == len(wanted) and all(torch.equal(a, b) for a, b in zip(asked, wanted, strict=True))
 
 
 @few
 @given(depth=DEPTHS, reuse=REUSES, seed=SEEDS, steps=st.integers(1, 200))
 def test_how_many_rows_a_run_uses_is_known_without_walking_it(depth, reuse, seed, steps):
-    assert ring(depth, reuse, seed=seed).rows_before(steps) == 1 + max(
-        rows(ring(depth, reuse, seed=seed), range(steps))
+    assert buffer(depth, reuse, seed=seed).rows_before(steps) == 1 + max(
+        rows(buffer(depth, reuse, seed=seed), range(steps))
     )
 
 
 def test_a_long_run_is_counted_at_once():
-    assert ring(1000, 10).rows_before(10**15) == pytest.approx(10**14, rel=1e-6)
+    assert buffer(1000, 10).rows_before(10**15) == pytest.approx(10**14, rel=1e-6)
 
 
 def test_the_order_within_a_pass_changes_from_pass_to_pass():
-    one = ring(6, 3)
+    one = buffer(6, 3)
     orders = {tuple(one.slot(pass_ * 6 + i) for i in range(6)) for pass_ in range(20)}
     assert len(orders) > 15 and all(sorted(order) == list(range(6)) for order in orders)
-    assert ring(6, 3, seed=1).slot(0) != one.slot(0) or ring(6, 3, seed=1).slot(1) != one.slot(1)
+    assert buffer(6, 3, seed=1).slot(0) != one.slot(0) or buffer(6, 3, seed=1).slot(1) != one.slot(1)
 
 
 @pytest.mark.parametrize(("depth", "reuse"), [(1, 1), (5, 1)])
-def test_reuse_one_makes_every_endpoint_anew(depth, reuse):
-    used = rows(ring(depth, reuse), range(40))
+def test_reuse_one_makes_every_endpoint_again(depth, reuse):
+    used = rows(buffer(depth, reuse), range(40))
     assert len(set(used)) == 40

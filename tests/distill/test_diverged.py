@@ -1,4 +1,4 @@
-"""Distillations that diverge end with one line and publish nothing: student, twin and critic, by skips or by samples."""
+"""Distillations that diverge end with one line and publish nothing: student, control and critic, by skips or by samples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 from pidscale.config import UserError
 from pidscale.distill import loop
-from pidscale.distill.students import Arm
+from pidscale.distill.students import Student
 from pidscale.generator.artifact import read_card
 from pidscale.parallel.mesh import Mesh
 from pidscale.run.reporting import Reporter
@@ -32,17 +32,17 @@ def attempt(shards, folder, **values):
 
 def _lives(rank, world, shards, root):
     found = {name: attempt(shards, root / "row", **WILD) for name in ("row", "again")}
-    found["critic"] = attempt(shards, root / "critic", **WILD | {"objective": "dm", "twin": False})
+    found["critic"] = attempt(shards, root / "critic", **WILD | {"objective": {"name": "dm"}, "control": False})
     found["end"] = attempt(shards, root / "end", **WILD | {"steps": 3, "checkpoint_every": 50})
 
-    whole = Arm.gradients
+    whole = Student.gradients
 
     def poisoned(self, batch, timer):
         if batch.step == 10:
             batch.eps_BCYX[0, 0, 3, 3] = math.nan
         whole(self, batch, timer)
 
-    Arm.gradients = poisoned  # a fault from outside, in the last steps that the card's means are of
+    Student.gradients = poisoned  # a fault from outside, in the last steps that the card's means are of
     found["once"] = attempt(shards, root / "once", log_every=4)
     return found
 

@@ -12,13 +12,14 @@ from pidscale.config import DistillSettings
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.distill.endpoints.batch import Batch
-from pidscale.distill.loop import open_batches, open_objective
+from pidscale.distill.loop import open_batches
+from pidscale.distill.objectives import open_objective
+from pidscale.distill.objectives.base import Targets
 from pidscale.distill.objectives.dmd import LOWEST, Matching
-from pidscale.distill.students import build_arm
+from pidscale.distill.students import build_student
 from pidscale.engine.schedule import micro_plan
-from pidscale.generator.card import Card
-from pidscale.generator.generator import Teacher
-from pidscale.generator.load import load_teacher
+from pidscale.generator.generator import Generator
+from pidscale.generator.load import load_student
 from pidscale.meter import StepTimer
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
@@ -43,11 +44,9 @@ class Law:
 
 
 def objective(teacher: Law, critic: Law, **settings: object) -> Matching:
-    parts = {"grid": GRID, "normaliser": Normaliser((0, 0), (1, 1)), "noise": EdmNoise()}
-    card = Card.of("teacher", PDE, architecture={}, **parts)
-    made = Teacher(card, teacher, PDE, device=torch.device("cpu"), **parts)  # type: ignore[arg-type]
-    chosen = DistillSettings(objective="dm", **({"match": 0.0} | settings))  # type: ignore[arg-type]
-    return Matching(chosen, made, Window(GRID), None, 7, critic)
+    made = Generator({}, teacher, PDE, GRID, Normaliser((0, 0), (1, 1)), EdmNoise(), torch.device("cpu"))  # type: ignore[arg-type]
+    own = {"name": "dm", "match": 0.0, **settings}
+    return Matching(DistillSettings(objective=own), made, Window(GRID), None, 7, {"critic": critic})
 
 
 def batch(step: int = 0, size: int = 8, target: Tensor | None = None) -> Batch:
@@ -111,7 +110,8 @@ def test_draws_are_new_at_every_step_though_noise_comes_again() -> None:
 def test_a_match_is_added_with_its_weight() -> None:
     target = torch.ones(8, 2, 16, 16)
     goal = objective(Law(0, 0.5), Law(0.3, 0.4), match=0.7)
-    assert goal.settings.pairs and not objective(Law(0, 1), Law(0, 1)).settings.pairs
+    assert goal.targets(goal.own) is Targets.ENDPOINTS and goal.settings.takes_endpoints
+    assert not objective(Law(0, 1), Law(0, 1)).settings.takes_endpoints
     loss, parts, fields = goal.losses(Student(0.3, 0.4), batch(target=target), StepTimer())
     plain = objective(Law(0, 0.5), Law(0.3, 0.4)).losses(Student(0.3, 0.4), batch(), StepTimer())[0]
     torch.testing.assert_close(parts["match"], (fields - 1).square().mean(dim=(1, 2, 3)))
@@ -122,30 +122,29 @@ def test_the_critic_learns_on_samples_without_a_gradient_to_them() -> None:
     """Its loss is least for the law of the samples: 1 at every level, in the weights of the schedule."""
     x = (0.3 + 0.5 * torch.randn(64, 2, 16, 16, generator=torch.Generator().manual_seed(0))).requires_grad_()
     losses = {
-        law: float(objective(Law(0, 1), Law(*law)).critic_losses(x, batch(size=64)).mean())
+        law: float(objective(Law(0, 1), Law(*law)).partner_losses("critic", x, batch(size=64)).mean())
         for law in ((0.3, 0.5), (0.0, 0.5), (0.3, 0.3))
     }
     assert losses[0.3, 0.5] == pytest.approx(1.0, rel=0.05) and min(losses, key=losses.__getitem__) == (0.3, 0.5)
-    assert not objective(Law(0, 1), Law(0, 1)).critic_losses(x, batch(size=64)).requires_grad
+    assert not objective(Law(0, 1), Law(0, 1)).partner_losses("critic", x, batch(size=64)).requires_grad
 
 
 def _wild(rank: int, world: int, shards: Path, folder: Path) -> list[str]:
     """Who could not take a step, where a weight of the critic is not a number."""
-    settings = small.settings(shards, folder, distill={"objective": "dm"})
-    teacher, mesh = load_teacher(folder / "teacher"), Mesh(rank, world)
+    settings = small.settings(shards, folder, distill={"objective": {"name": "dm"}})
+    teacher, mesh = load_student(folder / "teacher"), Mesh(rank, world)
     window, d = Window(teacher.grid), settings.distill
-    arm = build_arm(
+    student = build_student(
         "student",
         settings,
         open_objective(settings, teacher, window),
         micro_plan(d.global_batch, d.micro_batch, mesh),
         mesh,
     )
-    assert arm.critic is not None
     with torch.no_grad():
-        next(iter(arm.critic.module.parameters())).fill_(float("nan"))
-    arm.gradients(open_batches(settings, teacher, window, mesh).at(0, StepTimer().section), StepTimer())
-    return [name for name, (_, applied) in arm.update(1e-3, 0).items() if not applied]
+        next(iter(student.partners["critic"].module.parameters())).fill_(float("nan"))
+    student.gradients(open_batches(settings, teacher, window, mesh).at(0, StepTimer().section), StepTimer())
+    return [name for name, (_, applied) in student.update(1e-3, 0).items() if not applied]
 
 
 def test_a_critic_that_cannot_step_is_named(small_shards: Path, tmp_path: Path) -> None:

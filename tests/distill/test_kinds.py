@@ -26,9 +26,13 @@ def _train(rank, world, shards, folder):
         settings = small.settings(shards, folder, NETWORKS[kind], **own)
         found[kind] = live("teacher", settings, folder / kind, Mesh(rank, world))["ended"]
         for objective in OBJECTIVES:
-            distill = {"teacher": str(folder / kind / "teacher"), "objective": objective, "twin": False, "steps": 3}
+            distill = {"teacher": str(folder / kind / "teacher"), "objective": {"name": objective}}
             settings = small.settings(
-                shards, folder, NETWORKS[kind], **own, distill=distill | {"checkpoint_every": 100}
+                shards,
+                folder,
+                NETWORKS[kind],
+                **own,
+                distill=distill | {"control": False, "steps": 3, "checkpoint_every": 100},
             )
             found[kind, objective] = live("distill", settings, folder / f"{kind}-{objective}", Mesh(rank, world))[
                 "ended"

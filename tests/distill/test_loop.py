@@ -21,7 +21,7 @@ from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.objectives.physics import Physics
 from pidscale.distill.objectives.piddm import Piddm
-from pidscale.distill.students import build_arm
+from pidscale.distill.students import build_student
 from pidscale.engine.schedule import micro_plan
 from pidscale.generator.load import load_generator, load_student, load_teacher
 from pidscale.meter import StepTimer
@@ -103,8 +103,8 @@ def _check_lives(ranks, folder, phases):
             assert isinstance(found[phase, "again"]["ended"], dict)
             assert [done for done, _ in found[phase, "again"]["seen"]] == list(range(8, total + 1, 2))
             said = [found[phase, attempt]["said"] for attempt in ("whole", "stopped", "again")]
-            told = phase == "distill" and rank == 0  # once, of a run that begins
-            assert [len(lines) for lines in said] == [told, told, 0]
+            lines = phase == "distill" and rank == 0  # one, of a run that begins
+            assert [len(attempt) for attempt in said] == [lines, lines, 0]
             assert all("endpoints of 3 solver steps lie " in line for lines in said for line in lines)
         for key in ("residual_l2", "residual_dual", "residual_boundary"):
             assert found["teacher", "again"]["ended"][key] == found["teacher", "whole"]["ended"][key] > 0
@@ -148,10 +148,10 @@ def test_so_does_a_teacher_whose_weights_are_split(small_shards, tmp_path):
     _check_same(tmp_path, ("teacher",))
 
 
-# ---- the contract of the loss in an arm of the distillation, against a plain process
+# ---- the contract of the loss in a student of the distillation, against a plain process
 
 
-def _arm_settings(shards, folder, stage):
+def _student_settings(shards, folder, stage):
     own = {"teacher": str(folder / "teacher"), "global_batch": 7, "clip": 0.0}
     return small.settings(
         shards, folder, distill=own | {"chunk": 1, "scale_samples": 7}, cluster={"zero_stage": stage, "workers": 1}
@@ -166,33 +166,34 @@ def _physics(problem, teacher):
     return Physics(problem.pde, Window(problem.grid), teacher.normaliser, _weighed(problem), SCALES, "solution")
 
 
-def _arm_gradients(rank, world, shards, folder):
+def _student_gradients(rank, world, shards, folder):
     mesh, found = Mesh(rank, world), {}
     for stage in (0, 1, 2, 3):
-        settings = _arm_settings(shards, folder, stage)
-        problem, teacher = open_problem(settings.pde, settings.data), load_teacher(folder / "teacher")
+        settings = _student_settings(shards, folder, stage)
+        problem, teacher = open_problem(settings.pde, settings.data), load_student(folder / "teacher")
         plan, mine = micro_plan(7, 2, mesh), mesh.slice(7)
         rollout = Rollout(teacher, "heun", 3, 1, 0)
         endpoints = rollout.endpoints(torch.arange(mine.start, mine.stop))
-        for name, terms in {"student": _physics(problem, teacher), "twin": None}.items():
+        for name, terms in {"student": _physics(problem, teacher), "control": None}.items():
             objective = Piddm(settings.distill, teacher, Window(problem.grid), terms)
-            arm = build_arm(name, settings, objective, plan, mesh)
-            eps, told = rollout.eps(endpoints.counters), condition(problem.pde, endpoints.params_BP)
-            batch = Batch(0, endpoints.counters, eps, endpoints.params_BP, told, endpoints.fields_BCYX)
-            arm.gradients(batch, StepTimer())
-            gradients = arm.zero.gradients()
-            norm, applied = arm.update(1e-3, 0)[name]
-            found[stage, name] = {"gradients": gradients, "norm": norm, "means": arm.take_means()}
-            assert applied and arm.sums == {}
-            arm.zero.close()
+            student = build_student(name, settings, objective, plan, mesh)
+            eps = rollout.eps(endpoints.counters)
+            own = condition(problem.pde, endpoints.params_BP)
+            batch = Batch(0, endpoints.counters, eps, endpoints.params_BP, own, endpoints.fields_BCYX)
+            student.gradients(batch, StepTimer())
+            gradients = student.zero.gradients()
+            norm, applied = student.update(1e-3, 0)[name]
+            found[stage, name] = {"gradients": gradients, "norm": norm, "means": student.take_means()}
+            assert applied and student.sums == {}
+            student.zero.close()
     return found
 
 
 def _plain_gradients(shards, folder, physical):
     """Loss and gradients of the whole batch of 7, written from the objective's equation."""
-    settings = _arm_settings(shards, folder, 1)
-    problem, teacher = open_problem(settings.pde, settings.data), load_teacher(folder / "teacher")
-    model = build_denoiser(teacher.card.architecture, teacher.noise.sigma_data)
+    settings = _student_settings(shards, folder, 1)
+    problem, teacher = open_problem(settings.pde, settings.data), load_student(folder / "teacher")
+    model = build_denoiser(teacher.card["architecture"], teacher.noise.sigma_data)
     model.load_state_dict(teacher.denoiser.state_dict())
     eps = seeds.normal(0, "distill/endpoint", range(7), problem.shape)
     x0 = Rollout(teacher, "heun", 3, 7, 0).endpoints(torch.arange(7)).fields_BCYX
@@ -216,11 +217,11 @@ def _size(tensors):
 
 
 @pytest.mark.parametrize("shards", ["small_shards", "heat_shards"])
-def test_an_arm_holds_the_contract_of_the_loss(shards, tmp_path, request):
+def test_a_student_holds_the_contract_of_the_loss(shards, tmp_path, request):
     shards = request.getfixturevalue(shards)
     write_teacher(tmp_path / "teacher", small.settings(shards, tmp_path))
-    ranks = spawn(_arm_gradients, 2, shards, tmp_path, timeout=300)
-    for name, physical in (("student", True), ("twin", False)):
+    ranks = spawn(_student_gradients, 2, shards, tmp_path, timeout=300)
+    for name, physical in (("student", True), ("control", False)):
         theirs, parts = _plain_gradients(shards, tmp_path, physical)
         for found in ranks:
             for stage in (0, 1, 2, 3):
@@ -229,11 +230,13 @@ def test_an_arm_holds_the_contract_of_the_loss(shards, tmp_path, request):
                 assert distance < 1e-5, (name, stage, distance)
                 assert one["norm"] == pytest.approx(_size(theirs.values()), rel=1e-5), (name, stage)
                 assert one["means"] == pytest.approx(parts, rel=1e-5), (name, stage)
-    student, twin = (_plain_gradients(shards, tmp_path, physical)[0] for physical in (True, False))
-    assert _size([student[n] - twin[n] for n in twin]) > 1e-2 * _size(twin.values())  # the physics is not lost in it
+    student, control = (_plain_gradients(shards, tmp_path, physical)[0] for physical in (True, False))
+    assert _size([student[n] - control[n] for n in control]) > 1e-2 * _size(
+        control.values()
+    )  # the physics is not lost in it
 
 
-# ---- physics that begins late: student and twin are one network until then
+# ---- physics that begins late: student and control are one network until then
 
 
 def _late(rank, world, shards, folder):
@@ -247,16 +250,16 @@ def _late(rank, world, shards, folder):
     return found
 
 
-def test_the_twin_of_late_physics_is_the_run_without_any(small_shards, tmp_path):
+def test_the_control_of_late_physics_is_the_run_without_any(small_shards, tmp_path):
     write_teacher(tmp_path / "teacher", small.settings(small_shards, tmp_path))
     for early, first, second, third in spawn(_late, 2, small_shards, tmp_path, timeout=300):
         assert isinstance(early["ended"], dict) and isinstance(third["ended"], dict)
         assert "stopped at step 4" in first["ended"] and "stopped at step 8" in second["ended"]
-    twins = [weights_of(tmp_path / run / "student-lambda0") for run in ("early", "late")]
-    assert all(torch.equal(twins[0][n], twins[1][n]) for n in twins[0])
+    controls = [weights_of(tmp_path / run / "student-lambda0") for run in ("early", "late")]
+    assert all(torch.equal(controls[0][n], controls[1][n]) for n in controls[0])
     students = [weights_of(tmp_path / run / "student") for run in ("early", "late")]
     assert any(not torch.equal(students[0][n], students[1][n]) for n in students[0])
-    assert any(not torch.equal(students[1][n], twins[1][n]) for n in twins[1])
+    assert any(not torch.equal(students[1][n], controls[1][n]) for n in controls[1])
 
 
 # ---- hard constraints

@@ -35,7 +35,7 @@ def physics(gradient_to="all", weights=WEIGHTS):
 
 def piddm(x, endpoint, terms, huber=0.0, power=0.0, **settings):
     """Loss and parts of samples beside endpoints, of fields of any shape."""
-    settings = DistillSettings(huber=huber, power=power, **settings)
+    settings = DistillSettings(objective={"huber": huber, "power": power}, **({"physics_from": 0.0} | settings))
     teacher = Generator({}, None, PDE, GRID, UNITS, EdmNoise(), torch.device("cpu"))
     objective = Piddm(settings, teacher, Window(Grid(tuple(x.shape[2:]))), terms)
     if x.shape[1] == 1:
@@ -214,10 +214,10 @@ def test_scales_without_a_floor_or_a_trivial_score():
 def test_lambda_begins_late_and_grows_at_an_even_rate(sample):
     settings = DistillSettings(steps=100, physics_from=0.2, physics_ramp=0.1)
     assert [ramp(settings, step) for step in (20, 24, 29, 30, 99)] == [0.1, 0.5, 1.0, 1.0, 1.0]
-    assert ramp(DistillSettings(steps=100), 0) == 1.0
+    assert ramp(DistillSettings(steps=100, physics_from=0.0), 0) == 1.0
     x, endpoint = sample
     whole, parts = piddm(x, endpoint, physics())
-    tenth, seen = piddm(x, endpoint, physics(), steps=10, physics_ramp=1.0)
+    tenth, seen = piddm(x, endpoint, physics(), steps=10, physics_from=0.0, physics_ramp=1.0)
     torch.testing.assert_close(tenth - parts["match"], (whole - parts["match"]) / 10)
     assert torch.equal(seen["l2"], parts["l2"])  # watched whole
 

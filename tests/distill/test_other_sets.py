@@ -9,7 +9,8 @@ import torch
 
 from pidscale.dataset.problem import open_problem
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.distill.loop import measure_scales, open_batches
+from pidscale.distill.loop import open_batches
+from pidscale.distill.scales import measure_scales
 from pidscale.generator.load import load_student, load_teacher
 from pidscale.make.make import make_shard_set
 from pidscale.ops.window import Window

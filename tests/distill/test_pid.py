@@ -119,7 +119,7 @@ def gaussian_of_any(x: Tensor, sigma: Tensor) -> Tensor:
 def make_objective(levels: int = 40, physics: Physics | None = None, **settings: object) -> Pid:
     grid, units = PDE.grid(16), Normaliser((7.5, 0.006), (4.5, 0.004))
     teacher = Generator({}, half, PDE, grid, units, EdmNoise(), torch.device("cpu"))  # type: ignore[arg-type]
-    chosen = DistillSettings(objective="pid", levels=levels, **settings)  # type: ignore[arg-type]
+    chosen = DistillSettings(objective={"name": "pid", "levels": levels, **settings}, physics_from=0.0)
     return Pid(chosen, teacher, Window(grid), physics, seed=5)
 
 
@@ -128,15 +128,15 @@ def half(x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
 
 
 class Student:
-    """G(z, told) = weight * z / T * (1 + ln told), whose calls are kept."""
+    """G(z, level) = weight * z / T * (1 + ln level), whose calls are kept."""
 
     def __init__(self) -> None:
         self.weight, self.seen = torch.tensor(0.7, requires_grad=True), []
 
-    def __call__(self, x: Tensor, sigma: Tensor, condition: Tensor, told: Tensor | None = None) -> Tensor:
-        self.seen.append((sigma, told))
-        assert told is not None
-        return self.weight * x / TOP * (1 + told.log().reshape(-1, 1, 1, 1))
+    def __call__(self, x: Tensor, sigma: Tensor, condition: Tensor, level: Tensor | None = None) -> Tensor:
+        self.seen.append((sigma, level))
+        assert level is not None
+        return self.weight * x / TOP * (1 + level.log().reshape(-1, 1, 1, 1))
 
 
 def batch(size: int = 6) -> Batch:
@@ -168,8 +168,8 @@ def test_gradients_go_through_both_calls_and_not_through_the_teacher() -> None:
     expected = (left - 0.5 * state).square().mean(dim=(1, 2, 3))
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=0)
     torch.testing.assert_close(found, torch.autograd.grad(expected.sum(), w)[0], rtol=1e-4, atol=0)
-    sigma, told = student.seen[0]
-    assert len(student.seen) == 1 and sigma.shape == (12,) and (sigma == TOP).all() and told[0] > told[6]
+    sigma, level = student.seen[0]
+    assert len(student.seen) == 1 and sigma.shape == (12,) and (sigma == TOP).all() and level[0] > level[6]
 
 
 @pytest.mark.parametrize("settings", [{"distance": "l1"}, {"huber": 0.1}])
@@ -185,7 +185,7 @@ def test_physics_is_that_of_the_field_at_the_lowest_level() -> None:
     physics = Physics(PDE, plain.window, plain.teacher.normaliser, dict.fromkeys(NORMS, 0.2), scales)
     student, part = Student(), batch()
     loss, parts, _ = replace(plain, physics=physics).losses(student, part, StepTimer())
-    assert plain.told == 0.002 and (student.seen[0][1][12:] == 0.002).all()
+    assert plain.network_level == 0.002 and (student.seen[0][1][12:] == 0.002).all()
     field = 0.7 * part.eps_BCYX * (1 + math.log(0.002))
     torch.testing.assert_close(plain.sample(student, part.eps_BCYX, part.condition_BP), field)
     squares = residual_squares(PDE, PDE.grid(16), plain.teacher.normaliser.decode(field))

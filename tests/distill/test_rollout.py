@@ -15,7 +15,7 @@ from pidscale.engine.consolidate import publish
 from pidscale.generator.card import Card, Metrics, Provenance
 from pidscale.generator.load import load_teacher
 from pidscale.models import build_denoiser
-from pidscale.teacher.loop import describe
+from pidscale.teacher.training import describe
 from tests import small
 
 
@@ -79,14 +79,6 @@ def test_calls_of_another_size_agree_to_rounding(teacher):
     fields = [Rollout(teacher, "dpm2m", 6, chunk, seed=0).endpoints(counters).fields_BCYX for chunk in (1, 2, 4, 8)]
     for other in fields[1:]:
         assert float((other - fields[0]).norm() / fields[0].norm()) < 1e-5
-
-
-def test_a_trajectory_leads_from_the_noise_to_the_endpoint(teacher):
-    rollout = Rollout(teacher, "dpm2m", 5, 2, seed=3)
-    states = rollout.trajectories(torch.arange(2))
-    assert states.shape == (6, 2, 2, 16, 16)
-    assert torch.equal(states[0], rollout.eps(torch.arange(2)) * teacher.noise.sigma_max)
-    assert torch.equal(states[-1], rollout.endpoints(torch.arange(2)).fields_BCYX)
 
 
 def test_checksums_tell_noise_apart(teacher):

@@ -20,10 +20,10 @@ from tests.ranks import spawn
 STUDENTS = ("student", "student-lambda0")
 RESIDUALS = {"l2", "dual", "boundary"}
 OBJECTIVES = {
-    "pid": ({"objective": "pid", "levels": 20}, {"loss", "trajectory"}),
-    "dm": ({"objective": "dm", "source": "ring"}, {"loss", "score", "match", "critic"}),
+    "pid": ({"objective": {"name": "pid", "levels": 20}}, {"loss", "trajectory"}),
+    "dm": ({"objective": {"name": "dm"}, "source": "thread"}, {"loss", "score", "match", "critic"}),
     "scratch": ({"start": "scratch"}, {"loss", "match"}),
-    "dm-alone": ({"objective": "dm", "match": 0.0, "twin": False}, {"loss", "score", "critic"}),
+    "dm-alone": ({"objective": {"name": "dm", "match": 0.0}, "control": False}, {"loss", "score", "critic"}),
 }
 
 
@@ -40,10 +40,10 @@ def taught(small_shards, tmp_path_factory):
 
 def _sources(rank, world, shards, folder):
     mesh, found = Mesh(rank, world), {}
-    for source in ("inline", "ring", "shards"):
+    for source in ("inline", "thread", "shards"):
         settings = small.settings(shards, folder, distill=_own(folder) | {"source": source})
         found[source] = live("distill", settings, folder / source, mesh)
-    broken = small.settings(shards, folder, distill=_own(folder) | {"source": "ring"})
+    broken = small.settings(shards, folder, distill=_own(folder) | {"source": "thread"})
     found["stopped"] = live("distill", broken, folder / "broken", mesh, stop_at=6)
     found["again"] = live("distill", settings, folder / "broken", mesh)  # from shards
     return found
@@ -53,11 +53,11 @@ def test_every_source_gives_the_same_student(small_shards, taught):
     settings = small.settings(small_shards, taught, distill=_own(taught))
     make_endpoint_set(settings, taught, parallel=False)
     for found in spawn(_sources, 2, small_shards, taught, timeout=300):
-        curves = [found[name]["ended"] for name in ("inline", "ring", "shards", "again")]
+        curves = [found[name]["ended"] for name in ("inline", "thread", "shards", "again")]
         assert all(curve == curves[0] for curve in curves) and "stopped at step 6" in found["stopped"]["ended"]
     for name in STUDENTS:
         first = weights_of(taught / "inline" / name)
-        for run in ("ring", "shards", "broken"):
+        for run in ("thread", "shards", "broken"):
             other = weights_of(taught / run / name)
             assert all(torch.equal(first[n], other[n]) for n in first), (run, name)
 
@@ -78,22 +78,22 @@ def test_every_objective_stops_and_goes_on_to_the_same_bits(small_shards, taught
         for name, (change, parts) in OBJECTIVES.items():
             assert set(found[name]["ended"]["student"]) == parts | RESIDUALS
             assert found[f"{name} again"]["ended"] == found[name]["ended"]
-            if change.get("twin", True):
+            if change.get("control", True):
                 assert set(found[name]["ended"]["student-lambda0"]) == parts
     teacher = weights_of(taught / "teacher")
     for name, (change, _) in OBJECTIVES.items():
-        for which in STUDENTS if change.get("twin", True) else STUDENTS[:1]:
+        for which in STUDENTS if change.get("control", True) else STUDENTS[:1]:
             whole, again = (weights_of(taught / run / which) for run in (name, f"{name}-broken"))
             assert all(torch.equal(whole[n], again[n]) for n in whole), (name, which)
             assert any(not torch.equal(whole[n], teacher[n]) for n in whole)
 
 
-def test_a_student_of_the_flow_is_told_the_lowest_level(small_shards, taught):
+def test_the_network_of_a_student_of_the_flow_is_given_the_lowest_level(small_shards, taught):
     """In its own process: as whoever was handed the student does it."""
     student = load_student(taught / "pid" / "student")
     assert student.card.network_level == 0.002 and student.card.provenance.further["endpoints"] == {}
     assert student.card.provenance.objective == "pid" and torch.isfinite(student.sample(2)["pressure"]).all()
-    told, eps = student.conditioned_on(torch.zeros(2, 0)), student.eps(range(2), 0)
-    at_top = one_step(told, eps, student.noise.sigma_max)
-    assert not torch.equal(student.generate(eps, torch.zeros(2, 0)), at_top)  # the network hears the lowest level
+    eps = student.eps(range(2), 0)
+    at_top = one_step(student.conditioned_on(torch.zeros(2, 0)), eps, student.noise.sigma_max)
+    assert not torch.equal(student.generate(eps, torch.zeros(2, 0)), at_top)  # its network is given the lowest level
     assert load_student(taught / "dm" / "student").card.network_level is None

@@ -10,7 +10,7 @@ import torch
 
 from pidscale.config import UserError
 from pidscale.dataset.problem import open_problem
-from pidscale.distill.endpoints.buffer import Ring
+from pidscale.distill.endpoints.buffer import EndpointBuffer
 from pidscale.distill.endpoints.make import make_endpoint_set
 from pidscale.distill.endpoints.rollout import open_rollout, open_teacher
 from pidscale.distill.endpoints.stored import needed, open_set
@@ -74,12 +74,14 @@ def test_endpoints_of_other_noise_are_refused_by_their_number(small_shards, fold
 
 
 def test_as_many_are_made_as_the_run_asks_for(small_shards, folder):
-    for change in ({}, {"steps": 40, "reuse": 3, "ring": 4}, {"reuse": 1}):
+    for change in ({}, {"steps": 40, "reuse": 3, "buffer_rows": 4}, {"reuse": 1}):
         settings = chosen(small_shards, folder, **change)
         d, seen = settings.distill, 0
-        ring = Ring(d.ring, d.reuse, d.global_batch, 0, d.global_batch, settings.run.seed, lambda counters: counters)
+        buffer = EndpointBuffer(
+            d.buffer_rows, d.reuse, d.global_batch, 0, d.global_batch, settings.run.seed, lambda counters: counters
+        )
         for step in range(d.steps):
-            seen = max(seen, int(ring.take(step)[-1]) + 1)
+            seen = max(seen, int(buffer.take(step)[-1]) + 1)
         assert needed(settings) == seen
 
 
@@ -102,7 +104,7 @@ def test_a_set_that_does_not_fit_is_one_line(small_shards, folder, case):
     assert "\n" not in str(error.value)
 
 
-def test_other_sets_are_told_apart(small_shards, folder, tmp_path):
+def test_other_sets_are_distinguished(small_shards, folder, tmp_path):
     settings = chosen(small_shards, folder, endpoints=str(small_shards))
     with pytest.raises(UserError, match="holds no endpoints of a teacher"):
         open_set(settings, rollout_of(settings, folder), settings.data)
@@ -114,8 +116,10 @@ def test_other_sets_are_told_apart(small_shards, folder, tmp_path):
         open_set(other, rollout_of(other, tmp_path), other.data)
     with pytest.raises(UserError, match=r"another request.*distill\.endpoints"):
         make_endpoint_set(other, tmp_path, parallel=False)
-    with pytest.raises(UserError, match=r"distill\.objective=pid: takes no endpoints"):
-        make_endpoint_set(chosen(small_shards, folder, objective="pid", source="inline"), folder, parallel=False)
+    with pytest.raises(UserError, match=r"distill\.objective\.name=pid: takes no endpoints"):
+        make_endpoint_set(
+            chosen(small_shards, folder, objective={"name": "pid"}, source="inline"), folder, parallel=False
+        )
     with pytest.raises(UserError, match=r"distill\.endpoints=s3://.*a set is made in a folder"):
         make_endpoint_set(chosen(small_shards, folder, endpoints="s3://bucket/set"), folder, parallel=False)
 
@@ -125,13 +129,13 @@ def test_a_set_that_was_cut_short_is_finished_to_the_same_bytes(small_shards, fo
     before = {path.name: path.read_bytes() for path in (tmp_path / "endpoints").iterdir() if path.is_file()}
     (tmp_path / "endpoints" / "manifest.json").unlink()
     (tmp_path / "endpoints" / "train-00002.tar").write_bytes(b"half a tar")
-    told = []
+    heard = []
     settings = chosen(small_shards, folder, endpoints=str(tmp_path / "endpoints"))
-    make_endpoint_set(settings, folder, lambda done, total: told.append((done, total)), parallel=False)
+    make_endpoint_set(settings, folder, lambda done, total: heard.append((done, total)), parallel=False)
     after = {path.name: path.read_bytes() for path in (tmp_path / "endpoints").iterdir() if path.is_file()}
-    assert after == before and told[-1][0] == told[-1][1] == needed(settings)
-    make_endpoint_set(settings, folder, lambda done, total: told.clear(), parallel=False)
-    assert told  # nothing was left to do
+    assert after == before and heard[-1][0] == heard[-1][1] == needed(settings)
+    make_endpoint_set(settings, folder, lambda done, total: heard.clear(), parallel=False)
+    assert heard  # nothing was left to do
 
 
 def test_the_set_passes_as_what_it_is(folder):
@@ -142,10 +146,10 @@ def test_the_set_passes_as_what_it_is(folder):
 
 
 def test_the_cost_model_is_said(small_shards, folder):
-    d = chosen(small_shards, folder, solver="heun", solver_steps=18, reuse=7, twin=False).distill
+    d = chosen(small_shards, folder, solver="heun", solver_steps=18, reuse=7, control=False).distill
     assert teacher_share(d) == pytest.approx(5 / 9)  # K = 35, K / R = 5, beside 4
     assert teacher_share(chosen(small_shards, folder, solver="euler", solver_steps=8, reuse=1).distill) == 0.5
-    line = cost_line(small.settings(small_shards, folder, distill={"twin": False}).distill, 24, 2**20)
+    line = cost_line(small.settings(small_shards, folder, distill={"control": False}).distill, 24, 2**20)
     assert "K=5 teacher calls, R=2 uses" in line and "38% of the work" in line and "24 at a time (24.0 MiB)" in line
     assert "distill.reuse=12 or more would make it 10%" in line  # 5 / 12 beside 4
     assert "read from" in cost_line(chosen(small_shards, folder).distill, 24, 2**20)

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from pidscale.distill.endpoints.buffer import Ring
+from pidscale.distill.endpoints.buffer import EndpointBuffer
 from pidscale.distill.endpoints.endpoint import Endpoints
 from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.endpoints.supply import Ahead, Inline
@@ -31,17 +31,17 @@ def waits(condition, seconds=20.0):
     return condition()
 
 
-def test_a_ring_gives_the_same_bits_inline_and_ahead(small_shards, tmp_path):
+def test_a_buffer_gives_the_same_bits_inline_and_ahead(small_shards, tmp_path):
     teacher = load_teacher(write_teacher(tmp_path / "teacher", small.settings(small_shards, tmp_path)))
     rollout, found = Rollout(teacher, "dpm2m", 3, 2, seed=0), {}
     for name, supply in {"inline": Inline(rollout.endpoints), "ahead": Ahead(rollout.endpoints, 2, CPU)}.items():
-        ring = Ring(3, 2, 4, 0, 4, 0, supply.get)
-        ring.row(1, 0)  # a scale has measured it before the first step
-        supply.start(ring.wanted(0, 14))
-        found[name] = [ring.take(step) for step in range(14)]
+        buffer = EndpointBuffer(3, 2, 4, 0, 4, 0, supply.get)
+        buffer.row(1, 0)  # a scale has measured it before the first step
+        supply.start(buffer.wanted(0, 14))
+        found[name] = [buffer.take(step) for step in range(14)]
         supply.close()
         made, busy = supply.tally.take()
-        assert busy > 0 and made == 4 * ring.made and supply.tally.take() == (0, 0.0)
+        assert busy > 0 and made == 4 * buffer.made and supply.tally.take() == (0, 0.0)
     for one, other in zip(found["inline"], found["ahead"], strict=True):
         assert torch.equal(one.counters, other.counters) and torch.equal(one.fields_BCYX, other.fields_BCYX)
         assert torch.equal(one.checksums, other.checksums)

@@ -13,7 +13,7 @@ from pidscale.models.fno import as_complex
 from pidscale.parallel.mesh import Mesh
 from pidscale.records.feed import Feed
 from pidscale.records.read import ShardSet
-from pidscale.teacher import loop
+from pidscale.teacher import training
 from tests import small
 from tests.ranks import spawn
 
@@ -34,12 +34,12 @@ def _losses(rank, world, shards, folder, stages):
         mesh = Mesh.over(rank, world, torch.device("cpu"), space)
         problem = open_problem(settings.pde, settings.data)
         shard_set = ShardSet(shards, "train")
-        teacher = loop.build(settings, problem, loop.noise_for(settings, problem, shard_set, mesh), mesh)
+        teacher = training.build(settings, problem, training.noise_for(settings, problem, shard_set, mesh), mesh)
         rows = teacher.window.rows
         feed = Feed(shard_set, 0, settings.teacher.global_batch, mesh.data_rank, mesh.data, 1, 0, rows)
         found[stage, space] = []
         for step in range(3):
-            x = problem.normaliser.encode(feed.batch(step))
+            x = problem.normaliser.encode(feed.batch(step).fields_BCYX)
             loss = teacher.gradients(step, x, torch.zeros(len(x), 0), StepTimer())
             norm, applied = teacher.zero.step(1e-2)
             assert applied

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import copy
 import itertools
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from pidscale.config import OBJECTIVES, SOLVERS
+from pidscale.config import SOLVERS
 from pidscale.dataset.problem import open_problem
 from pidscale.diffusion.denoiser import conditioned
 from pidscale.diffusion.noise import EdmNoise
@@ -23,23 +23,21 @@ from pidscale.diffusion.objective import denoising_errors
 from pidscale.diffusion.solvers import integrate
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.endpoints.rollout import Rollout
-from pidscale.distill.loop import open_objective
-from pidscale.distill.objectives.dmd import Matching
+from pidscale.distill.objectives import OBJECTIVES, open_objective
 from pidscale.distill.objectives.physics import Physics
-from pidscale.distill.students import Arm
+from pidscale.distill.students import Student
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import micro_plan
 from pidscale.engine.spread import spread, window_for
 from pidscale.engine.zero import Zero, ZeroSettings
-from pidscale.generator.card import Card
-from pidscale.generator.generator import Teacher
+from pidscale.generator.generator import Generator
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
 from pidscale.pde.parameters import condition, draw_params
-from pidscale.teacher import loop
+from pidscale.teacher import training
 from tests import small
 from tests.ranks import spawn
 
@@ -47,6 +45,7 @@ BATCH, STEP, POINTS = 7, 3, 18  # 18 rows in units of 2: 8 and 10, or 4, 4, 4 an
 CASES = {"unet": "darcy18", "fno": "heat18"}  # with attention and group norms; with conditions and frames
 WEIGHTS = {"l2": 0.3, "dual": 0.2, "boundary": 0.1}
 SCALES = {"l2": 2.0, "dual": 0.5, "boundary": 0.3}
+OWN = {"power": 0.3, "huber": 0.5}
 
 
 class PlainEngine:
@@ -82,8 +81,6 @@ def case(folder, kind, dtype, stage=0, recompute=False):
             "micro_batch": 3,
             "chunk": 1,
             "scale_samples": BATCH + 1,
-            "power": 0.3,
-            "huber": 0.5,
             "gradient_to": "shape",
             "constraints": ["zero_edge" if kind == "unet" else "zero_mean"],
         },
@@ -91,7 +88,7 @@ def case(folder, kind, dtype, stage=0, recompute=False):
     )
     settings = replace(settings, model=replace(settings.model, recompute=recompute))
     problem = open_problem(settings.pde, settings.data)
-    model = build_denoiser(loop.describe(settings, problem), recompute=recompute)
+    model = build_denoiser(training.describe(settings, problem), recompute=recompute)
     rng = torch.manual_seed(1)
     for parameter in model.parameters():
         parameter.data = 0.15 * torch.randn(parameter.shape, dtype=torch.float64, generator=rng).to(dtype)
@@ -100,19 +97,19 @@ def case(folder, kind, dtype, stage=0, recompute=False):
 
 
 def generator(settings, problem, model):
-    parts = {"grid": problem.grid, "normaliser": problem.normaliser, "noise": EdmNoise()}
-    card = Card.of("teacher", problem.pde, architecture=loop.describe(settings, problem), **parts)
-    return Teacher(card, model, problem.pde, device=torch.device("cpu"), **parts)
+    card = {"architecture": training.describe(settings, problem), "kind": "teacher"}
+    return Generator(card, model, problem.pde, problem.grid, problem.normaliser, EdmNoise(), torch.device("cpu"))
 
 
 def learning(settings, objective):
-    """Settings of another objective; the match of powers exists for endpoints only."""
-    power = settings.distill.power if objective == "piddm" else 0.0
-    return replace(settings, distill=replace(settings.distill, objective=objective, power=power))
+    """By this objective, with those of OWN that it has."""
+    kind = OBJECTIVES[objective].settings_class
+    own = {"name": objective} | {field.name: OWN[field.name] for field in fields(kind) if field.name in OWN}
+    return replace(settings, distill=replace(settings.distill, objective=own))
 
 
 def objective_of(settings, teacher, window):
-    """An objective with the residual; teacher and critic have other weights than the student."""
+    """With physics; a frozen teacher and partners of other weights than the student's."""
 
     def frozen(factor):
         model = copy.deepcopy(teacher.denoiser).requires_grad_(False)
@@ -121,9 +118,10 @@ def objective_of(settings, teacher, window):
         return spread(model, window)
 
     goal = open_objective(settings, replace(teacher, denoiser=frozen(0.9)), window)
-    physics = Physics(teacher.pde, window, teacher.normaliser, WEIGHTS, SCALES, settings.distill.gradient_to)
-    critic = {"critic": frozen(1.1)} if isinstance(goal, Matching) else {}
-    return replace(goal, physics=physics, **critic)
+    units, gradient_to = teacher.normaliser, settings.distill.gradient_to
+    physics = Physics(teacher.pde, window, units, WEIGHTS, SCALES, gradient_to)
+    networks = {partner.name: frozen(1.1) for partner in goal.partners(goal.own)}
+    return replace(goal, physics=physics, networks=networks)
 
 
 # ---- the reference: one process
@@ -131,11 +129,10 @@ def objective_of(settings, teacher, window):
 
 def plain_teacher(folder, kind, dtype):
     settings, problem, model, x, params = case(folder, kind, dtype)
-    plan = micro_plan(BATCH, 2, Mesh())
-    window = Window(problem.grid)
-    eps, sigma = loop.Teacher(settings, problem, EdmNoise(), None, None, window, plan, Mesh()).noised(STEP, x[:BATCH])
-    denoiser = conditioned(model, condition(problem.pde, params[:BATCH]))
-    loss = denoising_errors(denoiser, EdmNoise(), x[:BATCH], sigma, eps).mean()
+    plan, window = micro_plan(BATCH, 2, Mesh()), Window(problem.grid)
+    eps, sigma = training.Teacher(settings, problem, EdmNoise(), None, None, window, plan, Mesh()).draw(STEP)
+    own = conditioned(model, condition(problem.pde, params[:BATCH]))
+    loss = denoising_errors(own, EdmNoise(), x[:BATCH], sigma, eps).mean()
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
 
@@ -164,12 +161,14 @@ def engine_for(model, settings, plan, mesh, zero):
 
 def split_teacher(folder, kind, dtype, mesh, stage=None, recompute=False):
     settings, problem, model, x, params = case(folder, kind, dtype, stage or 0, recompute)
-    window = window_for(loop.describe(settings, problem), problem.grid, mesh.space)
-    plan = micro_plan(BATCH, 2, mesh)
+    window, plan = (
+        window_for(training.describe(settings, problem), problem.grid, mesh.space),
+        micro_plan(BATCH, 2, mesh),
+    )
     zero, ema = engine_for(spread(model, window), settings, plan, mesh, stage is not None)
-    teacher = loop.Teacher(settings, problem, EdmNoise(), zero, ema, window, plan, mesh)
-    own = mesh.slice(BATCH)
-    loss = teacher.gradients(STEP, window.crop(x[own]), condition(problem.pde, params[own]), StepTimer())
+    teacher = training.Teacher(settings, problem, EdmNoise(), zero, ema, window, plan, mesh)
+    mine = mesh.slice(BATCH)
+    loss = teacher.gradients(STEP, window.crop(x[mine]), condition(problem.pde, params[mine]), StepTimer())
     return finished(zero, stage, mesh, loss)
 
 
@@ -179,14 +178,14 @@ def split_student(folder, kind, dtype, mesh, stage=None, recompute=False, object
     teacher = generator(settings, problem, model)
     window = window_for(teacher.card.architecture, problem.grid, mesh.space)
     plan = micro_plan(BATCH + 1, settings.distill.micro_batch, mesh)
-    own = mesh.slice(BATCH + 1)
+    mine = mesh.slice(BATCH + 1)
     goal = objective_of(settings, teacher, window)
     zero, ema = engine_for(spread(model, window), settings, plan, mesh, stage is not None)
-    student = Arm("student", settings, goal, plan, mesh, zero, ema)
-    counters = torch.arange(own.start, own.stop)
+    student = Student("student", settings, goal, plan, mesh, zero, ema)
+    counters = torch.arange(mine.start, mine.stop)
     eps = Rollout(teacher, "heun", 3, 1, 0, rows=window.rows).eps(counters)
-    batch = Batch(0, counters, eps, params[own], condition(problem.pde, params[own]), window.crop(targets[own]))
-    student.gradients(batch, StepTimer())
+    own = condition(problem.pde, params[mine])
+    student.gradients(Batch(0, counters, eps, params[mine], own, window.crop(targets[mine])), StepTimer())
     return finished(zero, stage, mesh, student.sums["loss"])
 
 
@@ -219,7 +218,7 @@ def under_zero(rank, world, folder, stages):
             found[stage, kind, "teacher", recompute] = split_teacher(
                 folder, kind, torch.float32, mesh, stage, recompute
             )
-            for name in OBJECTIVES if (stage, recompute) == (3, True) else OBJECTIVES[:1]:
+            for name in OBJECTIVES if (stage, recompute) == (3, True) else ["piddm"]:
                 found[stage, kind, name, recompute] = split_student(
                     folder, kind, torch.float32, mesh, stage, recompute, name
                 )
@@ -273,7 +272,7 @@ def sampled(rank, world, folder):
     found = {}
     for kind in CASES:
         settings, problem, model, _, params = case(folder, kind, torch.float64)
-        window = window_for(loop.describe(settings, problem), problem.grid, mesh.space)
+        window = window_for(training.describe(settings, problem), problem.grid, mesh.space)
         teacher = replace(generator(settings, problem, model), denoiser=spread(model, window))
         eps = Rollout(teacher, "heun", 3, 1, 0, rows=window.rows).eps(torch.arange(3))
         visited = []

@@ -23,7 +23,7 @@ from pidscale.parallel.mesh import Mesh
 from pidscale.pde.parameters import condition
 from pidscale.records.feed import Feed
 from pidscale.records.read import ShardSet
-from pidscale.teacher import loop
+from pidscale.teacher import training
 from tests import small
 from tests.ranks import spawn
 
@@ -41,7 +41,7 @@ class Case:
         self.settings = small.settings(shards, shards.parent, model, teacher=values, cluster={"zero_stage": stage})
         self.problem = open_problem(self.settings.pde, self.settings.data)
         self.shards = ShardSet(shards, "train")
-        self.noise = loop.noise_for(self.settings, self.problem, self.shards, Mesh())
+        self.noise = training.noise_for(self.settings, self.problem, self.shards, Mesh())
 
     def feed(self, mesh):
         t = self.settings.teacher
@@ -66,11 +66,11 @@ def _moments(zero):
 
 def _train(case, mesh):
     """Train a teacher for some steps; return losses and norms, and for some steps weights, gradients and moments."""
-    teacher = loop.build(case.settings, case.problem, case.noise, mesh)
+    teacher = training.build(case.settings, case.problem, case.noise, mesh)
     found = {"loss": [], "norm": [], "at": {}, "plan": tuple(teacher.plan.indices.shape)}
     feed = case.feed(mesh)
     for step in range(STEPS):
-        x = case.problem.normaliser.encode(feed.batch(step))
+        x = case.problem.normaliser.encode(feed.batch(step).fields_BCYX)
         before = weights(teacher.zero.module, case.settings.cluster.zero_stage, mesh) if step in COMPARED else None
         loss = teacher.gradients(step, x, case.condition(feed, step), StepTimer())
         gradients = teacher.zero.gradients() if step in COMPARED else None
@@ -94,7 +94,7 @@ def _poison(case, teacher, mesh):
     stage = case.settings.cluster.zero_stage
     feed = case.feed(mesh)
     seen = []
-    clean = case.problem.normaliser.encode(feed.batch(0))
+    clean = case.problem.normaliser.encode(feed.batch(0).fields_BCYX)
     for bad in (math.nan, math.inf):
         before = weights(teacher.zero.module, stage, mesh)
         moments = _moments(teacher.zero)
@@ -118,9 +118,11 @@ def _poison(case, teacher, mesh):
 
 def _even(case, mesh):
     """One global batch that divides evenly, without clipping."""
-    teacher = loop.build(case.settings, case.problem, case.noise, mesh)
+    teacher = training.build(case.settings, case.problem, case.noise, mesh)
     feed = case.feed(mesh)
-    teacher.gradients(0, case.problem.normaliser.encode(feed.batch(0)), case.condition(feed, 0), StepTimer())
+    teacher.gradients(
+        0, case.problem.normaliser.encode(feed.batch(0).fields_BCYX), case.condition(feed, 0), StepTimer()
+    )
     gradients = teacher.zero.gradients()
     result = teacher.zero.step(1e-3)
     moments = _moments(teacher.zero)
@@ -148,7 +150,7 @@ def _plain_loss(case, model, step):
     seed = case.settings.run.seed
     numbers = range(step * batch, (step + 1) * batch)
     feed = case.feed(Mesh())
-    x = case.problem.normaliser.encode(feed.batch(step))
+    x = case.problem.normaliser.encode(feed.batch(step).fields_BCYX)
     conditions = []
     if case.problem.pde.varying:  # the diffusivity of each sample, its range as [-1, 1]
         conditions = [[(case.shards.meta(n)["params"]["diffusivity"] - 2.75e-3) / 2.25e-3] for n in feed.ids(step)]
@@ -163,7 +165,7 @@ def _plain_loss(case, model, step):
 
 def _plain_model(case):
     torch.manual_seed(case.settings.run.seed)
-    return build_denoiser(loop.describe(case.settings, case.problem), case.noise.sigma_data)
+    return build_denoiser(training.describe(case.settings, case.problem), case.noise.sigma_data)
 
 
 def _plain_gradients(case, state, step):

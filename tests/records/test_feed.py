@@ -23,7 +23,7 @@ def feed(made, rank=0, world=1, **own):
 
 def sequence(made, world, start=0):
     feeds = [feed(made, r, world, start_step=start) for r in range(world)]
-    batches = [torch.cat([f.batch(step) for f in feeds]) for step in range(start, STEPS)]  # cat copies
+    batches = [torch.cat([f.batch(step).fields_BCYX for f in feeds]) for step in range(start, STEPS)]  # cat copies
     for f in feeds:
         f.close()
     return batches
@@ -79,7 +79,7 @@ def test_stopped_and_resumed_anyhow_the_sequence_is_the_same(made, worlds, stops
         feeds = [feed(made, rank, world, **own) for rank in range(world)]
         for step in range(start, stop):
             ids = np.concatenate([one.ids(step) for one in feeds])
-            fields = torch.cat([one.batch(step) for one in feeds]).numpy()
+            fields = torch.cat([one.batch(step).fields_BCYX for one in feeds]).numpy()
             np.testing.assert_array_equal(fields, np.stack([made.draw(n) for n in ids]))
             seen += ids.tolist()
         for one in feeds:
@@ -92,35 +92,60 @@ def test_ids_run_through_the_epochs(made):
     ids = np.concatenate([one.ids(step) for step in range(STEPS)])
     expected = np.concatenate([order(3, epoch, [5, 5, 3], 16) for epoch in range(4)])[: BATCH * STEPS]
     np.testing.assert_array_equal(ids, expected)
-    np.testing.assert_array_equal(one.batch(4).numpy(), ShardSet(made.root, "train").read(expected[20:25]))
+    np.testing.assert_array_equal(one.batch(4).fields_BCYX.numpy(), ShardSet(made.root, "train").read(expected[20:25]))
     one.close()
 
 
 def test_any_step_may_be_asked_for(made):
     one = feed(made)
-    later = one.batch(6).clone()
-    assert torch.equal(one.batch(0), sequence(made, 1)[0])
+    later = one.batch(6).fields_BCYX.clone()
+    assert torch.equal(one.batch(0).fields_BCYX, sequence(made, 1)[0])
     one.batch(1)
-    assert torch.equal(one.batch(6), later)
+    assert torch.equal(one.batch(6).fields_BCYX, later)
     one.close()
-    assert torch.equal(one.batch(6), later)  # a closed feed starts again when asked
+    assert torch.equal(one.batch(6).fields_BCYX, later)  # a closed feed starts again when asked
     one.close()
 
 
 def test_batch_larger_than_the_set(made):
     one = Feed(ShardSet(made.root, "test"), 0, 11, 0, 1)
-    assert one.batch(0).shape == (11, 2, 40, 24) and sorted(one.ids(0)[:4]) == [0, 1, 2, 3]
+    assert one.batch(0).fields_BCYX.shape == (11, 2, 40, 24) and sorted(one.ids(0)[:4]) == [0, 1, 2, 3]
     one.close()
 
 
 def test_rows_and_empty_shares(made):
     one = feed(made, rows=slice(10, 20))
     whole = feed(made)
-    assert torch.equal(one.batch(2), whole.batch(2)[:, :, 10:20])
+    assert torch.equal(one.batch(2).fields_BCYX, whole.batch(2).fields_BCYX[:, :, 10:20])
     none = feed(made, 0, 7)
-    assert none.batch(0).shape == (0, 2, 40, 24) and none.ids(0).dtype == np.int64
+    assert none.batch(0).fields_BCYX.shape == (0, 2, 40, 24) and none.ids(0).dtype == np.int64
     for f in (one, whole, none):
         f.close()
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_parameters_come_with_their_fields(made, threads):
+    def params(ids):
+        return torch.from_numpy(np.stack([ids, ids**2], axis=1)).double()
+
+    feeds = [feed(made, rank, 2, threads=threads, params=params) for rank in range(2)]
+    for step in (0, 1, 2, 7):
+        for one in feeds:
+            assert torch.equal(one.batch(step).params_BP, params(one.ids(step)))
+    for one in feeds:
+        one.close()
+    bare = feed(made)
+    assert bare.batch(0).params_BP.shape == (BATCH, 0)
+    bare.close()
+
+
+def test_an_error_of_the_parameters_reaches_the_consumer(made):
+    def params(ids):
+        raise UserError(f"sample {ids[0]} has no parameters")
+
+    one = feed(made, params=params)
+    with pytest.raises(UserError, match="has no parameters"):
+        one.batch(0)
 
 
 def test_error_of_the_thread_reaches_the_consumer(made):

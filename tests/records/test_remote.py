@@ -57,12 +57,12 @@ def test_rows_take_their_share_of_the_bytes(made, address, server):
 
 def test_requests_are_repeated_until_the_store_is_back(address, server):
     feed = Feed(ShardSet(open_store(address, patience=60), "train"), 0, 5, 0, 1)
-    batches = [feed.batch(step).clone() for step in range(8)]
+    batches = [feed.batch(step).fields_BCYX.clone() for step in range(8)]
     server.line.cut()
     threading.Timer(2.0, server.line.mend).start()
     began = time.monotonic()
     for step, expected in enumerate(batches):
-        assert bool((feed.batch(step) == expected).all())
+        assert bool((feed.batch(step).fields_BCYX == expected).all())
     assert time.monotonic() - began > 1.5
     feed.close()
 

@@ -50,7 +50,7 @@ def _settled(rank, world, shards, folder):
     problem = settled(opened(shards, folder, on_bad_sample="skip"), folder / "run", mesh, said.append)
     feed = Feed(problem.shards("train"), 0, 6, rank, world)
     ids = [problem.shards("train").stored(n) for step in range(15) for n in feed.ids(step).tolist()]
-    batches = torch.cat([feed.batch(step).clone() for step in range(15)])
+    batches = torch.cat([feed.batch(step).fields_BCYX.clone() for step in range(15)])
     feed.close()
     return problem.omitted, said, ids, float(batches.double().sum())
 

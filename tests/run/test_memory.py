@@ -195,11 +195,13 @@ def test_real_workers_hold_what_the_plan_says() -> None:
             assert activation_bytes(tiny(kind), (36, 32), 3, rows) == pytest.approx(most, rel=0.15), kind
 
 
-def settings(recompute: bool = False, workers: int = 4, space: int = 2, stage: int = 2, twin: bool = True) -> Settings:
+def settings(
+    recompute: bool = False, workers: int = 4, space: int = 2, stage: int = 2, control: bool = True
+) -> Settings:
     return Settings(
         model=ModelSettings("unet", "tiny", TINY["unet"], recompute=recompute),
         teacher=TeacherSettings(global_batch=10, micro_batch=3, evaluate_samples=2),
-        distill=DistillSettings(global_batch=8, micro_batch=4, chunk=2, ring=5, twin=twin),
+        distill=DistillSettings(global_batch=8, micro_batch=4, chunk=2, buffer_rows=5, control=control),
         cluster=ClusterSettings(workers=workers, space=space, zero_stage=stage),
     )
 
@@ -224,13 +226,13 @@ def test_the_plan_of_a_distillation_holds_a_frozen_teacher_and_its_students() ->
     assert plan.endpoints == 5 * 4 * (2 * 24 * 32 * 4)  # a buffer of 5 rows of 4 samples, two channels
     assert plan.activations == activation_bytes(description, (48, 32), 4, 24, recompute=True)
     assert plan.total == 2 * 9000 + 4000 + plan.endpoints + plan.activations
-    alone = memory_plan(settings(recompute=True, twin=False), description, (48, 32), "distill", 1000)
+    alone = memory_plan(settings(recompute=True, control=False), description, (48, 32), "distill", 1000)
     assert plan.total - alone.total == 9000
     assert plan.sampling - alone.sampling == 4000  # a copy of each student
 
 
 def test_steps_and_sampling_do_not_add_up() -> None:
-    plan = MemoryPlan(1, 2, 3, 4, 50, 60, 100, 200, 2)
+    plan = MemoryPlan(1, 2, 3, 4, 50, 60, frozen=100, endpoints=200, networks=2)
     assert plan.total == 20 + 300 + 60
     assert replace(plan, activations=70).total == 20 + 300 + 70
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from pidscale.config import Settings, UserError, from_plain
+from pidscale.config import Settings, UserError, from_plain, to_flat
 from pidscale.engine import checkpoint
 from pidscale.parallel.mesh import Mesh
+from pidscale.renamed import MEANT, NAMES
 from pidscale.run import phases
 from pidscale.run.phases import begin, due, finish, hold_run, run_folder, signature, versions
 
@@ -96,14 +96,16 @@ def test_resume_never_refuses_an_existing_run_and_must_a_missing_one(tmp_path: P
 
 
 CHANGES = [
-    ("teacher", {"teacher": {"steps": 8}}, "teacher.steps was 3000 and is 8 now"),
-    ("teacher", {"teacher": {"lr": 0.5}}, "teacher.lr was 0.002 and is 0.5 now"),
+    ("distill", {"distill": {"objective": {"huber": 0.3}}}, "distill.objective.huber was 0.0 and is 0.3 now"),
+    ("distill", {"distill": {"objective": {"name": "pid"}}}, "distill.objective.name was 'piddm' and is 'pid' now"),
+    ("teacher", {"teacher": {"steps": 8}}, "teacher.steps was 1000 and is 8 now"),
+    ("teacher", {"teacher": {"lr": 0.5}}, "teacher.lr was 0.003 and is 0.5 now"),
     ("teacher", {"model": {"size": "small"}}, "model.size was 'tiny' and is 'small' now"),
     ("teacher", {"model": {"precision": "bf16"}}, "model.precision was"),
     ("teacher", {"pde": {"params": {"low": 2.0}}}, "pde.params was {} and is {'low': 2.0} now"),
     ("teacher", {"run": {"seed": 9}}, "run.seed was 0 and is 9 now"),
-    ("distill", {"distill": {"weights": {"dual": 0.5}}}, "distill.weights was"),
-    ("distill", {"distill": {"reuse": 3}}, "distill.reuse was 24 and is 3 now"),
+    ("distill", {"distill": {"weights": {"dual": 0.5}}}, "distill.weights.dual was 0.02 and is 0.5 now"),
+    ("distill", {"distill": {"reuse": 3}}, "distill.reuse was 34 and is 3 now"),
     ("distill", {"pde": {"points": 64}}, "pde.points was 32 and is 64 now"),
 ]
 
@@ -203,12 +205,137 @@ def test_a_weight_that_is_newer_than_the_run_has_its_default(tmp_path: Path) -> 
     keep_checkpoint(made, "distill")
     path = run_folder(made) / "distill.json"
     record = json.loads(path.read_text())
-    del record["signature"]["distill.weights"]["conservation"]
+    del record["signature"]["distill.weights.conservation"]
     path.write_text(json.dumps(record))
     assert begin("distill", made, INPUTS) is True
-    assert "distill.weights was" in refused(
+    assert "distill.weights.conservation was 0.0" in refused(
         "distill", settings(tmp_path, distill={"weights": {"conservation": 0.1}}), INPUTS
     )
+
+
+# what decided a distillation by PID, and one by PIDDM, before settings of objectives had a section of their own
+BEFORE = {
+    "run.seed": 0,
+    "pde.name": "darcy",
+    "pde.params": {},
+    "pde.points": 32,
+    "distill.steps": 1600,
+    "distill.global_batch": 32,
+    "distill.micro_batch": 16,
+    "distill.lr": 1e-3,
+    "distill.warmup": 50,
+    "distill.clip": 1.0,
+    "distill.ema": 0.03,
+    "distill.objective": "pid",
+    "distill.match": 4.0,
+    "distill.start": "teacher",
+    "distill.solver": "heun",
+    "distill.solver_steps": 18,
+    "distill.ring": 24,
+    "distill.reuse": 24,
+    "distill.chunk": 16,
+    "distill.norm": "both",
+    "distill.weights": {"l2": 0.002, "dual": 0.02, "boundary": 0.002, "conservation": 0.0, "initial": 0.0},
+    "distill.physics_weight": 0.1,
+    "distill.levels": 20,
+    "distill.distance": "l2",
+    "distill.huber": 0.0,
+    "distill.power": 0.0,
+    "distill.physics_from": 0.5,
+    "distill.physics_ramp": 0.0,
+    "distill.gradient_to": "shape",
+    "distill.constraints": [],
+    "distill.twin": True,
+    "distill.scale_samples": 128,
+    "distill.scale_steps": 18,
+    "distill.teacher_precision": "fp32",
+    "model.precision": "fp32",
+    "data set": "aaaa",
+}
+AS_BEFORE: dict[str, Any] = {
+    "steps": 1600,
+    "global_batch": 32,
+    "micro_batch": 16,
+    "lr": 1e-3,
+    "warmup": 50,
+    "clip": 1.0,
+    "solver": "heun",
+    "solver_steps": 18,
+    "buffer_rows": 24,
+    "reuse": 24,
+    "chunk": 16,
+    "physics_weight": 0.1,
+    "physics_from": 0.5,
+    "gradient_to": "shape",
+    "scale_samples": 128,
+}
+OWN: dict[str, dict[str, Any]] = {
+    "pid": {"name": "pid", "levels": 20},
+    "piddm": {"name": "piddm", "power": 0.0},  # whose `levels` decided nothing
+    "dm": {"name": "dm"},
+}
+
+
+def begun_before(tmp_path: Path, **changes: Any) -> None:
+    made = settings(tmp_path)
+    begin("distill", made, INPUTS)
+    keep_checkpoint(made, "distill")
+    record = {"finished": False, "time": "", "signature": BEFORE | changes}
+    (run_folder(made) / "distill.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path, name: str) -> None:
+    begun_before(tmp_path, **{"distill.objective": name})
+    assert due("distill", settings(tmp_path, distill=AS_BEFORE | {"objective": OWN[name]}), INPUTS)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"objective": {"name": "pid", "levels": 21}}, "distill.objective.levels was 20 and is 21 now"),
+        ({"objective": {"name": "piddm"}}, "distill.objective.name was 'pid' and is 'piddm' now"),
+        ({"buffer_rows": 25}, "distill.buffer_rows was 24 and is 25 now"),
+        ({"control": False}, "distill.control was True and is False now"),
+        ({"weights": {"dual": 0.5}}, "distill.weights.dual was 0.02 and is 0.5 now"),
+    ],
+)
+def test_a_change_to_a_run_of_an_earlier_version_is_refused_by_the_new_name(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    begun_before(tmp_path)
+    made = settings(tmp_path, distill=AS_BEFORE | {"objective": OWN["pid"]} | change)
+    assert words in refused("distill", made)
+
+
+def test_what_a_run_lacked_is_what_it_did_not_do(tmp_path: Path) -> None:
+    """Not what a setting has by default today: a run that knew no such key is resumed as what it was."""
+    for key in ("physics_from", "physics_weight"):
+        assert MEANT[f"distill.{key}"] != getattr(settings(tmp_path, distill=AS_BEFORE).distill, key)
+    begun_before(tmp_path)
+    path = tmp_path / "r" / "distill.json"
+    signed = json.loads(path.read_text())["signature"]
+    known = {NAMES.get(key, key) for key in MEANT}
+    first = {key: value for key, value in signed.items() if NAMES.get(key, key) not in known}
+    first["distill.weights"] = {key: signed["distill.weights"][key] for key in ("l2", "dual", "boundary")}
+    path.write_text(json.dumps({"finished": False, "time": "", "signature": first}))
+    as_first = {"physics_from": 0.0, "physics_weight": 1.0, "objective": {"name": "piddm", "power": 0.0}}
+    assert due("distill", settings(tmp_path, distill=AS_BEFORE | as_first), INPUTS)
+    assert "distill.physics_from was 0.0" in refused(
+        "distill", settings(tmp_path, distill=AS_BEFORE | as_first | {"physics_from": 0.5})
+    )
+
+
+def test_every_setting_was_there_from_the_first_or_its_absence_means_something() -> None:
+    """One that is new is given a meaning for older runs: nothing else could resume them."""
+    first = {key for key in BEFORE if key not in NAMES} | {"distill.weights.l2", "distill.weights.dual"}
+    first |= {"distill.weights.boundary", "distill.buffer_rows", "distill.control", "model.kind", "model.size"}
+    first |= {"model.change", *(f"teacher.{key}" for key in ("sigma_max", "p_mean", *COMMON))}
+    for phase in ("teacher", "distill"):
+        assert not set(signature(phase, Settings(), {})) - first - set(MEANT)
+
+
+COMMON = ("steps", "global_batch", "micro_batch", "lr", "warmup", "clip", "ema")
 
 
 def test_every_other_setting_of_a_phase_is_in_its_signature() -> None:
@@ -220,8 +347,8 @@ def test_every_other_setting_of_a_phase_is_in_its_signature() -> None:
         ("distill", {"teacher", "source", "ahead", "actors", "endpoints", "carry_teacher"}),
     ):
         signed = signature(phase, made, {})
-        for field in dataclasses.fields(getattr(made, phase)):
-            assert (f"{phase}.{field.name}" in signed) == (field.name not in free | own), field.name
+        for name in (name for name in to_flat(made) if name.startswith(f"{phase}.")):
+            assert (name in signed) == (name.split(".")[1] not in free | own), name
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"{}", b'{"finished": 1, "signature": {}}'])

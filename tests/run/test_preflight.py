@@ -160,6 +160,7 @@ def step(points):
     model(torch.randn(8, 2, points, points), torch.ones(8)).square().sum().backward()
 
 step(16)
+settings = Settings()
 mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (mapped + (256 << 20),) * 2)
 print(memory_limit())
@@ -169,7 +170,7 @@ for way in ways:
     try:
         way()
     except Exception as error:
-        print(out_of_memory_line(error, Settings(), "teacher") if is_out_of_memory(error) else "another")
+        print(out_of_memory_line(error, settings, "teacher") if is_out_of_memory(error) else "another")
 """
 
 

@@ -41,10 +41,10 @@ def _lives(rank, world, shards, root):
     whole = Feed.batch
 
     def poisoned(self, step):
-        fields = whole(self, step)
+        batch = whole(self, step)
         if step == 10:
-            fields[0, 0, 3, 3] = math.nan
-        return fields
+            batch.fields_BCYX[0, 0, 3, 3] = math.nan
+        return batch
 
     Feed.batch = poisoned  # a fault from outside: values that no reader has seen
     found["once"] = attempt(shards, root / "once", steps=12, log_every=4, checkpoint_every=5)

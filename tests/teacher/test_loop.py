@@ -19,7 +19,7 @@ from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.records.read import ShardSet
 from pidscale.run.reporting import Reporter
-from pidscale.teacher import loop
+from pidscale.teacher import loop, training
 from tests import small
 from tests.ranks import spawn
 
@@ -29,29 +29,29 @@ def test_any_number_of_ranks_sees_the_same_noise_and_levels(small_shards, tmp_pa
     settings = small.settings(small_shards, tmp_path, teacher={"global_batch": batch})
     problem = open_problem(settings.pde, settings.data)
 
-    def noised(mesh, step):
+    def drawn(mesh, step):
         plan = micro_plan(batch, 2, mesh)
-        teacher = loop.Teacher(
+        teacher = training.Teacher(
             settings, problem, EdmNoise(), None, None, Window(problem.grid), plan, mesh
         )  # what draws needs no engine
-        return teacher.noised(step, torch.zeros(0))
+        return teacher.draw(step)
 
     for step in (0, 1, 10**9):
-        whole_eps, whole_sigma = noised(Mesh(), step)
+        whole_eps, whole_sigma = drawn(Mesh(), step)
         assert whole_eps.shape == (batch, *problem.shape) and whole_sigma.shape == (batch,) and (whole_sigma > 0).all()
         for world in (2, 3, 4):
-            parts = [noised(Mesh(rank, world), step) for rank in range(world)]
+            parts = [drawn(Mesh(rank, world), step) for rank in range(world)]
             assert torch.equal(torch.cat([eps for eps, _ in parts]), whole_eps)
             assert torch.equal(torch.cat([sigma for _, sigma in parts]), whole_sigma)
-    assert not torch.equal(noised(Mesh(), 0)[0], noised(Mesh(), 1)[0])
-    assert not torch.equal(noised(Mesh(), 0)[1], noised(Mesh(), 1)[1])
+    assert not torch.equal(drawn(Mesh(), 0)[0], drawn(Mesh(), 1)[0])
+    assert not torch.equal(drawn(Mesh(), 0)[1], drawn(Mesh(), 1)[1])
 
 
 def test_a_schedule_that_would_lose_the_strongest_mode_is_refused(small_shards, tmp_path):
     settings = small.settings(small_shards, tmp_path, teacher={"sigma_max": 1.0})
     problem = open_problem(settings.pde, settings.data)
     with pytest.raises(ValueError, match=r"teacher\.sigma_max=1 keeps"):
-        loop.noise_for(settings, problem, ShardSet(small_shards, "train"), Mesh())
+        training.noise_for(settings, problem, ShardSet(small_shards, "train"), Mesh())
 
 
 def _lives(rank, world, shards, folder):

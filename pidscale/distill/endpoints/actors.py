@@ -41,7 +41,7 @@ class TeacherActor:
         self.rollout = open_rollout(settings, open_teacher(settings, Path(folder), problem, device))
         if ray.get_runtime_context().was_current_actor_reconstructed:
             bulletin.say.remote(
-                f"warning: teacher actor {number} was lost and started again; what it had in hand is made anew"
+                f"warning: teacher actor {number} was lost and started again; what it had in hand is made again"
             )
 
     def process(self) -> int:

@@ -1,7 +1,6 @@
 """What a distillation learns from at a step: noise and parameters of its samples, and the teacher's endpoints.
 
-An endpoint is a counter, its parameters, the field that the teacher's solver reaches from that counter's noise, and a
-checksum of the noise. Knows no ranks.
+Knows no ranks and no students.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import torch
 from torch import Tensor
 
 from pidscale.config import DistillSettings, Settings
-from pidscale.distill.endpoints.buffer import Ring
-from pidscale.distill.endpoints.endpoint import checksum
+from pidscale.distill.endpoints.buffer import EndpointBuffer
+from pidscale.distill.endpoints.endpoint import Endpoints, checksum
 from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.endpoints.stored import open_set
 from pidscale.distill.endpoints.supply import Ahead, Inline, Supply
@@ -26,8 +25,13 @@ from pidscale.pde.parameters import condition
 class Batch:
     """This rank's samples of the global batch of a step.
 
-    fresh: counters that no other step has, for draws beside the noise, which may come again. condition_BP: what networks are
-    told of the parameters. target_BCYX: endpoints, where an objective takes them.
+    Attributes:
+        step: The step, from 0.
+        fresh: Counters [B] that no other step has, for draws beside the noise, which may come again.
+        eps_BCYX: Standard normal noise.
+        params_BP: Parameters of the samples, on the CPU.
+        condition_BP: The same as networks take them.
+        target_BCYX: Endpoints of the noise, where the objective takes them.
     """
 
     step: int
@@ -38,7 +42,7 @@ class Batch:
     target_BCYX: Tensor | None = None
 
     def part(self, index: Tensor) -> Batch:
-        """Those of its samples that an index names."""
+        """Return those of its samples that an index names."""
         target = None if self.target_BCYX is None else self.target_BCYX[index]
         return Batch(
             self.step,
@@ -51,58 +55,90 @@ class Batch:
 
 
 def open_supply(settings: Settings, rollout: Rollout) -> Supply:
-    """Where endpoints come from, but for actors, which only who started them knows. UserError for a set that does not fit."""
+    """Return where endpoints come from, but for actors, which only who started them knows.
+
+    Args:
+        settings: Those of the run.
+        rollout: Makes endpoints.
+
+    Returns:
+        The supply that distill.source names.
+
+    Raises:
+        UserError: A set of endpoints does not fit the run.
+    """
     d = settings.distill
     if d.source == "shards":
         return Ahead(open_set(settings, rollout, settings.data).endpoints, d.ahead, rollout.teacher.device)
-    if d.source == "ring":
+    if d.source == "thread":
         return Ahead(rollout.endpoints, d.ahead, rollout.teacher.device)
     return Inline(rollout.endpoints)
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Of the positions of a global batch that this rank's ring has. pairs: with endpoints; else every step has new noise."""
+    """The batches of this rank's positions in the global batch.
+
+    Attributes:
+        rollout: Noise, parameters and endpoints by counter.
+        buffer: The endpoints in use.
+        supply: Hands endpoints to the buffer.
+        endpoints: Whether batches hold endpoints; where not, every step has new noise.
+    """
 
     rollout: Rollout
-    ring: Ring
+    buffer: EndpointBuffer
     supply: Supply
-    pairs: bool
+    endpoints: bool
 
     def start(self, first: int, last: int) -> None:
         """Say which steps will come, so that their endpoints may be made before."""
-        if self.pairs:
-            self.supply.start(self.ring.wanted(first, last))
+        if self.endpoints:
+            self.supply.start(self.buffer.wanted(first, last))
 
     def at(self, step: int, part: Callable[[str], AbstractContextManager[None]]) -> Batch:
-        """The batch of a step; `part` times its parts, `teacher` that of waiting for endpoints.
+        """Return the batch of a step.
 
-        Raises RuntimeError where noise and endpoint do not belong together.
+        Args:
+            step: The step, from 0.
+            part: Times the parts: `wait` for endpoints, `data` for noise and parameters.
+
+        Returns:
+            The batch.
+
+        Raises:
+            RuntimeError: Noise and endpoint do not belong together.
         """
-        rollout, ring, target = self.rollout, self.ring, None
-        fresh = ring.counters(0, 0) + step * ring.batch
-        if self.pairs:
-            with part("teacher"):
-                endpoints = ring.take(step)
-            counters, target = endpoints.counters, endpoints.fields_BCYX
-        else:
-            counters = fresh
+        fresh = self.buffer.counters(0, 0) + step * self.buffer.batch
+        if not self.endpoints:
+            with part("data"):
+                return self._batch(step, fresh, self.rollout.eps(fresh), self.rollout.params(fresh), None)
+        with part("wait"):
+            found = self.buffer.take(step)
         with part("data"):
-            eps, params = rollout.eps(counters), rollout.params(counters)
-            if self.pairs and not torch.equal(checksum(eps).cpu(), endpoints.checksums.cpu()):
+            eps = self.rollout.eps(found.counters)
+            if not torch.equal(checksum(eps).cpu(), found.checksums.cpu()):
                 raise RuntimeError(f"step {step}: noise and endpoint do not belong together")
-            told = condition(rollout.teacher.pde, params).to(eps.device)
-            return Batch(step, fresh, eps, params, told, target)
+            return self._batch(step, fresh, eps, found.params_BP, found.fields_BCYX)
 
-    def scaling(self, rows: int, settings: DistillSettings) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Fields and parameters of the teacher's own samples as the residual's scale wants them, `rows` global batches.
+    def _batch(self, step: int, fresh: Tensor, eps: Tensor, params: Tensor, target: Tensor | None) -> Batch:
+        own = condition(self.rollout.teacher.pde, params).to(eps.device)
+        return Batch(step, fresh, eps, params, own, target)
 
-        Where the endpoints to train on are made as the scale wants them, the ring's first rows are taken, and kept.
+    def scaling(self, rows: int, settings: DistillSettings) -> list[Endpoints]:
+        """Return the teacher's own samples as the scale of the residual wants them.
+
+        Where the endpoints to train on are made as the scale wants them, the buffer's first rows are taken, and kept.
+
+        Args:
+            rows: How many global batches.
+            settings: The section distill.
+
+        Returns:
+            This rank's share of each global batch.
         """
-        rollout, d = self.rollout, settings
-        if self.pairs and (d.solver, d.solver_steps) == ("heun", d.scale_steps) and rows <= d.ring:
-            found = [self.ring.row(slot, 0) for slot in range(rows)]
-        else:
-            scaled = rollout.by("heun", d.scale_steps, "distill/scale")
-            found = [scaled.endpoints(self.ring.counters(row, 0)) for row in range(rows)]
-        return [(one.fields_BCYX, one.params_BP) for one in found]
+        d = settings
+        if self.endpoints and (d.solver, d.solver_steps) == ("heun", d.scale_steps) and rows <= d.buffer_rows:
+            return [self.buffer.row(slot, 0) for slot in range(rows)]
+        scaled = self.rollout.by("heun", d.scale_steps, "distill/scale")
+        return [scaled.endpoints(self.buffer.counters(row, 0)) for row in range(rows)]

@@ -60,10 +60,12 @@ def check_endpoint_set(settings: Settings, folder: Path) -> None:
 
 def _asked(settings: Settings, folder: Path) -> tuple[Rollout, dict[str, Any]]:
     """The teacher, and the request of the set that settings ask for."""
-    path, d = settings.distill.endpoints, settings.distill
-    if not d.pairs:
+    d = settings.distill
+    path = d.endpoints
+    if not d.takes_endpoints:
         raise UserError(
-            f"distill.objective={d.objective}: takes no endpoints as it is set; make none, or use distill=piddm"
+            f"distill.objective.name={d.own.name}: takes no endpoints with these settings; make none, or use "
+            "distill=piddm"
         )
     if path is None:
         raise UserError(f"{KEY}=null: a set is made in a folder; name one")

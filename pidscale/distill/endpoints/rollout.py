@@ -49,24 +49,19 @@ class Rollout:
         """The same teacher with another solver, on noise of another stream."""
         return replace(self, solver=solver, steps=steps, stream=stream)
 
-    def trajectories(self, counters: Tensor) -> Tensor:
-        """All states [K + 1, B, C, Y, X] on the way from the noise of each counter to its endpoint, the last one."""
-        visited: list[Tensor] = []
-        with torch.no_grad():
-            told = self.teacher.conditioned_on(self.params(counters))
-            integrate(told, self.eps(counters), self.teacher.noise.levels(self.steps), self.solver, visited)
-        return torch.stack(visited)
-
     def endpoints(self, counters: Tensor) -> Endpoints:
         """Solve from the noise of each counter; their number is a multiple of `chunk`."""
         if len(counters) % self.chunk:
             raise ValueError(f"{len(counters)} counters are no multiple of the chunk {self.chunk}")
-        levels, fields, sums, params = self.teacher.noise.levels(self.steps), [], [], self.params(counters)
+        levels = self.teacher.noise.levels(self.steps)
+        params = self.params(counters)
+        fields: list[Tensor] = []
+        sums: list[Tensor] = []
         with torch.no_grad():
-            for part, told in zip(counters.split(self.chunk), params.split(self.chunk), strict=True):
+            for part, own in zip(counters.split(self.chunk), params.split(self.chunk), strict=True):
                 eps = self.eps(part)
                 sums.append(checksum(eps))
-                fields.append(integrate(self.teacher.conditioned_on(told), eps, levels, self.solver))
+                fields.append(integrate(self.teacher.conditioned_on(own), eps, levels, self.solver))
         return Endpoints(counters, params, torch.cat(fields), torch.cat(sums))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pidscale.config import DataSettings, Settings, UserError
 from pidscale.dataset.publish import FinishedShard, ensure_shard
-from pidscale.distill.endpoints.buffer import Schedule
+from pidscale.distill.endpoints.buffer import RowOrder
 from pidscale.distill.endpoints.endpoint import Endpoints, checksum
 from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.paths import is_address
@@ -49,8 +49,8 @@ def described(settings: Settings, rollout: Rollout) -> dict[str, Any]:
 def needed(settings: Settings) -> int:
     """How many endpoints a distillation asks for, from counter 0 on."""
     d = settings.distill
-    schedule = Schedule(d.ring, d.reuse, d.global_batch, 0, d.global_batch, settings.run.seed)
-    return schedule.rows_before(d.steps) * d.global_batch
+    order = RowOrder(d.buffer_rows, d.reuse, d.global_batch, 0, d.global_batch, settings.run.seed)
+    return order.rows_before(d.steps) * d.global_batch
 
 
 def request(settings: Settings, rollout: Rollout, count: int, per_shard: int) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def make_shard(rollout: Rollout, root: str, number: int, first: int, last: int) 
 
 
 def _samples(rollout: Rollout, first: int, last: int) -> Iterator[Sample]:
-    """A chunk at a time; the last one is filled up, and what fills it is left away."""
+    """A chunk at a time; the last one is filled up, and what fills it is omitted."""
     pde, units = rollout.teacher.pde, rollout.teacher.normaliser
     for start in range(first, last, rollout.chunk):
         made = rollout.endpoints(torch.arange(start, start + rollout.chunk))

@@ -1,6 +1,6 @@
-"""When endpoints are made: within the step that needs them, or ahead of it. Knows no schedule, no ranks and no students.
+"""When endpoints are made: within the step that needs them, or ahead of it. Knows no order of rows, no ranks and no students.
 
-A supply is told in which order rows of endpoints will be asked for, and gives them in that order. What a row holds follows
+A supply learns in which order rows of endpoints will be asked for, and gives them in that order. What a row holds follows
 from its counters alone, so every supply gives the same.
 """
 
@@ -43,7 +43,7 @@ class Tally:
         self.made, self.busy = self.made + made, self.busy + busy
 
     def take(self) -> tuple[int, float]:
-        """Both numbers, and start anew."""
+        """Return both numbers, and start again from zero."""
         found = self.made, self.busy
         self.made, self.busy = 0, 0.0
         return found
@@ -138,7 +138,7 @@ class Ahead(Inline):
         if not torch.equal(item.counters, counters):
             raise RuntimeError(f"endpoints {item.counters.tolist()} came where {counters.tolist()} were asked for")
         for made in (item.fields_BCYX, item.checksums):
-            if made.is_cuda:  # on another stream: its memory may not be used anew before this one is done with it
+            if made.is_cuda:  # on another stream: its memory may not be used again before this one is done with it
                 made.record_stream(torch.cuda.current_stream(self.device))
         return item
 

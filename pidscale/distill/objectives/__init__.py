@@ -1,1 +1,24 @@
-"""What a student is trained to do: one file for each objective."""
+"""What a student is trained to do: one file for each objective, and the dict that names them."""
+
+from __future__ import annotations
+
+from pidscale.config import Settings
+from pidscale.distill.objectives.base import Objective
+from pidscale.distill.objectives.consistency import Consistency
+from pidscale.distill.objectives.dmd import Matching
+from pidscale.distill.objectives.pid import Pid
+from pidscale.distill.objectives.piddm import Piddm
+from pidscale.generator.generator import Generator
+from pidscale.ops.window import Window
+
+OBJECTIVES: dict[str, type[Objective]] = {  # by distill.objective.name
+    "piddm": Piddm,
+    "pid": Pid,
+    "dm": Matching,
+    "consistency": Consistency,
+}
+
+
+def open_objective(settings: Settings, teacher: Generator, window: Window) -> Objective:
+    """Return the chosen objective, without physics as yet."""
+    return settings.distill.needs(settings.distill, teacher, window, seed=settings.run.seed)

@@ -17,42 +17,74 @@ import torch
 from torch import Tensor
 
 from pidscale import seeds
+from pidscale.config import setting
 from pidscale.diffusion.denoiser import ConditionalDenoiser, conditioned
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.distill.endpoints.batch import Batch
-from pidscale.distill.objectives.base import Learned, Objective, mismatch
+from pidscale.distill.objectives.base import DistanceSettings, Learned, Objective, Partner, Targets, mismatch
 from pidscale.meter import StepTimer
 
 LOWEST = 0.02  # below, noisy samples say nothing of their law that they do not say themselves
 
 
 @dataclass(frozen=True)
-class Matching(Objective):
-    """Parts: `score`, the squared difference of the two denoised fields, `match` where it has a weight, the residual's terms.
+class DmdSettings(DistanceSettings):
+    """The section distill.objective of distribution matching; huber and distance are of the match with endpoints.
 
-    seed: of the run. critic: the second denoiser, of this student alone.
+    Attributes:
+        name: `dm`.
+        match: Weight of the match with endpoints beside it; 0: without any, and without endpoints.
     """
 
-    seed: int = 0
-    critic: ConditionalDenoiser | None = None
+    name: str = "dm"
+    match: float = setting(4.0, at_least=0)
+
+
+@dataclass(frozen=True)
+class Matching(Objective[DmdSettings]):
+    """Match the teacher's distribution.
+
+    Parts: `score`, the squared difference of the two denoised fields, `match` where it has a weight, the residual's terms,
+    and the critic's loss.
+    """
+
+    settings_class = DmdSettings
+
+    @classmethod
+    def targets(cls, own: DmdSettings) -> Targets:
+        """Return that batches hold endpoints where the match with them has a weight."""
+        return Targets.ENDPOINTS if own.match > 0 else Targets.NONE
+
+    @classmethod
+    def partners(cls, own: DmdSettings) -> tuple[Partner, ...]:
+        """Return the critic."""
+        return (Partner("critic"),)
 
     def noised(self, x_BCYX: Tensor, batch: Batch, stream: str) -> tuple[Tensor, Tensor]:
-        """Levels [B] and noise of a stream, drawn anew at every step."""
+        """Draw levels and noise of a stream, new ones at every step.
+
+        Args:
+            x_BCYX: The samples to be made noisy.
+            batch: What they were made from.
+            stream: The name of the stream.
+
+        Returns:
+            Levels [B], and standard normal noise of the shape of the samples.
+        """
         shape = (x_BCYX.shape[1], *self.window.grid.shape)
         normal = seeds.normal(self.seed, f"{stream} level", batch.fresh, (1, 1, 1), device=x_BCYX.device).flatten()
         sigma = self.teacher.noise.training_level(normal).clamp(LOWEST, self.teacher.noise.sigma_max)
         return sigma, seeds.normal(self.seed, stream, batch.fresh, shape, self.window.rows, device=x_BCYX.device)
 
     def losses(self, network: ConditionalDenoiser, batch: Batch, timer: StepTimer) -> Learned:
-        """One student call, one of the teacher and one of the critic, the latter two without gradient."""
-        d, assured = self.settings, self.critic
-        assert assured is not None
+        """Return the loss of one student call, one of the teacher and one of the critic, the latter two without gradient."""
+        own = self.own
         with timer.section("student"):
             x = self.sample(network, batch.eps_BCYX, batch.condition_BP)
         with timer.section("score"), torch.no_grad():
             sigma, eps = self.noised(x, batch, "distill/score")
             noisy = x + sigma.reshape(-1, 1, 1, 1) * eps
-            nets = self.teacher.denoiser, assured
+            nets = self.teacher.denoiser, self.networks["critic"]
             real, fake = (conditioned(net, batch.condition_BP)(noisy, sigma) for net in nets)
             size = self.window.total((x - real).abs().flatten(1).sum(dim=1)) / self.points
             direction = (fake - real) / size.clamp_min(1e-6).reshape(-1, 1, 1, 1)
@@ -60,13 +92,12 @@ class Matching(Objective):
             loss = 0.5 * mismatch(x, (x - direction).detach(), points=self.points)
             parts = {"score": mismatch(real, fake, points=self.points)}
             if batch.target_BCYX is not None:
-                parts["match"] = mismatch(x, batch.target_BCYX, d.huber, self.points, d.distance)
-                loss = loss + d.match * parts["match"]
+                parts["match"] = mismatch(x, batch.target_BCYX, own.huber, self.points, own.distance)
+                loss = loss + own.match * parts["match"]
             return self.penalised(loss, parts, x, batch)
 
-    def critic_losses(self, x_BCYX: Tensor, batch: Batch) -> Tensor:
-        """The critic's denoising loss [B] on samples of the student."""
-        assert self.critic is not None
+    def partner_losses(self, name: str, x_BCYX: Tensor, batch: Batch) -> Tensor:
+        """Return the critic's denoising loss [B] on samples of the student."""
         sigma, eps = self.noised(x_BCYX, batch, "distill/critic")
-        critic = conditioned(self.critic, batch.condition_BP)
+        critic = conditioned(self.networks[name], batch.condition_BP)
         return denoising_errors(critic, self.teacher.noise, x_BCYX.detach(), sigma, eps, self.points)

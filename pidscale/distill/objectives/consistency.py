@@ -1,0 +1,148 @@
+"""Consistency distillation: every point of a trajectory of the teacher's flow is mapped to its end. Knows no ranks.
+
+The student is a consistency function f(x, sigma) with f(x, sigma_min) = x, whatever its weights. On a Karras grid, one Heun
+step of the teacher leads from a noisy state x_{n+1} = x0 + sigma_{n+1} eps' to x_n, and
+
+    L = mean d( f(x_{n+1}, sigma_{n+1}),  stopgrad f_target(x_n, sigma_n) )
+
+where the weights of f_target are an average of the student's (Song, Dhariwal, Chen and Sutskever, Consistency models, ICML
+2023, definition 1 with lambda = 1, and algorithm 2). Both sides have the same noise. With zero loss the student is the Heun
+map of the grid down to sigma_min.
+
+In terms of the denoiser D of every other student,
+
+    f(x, sigma) = a x + (1 - a) D(x, sigma),   a = (1 / sigma - 1 / sigma_max) / (1 / sigma_min - 1 / sigma_max),
+
+so that a is 1 at sigma_min, which is the boundary condition, and 0 at sigma_max: a field is f(sigma_max eps, sigma_max) =
+D(sigma_max eps, sigma_max), the one call of every other student, and its card is theirs. Well below sigma_max the factor of
+the network's raw output is that of the paper, sigma_data (sigma - sigma_min) / sqrt(sigma^2 + sigma_data^2), and a student
+that begins with the teacher's weights begins as an Euler step of its flow from sigma to sigma_min.
+
+The paper takes x0 from data. Here x0 is an endpoint of the teacher, from the buffer that matching objectives use too:
+training fields would need a second feed, with parameters and an order of their own. The noise eps' is new at every step, and
+not the one that the endpoint was made from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pidscale import seeds
+from pidscale.config import setting
+from pidscale.diffusion.denoiser import ConditionalDenoiser, conditioned
+from pidscale.diffusion.noise import karras_levels
+from pidscale.diffusion.solvers import heun_step
+from pidscale.distill.endpoints.batch import Batch
+from pidscale.distill.objectives.base import DistanceSettings, Learned, Objective, Partner, Targets, mismatch
+from pidscale.meter import StepTimer
+
+STREAM = "distill/consistency"
+TARGET = "target"
+
+
+@dataclass(frozen=True)
+class ConsistencySettings(DistanceSettings):
+    """The section distill.objective of consistency distillation.
+
+    Attributes:
+        name: `consistency`.
+        levels: Noise levels of its grid.
+        rate: The share of the averaged target that each step keeps.
+    """
+
+    name: str = "consistency"
+    levels: int = setting(40, at_least=2, at_most=100_000)
+    rate: float = setting(0.95, at_least=0, below=1)
+
+
+def consistency_map(x_BCYX: Tensor, clean_BCYX: Tensor, sigma_B: Tensor, lowest: float, highest: float) -> Tensor:
+    """Return f(x, sigma) of the equation above.
+
+    Args:
+        x_BCYX: Noisy fields.
+        clean_BCYX: D of the fields at their levels.
+        sigma_B: The levels.
+        lowest: sigma_min, at which f(x, sigma) is x exactly.
+        highest: sigma_max, at which f(x, sigma) is D(x, sigma) exactly.
+
+    Returns:
+        Fields [B, C, Y, X].
+    """
+    low, high = (1 / sigma_B.new_tensor(level) for level in (lowest, highest))
+    share = ((1 / sigma_B - high) / (low - high)).reshape(-1, 1, 1, 1)  # of numbers rounded alike: 1 and 0 at the ends
+    return share * x_BCYX + (1 - share) * clean_BCYX
+
+
+@dataclass(frozen=True)
+class Consistency(Objective[ConsistencySettings]):
+    """Map every point of a trajectory to its end. Parts: `consistency`, and the residual's terms."""
+
+    settings_class = ConsistencySettings
+    passes = 2  # at a level of the grid and, for the residual, at the top
+
+    @classmethod
+    def targets(cls, own: ConsistencySettings) -> Targets:
+        """Return that batches hold endpoints, the fields x0 that are made noisy."""
+        return Targets.ENDPOINTS
+
+    @classmethod
+    def partners(cls, own: ConsistencySettings) -> tuple[Partner, ...]:
+        """Return the averaged target."""
+        return (Partner(TARGET, own.rate),)
+
+    def levels(self, fresh: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw the level of each sample, uniform on the grid but its last.
+
+        Args:
+            fresh: Counters of the samples.
+
+        Returns:
+            The levels sigma_{n+1} and those that follow them on the grid, sigma_n, float64 [B] each.
+        """
+        noise, count = self.teacher.noise, self.own.levels
+        grid = karras_levels(noise.sigma_min, noise.sigma_max, count)
+        uniform = seeds.uniform(self.seed, f"{STREAM} level", fresh, 1)[:, 0]
+        place = (uniform * (count - 1)).long().clamp_max(count - 2)
+        return grid[place], grid[place + 1]
+
+    def noisy(self, batch: Batch, sigma_B: Tensor) -> Tensor:
+        """Return the endpoints of a batch with noise of these levels, new at every step."""
+        assert batch.target_BCYX is not None
+        shape = (batch.target_BCYX.shape[1], *self.window.grid.shape)
+        device = batch.target_BCYX.device
+        eps = seeds.normal(self.seed, STREAM, batch.fresh, shape, self.window.rows, device=device)
+        return batch.target_BCYX + sigma_B.reshape(-1, 1, 1, 1) * eps
+
+    def flow(self, x_BCYX: Tensor, here_B: Tensor, there_B: Tensor, condition_BP: Tensor) -> Tensor:
+        """Return where the teacher's flow leads from one level to the next: one Heun step, two calls."""
+        return heun_step(conditioned(self.teacher.denoiser, condition_BP), x_BCYX, here_B, there_B)
+
+    def map(self, x_BCYX: Tensor, clean_BCYX: Tensor, sigma_B: Tensor) -> Tensor:
+        """Return f between the lowest and the highest level of the teacher."""
+        return consistency_map(x_BCYX, clean_BCYX, sigma_B, self.teacher.noise.sigma_min, self.teacher.noise.sigma_max)
+
+    def losses(self, network: ConditionalDenoiser, batch: Batch, timer: StepTimer) -> Learned:
+        """Return the loss; the student's calls go through it together, those of teacher and target have no gradient."""
+        eps, own = batch.eps_BCYX, batch.condition_BP
+        here, there = (level.to(eps.device, eps.dtype) for level in self.levels(batch.fresh))
+        noisy = self.noisy(batch, here)
+        states = [noisy]
+        levels = [here]
+        if self.physics is not None:
+            top = self.teacher.noise.sigma_max
+            states.append(top * eps)
+            levels.append(torch.full_like(here, top))
+        with timer.section("student"):
+            made = network(torch.cat(states), torch.cat(levels), own.repeat(len(states), 1))
+            clean, *field = made.chunk(len(states))
+            left = self.map(noisy, clean, here)
+        with timer.section("flow"), torch.no_grad():
+            ahead = self.flow(noisy, here, there, own)
+        with timer.section("target"), torch.no_grad():
+            right = self.map(ahead, conditioned(self.networks[TARGET], own)(ahead, there), there)
+        with timer.section("residual"):
+            loss = mismatch(left, right, self.own.huber, self.points, self.own.distance)
+            return self.penalised(loss, {"consistency": loss}, self.held(field[0]) if field else left, batch)

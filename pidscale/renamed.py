@@ -1,0 +1,98 @@
+"""Settings as earlier versions had them: names that have changed, and what a key meant before it existed.
+
+The old names are read for one version more, each with a line that says the new one. Knows no settings of today.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+NAMES = {
+    "distill.objective": "distill.objective.name",
+    "distill.match": "distill.objective.match",
+    "distill.levels": "distill.objective.levels",
+    "distill.distance": "distill.objective.distance",
+    "distill.huber": "distill.objective.huber",
+    "distill.power": "distill.objective.power",
+    "distill.ring": "distill.buffer_rows",
+    "distill.twin": "distill.control",
+}
+VALUES = {"distill.source": {"ring": "thread"}}
+
+# What a run without the key did: a run that was begun before there was one is resumed as that.
+MEANT: dict[str, Any] = {
+    "teacher.noise": "edm",
+    "teacher.p_std": None,
+    "distill.objective.name": "piddm",
+    "distill.objective.match": 4.0,
+    "distill.objective.levels": 250,
+    "distill.objective.distance": "l2",
+    "distill.objective.huber": 0.0,
+    "distill.objective.power": 0.0,
+    "distill.start": "teacher",
+    "distill.weights.conservation": 0.0,
+    "distill.weights.initial": 0.0,
+    "distill.physics_weight": 1.0,
+    "distill.physics_from": 0.0,
+    "distill.physics_ramp": 0.0,
+    "distill.constraints": [],
+    "distill.teacher_precision": "fp32",
+}
+
+
+def renewed(
+    distill: Mapping[str, Any], known: Callable[[Any], Collection[str]], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Return the section distill under the names of today.
+
+    Earlier versions kept the settings of all objectives in one section: those that the chosen one does not have, with the
+    value that they had by default, are left out.
+
+    Args:
+        distill: The section, plain, under names of today or of earlier versions.
+        known: Returns the names of the settings of an objective.
+        say: Receives one line for each old name.
+
+    Returns:
+        The section, plain. What is given under an old name goes before what is given under the new one: no file of ours has
+        old names.
+    """
+    found = dict(distill)
+    for key, changes in VALUES.items():
+        short = key.removeprefix("distill.")
+        value = found.get(short)
+        if isinstance(value, str) and value in changes:
+            found[short] = changes[value]
+            say(_line(f"{key}={value}", f"{key}={changes[value]}"))
+    objective = found.get("objective", {})
+    if isinstance(objective, str):
+        say(_line("distill.objective", "distill.objective.name"))
+        found["objective"] = objective = {"name": objective}
+    if not isinstance(objective, Mapping):  # which whoever reads it refuses
+        return found
+    for old, new in NAMES.items():
+        short = old.removeprefix("distill.")
+        if short == "objective" or short not in found:
+            continue
+        value = found.pop(short)
+        section, _, key = new.removeprefix("distill.").rpartition(".")
+        if not section:
+            found[key] = value
+        elif value != MEANT[new] or key in known(objective.get("name", MEANT["distill.objective.name"])):
+            found["objective"] = objective = {**objective, key: value}
+        else:
+            continue
+        say(_line(old, new))
+    return found
+
+
+def signature_of_today(signed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run wrote down of its settings, by dotted names, under the names of today."""
+    weights = signed.get("distill.weights", {})  # earlier versions wrote this section whole
+    found = {NAMES.get(key, key): value for key, value in signed.items() if key != "distill.weights"}
+    return found | {f"distill.weights.{key}": value for key, value in weights.items()}
+
+
+def _line(old: str, new: str) -> str:
+    return f"warning: {old} is now {new}; this version still reads the old name, the next one does not"

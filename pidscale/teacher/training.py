@@ -1,0 +1,154 @@
+"""A teacher in training: its network, its noise, and the gradients of a step. Knows no files and nothing of students."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pidscale import seeds
+from pidscale.config import Settings
+from pidscale.dataset.problem import Problem
+from pidscale.diffusion.denoiser import conditioned
+from pidscale.diffusion.noise import Noise, schedule_for, strongest_mode
+from pidscale.diffusion.objective import denoising_errors
+from pidscale.engine.ema import Ema
+from pidscale.engine.schedule import MicroPlan, micro_plan
+from pidscale.engine.spread import spread, window_for
+from pidscale.engine.zero import Zero, ZeroSettings
+from pidscale.meter import StepTimer
+from pidscale.models import build_denoiser
+from pidscale.models.precondition import PreconditionedNetwork
+from pidscale.ops.window import Window
+from pidscale.parallel.mesh import Mesh
+from pidscale.records.read import ShardSet
+from pidscale.run.preflight import model_description
+from pidscale.teacher.start import Start
+
+MODE_SAMPLES = 1024  # training fields that the strongest mode is measured on,
+MODE_VALUES = 2**25  # fewer of large ones, so that they do not fill the memory,
+LEAST_MODE_SAMPLES = 32  # but never less than these
+
+
+@dataclass
+class Teacher:
+    """A teacher in training, with all that a step needs.
+
+    Attributes:
+        settings: Those of the run.
+        problem: The data.
+        noise: Its noise levels.
+        zero: The network.
+        ema: The average that is published.
+        window: The rows of this rank.
+        plan: How this rank's samples are cut into micro-steps.
+        mesh: The ranks.
+    """
+
+    settings: Settings
+    problem: Problem
+    noise: Noise
+    zero: Zero
+    ema: Ema
+    window: Window
+    plan: MicroPlan
+    mesh: Mesh
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return noise [b, C, y, X] and levels [b] of this rank's samples at a step, by sample counter."""
+        batch = self.settings.teacher.global_batch
+        seed = self.settings.run.seed
+        mine = self.mesh.slice(batch)
+        counters = torch.arange(step * batch + mine.start, step * batch + mine.stop)
+        eps = seeds.normal(seed, "teacher/noise", counters, self.problem.shape, self.window.rows, self.mesh.device)
+        level = seeds.normal(seed, "teacher/level", counters, (1, 1, 1), device=self.mesh.device).flatten()
+        return eps, self.noise.training_level(level)
+
+    def gradients(self, step: int, x_BCYX: Tensor, condition_BP: Tensor, timer: StepTimer) -> Tensor:
+        """Take all micro-steps of a global batch.
+
+        Args:
+            step: The step, from 0.
+            x_BCYX: This rank's rows of its clean fields, in units of the model.
+            condition_BP: Their parameters as the network takes them.
+            timer: Times the parts: `data` for the draws, `network` for the passes.
+
+        Returns:
+            This rank's share of the loss.
+        """
+        with timer.section("data"):
+            eps, sigma = self.draw(step)
+        total = torch.zeros((), device=self.mesh.device)
+        points = math.prod(self.problem.shape)
+        with timer.section("network"):
+            for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
+                denoiser = conditioned(self.zero, condition_BP[index])
+                errors = denoising_errors(denoiser, self.noise, x_BCYX[index], sigma[index], eps[index], points)
+                share = (weight * errors).sum() / self.settings.teacher.global_batch
+                self.zero.backward(share)
+                total = total + share.detach()
+        return total
+
+    def averaged(self) -> PreconditionedNetwork:
+        """Return a copy of the network with the averaged weights, for the rows of this rank, on its device."""
+        s = self.settings
+        plain = build_denoiser(describe(s, self.problem), self.noise.sigma_data, s.model.precision)
+        plain.load_state_dict(self.ema.full_weights())
+        return spread(plain, self.window).to(self.mesh.device).eval()
+
+
+def build(settings: Settings, problem: Problem, noise: Noise, mesh: Mesh, began_from: Start | None = None) -> Teacher:
+    """Return a teacher with new weights, or those of another that it goes on from, the same on every rank."""
+    torch.manual_seed(settings.run.seed)
+    s, t = settings.model, settings.teacher
+    window = rows_of(settings, problem, mesh)
+    model = build_denoiser(describe(settings, problem), noise.sigma_data, s.precision, s.recompute)
+    if began_from is not None:
+        model.load_state_dict(began_from.weights())
+    model = spread(model, window).to(mesh.device)
+    plan = micro_plan(t.global_batch, t.micro_batch, mesh)
+    stage = settings.cluster.zero_stage
+    zero = Zero(model, ZeroSettings(stage, plan.micro, plan.accumulation, t.clip, settings.cluster.deepspeed), mesh)
+    return Teacher(settings, problem, noise, zero, Ema(zero.module, stage, mesh, t.ema), window, plan, mesh)
+
+
+def describe(settings: Settings, problem: Problem) -> dict[str, Any]:
+    """Return the full description of the network."""
+    return model_description(settings, problem.shape[0], len(problem.pde.varying))
+
+
+def rows_of(settings: Settings, problem: Problem, mesh: Mesh) -> Window:
+    """Return the window of this rank's rows."""
+    return window_for(describe(settings, problem), problem.grid, mesh.space)
+
+
+def noise_for(
+    settings: Settings, problem: Problem, shards: ShardSet, mesh: Mesh, began_from: Start | None = None
+) -> Noise:
+    """Return the noise schedule that this data needs, or that of a teacher to go on from, but for what the settings say.
+
+    Args:
+        settings: Those of the run.
+        problem: The data.
+        shards: The training fields, some of which are read.
+        mesh: The ranks.
+        began_from: The teacher to go on from.
+
+    Returns:
+        The schedule, the same on every rank.
+
+    Raises:
+        ValueError: The schedule would lose the strongest mode of the data.
+    """
+    t = settings.teacher
+    window = rows_of(settings, problem, mesh)
+    most = max(LEAST_MODE_SAMPLES, min(MODE_SAMPLES, MODE_VALUES // math.prod(problem.shape)))
+    fields = torch.from_numpy(shards.read(range(min(most, len(shards))), window.rows))
+    mode = strongest_mode(problem.normaliser.encode(fields.to(mesh.device)), total=window.total)
+    own = {"sigma_max": t.sigma_max, "p_mean": t.p_mean, "p_std": t.p_std}
+    if began_from is not None:
+        own = {key: getattr(began_from.card.noise, key, None) if value is None else value for key, value in own.items()}
+    return schedule_for(t.noise, mode, min(problem.grid.shape), **own)
