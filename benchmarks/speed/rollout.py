@@ -59,7 +59,7 @@ def settings_of(folder: Path, source: str, calls: int, reuse: int) -> Settings:
         "steps": WARM + STEPS,
         "chunk": BATCH,
         "ahead": 2,
-        "twin": False,
+        "control": False,
         "teacher": str(folder / "teacher"),
         "endpoints": str(folder / f"endpoints-{calls}-{reuse}"),
     }

@@ -25,10 +25,10 @@ COMMON = [
     "data.test=2048",
     "teacher.steps=500",
     "distill.steps=400",
-    "distill.ring=16",
+    "distill.buffer_rows=16",
     "distill.solver_steps=12",
     "distill.reuse=16",
-    "distill.twin=false",
+    "distill.control=false",
     "evaluate.samples=1024",
     *CORE,
 ]

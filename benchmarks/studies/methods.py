@@ -57,7 +57,7 @@ def commands(pde: str, seed: int, folder: Path, objectives: Iterable[str] = OBJE
     for objective in objectives:
         settings = [f"distill={objective}", f"run.name={pde}-{seed}-{objective}", f"distill.teacher={teacher}", STEPS]
         settings += [] if objective == "pid" else ENDPOINTS
-        settings += ["distill.twin=false"] if objective == "dm" else []
+        settings += ["distill.control=false"] if objective == "dm" else []
         yield ["distill", *data, *settings, *own, *place]
 
 

@@ -21,7 +21,7 @@ COMMON = [
     "data.test=1536",
     "teacher.steps=500",
     "distill.steps=400",
-    "distill.ring=24",
+    "distill.buffer_rows=24",
     "distill.reuse=17",
     "distill.solver_steps=12",
     "evaluate.samples=768",
@@ -29,7 +29,7 @@ COMMON = [
 ]
 # Smooth periodic fields: a Fourier network that need not pad. Fewer frames than by default: more to learn from in minutes.
 WAVES = ["model=fno_tiny", "model.change.padding=0.0", "model.change.width=16"]
-LONGER = ["distill.steps=700", "distill.ring=32", "distill.reuse=22"]
+LONGER = ["distill.steps=700", "distill.buffer_rows=32", "distill.reuse=22"]
 OWN: dict[str, list[str]] = {  # what an equation needs beside that
     "advection_diffusion": [*WAVES, "pde.params.frames=5", "pde.params.speed=0.25", "pde.params.duration=0.5"],
     "burgers": ["pde.points=32", "pde.params.viscosity=0.02", "distill.physics_weight=2", *LONGER],

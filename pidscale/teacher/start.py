@@ -125,5 +125,5 @@ def _check_units(start: Start, problem: Problem) -> None:
             raise UserError(
                 f"teacher.start={start.folder}: {channel.name} has mean {own_mean:.4g} and standard deviation {own_std:.4g} "
                 f"in {problem.data.path}, {mean:.4g} and {std:.4g} where the start was trained: too far for its weights "
-                f"(a factor or shift of {FAR:g}); choose another start, or begin anew"
+                f"(a factor or shift of {FAR:g}); choose another start, or start without one"
             )
