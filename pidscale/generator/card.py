@@ -1,7 +1,7 @@
 """The card of a generator: everything needed to build and use its network, typed and checked when it is read.
 
 A card may come from an untrusted source, so every field is checked here, once, for type, range and finiteness. No other
-module reads the JSON. Knows no files and no ranks.
+module interprets the JSON values. Knows no files and no ranks.
 
 Format, version 1 (JSON): kind, equation {name, params}, grid {shape, extent, kind, boundary}, channels [{name, unit, role}],
 normaliser {mean, std}, architecture (models.architecture), noise (Noise.describe), constraints [name], told (the network
