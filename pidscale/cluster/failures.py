@@ -15,6 +15,7 @@ import ray
 
 from pidscale.cluster.bulletin import Place
 from pidscale.config import UserError
+from pidscale.files import write_atomic
 
 FOLDER = "errors"  # in the run's folder, for tracebacks
 
@@ -152,7 +153,7 @@ def _keep(folder: Path, phase: str, rank: int | None, error: BaseException) -> s
     text = "\n\n".join([*(f"{type(one).__name__}: {one}" for one in _chain(error)), *notes])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
+        write_atomic(path, f"{text}\n".encode())
     except OSError as failed:
         return f"not written: {failed.strerror}"
     return str(path)
