@@ -14,14 +14,11 @@ from pidscale.setting import check_values
 
 
 def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
-    """Check all values, alone and together.
+    """Check all values, alone and together. One that is not allowed is a UserError that names its key.
 
     Args:
         settings: All settings.
         phases: The phases to come, whose batches must fit the workers; a script asks for its own only.
-
-    Raises:
-        UserError: A value is not allowed; the line names its key.
     """
     check_values(settings)
     _check_batches(settings, phases)

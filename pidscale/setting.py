@@ -169,14 +169,11 @@ def _field(default: Any, metadata: Mapping[str, Any]) -> Any:
 
 
 def check_values(section: Any, where: str = "") -> None:
-    """Hold every value of a settings dataclass, and of the sections in it, to the bounds of its field.
+    """Hold every value of a settings dataclass, and of the sections in it, to the bounds of its field: see `Bounds.check`.
 
     Args:
         section: An instance of a settings dataclass.
         where: Its dotted name; empty for all settings.
-
-    Raises:
-        UserError: A value is outside its bounds.
     """
     for name, value, field in _fields(section, where):
         if "bounds" in field.metadata:

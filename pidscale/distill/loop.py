@@ -56,6 +56,9 @@ def open_batches(
         window: The rows of this rank.
         mesh: The ranks.
         supply: That of actors, if there are some.
+
+    Returns:
+        The batches.
     """
     d = settings.distill
     mine = mesh.slice(d.global_batch)
@@ -83,7 +86,6 @@ def train(
 
     Raises:
         Stopped: A stop was asked for, and a checkpoint is written.
-        UserError: The teacher does not fit, or the run diverged.
     """
     d = settings.distill
     problem = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say)

@@ -23,7 +23,16 @@ def teacher_share(settings: DistillSettings) -> float:
 
 
 def cost_line(settings: DistillSettings, endpoints: int, bytes_each: int) -> str:
-    """One sentence: how much of the work is the teacher's, how many endpoints there will be, and how to have it cheaper."""
+    """Return one sentence on the teacher's share of the work, the endpoints there will be, and how to have them cheaper.
+
+    Args:
+        settings: The section distill.
+        endpoints: How many there will be.
+        bytes_each: Of one endpoint.
+
+    Returns:
+        The sentence.
+    """
     d = settings
     call_count = SOLVERS[d.solver].calls(d.solver_steps)
     enough = math.ceil(call_count * (1 - LITTLE) / LITTLE / (STEP * (2 if d.control else 1)))
@@ -40,7 +49,16 @@ def cost_line(settings: DistillSettings, endpoints: int, bytes_each: int) -> str
 
 
 def announcement(settings: Settings, rollout: Rollout, shape: Sequence[int]) -> Iterator[str]:
-    """What is said of a distillation of fields of this shape. Raises UserError for a set of endpoints that does not fit."""
+    """Yield what is said before a distillation. A set of endpoints that does not fit is a UserError.
+
+    Args:
+        settings: Those of the run.
+        rollout: The teacher.
+        shape: Of a joint field.
+
+    Yields:
+        One line each.
+    """
     d = settings.distill
     yield weights_line(d)
     if d.endpoints and d.source != "shards":
@@ -51,7 +69,7 @@ def announcement(settings: Settings, rollout: Rollout, shape: Sequence[int]) -> 
 
 
 def weights_line(settings: DistillSettings) -> str:
-    """One sentence before a run: what its residual weighs, as equation, objective and command together have it."""
+    """Return one sentence: what the residual weighs, as equation, objective and command together have it."""
     weights = [f"{name} {weight:g}" for name, weight in active_weights(settings).items() if weight > 0]
     if not weights:
         return "the residual is left out: no term that distill.norm chooses has distill.weights times physics_weight above 0"

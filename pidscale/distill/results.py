@@ -72,6 +72,8 @@ def publish_student(
 ) -> None:
     """Write the folder of a student, and its teacher's within it where that is asked for. The first rank does.
 
+    A disk without room, and a weight or a number of the card that is not finite, are a UserError.
+
     Args:
         student: The student, whose average is published; all ranks call it.
         teacher: Its teacher, that of the first round.
@@ -79,9 +81,6 @@ def publish_student(
         problem: Equation, grid and provenance of the data.
         scales: What each term of the residual was divided by.
         metrics: The last means of the training, and its cost.
-
-    Raises:
-        UserError: The disk has no room, or a weight or a number of the card is not finite.
     """
     weights = student.ema.full_weights()
     if not student.mesh.first:

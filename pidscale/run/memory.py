@@ -64,7 +64,7 @@ class MemoryPlan:
 def memory_plan(
     settings: Settings, description: Mapping[str, Any], shape: tuple[int, int], phase: str, parameters: int
 ) -> MemoryPlan:
-    """Count what the worker with most rows needs in a phase.
+    """Count what the worker with most rows needs in a phase. A grid that does not fit the network is a ValueError.
 
     Args:
         settings: Those of the run.
@@ -75,9 +75,6 @@ def memory_plan(
 
     Returns:
         The plan.
-
-    Raises:
-        ValueError: The grid does not fit the network.
     """
     model, cluster, d = settings.model, settings.cluster, settings.distill
     distils = phase == "distill"

@@ -82,6 +82,9 @@ def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
         settings: Those of the run.
         inputs: Hashes of what the phase reads (data set, teacher), by a name that an error may show.
 
+    Returns:
+        Whether there is work left.
+
     Raises:
         UserError: The phase must not go on: another setting or input, other workers, or what run.resume says.
     """

@@ -35,6 +35,7 @@ from pidscale.pde.residuals import residual_shares
 from pidscale.pde.terms import NORMS
 from pidscale.plain import json_text
 from pidscale.records.feed import Feed
+from pidscale.records.read import ShardSet
 from pidscale.run.bad_samples import settled
 from pidscale.run.reporting import Reporter, Stopped
 from pidscale.teacher.start import Start, open_start
@@ -43,6 +44,8 @@ from pidscale.teacher.training import Teacher, build, describe, noise_for
 
 def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> dict[str, Any]:
     """Train, checkpoint and consolidate into folder/teacher; resume where folder/checkpoints/teacher says.
+
+    Data or a start that do not fit, and a run that diverges, are a UserError.
 
     Args:
         settings: Those of the run, the same on every rank.
@@ -55,7 +58,6 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
 
     Raises:
         Stopped: A stop was asked for, and a checkpoint is written.
-        UserError: Data or start do not fit, or the run diverged.
     """
     t = settings.teacher
     problem = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say)
@@ -77,19 +79,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     if found:
         teacher.zero.load(found.folder, "zero")
         teacher.ema.restore(load_file(found.folder / "ema.safetensors"))
-    feed = Feed(
-        shards,
-        settings.run.seed,
-        t.global_batch,
-        mesh.data_rank,
-        mesh.data,
-        settings.data.prefetch,
-        first,
-        teacher.window.rows,
-        threads=settings.data.threads,
-        pinned=mesh.device.type == "cuda",
-        params=partial(read_params, shards, problem),
-    )
+    feed = _open_feed(teacher, shards, first)
     guard = Guard("teacher", t, root, mesh, reporter.say)
     guard.restore(found.state if found else {})
     board = Board(folder / "tb" / "teacher" if mesh.first else None, first, reporter.say)
@@ -152,6 +142,24 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
         checkpoint.sweep(root)
     mesh.barrier()
     return results
+
+
+def _open_feed(teacher: Teacher, shards: ShardSet, first: int) -> Feed:
+    """The batches of this rank from a step on, with their parameters."""
+    s, mesh = teacher.settings, teacher.mesh
+    return Feed(
+        shards,
+        s.run.seed,
+        s.teacher.global_batch,
+        mesh.data_rank,
+        mesh.data,
+        s.data.prefetch,
+        first,
+        teacher.window.rows,
+        threads=s.data.threads,
+        pinned=mesh.device.type == "cuda",
+        params=partial(read_params, shards, teacher.problem),
+    )
 
 
 def _publish(teacher: Teacher, folder: Path, results: dict[str, Any], began_from: Start | None) -> None:

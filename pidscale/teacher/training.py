@@ -130,6 +130,8 @@ def noise_for(
 ) -> Noise:
     """Return the noise schedule that this data needs, or that of a teacher to go on from, but for what the settings say.
 
+    One that would lose the strongest mode of the data is a ValueError.
+
     Args:
         settings: Those of the run.
         problem: The data.
@@ -139,9 +141,6 @@ def noise_for(
 
     Returns:
         The schedule, the same on every rank.
-
-    Raises:
-        ValueError: The schedule would lose the strongest mode of the data.
     """
     t = settings.teacher
     window = rows_of(settings, problem, mesh)

@@ -1,4 +1,4 @@
-"""Teachers of every kind of noise, UNet and FNO, and students of them by both papers' objectives: from shards to samples."""
+"""Teachers of every kind of noise, UNet and FNO, and students of them, from shards to samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.distill.test_loop import live
 from tests.ranks import spawn
 
 NETWORKS = {"edm": "fno", "vp": "unet", "subvp": "fno", "flow": "unet"}  # a flow predicts another thing than the rest
-OBJECTIVES = ("piddm", "pid")
+OBJECTIVES = ("piddm", "pid", "consistency")
 
 
 def _train(rank, world, shards, folder):

@@ -22,6 +22,7 @@ RESIDUALS = {"l2", "dual", "boundary"}
 OBJECTIVES = {
     "pid": ({"objective": {"name": "pid", "levels": 20}}, {"loss", "trajectory"}),
     "dm": ({"objective": {"name": "dm"}, "source": "thread"}, {"loss", "score", "match", "critic"}),
+    "consistency": ({"objective": {"name": "consistency", "levels": 6}}, {"loss", "consistency"}),
     "scratch": ({"start": "scratch"}, {"loss", "match"}),
     "dm-alone": ({"objective": {"name": "dm", "match": 0.0}, "control": False}, {"loss", "score", "critic"}),
 }

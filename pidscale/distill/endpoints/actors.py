@@ -1,8 +1,8 @@
 """Teachers as Ray actors on resources of their own, and the supply that takes their endpoints. Knows Ray, and no students.
 
 A worker asks for the rows that it will need, `ahead` of them at a time: more are not made before one is taken. An actor that
-is lost is started again by Ray, and what it had in hand is made once more, by the same counters: nothing is used twice or
-lost.
+is lost is started again by Ray, which repeats the calls that it was serving: a row is asked for by its counters, so none is
+lost or used twice.
 """
 
 from __future__ import annotations
@@ -31,6 +31,14 @@ class TeacherActor:
     """A frozen teacher that makes endpoints for whoever asks."""
 
     def __init__(self, plain: dict[str, Any], folder: str, number: int, bulletin: Any) -> None:
+        """Open the teacher.
+
+        Args:
+            plain: Settings of the run, as plain values.
+            folder: The run's folder.
+            number: The actor's number, for messages.
+            bulletin: Passes lines on to the driver.
+        """
         import ray
 
         settings = from_plain(Settings, plain)
@@ -45,11 +53,11 @@ class TeacherActor:
             )
 
     def process(self) -> int:
-        """The number of its process."""
+        """Return the number of its process."""
         return os.getpid()
 
     def make(self, counters: np.ndarray) -> Arrays:
-        """Parameters, fields and checksums of endpoints, and the seconds that they took."""
+        """Return parameters, fields and checksums of endpoints, and the seconds that they took."""
         began = time.perf_counter()
         made = self.rollout.endpoints(torch.from_numpy(counters.copy()))
         fields = made.fields_BCYX.cpu().numpy()
@@ -57,7 +65,17 @@ class TeacherActor:
 
 
 def start_actors(settings: Settings, folder: Path, plain: dict[str, Any], bulletin: Any) -> list[Any]:
-    """As many actors as distill.actors says, one worker's resources each. The caller keeps them while workers use them."""
+    """Start the teacher actors, each with the resources of a worker.
+
+    Args:
+        settings: Those of the run; distill.actors says how many.
+        folder: The run's folder.
+        plain: The settings as plain values.
+        bulletin: Passes lines on to the driver.
+
+    Returns:
+        The actors, which live as long as the caller holds them.
+    """
     import ray
 
     c = settings.cluster
@@ -75,10 +93,24 @@ class Served:
     """Endpoints of actors, asked for in turns, beginning with the one of this worker's number."""
 
     def __init__(self, actors: Sequence[Any], number: int, ahead: int, timeout: float, device: torch.device) -> None:
-        self.actors, self.turn, self.ahead, self.timeout, self.device = list(actors), number, ahead, timeout, device
+        """Ask nothing as yet.
+
+        Args:
+            actors: The actors.
+            number: The worker's number, which decides the first actor that it asks.
+            ahead: Rows that are asked for before they are needed.
+            timeout: Seconds to wait for a row.
+            device: Where the fields go.
+        """
+        self.actors = list(actors)
+        self.turn = number
+        self.ahead = ahead
+        self.timeout = timeout
+        self.device = device
         self.wanted: Iterator[Tensor] = iter(())
         self.asked: deque[tuple[Tensor, Any]] = deque()
-        self.tally, self.started = Tally(), False
+        self.tally = Tally()
+        self.started = False
 
     def _ask(self, counters: Tensor) -> tuple[Tensor, Any]:
         self.turn += 1
@@ -93,11 +125,23 @@ class Served:
 
     def start(self, wanted: Iterator[Tensor]) -> None:
         """Ask for the first rows at once."""
-        self.wanted, self.started = wanted, True
+        self.wanted = wanted
+        self.started = True
         self._fill()
 
     def get(self, counters: Tensor) -> Endpoints:
-        """The next row. UserError where no actor gives one within the timeout of the cluster."""
+        """Return the next row.
+
+        Args:
+            counters: The counters that `start` announced next; before `start`, any.
+
+        Returns:
+            Their endpoints, copies on the device.
+
+        Raises:
+            UserError: No actor gives the row within the timeout, or an actor cannot start.
+            RuntimeError: Other counters were announced.
+        """
         import ray
 
         began = time.perf_counter()
@@ -115,15 +159,14 @@ class Served:
             said = str(getattr(error, "cause", None) or error).strip().splitlines()
             raise UserError(f"distill.source=actors: a teacher actor could not start: {said[-1]}") from None
         if self.started:
-            self.tally.spent, self.tally.waited = (
-                self.tally.spent + seconds,
-                self.tally.waited + time.perf_counter() - began,
-            )
+            self.tally.spent += seconds
+            self.tally.waited += time.perf_counter() - began
             self._fill()
         self.tally.add(len(counters), seconds)
-        to = torch.tensor(fields, device=self.device), torch.tensor(checksums)  # copies: Ray's own memory is let go
-        return Endpoints(counters, torch.tensor(params), *to)
+        on_device = torch.tensor(fields, device=self.device)  # copies, as are the next two: Ray's own memory is let go
+        return Endpoints(counters, torch.tensor(params), on_device, torch.tensor(checksums))
 
     def close(self) -> None:
         """Ask for no more."""
-        self.wanted, self.asked = iter(()), deque()
+        self.wanted = iter(())
+        self.asked = deque()

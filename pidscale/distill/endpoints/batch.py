@@ -57,15 +57,14 @@ class Batch:
 def open_supply(settings: Settings, rollout: Rollout) -> Supply:
     """Return where endpoints come from, but for actors, which only who started them knows.
 
+    A set of endpoints that does not fit the run is a UserError.
+
     Args:
         settings: Those of the run.
         rollout: Makes endpoints.
 
     Returns:
         The supply that distill.source names.
-
-    Raises:
-        UserError: A set of endpoints does not fit the run.
     """
     d = settings.distill
     if d.source == "shards":

@@ -1,6 +1,4 @@
-"""An endpoint: a counter, its parameters, the field that the teacher's solver reaches from that counter's noise, and a
-checksum of the noise. Knows no ranks.
-"""
+"""An endpoint: the field that the teacher's solver reaches from the noise of one counter. Knows no ranks."""
 
 from __future__ import annotations
 
@@ -12,8 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Endpoints:
-    """What a teacher made: counters int64 [B], parameters [B, P], fields in the units of the model [B, C, Y, X], checksums of
-    their noise."""
+    """What a teacher made.
+
+    Attributes:
+        counters: Which endpoints, int64 [B].
+        params_BP: Parameters that vary from sample to sample, on the CPU.
+        fields_BCYX: Fields in units of the model.
+        checksums: Of their noise, int64 [B]: noise and endpoint that do not belong together are found.
+    """
 
     counters: Tensor
     params_BP: Tensor
@@ -22,5 +26,5 @@ class Endpoints:
 
 
 def checksum(eps_BCYX: Tensor) -> Tensor:
-    """A sum over the bits of each sample's noise, int64 [B], the same on every device."""
+    """Return the sum over the bits of each sample's noise, int64 [B], the same on every device."""
     return eps_BCYX.contiguous().view(torch.int32).flatten(1).sum(dim=1, dtype=torch.int64)

@@ -1,6 +1,6 @@
-"""Make a set of endpoints: one Ray task per shard, the manifest written last; a killed run goes on to the same bytes.
+"""Make a set of endpoints: one Ray task for each shard, the manifest written last; a killed run goes on to the same bytes.
 
-As many endpoints as the distillation of the same settings asks for. Knows Ray, and no students.
+It holds as many endpoints as the distillation of the same settings asks for. Knows Ray, and no students.
 """
 
 from __future__ import annotations
@@ -28,7 +28,17 @@ from pidscale.records.write import publish_manifest
 
 @dataclass(frozen=True)
 class _Job:
-    """One shard to make, in a process that opens the teacher by itself. plain: settings, as JSON. device: of the teacher."""
+    """One shard to make, in a process that opens the teacher by itself.
+
+    Attributes:
+        plain: Settings, as JSON.
+        folder: The run's folder.
+        device: Of the teacher.
+        root: Folder of the set.
+        number: Of the shard.
+        first: Counter of its first endpoint.
+        last: The counter after its last one.
+    """
 
     plain: str
     folder: str
@@ -41,7 +51,7 @@ class _Job:
 
 @lru_cache(maxsize=1)
 def _rollout(plain: str, folder: str, device: str) -> Rollout:
-    """The teacher of these settings, kept from one task of this process to the next."""
+    """Return the teacher of these settings, kept from one task of this process to the next."""
     settings = from_plain(Settings, json.loads(plain))
     torch.set_num_threads(settings.cluster.cpus_per_worker)  # as workers have: bits may follow from it
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -54,12 +64,12 @@ def _shard(job: _Job) -> FinishedShard:
 
 
 def check_endpoint_set(settings: Settings, folder: Path) -> None:
-    """Raise UserError where the set that settings ask for cannot be made: what can be told without a Ray."""
+    """Raise UserError where the set that the settings ask for cannot be made, as far as that is known without Ray."""
     _asked(settings, folder)
 
 
 def _asked(settings: Settings, folder: Path) -> tuple[Rollout, dict[str, Any]]:
-    """The teacher, and the request of the set that settings ask for."""
+    """Return the teacher, and the request of the set that the settings ask for."""
     d = settings.distill
     path = d.endpoints
     if not d.takes_endpoints:
@@ -84,15 +94,25 @@ def _asked(settings: Settings, folder: Path) -> tuple[Rollout, dict[str, Any]]:
 def make_endpoint_set(
     settings: Settings, folder: Path, progress: Progress | None = None, parallel: bool = True
 ) -> Manifest:
-    """Make the set that distill.endpoints names, or what is missing of it, and return its manifest.
+    """Make the set that distill.endpoints names, or what is missing of it.
 
-    parallel: in a Ray that the caller has initialised, else in this process. Paths of the settings are absolute. folder: of
-    the run, where its teacher is. progress(done, total) is called after each shard. UserError for a folder of another
-    request, or a wrong setting.
+    A folder of another request and a wrong setting are a UserError.
+
+    Args:
+        settings: Those of the run, with absolute paths.
+        folder: The run's folder, where its teacher is.
+        progress: Called with samples done and samples in all after each shard.
+        parallel: Whether to make it in the Ray that the caller has initialised, or in this process.
+
+    Returns:
+        The manifest of the set.
     """
-    (rollout, asked), c = _asked(settings, folder), settings.cluster
-    plain, root = json.dumps(to_plain(settings)), Path(str(settings.distill.endpoints))
-    count, per_shard = asked["samples"][SPLIT], asked["samples_per_shard"]
+    rollout, asked = _asked(settings, folder)
+    c = settings.cluster
+    plain = json.dumps(to_plain(settings))
+    root = Path(str(settings.distill.endpoints))
+    count = asked["samples"][SPLIT]
+    per_shard = asked["samples_per_shard"]
     if (root / "manifest.json").exists():
         manifest = load_manifest(root)
         check_set(manifest, root)

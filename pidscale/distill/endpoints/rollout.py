@@ -26,7 +26,17 @@ STREAM = "distill/endpoint"
 
 @dataclass(frozen=True)
 class Rollout:
-    """A frozen teacher with a solver. All ranks call it equally often; one that is spread makes the rows of its rank."""
+    """A frozen teacher with a solver. All ranks call it equally often; one that is spread makes the rows of its rank.
+
+    Attributes:
+        teacher: The teacher.
+        solver: Of the probability-flow ODE.
+        steps: Solver steps.
+        chunk: Samples in one call of the teacher.
+        seed: The run's.
+        stream: Names the noise and the parameters.
+        rows: Rows of this rank; None: all.
+    """
 
     teacher: Generator
     solver: str
@@ -34,23 +44,33 @@ class Rollout:
     chunk: int
     seed: int
     stream: str = STREAM
-    rows: slice | None = None  # those of this rank, all if None
+    rows: slice | None = None
 
     def eps(self, counters: Tensor) -> Tensor:
-        """The noise [B, C, y, X] of these counters."""
+        """Return the noise [B, C, y, X] of these counters."""
         shape = (len(self.teacher.channels), *self.teacher.grid.shape)
         return seeds.normal(self.seed, self.stream, counters, shape, self.rows, device=self.teacher.device)
 
     def params(self, counters: Tensor) -> Tensor:
-        """The parameters [B, P] that vary from sample to sample, of these counters, on the CPU."""
+        """Return the parameters [B, P] that vary from sample to sample, of these counters, on the CPU."""
         return draw_params(self.teacher.pde, self.seed, self.stream, counters)
 
     def by(self, solver: str, steps: int, stream: str) -> Rollout:
-        """The same teacher with another solver, on noise of another stream."""
+        """Return the same teacher with another solver, on noise of another stream."""
         return replace(self, solver=solver, steps=steps, stream=stream)
 
     def endpoints(self, counters: Tensor) -> Endpoints:
-        """Solve from the noise of each counter; their number is a multiple of `chunk`."""
+        """Solve from the noise of each counter.
+
+        Args:
+            counters: Which endpoints; their number is a multiple of `chunk`.
+
+        Returns:
+            The endpoints.
+
+        Raises:
+            ValueError: The number of counters is no such multiple.
+        """
         if len(counters) % self.chunk:
             raise ValueError(f"{len(counters)} counters are no multiple of the chunk {self.chunk}")
         levels = self.teacher.noise.levels(self.steps)
@@ -66,7 +86,20 @@ class Rollout:
 
 
 def open_teacher(settings: Settings, folder: Path, problem: Problem, device: torch.device) -> Teacher:
-    """Load the frozen teacher and check that it is one, of this equation on this grid. Raises UserError."""
+    """Load the frozen teacher.
+
+    Args:
+        settings: Those of the run; distill.teacher names another folder than the run's own.
+        folder: The run's folder.
+        problem: Equation and grid that it has to be of.
+        device: Where it computes.
+
+    Returns:
+        The teacher.
+
+    Raises:
+        UserError: There is none, it is a student, or it is of another equation or grid.
+    """
     path = teacher_folder(settings, folder)
     if not path.exists():
         raise UserError(f"{path}: no teacher there; run `pidscale train` first, or set distill.teacher")
@@ -77,6 +110,6 @@ def open_teacher(settings: Settings, folder: Path, problem: Problem, device: tor
 
 
 def open_rollout(settings: Settings, teacher: Generator, rows: slice | None = None) -> Rollout:
-    """The teacher as the settings have it make endpoints."""
+    """Return the teacher as the settings have it make endpoints."""
     d = settings.distill
     return Rollout(teacher, d.solver, d.solver_steps, d.chunk, settings.run.seed, rows=rows)

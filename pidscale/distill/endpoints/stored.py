@@ -35,7 +35,7 @@ SPLIT, KEY = "train", "distill.endpoints"
 
 
 def described(settings: Settings, rollout: Rollout) -> dict[str, Any]:
-    """What decides every endpoint, as plain JSON values."""
+    """Return what decides every endpoint, as plain JSON values."""
     d = settings.distill
     return {
         "teacher": rollout.teacher.card.weights_sha256,
@@ -47,14 +47,24 @@ def described(settings: Settings, rollout: Rollout) -> dict[str, Any]:
 
 
 def needed(settings: Settings) -> int:
-    """How many endpoints a distillation asks for, from counter 0 on."""
+    """Return how many endpoints a distillation asks for, from counter 0 on."""
     d = settings.distill
     order = RowOrder(d.buffer_rows, d.reuse, d.global_batch, 0, d.global_batch, settings.run.seed)
     return order.rows_before(d.steps) * d.global_batch
 
 
 def request(settings: Settings, rollout: Rollout, count: int, per_shard: int) -> dict[str, Any]:
-    """What decides every byte of a set of endpoints, as plain JSON values."""
+    """Return what decides every byte of a set of endpoints.
+
+    Args:
+        settings: Those of the run.
+        rollout: Makes the endpoints.
+        count: How many.
+        per_shard: Endpoints of a shard.
+
+    Returns:
+        The request of the set's manifest, plain JSON values.
+    """
     pde, grid = rollout.teacher.pde, rollout.teacher.grid
     what = {"format": VERSION, "equation": pde.name, "params": pde.params_dict(), "grid": grid.describe()}
     how = {"endpoints": described(settings, rollout), "chunk": rollout.chunk, "units": "model"}
@@ -65,7 +75,18 @@ def request(settings: Settings, rollout: Rollout, count: int, per_shard: int) ->
 
 
 def make_shard(rollout: Rollout, root: str, number: int, first: int, last: int) -> FinishedShard:
-    """Make one shard of the endpoints from `first` to before `last`, or take the true one that an earlier run left."""
+    """Make one shard of a set, or take the intact one that an earlier run left.
+
+    Args:
+        rollout: Makes the endpoints.
+        root: Folder of the set.
+        number: Of the shard.
+        first: Counter of its first endpoint.
+        last: The counter after its last one.
+
+    Returns:
+        The finished shard.
+    """
     return ensure_shard(root, SPLIT, number, last - first, _samples(rollout, first, last))
 
 
@@ -85,14 +106,20 @@ def _samples(rollout: Rollout, first: int, last: int) -> Iterator[Sample]:
 
 @dataclass(frozen=True)
 class EndpointSet:
-    """A set that is there, open to be read. rows: those of this rank."""
+    """A finished set, open for reading.
+
+    Attributes:
+        rollout: The teacher that made it, for its noise and parameters.
+        shards: The set.
+        rows: Rows of this rank; None: all.
+    """
 
     rollout: Rollout
     shards: ShardSet
     rows: slice | None
 
     def endpoints(self, counters: Tensor) -> Endpoints:
-        """Those of these counters, as the teacher made them. UserError for a sample that is damaged or of other noise."""
+        """Return endpoints as the teacher made them. One that is damaged, or of other noise, is a UserError."""
         sums = self._noise(counters)
         if self.rows not in (None, slice(0, self.rollout.teacher.grid.shape[0])):
             sums = checksum(self.rollout.eps(counters))
@@ -115,7 +142,19 @@ class EndpointSet:
 
 
 def open_set(settings: Settings, rollout: Rollout, data: DataSettings) -> EndpointSet:
-    """Open the set that the settings name. UserError where it is of another teacher, solver or seed, or too small."""
+    """Open the set that the settings name.
+
+    Args:
+        settings: Those of the run.
+        rollout: The teacher, as the run would make endpoints.
+        data: How a set is read.
+
+    Returns:
+        The set.
+
+    Raises:
+        UserError: There is none, it is of another teacher, solver or seed, or it is too small.
+    """
     path = settings.distill.endpoints
     if path is None:
         raise UserError(f"{KEY}=null: distill.source=shards reads a set; make one with `pidscale make-endpoints`")
@@ -123,14 +162,16 @@ def open_set(settings: Settings, rollout: Rollout, data: DataSettings) -> Endpoi
     if not is_address(path) and not Path(store.where("manifest.json")).is_file():
         raise UserError(f"{KEY}={path}: no finished set of endpoints; make it with `pidscale make-endpoints`")
     manifest = load_manifest(store)
-    found, wanted = manifest.request.get("endpoints"), described(settings, rollout)
+    found = manifest.request.get("endpoints")
+    wanted = described(settings, rollout)
     where = store.where("manifest.json")
     if not isinstance(found, dict):
         raise UserError(f"{where}: holds no endpoints of a teacher; make some with `pidscale make-endpoints`")
     for key, value in wanted.items():
         if found.get(key) != value:
             raise UserError(f"{where}: endpoints of {key} {found.get(key)!r}, this run wants {value!r}; change {KEY}")
-    count, have = needed(settings), manifest.splits[SPLIT].samples
+    count = needed(settings)
+    have = manifest.splits[SPLIT].samples
     if have < count:
         raise UserError(
             f"{where}: {have} endpoints, this run uses {count}; make them with `pidscale make-endpoints` and these settings, "

@@ -23,9 +23,13 @@ Make = Callable[[Tensor], Endpoints]
 
 @dataclass
 class Tally:
-    """Endpoints that were made, and the seconds that this took, wherever it was, since the last `take`.
+    """Endpoints that were made, and the seconds that this took, wherever it was.
 
-    spent: seconds of making beside the steps, since the start. waited: seconds that steps waited for it.
+    Attributes:
+        made: Endpoints since the last `take`.
+        busy: Seconds since the last `take`.
+        spent: Seconds of making beside the steps, since the start.
+        waited: Seconds that steps waited for it, since the start.
     """
 
     made: int = 0
@@ -40,17 +44,23 @@ class Tally:
 
     def add(self, made: int, busy: float) -> None:
         """Count some."""
-        self.made, self.busy = self.made + made, self.busy + busy
+        self.made += made
+        self.busy += busy
 
     def take(self) -> tuple[int, float]:
         """Return both numbers, and start again from zero."""
         found = self.made, self.busy
-        self.made, self.busy = 0, 0.0
+        self.made = 0
+        self.busy = 0.0
         return found
 
 
 class Supply(Protocol):
-    """Endpoints by their counters."""
+    """Endpoints by their counters.
+
+    Attributes:
+        tally: What it made.
+    """
 
     tally: Tally
 
@@ -58,7 +68,7 @@ class Supply(Protocol):
         """Say what will be asked for from now on, in order."""
 
     def get(self, counters: Tensor) -> Endpoints:
-        """The endpoints of these counters; before `start`, of any."""
+        """Return the endpoints of the counters that `start` announced next; before `start`, of any."""
 
     def close(self) -> None:
         """Make no more."""
@@ -68,7 +78,9 @@ class Inline:
     """Made when they are asked for."""
 
     def __init__(self, make: Make) -> None:
-        self.make, self.tally = make, Tally()
+        """Take what makes endpoints from their counters."""
+        self.make = make
+        self.tally = Tally()
 
     def start(self, wanted: Iterator[Tensor]) -> None:
         """Nothing to prepare."""
@@ -88,8 +100,16 @@ class Ahead(Inline):
     """Made by a thread of its own, `ahead` rows before they are needed at most; on a GPU on a stream of its own."""
 
     def __init__(self, make: Make, ahead: int, device: torch.device) -> None:
+        """Make nothing as yet.
+
+        Args:
+            make: Makes endpoints from their counters.
+            ahead: Rows that may be ready before they are needed.
+            device: Where they are made.
+        """
         super().__init__(make)
-        self.device, self.threads = device, torch.get_num_threads()
+        self.device = device
+        self.threads = torch.get_num_threads()
         self.ready: queue.Queue[Endpoints | Exception] = queue.Queue(maxsize=ahead)
         self.ended = threading.Event()
         self.thread: threading.Thread | None = None
@@ -127,7 +147,7 @@ class Ahead(Inline):
                 continue
 
     def get(self, counters: Tensor) -> Endpoints:
-        """The next row, waited for if it is not ready."""
+        """Return the next row, waited for if it is not ready; an error of the thread is raised here."""
         if self.thread is None:
             return super().get(counters)
         began = time.perf_counter()

@@ -23,7 +23,9 @@ STRETCHED = 0.04  # of the mean square, which students learn as it is
 class Truncation(NamedTuple):
     """Endpoints beside those of twice the steps, from the same noise.
 
-    distance: root mean square, relative to the latter's. power: their mean square, relative to the latter's.
+    Attributes:
+        distance: Root mean square of their difference, relative to that of the latter.
+        power: Their mean square, relative to that of the latter.
     """
 
     distance: float
@@ -31,7 +33,18 @@ class Truncation(NamedTuple):
 
 
 def truncation(rollout: Rollout, mesh: Mesh) -> Truncation:
-    """Measured on a chunk of each group of ranks; all ranks call it and learn the same. UserError where it is no number."""
+    """Measure what the solver's steps leave, on a chunk of each group of ranks.
+
+    Args:
+        rollout: The teacher with its solver.
+        mesh: The ranks, which all call it; one all-reduce of 24 bytes.
+
+    Returns:
+        What was measured, the same on every rank.
+
+    Raises:
+        UserError: What the teacher makes is not finite.
+    """
     counters = torch.arange(rollout.chunk) + rollout.chunk * mesh.data_rank
     coarse, fine = (
         rollout.by(rollout.solver, steps, STREAM).endpoints(counters).fields_BCYX.double()
@@ -47,7 +60,7 @@ def truncation(rollout: Rollout, mesh: Mesh) -> Truncation:
 
 
 def truncation_line(found: Truncation, steps: int) -> str:
-    """One sentence of what was measured, a warning where it is much."""
+    """Return one sentence of what was measured, a warning where it is much."""
     line = (
         f"endpoints of {steps} solver steps lie {found.distance:.1%} from those of {2 * steps}, with {found.power:.2f} times "
         "their mean square"

@@ -28,7 +28,16 @@ from pidscale.pde.terms import EXTRA_MEASURES, MEASURES
 
 @dataclass(frozen=True)
 class Physics:
-    """Weights lambda_k and scales s_k^2 of the residual's terms, and which channels they may move."""
+    """The residual's part of a loss.
+
+    Attributes:
+        pde: The equation.
+        window: The rows of this rank.
+        normaliser: Units of the model.
+        weights: lambda_k by term.
+        scales: s_k^2 by term.
+        gradient_to: What the residual may move: `solution`, `shape` or `all`.
+    """
 
     pde: Pde
     window: Window
@@ -38,7 +47,15 @@ class Physics:
     gradient_to: str = "all"
 
     def squares(self, x_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Tensor]:
-        """Squared relative residuals [B] by term, of fields in the units of the model; the share of the rows at hand."""
+        """Return the squared relative residuals of fields.
+
+        Args:
+            x_BCYX: Fields in units of the model, the rows at hand.
+            params_BP: Parameters that vary from sample to sample.
+
+        Returns:
+            Squares [B] by term, the share of the rows at hand.
+        """
         if self.gradient_to != "all":
             moves = _solution(self.pde, self.window, x_BCYX.device)
             inputs = x_BCYX.masked_fill(moves, 0.0)
@@ -48,7 +65,7 @@ class Physics:
         return residual_shares(self.pde, self.window, self.normaliser.decode(x_BCYX), params_BP, extra)
 
     def penalty(self, squares: Mapping[str, Tensor]) -> Tensor:
-        """sum_k lambda_k R_k^2 / s_k^2 of each sample, [B]."""
+        """Return sum_k lambda_k R_k^2 / s_k^2 of each sample, [B]."""
         terms = [w / self.scales[name] * squares[name] for name, w in self.weights.items() if w > 0]
         return torch.stack(terms).sum(dim=0) if terms else torch.zeros_like(squares["l2"])
 
@@ -59,7 +76,7 @@ def _solution(pde: Pde, window: Window, device: torch.device) -> Tensor:
 
 
 def of_constant_size(x_BCYX: Tensor, window: Window) -> Tensor:
-    """The same fields, but gradients lose their part along each channel of each sample: its root mean square stays."""
+    """Return the same fields, whose gradients have no part along each channel of each sample: its root mean square stays."""
     fixed = x_BCYX.detach()
     along, size = window.total(
         torch.stack([(x_BCYX * fixed).sum(dim=(2, 3), keepdim=True), fixed.square().sum(dim=(2, 3), keepdim=True)])
@@ -69,7 +86,7 @@ def of_constant_size(x_BCYX: Tensor, window: Window) -> Tensor:
 
 
 def active_weights(settings: DistillSettings) -> dict[str, float]:
-    """lambda_k by term, `physics_weight` times what is set; a norm that was not chosen has weight zero."""
+    """Return lambda_k by term, `physics_weight` times what is set; a norm that was not chosen has weight zero."""
     unchosen = {"l2": "dual", "dual": "l2"}.get(settings.norm)
     times = settings.physics_weight
     return {k: 0.0 if k == unchosen else times * getattr(settings.weights, k) for k in MEASURES}
@@ -83,8 +100,16 @@ def extra_measures(weights: Mapping[str, float]) -> tuple[str, ...]:
 def frozen_scales(
     measured: Mapping[str, float], floor: Mapping[str, float], trivial: Mapping[str, float]
 ) -> dict[str, float]:
-    """s_k^2 = max(measured, (10 floor)^2, (0.01 trivial)^2), from mean squares measured on the teacher and root mean
-    squares of the truth and of the trivial fields. A term whose trivial score is 0 (the boundary) is held to 1e-4."""
+    """Return s_k^2 = max(measured, (10 floor)^2, (0.01 trivial)^2) by term.
+
+    Args:
+        measured: Mean squares of the teacher's samples.
+        floor: Root mean squares of the truth.
+        trivial: Root mean squares of the trivial fields; 0, as of the boundary, counts as 1.
+
+    Returns:
+        The scales.
+    """
     return {
         k: max(measured[k], (10 * floor.get(k, 0.0)) ** 2, (0.01 * (trivial.get(k, 0.0) or 1.0)) ** 2) for k in measured
     }

@@ -54,6 +54,9 @@ def trajectory_residual(
         s_B: The next level, below t.
         top: The top level T.
         teacher: The denoiser D.
+
+    Returns:
+        The left and the right side, fields in the units of the model.
     """
     t, s = (level.to(z_BCYX.dtype).reshape(-1, 1, 1, 1) for level in (t_B, s_B))
     with torch.no_grad():
