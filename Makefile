@@ -25,6 +25,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pydoclint -q pidscale
 	$(BIN)/lint-imports
 
 # editable_mode=compat: the checkout is found as a path, or a script beside a checkout named pidscale would import that folder.

@@ -183,7 +183,8 @@ def check_values(section: Any, where: str = "") -> None:
 def _fields(section: Any, where: str) -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
     """Dotted name, value and field of every setting in a dataclass, those of its sections included."""
     for field in dataclasses.fields(section):
-        name, value = f"{where}.{field.name}".lstrip("."), getattr(section, field.name)
+        name = f"{where}.{field.name}".lstrip(".")
+        value = getattr(section, field.name)
         if dataclasses.is_dataclass(value):
             yield from _fields(value, name)
         else:

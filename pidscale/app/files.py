@@ -79,14 +79,12 @@ def read_known(generator: Generator, path: Path) -> Known:
     if path.suffix.lower() == ".csv":
         return Known(read_sensors(generator, path))
     if head[:1] == b"\x80":
-        raise _pickled(path)
+        raise UserError(_pickle_message(path))
     raise UserError(f"{path}: neither npy nor npz, and its name does not end in .csv; save the values as one of them")
 
 
-def _pickled(path: Path) -> UserError:
-    return UserError(
-        f"{path}: holds pickled objects, which can run any code and are never loaded; save plain arrays of numbers"
-    )
+def _pickle_message(path: Path) -> str:
+    return f"{path}: holds pickled objects, which can run any code and are never loaded; save plain arrays of numbers"
 
 
 def _numbers(path: Path, kind: str, load: Any) -> Any:
@@ -95,13 +93,13 @@ def _numbers(path: Path, kind: str, load: Any) -> Any:
         found = load()
         arrays = found.values() if isinstance(found, dict) else [found]
         if any(one.dtype.kind == "O" for one in arrays):
-            raise _pickled(path)
+            raise UserError(_pickle_message(path))
         return found
     except UserError:
         raise
     except Exception as error:  # zipfile, zlib, struct and numpy raise all kinds
         if any(word in str(error) for word in ("allow_pickle", "Object arrays", "Python objects")):
-            raise _pickled(path) from None
+            raise UserError(_pickle_message(path)) from None
         reason = re.sub(r"\s+", " ", str(error))[:120] or type(error).__name__
         raise UserError(f"{path}: truncated or damaged, cannot be read as {kind} ({reason}); copy it again") from None
 

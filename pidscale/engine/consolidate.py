@@ -13,10 +13,16 @@ from pidscale.generator.card import Card
 
 
 def publish(folder: Path, weights: Mapping[str, Tensor], card: Card) -> None:
-    """Write the generator's folder. Called by the first rank alone, with whole weights.
+    """Write the folder of a generator. Only the first rank calls it.
 
-    UserError where the disk has no room, or where a weight or a number of the card is not finite.
+    A full disk, and a weight or a number of the card that is not finite, are a UserError.
+
+    Args:
+        folder: The folder.
+        weights: Whole tensors by parameter name.
+        card: The card.
     """
-    size, after = sum(one.nbytes for one in weights.values()), "the same command goes on from the last checkpoint"
+    size = sum(one.nbytes for one in weights.values())
+    after = "the same command goes on from the last checkpoint"
     with in_one_line(folder, "the finished weights", size, after):
         artifact.write(folder, weights, card)

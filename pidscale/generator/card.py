@@ -4,9 +4,9 @@ A card may come from an untrusted source, so every field is checked here, once, 
 module interprets the JSON values. Knows no files and no ranks.
 
 Format, version 1 (JSON): kind, equation {name, params}, grid {shape, extent, kind, boundary}, channels [{name, unit, role}],
-normaliser {mean, std}, architecture (models.architecture), noise (Noise.describe), constraints [name], told (the network
-level; null if it is the level of the noise), provenance, metrics, weights {file, bytes, sha256}. `artifact.py` adds version
-and sha256.
+normaliser {mean, std}, architecture (models.architecture), noise (Noise.describe), constraints [name],
+told (so version 1 calls the network level; null if it is the level of the noise), provenance, metrics, weights {file, bytes,
+sha256}. `artifact.py` adds version and sha256.
 """
 
 from __future__ import annotations

@@ -240,7 +240,17 @@ def solution_mask(pde: Pde, grid: Grid) -> Tensor:
 
 @sheltered
 def truths(pde: Pde, seed: int, counters: Sequence[int], grid: Grid) -> Samples:
-    """Return the truths of these counters as the solver makes them, float64."""
+    """Return the truths of these counters as the solver makes them.
+
+    Args:
+        pde: The equation.
+        seed: Seed of the random streams.
+        counters: Numbers of the samples in the streams.
+        grid: The grid.
+
+    Returns:
+        Fields [N, C, Y, X] and parameters [N, P], float64.
+    """
     drawn = [pde.sample(seed, counter, grid) for counter in counters]
     params = np.array([[own[name] for name in pde.varying] for _, own in drawn])
     return Samples(torch.from_numpy(np.stack([fields for fields, _ in drawn])), torch.from_numpy(params))

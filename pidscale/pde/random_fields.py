@@ -136,5 +136,17 @@ def periodic_line(seed: int, stream: str, counter: int, points: int, alpha: floa
 
 
 def cosine_cells(seed: int, stream: str, counter: int, shape: tuple[int, int], alpha: float, tau: float) -> np.ndarray:
-    """Draw a field of the covariance of `cosine_field` at cell centres, float64 [Y, X], scaled to root mean square 1."""
+    """Draw a field with the covariance of `cosine_field` at cell centres.
+
+    Args:
+        seed: Seed of the random streams.
+        stream: Name of the stream.
+        counter: Number of the sample in the stream.
+        shape: Points (Y, X).
+        alpha: Decay of the spectrum.
+        tau: Inverse length scale.
+
+    Returns:
+        The field, float64 [Y, X], scaled to root mean square 1.
+    """
     return _cosine_sum(seed, stream, counter, shape, alpha, tau, "cell") / cosine_rms(alpha, tau)

@@ -26,11 +26,22 @@ from pidscale.records.read import ShardSet
 
 
 def order(seed: int, epoch: int, counts: Sequence[int], block: int) -> np.ndarray:
-    """The order of one epoch: a permutation of all samples, int64 [sum(counts)], a function of (seed, epoch) alone.
+    """Return the order of one epoch: a permutation of all samples, a function of (seed, epoch) alone.
 
-    counts: samples of each shard. block: shards mixed at a time. Shards are permuted, cut into groups of `block`, and
-    the samples of each group are permuted together: so only `block` shards are read from at any time, and with
-    block >= len(counts) the whole set is permuted at once.
+    Shards are permuted, cut into groups of `block`, and the samples of each group are permuted together: only `block` shards
+    are read at any time, and with block >= len(counts) the whole set is permuted at once.
+
+    Args:
+        seed: Seed of the run.
+        epoch: Number of the epoch.
+        counts: Samples of each shard.
+        block: Shards that are mixed at a time.
+
+    Returns:
+        Numbers of samples, int64 [sum(counts)].
+
+    Raises:
+        UserError: block is below 1.
     """
     if block < 1:
         raise UserError(f"data.block={block}: expected at least 1, the number of shards mixed at a time")
@@ -92,7 +103,8 @@ class Feed:
         self.shards, self.rows, self.waited = shards, rows, 0.0
         self._seed, self._block = seed, block
         self._ahead = prefetch if threads else 0
-        self._global_batch, self._bounds = global_batch, rank_slice(global_batch, rank, world)
+        self._global_batch = global_batch
+        self._bounds = rank_slice(global_batch, rank, world)
         self._orders: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
         shape = shards.shape_of(self._bounds.stop - self._bounds.start, rows)
@@ -107,7 +119,7 @@ class Feed:
         self._read_ahead(start_step)
 
     def _order(self, epoch: int) -> np.ndarray:
-        """The order of an epoch; those of the epochs next to it are kept."""
+        """Return the order of an epoch; those of the epochs next to it are kept."""
         with self._lock:
             if epoch not in self._orders:
                 self._orders = {e: o for e, o in self._orders.items() if abs(e - epoch) < 2}
@@ -117,7 +129,8 @@ class Feed:
     def ids(self, step: int) -> np.ndarray:
         """This worker's samples of a step, int64 [b]: numbers for shards.read and shards.meta."""
         first, last = (step * self._global_batch + bound for bound in (self._bounds.start, self._bounds.stop))
-        parts, n = [np.empty(0, dtype=np.int64)], len(self.shards)
+        parts = [np.empty(0, dtype=np.int64)]
+        n = len(self.shards)
         while first < last:
             epoch, start = divmod(first, n)
             taken = min(last - first, n - start)

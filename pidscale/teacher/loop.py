@@ -163,7 +163,9 @@ def _open_feed(teacher: Teacher, shards: ShardSet, first: int) -> Feed:
 
 
 def _publish(teacher: Teacher, folder: Path, results: dict[str, Any], began_from: Start | None) -> None:
-    weights, problem, s = teacher.ema.full_weights(), teacher.problem, teacher.settings
+    weights = teacher.ema.full_weights()
+    problem = teacher.problem
+    s = teacher.settings
     if not teacher.mesh.first:
         return
     provenance = Provenance(
@@ -186,7 +188,9 @@ def _publish(teacher: Teacher, folder: Path, results: dict[str, Any], began_from
 
 
 def _save(teacher: Teacher, root: Path, step: int, state: dict[str, Any]) -> None:
-    average, mesh, s = teacher.ema.full_weights(), teacher.mesh, teacher.settings
+    average = teacher.ema.full_weights()
+    mesh = teacher.mesh
+    s = teacher.settings
     needed = teacher.zero.bytes + sum(one.nbytes for one in average.values())
 
     def write(folder: Path) -> None:

@@ -101,7 +101,18 @@ class Teacher:
 
 
 def build(settings: Settings, problem: Problem, noise: Noise, mesh: Mesh, began_from: Start | None = None) -> Teacher:
-    """Return a teacher with new weights, or those of another that it goes on from, the same on every rank."""
+    """Return a teacher in training, the same on every rank.
+
+    Args:
+        settings: Those of the run.
+        problem: Equation, grid, units and data.
+        noise: The noise schedule.
+        mesh: The ranks, which all call it.
+        began_from: The teacher whose weights it starts with; None: new weights.
+
+    Returns:
+        The teacher before its first step.
+    """
     torch.manual_seed(settings.run.seed)
     s, t = settings.model, settings.teacher
     window = rows_of(settings, problem, mesh)

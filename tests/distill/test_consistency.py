@@ -18,7 +18,8 @@ from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.endpoints.rollout import open_rollout, open_teacher
 from pidscale.distill.objectives.consistency import TARGET, Consistency, consistency_map
 from pidscale.distill.objectives.physics import Physics
-from pidscale.generator.load import Generator, load_student
+from pidscale.generator.generator import Generator
+from pidscale.generator.load import load_student, load_teacher
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.ops.window import Window
@@ -189,7 +190,7 @@ class Linear:
 
 @pytest.mark.parametrize("kind", [ExactFlow, Consistency])
 def test_descent_leads_to_the_closed_form(kind):
-    """A linear student, its averaged target and the objective as it stands; with Heun steps to the Heun map of the grid."""
+    """A linear student, its averaged target and the objective itself; with Heun steps to the Heun map of the grid."""
     levels = 8
     grid = karras_levels(BOTTOM, TOP, levels)
     student = Linear(grid)
@@ -250,7 +251,7 @@ def trained(small_shards, tmp_path_factory):
 def test_one_call_comes_nearer_to_the_teacher_than_that_of_an_untrained_student(trained):
     folder, found = trained
     assert isinstance(found["ended"], dict) and set(found["ended"]["student"]) >= {"loss", "consistency"}
-    student, teacher = load_student(folder / "student"), load_student(folder / "teacher")
+    student, teacher = load_student(folder / "student"), load_teacher(folder / "teacher")
     eps, none = teacher.eps(range(32), 7), torch.zeros(32, 0)
     ends = teacher.generate(eps, none, 18)
     distance = [
@@ -266,10 +267,10 @@ def test_a_loaded_student_makes_the_fields_of_training(trained, small_shards):
     problem = open_problem(settings.pde, settings.data)
     teacher = open_teacher(settings, folder, problem, torch.device("cpu"))
     student = load_student(folder / "student")
-    assert student.card["told"] is None and student.card["provenance"]["objective"] == "consistency"
-    assert student.card["provenance"]["levels"] == 12 and student.card["provenance"]["rate"] == 0.95
+    assert student.card.network_level is None and student.card.provenance.objective == "consistency"
+    assert student.card.provenance.further["levels"] == 12 and student.card.provenance.further["rate"] == 0.95
     eps = open_rollout(settings, teacher).eps(torch.arange(4))
-    network = build_denoiser(teacher.card["architecture"], teacher.noise.sigma_data)
+    network = build_denoiser(teacher.card.architecture, teacher.noise.sigma_data)
     network.load_state_dict(student.denoiser.state_dict())
     goal = Consistency(settings.distill, teacher, Window(problem.grid))
     with torch.no_grad():

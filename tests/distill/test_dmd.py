@@ -19,7 +19,7 @@ from pidscale.distill.objectives.dmd import LOWEST, Matching
 from pidscale.distill.students import build_student
 from pidscale.engine.schedule import micro_plan
 from pidscale.generator.generator import Generator
-from pidscale.generator.load import load_student
+from pidscale.generator.load import load_teacher
 from pidscale.meter import StepTimer
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
@@ -132,7 +132,7 @@ def test_the_critic_learns_on_samples_without_a_gradient_to_them() -> None:
 def _wild(rank: int, world: int, shards: Path, folder: Path) -> list[str]:
     """Who could not take a step, where a weight of the critic is not a number."""
     settings = small.settings(shards, folder, distill={"objective": {"name": "dm"}})
-    teacher, mesh = load_student(folder / "teacher"), Mesh(rank, world)
+    teacher, mesh = load_teacher(folder / "teacher"), Mesh(rank, world)
     window, d = Window(teacher.grid), settings.distill
     student = build_student(
         "student",

@@ -170,7 +170,7 @@ def _student_gradients(rank, world, shards, folder):
     mesh, found = Mesh(rank, world), {}
     for stage in (0, 1, 2, 3):
         settings = _student_settings(shards, folder, stage)
-        problem, teacher = open_problem(settings.pde, settings.data), load_student(folder / "teacher")
+        problem, teacher = open_problem(settings.pde, settings.data), load_teacher(folder / "teacher")
         plan, mine = micro_plan(7, 2, mesh), mesh.slice(7)
         rollout = Rollout(teacher, "heun", 3, 1, 0)
         endpoints = rollout.endpoints(torch.arange(mine.start, mine.stop))
@@ -192,8 +192,8 @@ def _student_gradients(rank, world, shards, folder):
 def _plain_gradients(shards, folder, physical):
     """Loss and gradients of the whole batch of 7, written from the objective's equation."""
     settings = _student_settings(shards, folder, 1)
-    problem, teacher = open_problem(settings.pde, settings.data), load_student(folder / "teacher")
-    model = build_denoiser(teacher.card["architecture"], teacher.noise.sigma_data)
+    problem, teacher = open_problem(settings.pde, settings.data), load_teacher(folder / "teacher")
+    model = build_denoiser(teacher.card.architecture, teacher.noise.sigma_data)
     model.load_state_dict(teacher.denoiser.state_dict())
     eps = seeds.normal(0, "distill/endpoint", range(7), problem.shape)
     x0 = Rollout(teacher, "heun", 3, 7, 0).endpoints(torch.arange(7)).fields_BCYX

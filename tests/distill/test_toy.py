@@ -116,7 +116,7 @@ def test_a_toy_trains_stops_and_goes_on_to_the_same_bits(small_shards, tmp_path,
             first, second = (weights_of(tmp_path / f"{name}{world}{end}" / which) for end in ("", "-broken"))
             assert all(torch.equal(first[n], second[n]) for n in first), (name, which)
     student = load_student(tmp_path / f"{NAME}{world}" / "student")
-    assert student.card["provenance"]["objective"] == NAME and student.card["provenance"]["pull"] == 0.1
+    assert student.card.provenance.objective == NAME and student.card.provenance.further["pull"] == 0.1
     assert torch.isfinite(student.sample(2)["pressure"]).all()
     twice, once = (weights_of(tmp_path / f"{name}{world}" / "student-lambda0") for name in ("twice", "once"))
     assert any(not torch.equal(twice[n], once[n]) for n in twice)  # the second round has another teacher

@@ -131,7 +131,8 @@ class EndpointSet:
 
         The set stores the checksum of whole noise, which is that of its blocks of rows added up: none holds it whole.
         """
-        height, found = self.rollout.teacher.grid.shape[0], torch.zeros(len(counters), dtype=torch.int64)
+        height = self.rollout.teacher.grid.shape[0]
+        found = torch.zeros(len(counters), dtype=torch.int64)
         for start in range(0, height, ROW_BLOCK):
             block = replace(self.rollout, rows=slice(start, min(start + ROW_BLOCK, height)))
             found += checksum(block.eps(counters)).cpu()

@@ -117,7 +117,17 @@ class Consistency(Objective[ConsistencySettings]):
         return batch.target_BCYX + sigma_B.reshape(-1, 1, 1, 1) * eps
 
     def flow(self, x_BCYX: Tensor, here_B: Tensor, there_B: Tensor, condition_BP: Tensor) -> Tensor:
-        """Return where the teacher's flow leads from one level to the next: one Heun step, two calls."""
+        """Return where the teacher's flow leads from one level to the next: one Heun step, two calls.
+
+        Args:
+            x_BCYX: States of the flow.
+            here_B: Their noise levels.
+            there_B: The levels to go to.
+            condition_BP: The condition of each sample.
+
+        Returns:
+            The states at those levels.
+        """
         return heun_step(conditioned(self.teacher.denoiser, condition_BP), x_BCYX, here_B, there_B)
 
     def map(self, x_BCYX: Tensor, clean_BCYX: Tensor, sigma_B: Tensor) -> Tensor:
