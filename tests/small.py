@@ -9,9 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pidscale.config import Settings, from_plain
+from pidscale.diffusion.noise import Noise
+from pidscale.diffusion.normaliser import Normaliser
+from pidscale.generator.card import Card
+from pidscale.generator.generator import Teacher
 from pidscale.limits import check
 from pidscale.make.make import make_shard_set
+from pidscale.ops.grid import Grid
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde
 
@@ -89,3 +96,12 @@ def settings(shards: Path, folder: Path, model: str = "unet", **sections: Mappin
     made = from_plain(Settings, plain)
     check(made)
     return made
+
+
+def bare_teacher(
+    denoiser: Any, pde: Pde, grid: Grid, units: Normaliser, noise: Noise, architecture: dict[str, Any] | None = None
+) -> Teacher:
+    """A teacher in memory around any denoiser."""
+    parts: dict[str, Any] = {"grid": grid, "normaliser": units, "noise": noise}
+    card = Card.of("teacher", pde, architecture=architecture or {}, **parts)
+    return Teacher(card, denoiser, pde, device=torch.device("cpu"), **parts)

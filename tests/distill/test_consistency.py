@@ -18,7 +18,6 @@ from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.endpoints.rollout import open_rollout, open_teacher
 from pidscale.distill.objectives.consistency import TARGET, Consistency, consistency_map
 from pidscale.distill.objectives.physics import Physics
-from pidscale.generator.generator import Generator
 from pidscale.generator.load import load_student, load_teacher
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
@@ -30,6 +29,7 @@ from pidscale.pde.residuals import residual_squares
 from pidscale.pde.terms import NORMS
 from tests import small
 from tests.distill.test_loop import live
+from tests.small import bare_teacher
 
 TOP, BOTTOM = 80.0, 0.002
 PDE = Darcy()
@@ -75,7 +75,7 @@ class ExactFlow(Consistency):
 
 
 def objective(kind=ExactFlow, target=None, **own) -> Consistency:
-    teacher = Generator({}, gaussian, PDE, GRID, UNITS, EdmNoise(), torch.device("cpu"))
+    teacher = bare_teacher(gaussian, PDE, GRID, UNITS, EdmNoise())
     chosen = DistillSettings(objective={"name": "consistency", **own}, physics_from=0.0)
     return kind(chosen, teacher, Window(GRID), None, 5, {TARGET: target or denoiser_of(closed_form)})
 

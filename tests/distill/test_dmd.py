@@ -18,7 +18,6 @@ from pidscale.distill.objectives.base import Targets
 from pidscale.distill.objectives.dmd import LOWEST, Matching
 from pidscale.distill.students import build_student
 from pidscale.engine.schedule import micro_plan
-from pidscale.generator.generator import Generator
 from pidscale.generator.load import load_teacher
 from pidscale.meter import StepTimer
 from pidscale.ops.window import Window
@@ -27,6 +26,7 @@ from pidscale.pde.darcy import Darcy
 from tests import small
 from tests.distill.test_rollout import write_teacher
 from tests.ranks import spawn
+from tests.small import bare_teacher
 
 PDE = Darcy()
 GRID = PDE.grid(16)
@@ -44,7 +44,7 @@ class Law:
 
 
 def objective(teacher: Law, critic: Law, **settings: object) -> Matching:
-    made = Generator({}, teacher, PDE, GRID, Normaliser((0, 0), (1, 1)), EdmNoise(), torch.device("cpu"))  # type: ignore[arg-type]
+    made = bare_teacher(teacher, PDE, GRID, Normaliser((0, 0), (1, 1)), EdmNoise())
     own = {"name": "dm", "match": 0.0, **settings}
     return Matching(DistillSettings(objective=own), made, Window(GRID), None, 7, {"critic": critic})
 

@@ -15,12 +15,12 @@ from pidscale.distill.objectives.base import mismatch, ramp
 from pidscale.distill.objectives.physics import Physics, active_weights, extra_measures, frozen_scales
 from pidscale.distill.objectives.piddm import Piddm
 from pidscale.distill.preflight import weights_line
-from pidscale.generator.generator import Generator
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde.darcy import Darcy
 from pidscale.pde.residuals import residual_squares
 from pidscale.pde.terms import NORMS
+from tests.small import bare_teacher
 
 PDE = Darcy()
 GRID = PDE.grid(16)
@@ -36,7 +36,7 @@ def physics(gradient_to="all", weights=WEIGHTS):
 def piddm(x, endpoint, terms, huber=0.0, power=0.0, **settings):
     """Loss and parts of samples beside endpoints, of fields of any shape."""
     settings = DistillSettings(objective={"huber": huber, "power": power}, **({"physics_from": 0.0} | settings))
-    teacher = Generator({}, None, PDE, GRID, UNITS, EdmNoise(), torch.device("cpu"))
+    teacher = bare_teacher(None, PDE, GRID, UNITS, EdmNoise())
     objective = Piddm(settings, teacher, Window(Grid(tuple(x.shape[2:]))), terms)
     if x.shape[1] == 1:
         x, endpoint = x.expand(-1, 2, -1, -1), endpoint.expand(-1, 2, -1, -1)

@@ -17,12 +17,12 @@ from pidscale.diffusion.solvers import integrate
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives.physics import Physics
 from pidscale.distill.objectives.pid import Pid, trajectory_residual
-from pidscale.generator.generator import Generator
 from pidscale.meter import StepTimer
 from pidscale.ops.window import Window
 from pidscale.pde.darcy import Darcy
 from pidscale.pde.residuals import residual_squares
 from pidscale.pde.terms import NORMS
+from tests.small import bare_teacher
 
 SPREADS = torch.tensor([0.1, 0.5, 2.0, 8.0], dtype=torch.float64).reshape(1, 1, 1, 4)  # of each of four modes
 TOP, BOTTOM = 80.0, 0.002
@@ -118,7 +118,7 @@ def gaussian_of_any(x: Tensor, sigma: Tensor) -> Tensor:
 
 def make_objective(levels: int = 40, physics: Physics | None = None, **settings: object) -> Pid:
     grid, units = PDE.grid(16), Normaliser((7.5, 0.006), (4.5, 0.004))
-    teacher = Generator({}, half, PDE, grid, units, EdmNoise(), torch.device("cpu"))  # type: ignore[arg-type]
+    teacher = bare_teacher(half, PDE, grid, units, EdmNoise())
     chosen = DistillSettings(objective={"name": "pid", "levels": levels, **settings}, physics_from=0.0)
     return Pid(chosen, teacher, Window(grid), physics, seed=5)
 

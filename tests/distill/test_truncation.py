@@ -5,17 +5,16 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-import torch
 from torch import nn
 
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.endpoints.truncation import Truncation, truncation, truncation_line
-from pidscale.generator.generator import Generator
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
 from tests.ranks import spawn
+from tests.small import bare_teacher
 
 SPREAD = 0.5
 
@@ -30,8 +29,7 @@ class Gaussian(nn.Module):
 def rollout(steps, chunk=4):
     pde = build_pde("poisson")
     units = Normaliser((0.0, 0.0), (1.0, 1.0))
-    card = {"kind": "teacher", "provenance": {}, "metrics": {}}
-    teacher = Generator(card, Gaussian(), pde, pde.grid(8), units, EdmNoise(), torch.device("cpu"))
+    teacher = bare_teacher(Gaussian(), pde, pde.grid(8), units, EdmNoise())
     return Rollout(teacher, "euler", steps, chunk, seed=3)
 
 

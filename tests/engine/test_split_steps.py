@@ -30,7 +30,6 @@ from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import micro_plan
 from pidscale.engine.spread import spread, window_for
 from pidscale.engine.zero import Zero, ZeroSettings
-from pidscale.generator.generator import Generator
 from pidscale.meter import StepTimer
 from pidscale.models import build_denoiser
 from pidscale.ops.window import Window
@@ -40,6 +39,7 @@ from pidscale.pde.parameters import condition, draw_params
 from pidscale.teacher import training
 from tests import small
 from tests.ranks import spawn
+from tests.small import bare_teacher
 
 BATCH, STEP, POINTS = 7, 3, 18  # 18 rows in units of 2: 8 and 10, or 4, 4, 4 and 6
 CASES = {"unet": "darcy18", "fno": "heat18"}  # with attention and group norms; with conditions and frames
@@ -97,8 +97,8 @@ def case(folder, kind, dtype, stage=0, recompute=False):
 
 
 def generator(settings, problem, model):
-    card = {"architecture": training.describe(settings, problem), "kind": "teacher"}
-    return Generator(card, model, problem.pde, problem.grid, problem.normaliser, EdmNoise(), torch.device("cpu"))
+    architecture = training.describe(settings, problem)
+    return bare_teacher(model, problem.pde, problem.grid, problem.normaliser, EdmNoise(), architecture)
 
 
 def learning(settings, objective):
