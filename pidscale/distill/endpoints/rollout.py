@@ -16,6 +16,8 @@ from pidscale.config import Settings, UserError
 from pidscale.dataset.problem import Problem
 from pidscale.diffusion.solvers import integrate
 from pidscale.distill.endpoints.endpoint import Endpoints, checksum
+from pidscale.generator.artifact import read_card
+from pidscale.generator.card import Kind
 from pidscale.generator.generator import Generator, Teacher
 from pidscale.generator.load import check_fits, load_teacher
 from pidscale.pde.parameters import draw_params
@@ -103,6 +105,9 @@ def open_teacher(settings: Settings, folder: Path, problem: Problem, device: tor
     path = teacher_folder(settings, folder)
     if not path.exists():
         raise UserError(f"{path}: no teacher there; run `pidscale train` first, or set distill.teacher")
+    kind = read_card(path).kind
+    if kind is not Kind.TEACHER:
+        raise UserError(f"{path}: holds a {kind}, expected a teacher; set distill.teacher")
     teacher = load_teacher(path, device)
     teacher.denoiser.precision = settings.distill.teacher_precision
     check_fits(teacher, path, problem.pde, problem.grid, "set distill.teacher or the pde")
