@@ -16,10 +16,10 @@ from pidscale.app import parser
 from pidscale.app.errors import TRAIN
 from pidscale.app.main import main
 from pidscale.config import UserError
+from pidscale.convert.request import ConversionRequest
 from pidscale.generator.tasks.descend import OPTIMISERS
 from pidscale.generator.tasks.observations import TASKS
 from pidscale.generator.tasks.search import Search
-from pidscale.methods.base import Asked
 from tests.app.conftest import Run, run_without
 from tests.scripts import LAUNCH, ROOT
 
@@ -88,7 +88,7 @@ def test_the_parser_says_of_the_library_what_is_so() -> None:
     """What it must not import for the sake of a help text, it repeats."""
     assert parser.TASKS == TASKS and tuple(OPTIMISERS) == parser.OPTIMISERS
     assert {field.name: field.default for field in fields(Search) if field.name in parser.SEARCH} == parser.SEARCH
-    for field in fields(Asked):
+    for field in fields(ConversionRequest):
         shown = f"{field.name}=" if isinstance(field.default, (bool, int, float, str)) else f"{field.name}"
         assert f" {shown}" in parser._CONVERT, field.name
         if isinstance(field.default, (int, float, str)):
@@ -251,7 +251,7 @@ def test_a_package_of_the_training_stack_that_is_missing_is_one_line(blocked, wo
         (
             "make_shards",
             "data.path=s3://b/c",
-            "data.path=s3://b/c: a set is made in a folder; make it there and copy the folder up",
+            "data.path=s3://b/c: a set is made in a folder; make it there, then upload the folder",
         ),
     ],
 )

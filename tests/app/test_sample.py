@@ -13,7 +13,7 @@ from PIL import Image
 
 from pidscale.app.main import main
 from pidscale.generator import artifact
-from pidscale.generator.load import load_student
+from pidscale.generator.load import load_student, load_teacher
 from tests.app.conftest import Run
 from tests.generator.made import POINTS, write_generator
 
@@ -76,7 +76,7 @@ def test_parameters_are_chosen_and_written(ask, tmp_path: Path) -> None:
 def test_a_teacher_takes_steps_and_adds_calls_to_its_student(ask, made: Path, tmp_path: Path) -> None:
     ask("sample", "--student", "MADE/teacher", "-n", 2, "--steps", 3, "--out", "teacher.npz")
     ask("sample", "--student", "MADE/student", "-n", 2, "--nfe", 4, "--teacher", "MADE/teacher", "--out", "more.npz")
-    teacher = load_student(made / "teacher").sample(2, steps=3)
+    teacher = load_teacher(made / "teacher").sample(2, steps=3)
     more = load_student(made / "student", teacher=made / "teacher").sample(2, nfe=4)
     np.testing.assert_array_equal(written(tmp_path / "teacher.npz")["pressure"], teacher["pressure"].numpy())
     np.testing.assert_array_equal(written(tmp_path / "more.npz")["pressure"], more["pressure"].numpy())
@@ -97,13 +97,13 @@ def test_samples_can_be_what_a_task_is_asked(ask, tmp_path: Path) -> None:
         (["-n", "0"], "n=0: expected a whole number, 1 or more"),
         (["-n", "2", "--seed", "-1"], "seed=-1"),
         (["-n", "2", "--batch", "0"], "batch=0"),
-        (["-n", "2", "--steps", "4"], "steps=4: a student takes one step"),
+        (["-n", "2", "--steps", "4"], "--steps=4: solver steps of a teacher; a student takes --nfe"),
         (["-n", "2", "--nfe", "0"], "nfe=0"),
         (["-n", "2", "--nfe", "3"], "--nfe=3: needs the student's teacher; name its folder with --teacher"),
         (["-n", "2", "--teacher", "MADE/teacher"], "only --nfe above 1 calls the teacher"),
-        (["-n", "2", "--nfe", "3", "--teacher", "MADE/heat"], "name a student and its teacher"),
+        (["-n", "2", "--nfe", "3", "--teacher", "MADE/heat"], "holds a student, expected a teacher"),
         (["-n", "2", "--param", "k"], "--param=k: expected NAME=VALUE"),
-        (["-n", "2", "--param", "k=1"], "params['k']: no parameter that varies"),
+        (["-n", "2", "--param", "k=1"], "params['k']: darcy has no such varying parameter"),
         (["-n", "2", "--equation", "heat"], "a generator of darcy, not of heat"),
         (["-n", "2", "--device", "abacus"], "device='abacus'"),
         (["-n", "2", "--out", "s.npy"], "--out=s.npy: expected a name that ends in .npz"),
@@ -143,7 +143,7 @@ def test_a_student_is_described(ask, made: Path, tmp_path: Path) -> None:
 
 def test_figures_and_objective_are_shown_where_a_card_has_them(ask, tmp_path: Path) -> None:
     folder = write_generator(tmp_path / "own", equation="heat")
-    card = artifact.read_card(folder)
+    card = artifact.read_plain(folder)
     card["provenance"] = {
         "objective": "piddm",
         "steps": 1500,
@@ -155,7 +155,7 @@ def test_figures_and_objective_are_shown_where_a_card_has_them(ask, tmp_path: Pa
     report = {"residual_l2": 0.6494, "residual_dual": 0.0945, "boundary_rms": None, "solution_error": 0.045}
     report |= {"swd_excess": 0.029, "nfe": 1, "ms_per_sample": 0.878, "n_samples": 1536}
     card["metrics"] = {"train_seconds": 297.4, "report": report}
-    artifact._write_card(folder, card)
+    artifact.write_plain(folder, card)
     lines = ask("show", folder)[0].splitlines()
     for line in (
         "  channel     temperature_00 [1], input",
@@ -188,7 +188,7 @@ def test_what_cannot_be_shown_is_one_line(ask, made: Path, small_shards: Path, t
         (["nowhere"], "nowhere: no such folder"),
         (["MADE"], "holds neither card.json, as a generator does, nor manifest.json"),
         (["MADE/student/card.json"], "card.json: a file; expected the folder"),
-        (["damaged"], "checksum differs from its contents"),
+        (["damaged"], "its checksum does not match its contents"),
         (["MADE/student", "--out", "x.png"], "--out=x.png: only a shard set is drawn"),
         ([small_shards, "--out", "x.jpg"], "--out=x.jpg: expected a name that ends in .png"),
         ([small_shards, "--equation", "heat"], "a set of darcy, not of heat"),

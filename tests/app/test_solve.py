@@ -125,7 +125,7 @@ def test_where_nothing_can_be_written_is_said_before_the_search(solve, tmp_path:
         (ask("forward", "coefficient.npy", "--step", "3"), "unrecognized arguments: --step"),
         (ask("forward", "nowhere.npy"), "nowhere.npy: No such file"),
         (ask("forward", "coefficient.npy", student="nowhere"), "nowhere: no such folder"),
-        (ask("forward", "coefficient.npy", student="teacher"), "teacher: holds a teacher, expected a student"),
+        (ask("forward", "coefficient.npy", student="teacher"), "teacher: a teacher cannot solve tasks"),
         (ask("inverse", "coefficient.npy", student="heat"), "coefficient.npy: shape [16, 16], expected [10, 16, 16]"),
         (ask("forward", "two.npz"), "forward finds this channel"),
         (ask("inverse", "two.npz", student="heat"), "of the equation darcy, the student is of heat"),

@@ -79,7 +79,7 @@ def _asked(settings: Settings, folder: Path) -> tuple[Rollout, dict[str, Any]]:
         )
     if path is None:
         raise UserError(f"{KEY}=null: a set is made in a folder; name one")
-    refuse_address(path, KEY, "a set is made in a folder; make it there and copy the folder up")
+    refuse_address(path, KEY, "a set is made in a folder; make it there, then upload the folder")
     refuse_job_package(path, KEY)
     if Path(path).is_file():
         raise UserError(f"{KEY}={path}: is a file; name a folder")
