@@ -142,7 +142,7 @@ def test_a_plan_that_does_not_fit_is_a_warning() -> None:
 )
 def test_running_out_of_memory_is_one_line(message: str, asked: str) -> None:
     line = out_of_memory_line(RuntimeError(message), settings(), "distill")
-    assert line.startswith(f"distill: a worker ran out of memory{asked}; try distill.micro_batch below 32, ")
+    assert line.startswith(f"distill: a worker ran out of memory{asked}; try distill.micro_batch below 16, ")
 
 
 CHILD = """
