@@ -191,7 +191,7 @@ def test_phases_that_contradict_the_settings_are_refused(tmp_path, darcy):
 
 def test_wrong_settings_and_arguments_are_refused(tmp_path, darcy):
     path = npz(tmp_path, a=darcy[:, 0], u=darcy[:, 1])
-    has(refused(path, "navier"), "'navier' is not an equation", "darcy")
+    has(refused(path, "navier"), "'navier': not an equation", "darcy")
     has(refused(path, given={"lowest": 1.0}), "pde.params.lowest")
     has(refused(path, test=5), "test=5", "5 distinct samples")
     has(refused(path, test=1.5), "test=1.5")

@@ -85,7 +85,7 @@ def test_weights_that_are_not_finite_are_not_kept(tmp_path, said, value):
     with torch.no_grad():
         module.weight[1, 2] = value
     ema.update(0)
-    with pytest.raises(UserError, match="weights are not finite at step 5 of 3000, so none are written"):
+    with pytest.raises(UserError, match="weights are not finite at step 5 of 1000, so none are written"):
         guard(tmp_path, said).weights(5, [], [ema])
 
 
@@ -99,7 +99,7 @@ def test_weights_that_are_not_finite_are_not_kept(tmp_path, said, value):
     ],
 )
 def test_a_result_of_a_diverged_run_is_not_published(tmp_path, said, numbers, sizes, words):
-    with pytest.raises(UserError, match=f"{words} after step 3000, so nothing is published"):
+    with pytest.raises(UserError, match=f"{words} after step 1000, so nothing is published"):
         guard(tmp_path, said).result(numbers, sizes)
 
 
