@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from pidscale.config import ObjectiveSettings, setting
+from pidscale.diffusion.denoiser import ConditionalDenoiser
 from pidscale.distill.endpoints.batch import Batch
-from pidscale.distill.objectives.base import Learned, Network, Objective, Partner, Targets, mismatch
+from pidscale.distill.objectives.base import Learned, Objective, Partner, Targets, mismatch
 from pidscale.meter import StepTimer
 
 
@@ -41,7 +42,7 @@ class MeanTeacher(Objective[MeanTeacherSettings]):
         """A network beside each student, whose weights are an average of the student's."""
         return (Partner("past", own.rate),)
 
-    def losses(self, network: Network, batch: Batch, timer: StepTimer) -> Learned:
+    def losses(self, network: ConditionalDenoiser, batch: Batch, timer: StepTimer) -> Learned:
         """One student call; the residual of what it made comes on top."""
         with timer.section("student"):
             x = self.sample(network, batch.eps_BCYX, batch.condition_BP)
