@@ -278,7 +278,7 @@ def test_a_constrained_student_obeys_exactly_and_says_so_in_its_card(small_shard
     assert found["ended"]["student"]["boundary"] < 1e-6  # training saw the constrained sample too
     for name in ("student", "student-lambda0"):
         student = load_student(tmp_path / "run" / name)
-        assert student.constraints == ("zero_edge",)
+        assert student.card.constraints == ("zero_edge",)
         fields = student.sample(3)
         assert student.residual(fields)["boundary"].max() == 0 and fields["permeability"][:, 0].abs().min() > 0
     wrong = small.settings(
