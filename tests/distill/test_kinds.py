@@ -16,7 +16,7 @@ from tests.distill.test_loop import live
 from tests.ranks import spawn
 
 NETWORKS = {"edm": "fno", "vp": "unet", "subvp": "fno", "flow": "unet"}  # a flow predicts another thing than the rest
-OBJECTIVES = ("piddm", "pid", "consistency")
+OBJECTIVES = ("piddm", "pid")
 
 
 def _train(rank, world, shards, folder):
