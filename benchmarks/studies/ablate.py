@@ -17,8 +17,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.report import Row, circumstances, finish, merged, options, save
-from benchmarks.studies.measure import STYLE, image, launch, student_row
+from benchmarks.studies.measure import STYLE, launch, student_row
 from benchmarks.studies.methods import CORE
+from pidscale.figures.report import html_image
 
 COMMON = [
     "data.train=3072",
@@ -108,7 +109,7 @@ def page(result: dict[str, Any]) -> str:
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>pidscale: ablation</title>
 <style>{STYLE}</style></head><body><h1>{html.escape(meta["pde"])}: one setting at a time</h1>
 <p class="note">Common: {html.escape(" ".join(COMMON))}. One seed.</p>
-<table><tr>{head}</tr>{"".join(body)}</table>{image(_plots(result["rows"]))}
+<table><tr>{head}</tr>{"".join(body)}</table>{html_image(_plots(result["rows"]))}
 <p class="note">{html.escape(meta["machine"])}, {html.escape(str(meta["versions"]))}</p></body></html>"""
 
 

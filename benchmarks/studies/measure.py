@@ -11,8 +11,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from benchmarks.report import Row
 from pidscale.compare import report
 from pidscale.compare.contender import STUDENT, Contender
@@ -30,11 +28,6 @@ STYLE = report.STYLE  # of an HTML page
 def launch(script: str, *arguments: str) -> None:
     """Run a launch script to its end. One that has finished a run of this name leaves it alone."""
     subprocess.run([sys.executable, f"launch/{script}.py", *arguments], check=True)
-
-
-def image(figure: Figure) -> str:
-    """Return a figure as an HTML element."""
-    return report.image(figure)
 
 
 def open_run(run: Path) -> tuple[Settings, Problem]:

@@ -5,23 +5,18 @@ Knows no methods.
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from pathlib import Path
 from typing import Any
 
-import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from pidscale import metrics
-from pidscale.compare.contender import STUDENT, TEACHER
+from pidscale.compare.contender import TEACHER
 from pidscale.dataset.problem import Problem
 from pidscale.figures.fields import field_figure
+from pidscale.figures.report import calls_figure, html_image, spectra_figure
 from pidscale.files import write_atomic
 from pidscale.generator.artifact import CONTROL
-from pidscale.pde.base import Samples, shown_channels
+from pidscale.methods.base import STUDENT
+from pidscale.pde.base import Samples
 
 _COLUMNS = {
     "method": "method",
@@ -74,12 +69,22 @@ the equation's own scale: the truth has {first["residual_floor"]:.1e} (the floor
 {first["residual_trivial"]:.2f}. The solution error compares the generated solution with a numerical one for the generated
 input; smoothing does not lower it. SWD floor {first["swd_floor"]:.4f}; SWD excess is what a method adds to it.</p>
 {_table(result["rows"], result["meta"]["channels_shown"])}
-<h2>Fields and residuals</h2>{image(field_figure(pde, problem.grid, shown, 5))}
-<h2>Spectra</h2>{image(_spectra(problem, shown))}
-<h2>Error against network calls</h2>{image(_against_nfe(result["rows"]))}
+<h2>Fields and residuals</h2>{html_image(field_figure(pde, problem.grid, shown, 5))}
+<h2>Spectra</h2>{html_image(spectra_figure(problem, shown))}
+<h2>Error against network calls</h2>{html_image(calls_figure(_lines(result["rows"])))}
 <p class="note">{html.escape(str(result["meta"]["versions"]))}, device {html.escape(result["meta"]["device"])},
 seeds {first["seeds"]}</p></body></html>"""
     write_atomic(path, page.encode())
+
+
+def _lines(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each network that differ in their number of calls alone."""
+    lines = {}
+    for name, label in ((TEACHER, "teacher (Heun)"), (STUDENT, STUDENT), (CONTROL, CONTROL)):
+        own = [row for row in rows if row["trained"] == name and "finish" not in row["asked"] and not row["gradients"]]
+        if own:
+            lines[label] = own
+    return lines
 
 
 def _table(rows: list[dict[str, Any]], channels: list[str]) -> str:
@@ -97,41 +102,3 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.3g}" if isinstance(value, float) else html.escape(str(value))
-
-
-def image(figure: Figure) -> str:
-    """Return a figure as an HTML image that contains its data."""
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
-
-
-def _spectra(problem: Problem, shown: dict[str, Samples]) -> Figure:
-    """Plot the spectra of the shown channels."""
-    chosen = shown_channels(problem.pde)
-    names = [problem.pde.channels[i].name for i in chosen]
-    figure = Figure(figsize=(4.6 * len(names), 3.4), layout="constrained")
-    for name, channel, axis in zip(names, chosen, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
-        for label, samples in shown.items():
-            power = metrics.spectrum(problem.normaliser.encode(samples.fields))[channel]
-            axis.loglog(torch.arange(1, len(power)), power[1:], label=label)
-        axis.set_title(name)
-        axis.set_xlabel("wave number")
-        axis.set_ylabel("power")
-        axis.legend()
-    return figure
-
-
-def _against_nfe(rows: list[dict[str, Any]]) -> Figure:
-    """Plot errors against the number of network calls."""
-    keys = {"solution_error": "solution error", "residual_l2": "residual l2", "residual_dual": "residual dual"}
-    figure = Figure(figsize=(13.5, 3.6), layout="constrained")
-    for axis, (key, title) in zip(figure.subplots(1, 3), keys.items(), strict=True):
-        for name, mark, label in ((TEACHER, "o", "teacher (Heun)"), (STUDENT, "s", STUDENT), (CONTROL, "^", CONTROL)):
-            own = [r for r in rows if r["trained"] == name and "finish" not in r["asked"] and not r["gradients"]]
-            if own:
-                axis.loglog([r["nfe"] for r in own], [r[key] for r in own], f"{mark}-", label=label)
-        axis.set_xlabel("network calls")
-        axis.set_title(title)
-        axis.legend(fontsize=8)
-    return figure
