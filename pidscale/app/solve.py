@@ -12,7 +12,7 @@ from pidscale.app.opening import open_generator
 from pidscale.app.output import Progress, residual_text
 from pidscale.app.parser import named_numbers
 from pidscale.config import UserError
-from pidscale.figures.answer import draw, layers
+from pidscale.figures.answer import draw, figure_class, layers
 from pidscale.generator.arguments import as_int
 from pidscale.generator.generator import Teacher
 from pidscale.generator.student import Student
@@ -37,6 +37,8 @@ def run(asked: argparse.Namespace) -> None:
     for option, path, ending in (("--out", asked.out, ".npz"), ("--picture", asked.picture, ".png")):
         if path is not None:
             check_target(option, path, ending, asked.input)
+    if asked.picture is not None:
+        figure_class(asked.picture)
     student = open_generator(asked)
     if isinstance(student, Teacher):
         raise UserError(f"{asked.student}: a teacher cannot solve tasks; name the student distilled from it")

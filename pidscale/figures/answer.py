@@ -1,4 +1,4 @@
-"""A picture of what was known and what was found. Needs matplotlib only when the picture is drawn."""
+"""A picture of what was known and what was found. Only this needs matplotlib, so it is imported when asked for."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from pidscale.generator.tasks.posterior import Posterior
 from pidscale.pde.base import shown_channels
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from pidscale.generator.generator import Generator
     from pidscale.generator.tasks.likeliest import Answer
 
@@ -45,6 +47,25 @@ def layers(
     return rows
 
 
+def figure_class(path: Path) -> type[Figure]:
+    """Return the class that draws; asked for early, it refuses before anything is computed for the picture.
+
+    Args:
+        path: The file that is to be written.
+
+    Returns:
+        matplotlib's class of figures.
+
+    Raises:
+        UserError: matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError(f"{path}: pictures need matplotlib; pip install matplotlib, or omit --picture") from None
+    return Figure
+
+
 def draw(path: Path, rows: list[tuple[str, list[tuple[str, Tensor]]]]) -> None:
     """Draw rows of fields as a PNG. The fields of a channel share one colour scale; its spread has another.
 
@@ -55,12 +76,8 @@ def draw(path: Path, rows: list[tuple[str, list[tuple[str, Tensor]]]]) -> None:
     Raises:
         UserError: matplotlib is missing, or the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError(f"{path}: pictures need matplotlib; pip install matplotlib, or omit --picture") from None
     columns = len(rows[0][1])
-    figure = Figure(figsize=(2.6 * columns, 2.2 * len(rows)), layout="constrained")
+    figure = figure_class(path)(figsize=(2.6 * columns, 2.2 * len(rows)), layout="constrained")
     for line, (name, row) in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
         answer = row[1][1].numpy()
         for axis, (title, field) in zip(line, row, strict=True):

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from pidscale.app.main import main
+from tests.app.conftest import run_without
 from tests.generator.made import POINTS, write_generator
 from tests.scripts import ROOT
 
@@ -115,6 +116,13 @@ def test_where_nothing_can_be_written_is_said_before_the_search(solve, tmp_path:
     for place, part in (("folder.npz", "is a folder"), ("/proc/x.npz", "--out=/proc/x.npz: ")):
         said, errors = solve(*ask("forward", "coefficient.npy", "--out", place), code=2)
         assert part in errors and "forward [" not in said
+
+
+def test_a_picture_that_cannot_be_drawn_is_said_before_the_search(made: Path, tmp_path: Path) -> None:
+    words = [word.replace("MADE", str(made)) for word in ask("forward", "coefficient.npy", "--picture", "answer.png")]
+    found = run_without(["matplotlib"], f"raise SystemExit(main({['solve', *words]!r}))", tmp_path)
+    assert found.returncode == 2 and "forward [" not in found.stdout and not list(tmp_path.iterdir())
+    assert found.stderr == "error: answer.png: pictures need matplotlib; pip install matplotlib, or omit --picture\n"
 
 
 @pytest.mark.parametrize(
