@@ -30,7 +30,7 @@ class Reference:
         swd_floor: Sliced Wasserstein distance between two halves of the truths.
         residual_floor: Residuals of the truths by norm.
         residual_trivial: Residuals of the inputs of the truths with a null solution, by norm.
-        seeds: Seed of the run and seed of the question.
+        seeds: Seed of the run (`run.seed`) and seed of the question's noise and parameters (`evaluate.seed`).
     """
 
     problem: Problem
@@ -88,7 +88,8 @@ def question(settings: Settings, generator: Generator, truth: Samples) -> Questi
         truth: Held-out truths.
 
     Returns:
-        The question: noise and parameters of `evaluate.samples` samples, drawn with `evaluate.seed`.
+        The question: noise `eps_NCYX` and parameters of `evaluate.samples` samples, drawn with `evaluate.seed`. Further noise
+        of a method, such as that of `FewCalls`, is drawn with seed 0 (`Question.seed`), whatever `evaluate.seed` is.
     """
     seed = settings.evaluate.seed
     counters = range(settings.evaluate.samples)

@@ -35,11 +35,11 @@ class Question:
     Attributes:
         eps_NCYX: Standard normal noise of N samples.
         params_NP: Varying parameters; NaN where a task does not give them.
-        counters: Number of each sample, [N], which further noise follows from.
+        counters: Consecutive numbers of the samples, int64 [N], which further noise follows from.
         task: `sample`, `forward`, `inverse` or `reconstruct`.
         known: Observation of each sample; None for `sample`.
         truth: N held-out truths that controls are made from; None if there are none.
-        seed: Seed of further noise.
+        seed: Seed of further noise and of the starts of a search; `eps_NCYX` may be drawn with another.
         stream: Random stream of further noise.
     """
 
@@ -55,6 +55,14 @@ class Question:
     def __len__(self) -> int:
         return len(self.eps_NCYX)
 
+    @property
+    def first(self) -> int:
+        """Number of the first sample. Raises ValueError if the numbers are not consecutive."""
+        first = int(self.counters[0])
+        if self.counters.tolist() != list(range(first, first + len(self))):
+            raise ValueError(f"counters={self.counters.tolist()}: expected consecutive numbers")
+        return first
+
     def noise(self, generator: Generator, name: str) -> Tensor:
         """Draw further standard normal noise.
 
@@ -65,8 +73,8 @@ class Question:
         Returns:
             Noise [N, C, Y, X], a function of seed, stream, name and counters.
         """
-        first = int(self.counters[0])
-        return generator.eps(range(first, first + len(self)), self.seed, f"{self.stream}/{name}")
+        counters = range(self.first, self.first + len(self))
+        return generator.eps(counters, self.seed, f"{self.stream}/{name}")
 
     def parts(self, batch: int) -> Iterator[Question]:
         """Yield the question in parts of at most `batch` samples."""

@@ -57,5 +57,4 @@ class LatentSearch:
         assert isinstance(generator, OneStepGenerator) and question.known is not None
         search = Search(self.steps, self.starts, question.seed, 64, self.physics, self.optimiser)
         params = known_by_name(generator, question.params_NP)
-        first = int(question.counters[0])
-        return answer_samples(generator, solve_task(generator, question.known, params, search, first))
+        return answer_samples(generator, solve_task(generator, question.known, params, search, question.first))
