@@ -29,16 +29,32 @@ FAST: dict[str, dict[str, Any]] = {
     "eci": {"steps": 6, "mix": 2},
     "direct": {"steps": 6},
 }
-CALLS: dict[str, tuple[float, float]] = {  # least and most, by the table in methods/README.md
-    "one_call": (1, 1),
-    "few_calls": (3, 3),
-    "refine": (3, 6),
-    "latent_search": (3, 11),
-    "probability_flow": (11, 11),
-    "eci": (12, 12),
-}
-GRADIENTS = {"refine": (1, 4), "latent_search": (2, 10)}
+TABLE = (Path(base.__file__).parent / "README.md").read_text()
 CASES = [(name, task) for name, kind in METHODS.items() for task in sorted(kind.answers)]
+
+
+def row(name: str) -> dict[str, str]:
+    """Return the row of a method in methods/README.md, cells by column."""
+    (found,) = re.findall(rf"^\| `{name}[`(].*$", TABLE, re.MULTILINE)
+    (head,) = re.findall(r"^\| method .*$", TABLE, re.MULTILINE)
+    columns, cells = ([cell.strip() for cell in line.strip("| ").split("|")] for line in (head, found))
+    return dict(zip(columns, cells, strict=True))
+
+
+def bounds(name: str, column: str, method: Any) -> tuple[float, float]:
+    """Return the least and the most of a cost by the table, for the settings of a method.
+
+    Letters stand for settings as the first column says (`refine(steps=N)`), `N S` is a product, `N (heun)` holds where a
+    setting is `heun`. `at most N` is from 1 to N.
+    """
+    letters = {letter: getattr(method, key) for key, letter in re.findall(r"(\w+)=(\w)\b", row(name)["method"])}
+    asked = {value for value in vars(method).values() if isinstance(value, str)}
+    cell = row(name)[column]
+    cases = re.findall(r"([^,()]+) \(([^()]+)\)", cell) or [(cell, "")]
+    (formula,) = [one for one, names in cases if not names or asked & set(names.split(", "))]
+    product = re.sub(r"(?<=\w) (?=\w)", " * ", formula.strip(", ").removeprefix("at most "))
+    most = eval(product, {"__builtins__": {}}, letters)
+    return (1 if "at most" in formula else most), most
 
 
 def generator_for(name: str) -> Generator:
@@ -66,25 +82,44 @@ def test_samples_do_not_depend_on_the_batch_and_costs_are_counted(name: str, tas
     generator = generator_for(name)
     whole = ask(method, generator, asked(task), batch=5)
     assert whole.samples.fields.shape == (5, 2, 8, 8) and whole.samples.fields.isfinite().all()
-    least, most = CALLS.get(name, (0, 0))
-    assert least <= whole.cost.calls <= most and whole.cost.seconds > 0
-    low, high = GRADIENTS.get(name, (0, 0))
-    assert low <= whole.cost.gradients <= high
-    assert (whole.cost.residuals > 0) == (name in ("refine", "latent_search", "direct", "mean_field"))
+    outcomes = [whole]
     if name != "shuffled":  # needs all truths at once
         parts = ask(method, generator, asked(task), batch=2)
         torch.testing.assert_close(parts.samples.fields, whole.samples.fields, rtol=2e-3, atol=2e-4)
-        assert least <= parts.cost.calls <= most
+        outcomes.append(parts)
+    for outcome in outcomes:
+        assert outcome.cost.seconds > 0
+        for column, count in (("calls of a sample", "calls"), ("gradients", "gradients"), ("residuals", "residuals")):
+            least, most = bounds(name, column, method)
+            assert least <= getattr(outcome.cost, count) <= most, column
+
+
+def test_bounds_are_read_from_the_table() -> None:
+    for name, method, column, wanted in (
+        ("few_calls", METHODS["few_calls"](3), "calls of a sample", (3, 3)),
+        ("refine", METHODS["refine"](4), "calls of a sample", (1, 6)),
+        ("latent_search", METHODS["latent_search"](5, 2), "calls of a sample", (1, 11)),
+        ("latent_search", METHODS["latent_search"](5, 2), "gradients", (1, 10)),
+        ("probability_flow", METHODS["probability_flow"](6), "calls of a sample", (11, 11)),
+        ("probability_flow", METHODS["probability_flow"](6, "dpm2m"), "calls of a sample", (6, 6)),
+        ("eci", METHODS["eci"](6, 2), "calls of a sample", (12, 12)),
+        ("truth", METHODS["truth"](), "residuals", (0, 0)),
+    ):
+        assert bounds(name, column, method) == wanted, (name, column)
+
+
+@pytest.mark.parametrize("solver", ["heun", "euler", "dpm2m"])
+def test_calls_of_each_solver_are_those_of_the_table(solver: str) -> None:
+    method = METHODS["probability_flow"](6, solver)
+    calls = ask(method, teacher(EdmNoise()), asked("sample"), batch=5).cost.calls
+    assert bounds("probability_flow", "calls of a sample", method) == (calls, calls)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_a_value_with_a_source_and_a_row_in_the_table(name: str) -> None:
     kind = METHODS[name]
     assert kind() == kind() and hash(kind()) == hash(kind()) and kind.source and kind.answers
-    table = (Path(base.__file__).parent / "README.md").read_text()
-    (row,) = re.findall(rf"^\| `{name}[`(].*$", table, re.MULTILINE)
-    for answer in kind.answers:
-        assert answer in row
+    assert set(row(name)["answers"].split(", ")) == kind.answers
     with pytest.raises(dataclasses.FrozenInstanceError):
         kind().source = "other"
 
@@ -92,14 +127,22 @@ def test_a_method_is_a_value_with_a_source_and_a_row_in_the_table(name: str) -> 
 @pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if kind.takes])
 def test_a_wrong_generator_and_a_wrong_question_are_one_line(name: str) -> None:
     method = METHODS[name]()
-    wrong = teacher(EdmNoise()) if "student" in method.takes or "teacher:flow" in method.takes else student()
+    others = [one for one in (student(), teacher(EdmNoise())) if not method.takes & base.kinds_of(one)]
     for generator, task, words in (
-        (wrong, min(method.answers), "not a generator of kind"),
+        *((other, min(method.answers), "not a generator of kind") for other in others),
         (generator_for(name), "divination", "does not answer 'divination'"),
     ):
         with pytest.raises(UserError, match=words) as error:
             ask(method, generator, question(task=task), 5)
         assert "\n" not in str(error.value)
+
+
+def test_further_noise_needs_consecutive_counters() -> None:
+    plain = question()
+    parts = [part.noise(student(), "again") for part in plain.parts(2)]
+    assert torch.equal(torch.cat(parts), plain.noise(student(), "again"))
+    with pytest.raises(ValueError, match="expected consecutive numbers"):
+        dataclasses.replace(plain, counters=plain.counters.flip(0)).noise(student(), "again")
 
 
 def test_counters_do_not_change_results() -> None:
