@@ -44,13 +44,15 @@ class MeanTeacher(Objective[MeanTeacherSettings]):
 
     def losses(self, network: ConditionalDenoiser, batch: Batch, timer: StepTimer) -> Learned:
         """One student call; the residual of what it made comes on top."""
+        target = batch.target_BCYX
+        assert target is not None  # `targets` asks for endpoints
         with timer.section("student"):
             x = self.sample(network, batch.eps_BCYX, batch.condition_BP)
         with timer.section("past"), torch.no_grad():
             before = self.sample(self.networks["past"], batch.eps_BCYX, batch.condition_BP)
         with timer.section("residual"):
             parts = {
-                "match": mismatch(x, batch.target_BCYX, points=self.points),
+                "match": mismatch(x, target, points=self.points),
                 "change": mismatch(x, before, points=self.points),
             }
             loss = parts["match"] + self.own.pull * parts["change"]

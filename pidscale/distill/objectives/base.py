@@ -64,7 +64,15 @@ class Round:
 
 
 class Learned(NamedTuple):
-    """What a micro-step came to: the loss of each sample [B], its parts, and the student's samples [B, C, y, X]."""
+    """The result of a micro-step.
+
+    Attributes:
+        loss: Loss of each sample, [B].
+        parts: Parts of the loss by name, [B] each.
+        fields: Fields of the student, [B, C, y, X], which `partner_losses` is given. With physics they are its samples under
+            the hard constraints, whose residual is in the loss; without, an objective may return any of its fields, without
+            constraints.
+    """
 
     loss: Tensor
     parts: Parts
@@ -184,7 +192,7 @@ class Objective(ABC, Generic[S]):
             timer: Times the parts: `student` for its calls, `residual` for what follows, names of the objective's own.
 
         Returns:
-            Loss, parts and samples; with physics, `penalised` adds the squared relative residual of each term.
+            Loss, parts and fields; with physics, `penalised` adds the squared relative residual of each term.
         """
 
     def partner_losses(self, name: str, x_BCYX: Tensor, batch: Batch) -> Tensor:
@@ -192,7 +200,7 @@ class Objective(ABC, Generic[S]):
 
         Args:
             name: Which partner.
-            x_BCYX: The samples that `losses` returned.
+            x_BCYX: The fields that `losses` returned.
             batch: What they were made from.
 
         Returns:
@@ -235,7 +243,8 @@ class Objective(ABC, Generic[S]):
         Args:
             loss_B: The loss of the distillation.
             parts: Its parts, [B] each.
-            x_BCYX: The samples, made by one call and under the hard constraints.
+            x_BCYX: With physics, the samples, made by one call and under the hard constraints; without, any fields of the
+                student, which are passed on.
             batch: What they were made from.
 
         Returns:
