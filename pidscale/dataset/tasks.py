@@ -46,7 +46,7 @@ def cluster_cpus() -> int:
     import ray
 
     if not ray.is_initialized():
-        raise UserError("make_shard_set(parallel=True) needs a running Ray: call ray.init first, or use parallel=False")
+        raise UserError("parallel=True needs a running Ray: call ray.init first, or use parallel=False")
     resources: dict[str, float] = ray.cluster_resources()
     return max(1, int(resources.get("CPU", 1)))
 
@@ -84,9 +84,9 @@ def run_in_ray(
             if ready:
                 without_host = 0.0
                 yield ray.get(ready[0])
-            elif _largest_host() < num_cpus:
+            elif not _has_host(num_cpus, num_gpus):
                 without_host += _CHECK_INTERVAL
-                _wait_for_host(without_host, num_cpus)
+                _wait_for_host(without_host, num_cpus, num_gpus)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise UserError(str(error.cause)) from None
@@ -101,16 +101,19 @@ def run_in_ray(
             ray.cancel(unfinished)
 
 
-def _largest_host() -> int:
-    """Return the CPUs of the largest host that is alive."""
+def _has_host(num_cpus: int, num_gpus: int) -> bool:
+    """Return whether a host that is alive has as many CPUs and GPUs as a task needs."""
     import ray
 
-    return max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
+    needs = {"CPU": num_cpus, "GPU": num_gpus}
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return any(all(has.get(name, 0) >= number for name, number in needs.items()) for has in alive)
 
 
-def _wait_for_host(seconds: float, num_cpus: int) -> None:
+def _wait_for_host(seconds: float, num_cpus: int, num_gpus: int) -> None:
     """Print that no host is large enough, or raise UserError after that was so for too long."""
-    missing = f"no host of the cluster has the {num_cpus} CPUs that a task needs"
+    gpus = f" and {num_gpus} GPU{'s' * (num_gpus != 1)}" if num_gpus else ""
+    missing = f"no host of the cluster has the {num_cpus} CPUs{gpus} that a task needs"
     if seconds >= _PATIENCE:
         raise UserError(
             f"{missing}, for {seconds:.0f} s; start one, then run the same command to continue from what is made"

@@ -1,8 +1,12 @@
 """Ray tasks make the same set as one process, and an error in a task is one line."""
 
+from types import SimpleNamespace
+
 import pytest
+import ray
 
 from pidscale.config import UserError
+from pidscale.dataset import tasks
 from pidscale.make import make
 from pidscale.make.make import make_shard_set
 from pidscale.pde.darcy import Darcy
@@ -13,6 +17,32 @@ PDE = Darcy()
 def run(root, **settings):
     arguments = {"grid": PDE.grid(17), "seed": 5, "samples_per_shard": 4} | settings
     return make_shard_set(PDE, root, {"train": 10, "test": 3}, **arguments)
+
+
+CPUS = {"CPU": 8.0}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "words"),
+    [
+        ([(True, CPUS)], "no host of the cluster has the 2 CPUs and 1 GPU that a task needs, for 600 s"),
+        ([(True, CPUS), (False, CPUS | {"GPU": 4.0})], "2 CPUs and 1 GPU"),
+        ([(True, {"CPU": 1.0, "GPU": 4.0})], "2 CPUs and 1 GPU"),
+    ],
+)
+def test_a_task_that_fits_no_host_is_waited_for_and_refused(monkeypatch, hosts, words):
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": alive, "Resources": has} for alive, has in hosts])
+    monkeypatch.setattr(ray, "remote", lambda **_: lambda make: SimpleNamespace(remote=lambda job: job))
+    monkeypatch.setattr(ray, "wait", lambda running, **_: ([], running))
+    monkeypatch.setattr(ray, "cancel", lambda task: None)
+    with pytest.raises(UserError, match=words):
+        list(tasks.run_in_ray(print, [1], 1, num_cpus=2, num_gpus=1))
+
+
+def test_a_task_fits_a_host_with_its_cpus_and_gpus(monkeypatch):
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": CPUS | {"GPU": 1.0}}])
+    assert tasks._has_host(8, 1) and tasks._has_host(8, 0)
+    assert not tasks._has_host(9, 0) and not tasks._has_host(1, 2)
 
 
 @pytest.mark.slow
