@@ -26,7 +26,8 @@ def main(words: Sequence[str] | None = None) -> int:
         words: The words after `pidscale`; those of this process where None.
 
     Returns:
-        The exit status: 0, 2 for a mistake, 130 after Ctrl-C and 143 after SIGTERM.
+        The exit status: 0, 2 for a mistake, 130 after Ctrl-C and 143 after SIGTERM. The first of these signals during a phase
+        of a run stops it with a checkpoint and a UserError that says so, hence 2 (cluster/phase.py).
 
     Raises:
         Exception: A bug.
