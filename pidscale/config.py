@@ -3,7 +3,7 @@
 The defaults are those of the command line; a file of configs/ holds what its choice changes. An unknown key, a wrong type or
 a value outside its bounds is an error. What an equation or an objective takes is declared in its own file, and read when it
 is used: `pde.params` and `distill.objective`. Takes and gives plain values: knows no Hydra (app/ composes the files), no
-ranks and no equations. Imports no torch.
+ranks and no equations. Imports no torch, unless the class of an objective is asked for (`objective_class`).
 """
 
 from __future__ import annotations
@@ -193,8 +193,9 @@ USUAL = "piddm"  # the objective that is meant where none is named
 def objective_class(name: Any) -> Any:
     """Return the class of an objective, which says what it needs: `pidscale.distill.objectives.base.Objective`.
 
-    The dict of the objectives is asked when a distillation begins, and not when settings are read: their room imports this
-    file, and torch.
+    It imports the room of the objectives, and with it torch. That happens when a distillation begins. It happens when
+    settings are read only if `distill.source` of a distillation is not `inline` (limits.py), or if a setting of an objective
+    has its default value under the name of an earlier version (renamed.py).
 
     Args:
         name: The name of the objective.

@@ -1,6 +1,6 @@
 """Settings from the groups of configs/ and from the words of a command line, composed by Hydra and checked.
 
-Must not know what they are for, and imports no torch.
+Must not know what they are for, and imports no torch, except where `config.objective_class` is asked.
 """
 
 from __future__ import annotations
