@@ -18,12 +18,12 @@ from pidscale.plain import not_finite
 def measure_scales(
     settings: Settings, problem: Problem, batches: Batches, window: Window, mesh: Mesh
 ) -> dict[str, float]:
-    """Measure s_k^2 by term: mean squared residuals of the teacher's own samples, split over the ranks.
+    """Measure s_k^2 by term: mean squared residuals of the teacher's own samples, bounded below (`frozen_scales`).
 
     Args:
         settings: Those of the run.
-        problem: The data, whose truths give the floor.
-        batches: Make the samples.
+        problem: The data, whose truths give the floor and the null solution.
+        batches: Make the samples, which are split over the ranks.
         window: The rows of this rank.
         mesh: The ranks, which all call it; two all-reduces of 8 bytes a term.
 

@@ -1,7 +1,9 @@
 """The card of a generator: everything needed to build and use its network, typed and checked when it is read.
 
-A card may come from an untrusted source, so every field is checked here, once, for type, range and finiteness. No other
-module interprets the JSON values. Knows no files and no ranks.
+A card may come from an untrusted source, so fields are checked here, once, for type, range and finiteness. What only the
+equation can check is checked when the generator is loaded: `equation` and `constraints` (load.py). Contents of
+`metrics.report` and of a mapping `provenance.start`, and other keys of `provenance` and `metrics`, are kept unchecked, as no
+code computes with them. `weights.file` is ignored: the file is always weights.safetensors. Knows no files and no ranks.
 
 Format, version 1 (JSON): kind, equation {name, params}, grid {shape, extent, kind, boundary}, channels [{name, unit, role}],
 normaliser {mean, std}, architecture (models.architecture), noise (Noise.describe), constraints [name],

@@ -71,7 +71,10 @@ def load_teacher(path: str | Path, device: str | torch.device = "cpu") -> Teache
 
 
 def load_generator(path: str | Path, device: str | torch.device = "cpu") -> Student | Teacher:
-    """Load a student or a teacher, whichever the folder holds; arguments and errors are those of `load_student`."""
+    """Load a student or a teacher, whichever the folder holds; arguments and errors are as in `load_student`.
+
+    A student has a teacher only if its folder has one; to name another folder, use `load_student`.
+    """
     kind = read_card(expanded(path, "path")).kind
     return load_student(path, device) if kind is Kind.STUDENT else load_teacher(path, device)
 

@@ -158,7 +158,10 @@ class ShardSet:
         return self._places([sample])[0]
 
     def meta(self, sample: int) -> dict[str, Any]:
-        """Return the meta of a sample: "seed", "params" and "residual"."""
+        """Return the meta of a sample: "seed", "params" and "residual".
+
+        An endpoint also has "noise", a converted sample "source" and, in a set of several files, "file".
+        """
         number, position = self._place(int(sample))
         return self._shard(number).metas[position]
 
@@ -201,12 +204,13 @@ class ShardSet:
             out: The array to read into, C-contiguous float32 of the shape of the result; a new one if None.
 
         Returns:
-            The fields, float32 [B, C, y, X] in physical units.
+            The fields, float32 [B, C, y, X] as they are stored: in physical units, endpoints in units of the model.
 
         Raises:
             ValueError: `out` has another type, shape or memory layout.
             Unreachable: The files cannot be reached, which says nothing about them.
-            UserError: Bytes have changed or values are not finite; the message names file, sample, channel and rows.
+            UserError: Bytes have changed or values are not finite; the message names file, sample and channel, and the rows
+                of a checksum that fails.
         """
         shape = self.shape_of(len(ids), rows)
         if out is None:
@@ -278,7 +282,7 @@ class ShardSet:
             for c, channel in enumerate(target):
                 if not _all_finite(channel):
                     raise self._bad(shard, position, c, "holds values that are not finite; make the set again")
-            finite[position] = 1  # once is enough: checksums prove that the bytes stay the same
+            finite[position] = 1  # once is enough: if `verify`, checksums prove that the bytes stay the same
 
     def _fill(self, shard: _Shard, position: int, plan: ReadPlan, view: memoryview) -> None:
         """Read piece by piece, and check the row blocks of a piece while they are in the processor's cache."""

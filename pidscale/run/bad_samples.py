@@ -34,7 +34,7 @@ def settled(problem: Problem, folder: Path, mesh: Mesh, say: Callable[[str], Non
         problem: The problem with all samples.
         folder: Folder of the run, which holds the list.
         mesh: The mesh of ranks.
-        say: Prints a line; called on the first rank if samples are omitted.
+        say: Prints a line; called on the first rank if a new list omits samples.
 
     Returns:
         The problem with the omitted samples of each split.

@@ -54,7 +54,8 @@ class Start:
         own = self.card.provenance
         steps = "unknown" if own.steps is None else own.steps
         known = f"{steps} steps on the set {(own.data_hash or 'unknown')[:12]}"
-        return f"teacher: goes on from {self.folder} ({known}), in its units and levels"
+        levels = "at its levels where teacher.sigma_max, teacher.p_mean and teacher.p_std are null"
+        return f"teacher: goes on from {self.folder} ({known}), in its units, {levels}"
 
     def weights(self) -> dict[str, Tensor]:
         """Its average by name. Raises UserError where the file is not what the card says."""

@@ -1,9 +1,10 @@
-"""A bounded buffer of endpoints, each used a fixed number of times; what is used at a step is a function of the step alone.
+"""A bounded buffer of endpoints, each used several times; what is used at a step is a function of the step alone.
 
 The buffer has `depth` slots, each a row of one endpoint for every position of the global batch. In a pass of `depth` steps
 every slot is used once, in an order of its own; after `reuse` passes a slot's row is replaced, the slots taking turns, so
-that new rows are needed at an even rate. Position j of a batch only ever meets endpoints j, j + B, j + 2 B, ...: so each
-rank holds its own positions and nothing is exchanged, and another number of ranks sees the same global batches.
+that new rows are needed at an even rate. For that, the first row of slot s serves s mod `reuse` passes fewer; the last step
+cuts off the rows that are still in the buffer. Position j of a batch only ever meets endpoints j, j + B, j + 2 B, ...: so
+each rank holds its own positions and nothing is exchanged, and another number of ranks sees the same global batches.
 
 Resume needs the step alone: rows in the buffer are made again from their counters. Knows no ranks and no networks, nor when
 rows are made: whoever makes them learns beforehand in which order they will be wanted.
@@ -34,7 +35,7 @@ class RowOrder:
 
     Attributes:
         depth: Slots of the buffer.
-        reuse: How often each row is used.
+        reuse: How many passes a row serves; the first and the last row of a slot may serve fewer.
         batch: Samples of a global batch.
         first: This rank's first position in it.
         last: The position after its last one.

@@ -1,8 +1,9 @@
 """The residual's part of every objective: which terms, how they are weighed, which channels they may move. Knows no ranks.
 
 The terms k are the interior residual in its l2 and its dual norm, and the boundary; on request its budgets (`conservation`)
-and its first interval of time (`initial`). s_k^2 is the mean of R_k^2 over the teacher's own samples, measured once and
-frozen, so that lambda is dimensionless and means the same for every equation and grid.
+and its first interval of time (`initial`). s_k^2 is the mean of R_k^2 over the teacher's own samples, bounded below by the
+truths' floor and by a null solution (`frozen_scales`). It is measured once and frozen, so that lambda is dimensionless and
+means the same for every equation and grid.
 
 The residual may move all channels, or the solution alone: then the inputs, whose law the equation says nothing about,
 stay as the teacher drew them, and the solution is drawn to them. Between the two, it may move the shape of the inputs and not
