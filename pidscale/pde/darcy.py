@@ -1,8 +1,9 @@
 """Darcy flow: the steady pressure in a porous medium.
 
-    -div(a grad u) = 1   on the unit square,   u = 0 on its edge
+    -div(a grad u) = f   on the unit square,   u = 0 on its edge
 
     a   permeability: `two_phase`, 12 where a Gaussian field is >= 0 and 3 elsewhere, or `log_normal`, exp of that field
+    f   a constant source, 1 unless `source` is given
     u   pressure
 
 Both fields are given on the same nodes (both ends included). The residual is the flux form with arithmetic-mean faces, second
@@ -11,8 +12,8 @@ quantities are dimensionless. Covariance (-lap + 9)^-2 and phases are those of L
 the equation is solved on the grid that is stored; values interpolated by splines from a shifted grid would leave a residual
 as large as the source.
 
-Terms: `interior` div(a grad u) + 1, relative to 1 (root mean square of the source); `boundary` u on the edge, relative to the
-root mean square of u for a typical a.
+Terms: `interior` div(a grad u) + f, relative to |f|; `boundary` u on the edge, relative to the root mean square of u for a
+typical a.
 Knows no files, no models and no ranks.
 """
 
