@@ -1,4 +1,7 @@
-"""Every random draw of the system, as a pure function of (run seed, stream, counter, place in the field).
+"""Random draws of data, noise and order, as pure functions of (run seed, stream, counter, place in the field).
+
+Two draws are made elsewhere: initial weights by torch, after `torch.manual_seed(run.seed)`, and the pauses between two
+attempts of a remote store (records/stores/remote.py), which change no result.
 
 The counter-based generator Philox 4x32-10 (Salmon et al., SC 2011) runs in integer arithmetic, and the Box-Muller transform
 uses only operations that IEEE 754 rounds correctly (+, -, *, /, sqrt). The bits are thus the same on every device, with every
