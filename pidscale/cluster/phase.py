@@ -1,6 +1,7 @@
 """Phases of a run from its settings: the driver checks what it can before anything starts, then workers run the loops.
 
-Knows of Ray only how to join it; knows models and equations only as arguments that it passes on.
+Knows of Ray only how to join it. Of models and equations it knows the checks that a driver can make; everything else of them
+it passes on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Split forms of layers, with which each rank of a space group computes some rows of every field.
 
-This is the only file that knows both models and ranks. A split form shares its parameters with the plain layer under the same
-names, so that weights, averages and cards are those of the plain network. A layer without a split form is refused by name.
+Models know no ranks: what a layer sends and receives is written here. A split form shares its parameters with the plain
+layer under the same names, so that weights, averages and cards are those of the plain network. A layer without a split form
+is refused by name.
 
 Messages of a forward pass: a convolution sends one to each neighbour, a norm does one all-gather of its statistics, attention
 one all-gather of keys and values, a spectral layer one all-reduce of its kept modes; pointwise layers send nothing.
