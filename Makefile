@@ -9,8 +9,8 @@ RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 .PHONY: help install demo test lint
 help:
 	@echo "make demo     train a small teacher, distil it and show the result"
-	@echo "make test     lint, types, import order and all tests"
-	@echo "make lint     lint, types and import order only"
+	@echo "make test     lint, types, docstrings, import order and all tests"
+	@echo "make lint     lint, types, docstrings and import order only"
 	@echo "make install  install into $(VENV) (PYTHON=python3.12 to choose the interpreter)"
 
 install: $(INSTALLED)
