@@ -114,9 +114,7 @@ def mismatch(
     difference = x_BCYX - target_BCYX
     values = difference.abs() if distance == "l1" else difference.square()
     if huber > 0:
-        values = (
-            2 * huber * values / ((values + huber**2).sqrt() + huber)
-        )  # algebraically the same, without cancellation
+        values = 2 * huber * values / ((values + huber**2).sqrt() + huber)  # avoids cancellation
     return values.flatten(1).sum(dim=1) / (points or x_BCYX[0].numel())
 
 
