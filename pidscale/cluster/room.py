@@ -26,7 +26,7 @@ class Host:
     Attributes:
         name: Its name.
         total: Its resources, such as CPU and GPU, by name.
-        free: Those of them that are free.
+        free: Its free resources by name.
     """
 
     name: str

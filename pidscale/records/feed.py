@@ -99,8 +99,7 @@ class Feed:
             block: Number of shards whose samples are mixed at a time.
             threads: Number of threads that read ahead; 0 to read within `batch`.
             pinned: Whether to use pinned memory for the buffers, which speeds up copies to a GPU.
-            params: Returns the parameters [b, P] of samples, given their numbers; called when their fields are read. Without
-                it, batches have no parameters.
+            params: Returns the parameters [b, P] of samples, given their numbers; None for batches without parameters.
 
         Raises:
             UserError: When `global_batch` or `prefetch` is below 1, or the split has no samples.
