@@ -1,9 +1,10 @@
-"""Typed settings as frozen dataclasses, one section for each part of a run: each with its default and its bounds.
+"""Typed settings as frozen dataclasses, one section for each part of a run; every field has a default and, if needed, bounds.
 
-The defaults are those of the command line; a file of configs/ holds what its choice changes. An unknown key, a wrong type or
-a value outside its bounds is an error. What an equation or an objective takes is declared in its own file, and read when it
-is used: `pde.params` and `distill.objective`. Takes and gives plain values: knows no Hydra (app/ composes the files), no
-ranks and no equations. Imports no torch, unless the class of an objective is asked for (`objective_class`).
+The defaults are those of the command line; each file in configs/ lists only the values that it changes. An unknown key, a
+value of the wrong type, or a value outside its bounds is an error. The settings of an equation (`pde.params`) and of an
+objective (`distill.objective`) are declared in the file of the equation or objective, and are checked when they are used.
+Reads and returns plain values. Knows no Hydra (app/ composes the files), no ranks and no equations. Imports no torch, unless
+the class of an objective is needed (`objective_class`).
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ from pidscale.setting import to_flat as to_flat
 from pidscale.setting import to_plain as to_plain
 from pidscale.setting import with_default
 
-NOISES = ("edm", "vp", "subvp", "flow")  # which levels; diffusion/noise.py says what they are
-SOURCES = ("inline", "thread", "actors", "shards")  # of endpoints
-SOLVERS = ("euler", "heun", "dpm2m")  # of the probability-flow ODE; diffusion/solvers.py says what they are
+NOISES = ("edm", "vp", "subvp", "flow")  # noise schedules, defined in diffusion/noise.py
+SOURCES = ("inline", "thread", "actors", "shards")  # sources of endpoints
+SOLVERS = ("euler", "heun", "dpm2m")  # solvers of the probability-flow ODE, defined in diffusion/solvers.py
 PRECISIONS = ("fp32", "bf16")
 PHASES = ("teacher", "distill")
 
 
 @dataclass(frozen=True)
 class PdeSettings:
-    """Which equation.
+    """Settings of the equation.
 
     Attributes:
-        name: A name of the library, or `module:Class` for one's own.
-        params: Its parameters; those left out have the equation's defaults.
-        points: Points a side; null: those of the shard set.
+        name: Name of a built-in equation, or `module:Class` for a custom one.
+        params: Parameters of the equation; omitted ones keep the equation's defaults.
+        points: Number of grid points per side; null: the grid of the shard set.
     """
 
     name: str = "darcy"
@@ -46,21 +47,21 @@ class PdeSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """The shard set: where it is, how it is read; train, test, samples_per_shard and seed are what make_shards makes.
+    """Location and reading of the shard set; train, test, samples_per_shard and seed apply when shards are made.
 
     Attributes:
-        path: A folder, or an address such as s3://bucket/set.
-        train: Samples to train on.
-        test: Samples that no training sees.
-        samples_per_shard: Samples of a shard.
-        seed: Of the samples.
-        verify: Check every row block that is read.
-        prefetch: Batches read ahead.
-        threads: Threads that read ahead; 0: read within the step.
-        on_bad_sample: `refuse` or `skip` damaged samples.
-        cache: Of a remote set: a folder for its shards.
-        cache_gib: The most that the cache may hold.
-        patience: Seconds for which a remote store may be away.
+        path: Folder of the set, or its address, such as s3://bucket/set.
+        train: Number of training samples.
+        test: Number of held-out samples.
+        samples_per_shard: Number of samples in each shard.
+        seed: Random seed of the samples.
+        verify: Whether to verify the checksum of every row block that is read.
+        prefetch: Number of batches to read ahead.
+        threads: Number of threads that read ahead; 0: batches are read within the step.
+        on_bad_sample: Whether to `refuse` a set with damaged samples or to `skip` those samples.
+        cache: Local folder in which the shards of a remote set are cached; null: no cache.
+        cache_gib: Maximum size of the cache in GiB.
+        patience: Number of seconds for which requests to an unavailable remote store are repeated.
     """
 
     path: str = "shards/darcy32"
@@ -79,14 +80,15 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The network.
+    """Settings of the network.
 
     Attributes:
-        kind: `unet` or `fno`.
-        size: Chooses a preset of the kind.
-        change: Replaces values of the preset.
-        precision: `fp32` or `bf16`.
-        recompute: Keep less for the backward pass and compute it once more (activation checkpointing): a third more time.
+        kind: Kind of network, `unet` or `fno`.
+        size: Name of a preset of this kind.
+        change: Values that replace those of the preset.
+        precision: Precision of the inner layers, `fp32` or `bf16`.
+        recompute: Whether to recompute activations in the backward pass (activation checkpointing): less memory, about a
+            third more time.
     """
 
     kind: str = "unet"
@@ -98,20 +100,20 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What both loops share.
+    """Settings shared by teacher training and distillation.
 
     Attributes:
-        steps: Steps in all.
-        global_batch: Samples of a step, of all workers.
-        micro_batch: The most samples that one worker holds at once; accumulation follows from it.
-        lr: The highest learning rate.
-        warmup: Steps over which the rate rises to it.
-        clip: Norm to which gradients are clipped; 0: off.
-        ema: Half-life of the weight average as a share of the steps done so far.
-        max_skips: Steps in a row without a finite gradient that end the run.
-        log_every: Steps between two lines of progress.
-        checkpoint_every: Steps between two checkpoints.
-        keep: Checkpoints that are kept.
+        steps: Total number of steps.
+        global_batch: Number of samples per step, over all workers.
+        micro_batch: Maximum number of samples that a worker processes at once; gradient accumulation follows from it.
+        lr: Peak learning rate.
+        warmup: Number of steps over which the learning rate rises to its peak.
+        clip: Maximum norm of the gradients; 0: no clipping.
+        ema: Half-life of the weight average, as a share of the steps done so far.
+        max_skips: Number of consecutive skipped steps after which the run fails. A step without a finite gradient is skipped.
+        log_every: Number of steps between two lines of progress.
+        checkpoint_every: Number of steps between two checkpoints.
+        keep: Number of checkpoints to keep.
     """
 
     steps: int = setting(1000, at_least=1, at_most=10**7, why="checkpoints are named by the step")
@@ -129,17 +131,17 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class TeacherSettings(TrainSettings):
-    """Training of the teacher.
+    """Settings of teacher training.
 
     Attributes:
-        noise: Which levels it learns: `edm`, `vp`, `subvp`, or `flow`, which predicts the velocity.
-        evaluate_every: Steps between two evaluations.
-        evaluate_samples: Samples of an evaluation.
-        evaluate_steps: Solver steps of each.
-        sigma_max: The highest level; null: it follows from data and grid, as do the next two, which are of `edm` alone.
-        p_mean: Mean of the logarithm of a training level.
-        p_std: Its standard deviation.
-        start: Folder of a finished teacher whose weights, units and levels this one goes on from; null: new weights.
+        noise: Noise schedule: `edm`, `vp`, `subvp`, or `flow`, with which the network predicts the velocity.
+        evaluate_every: Number of steps between two evaluations.
+        evaluate_samples: Number of samples per evaluation.
+        evaluate_steps: Number of solver steps per sample of an evaluation.
+        sigma_max: Highest noise level; null: chosen from the data.
+        p_mean: Mean of the logarithm of the training noise levels, for `edm` only; null: chosen from the grid.
+        p_std: Standard deviation of that logarithm, for `edm` only; null: the default of the schedule.
+        start: Folder of a finished teacher that provides initial weights, units and noise levels; null: random weights.
     """
 
     noise: str = setting("edm", choices=NOISES)
@@ -157,16 +159,16 @@ _WEIGHT: dict[str, Any] = {"at_least": 0, "at_most": 10**6, "why": "nothing woul
 
 @dataclass(frozen=True)
 class LambdaSettings:
-    """Weights of the residual's terms, dimensionless: each term is divided by its own scale of the teacher's samples.
+    """Weights of the terms of the residual, dimensionless because each term is divided by its scale on the teacher's samples.
 
-    The defaults are for equations without a file in configs/physics/.
+    The defaults apply to equations without a file in configs/physics/.
 
     Attributes:
-        l2: Of the interior residual in l2.
-        dual: Of the interior residual in the dual norm.
-        boundary: Of the residual on the edge.
-        conservation: Of budgets: the residual's mean over space, which a dual norm may not see.
-        initial: Of the first interval of time, in addition to its share of the others.
+        l2: Weight of the interior residual in the l2 norm.
+        dual: Weight of the interior residual in the dual norm.
+        boundary: Weight of the residual on the boundary.
+        conservation: Weight of the spatial mean of the residual (the budgets), which a dual norm may miss.
+        initial: Additional weight of the first time interval, which the other terms include as well.
     """
 
     l2: float = setting(0.002, **_WEIGHT)
@@ -178,33 +180,33 @@ class LambdaSettings:
 
 @dataclass(frozen=True)
 class ObjectiveSettings:
-    """What every section `distill.objective` holds; each objective has a class of its own, which adds its settings.
+    """Base class for the settings `distill.objective`; each objective adds its own settings in a subclass.
 
     Attributes:
-        name: Which objective, a key of `pidscale.distill.objectives.OBJECTIVES`.
+        name: Name of the objective, a key of `pidscale.distill.objectives.OBJECTIVES`.
     """
 
     name: str
 
 
-USUAL = "piddm"  # the objective that is meant where none is named
+USUAL = "piddm"  # the default objective
 
 
 def objective_class(name: Any) -> Any:
-    """Return the class of an objective, which says what it needs: `pidscale.distill.objectives.base.Objective`.
+    """Return the class of an objective, a subclass of `pidscale.distill.objectives.base.Objective`.
 
-    It imports the room of the objectives, and with it torch. That happens when a distillation begins. It happens when
-    settings are read only if `distill.source` of a distillation is not `inline` (limits.py), or if a setting of an objective
-    has its default value under the name of an earlier version (renamed.py).
+    Imports `OBJECTIVES` lazily: that package imports torch and this module. While settings are read, this happens only if
+    `distill.source` of a distillation is not `inline` (limits.py), or if a setting of an objective has its default value
+    under the name of an earlier version (renamed.py).
 
     Args:
-        name: The name of the objective.
+        name: Name of the objective.
 
     Returns:
         The class.
 
     Raises:
-        UserError: There is no such objective.
+        UserError: When there is no objective of this name.
     """
     objectives = importlib.import_module("pidscale.distill.objectives").OBJECTIVES
     if not isinstance(name, str) or name not in objectives:
@@ -214,38 +216,40 @@ def objective_class(name: Any) -> Any:
 
 @dataclass(frozen=True)
 class DistillSettings(TrainSettings):
-    """Distillation.
+    """Settings of the distillation.
 
     Attributes:
         steps: See `TrainSettings`.
         lr: See `TrainSettings`.
         warmup: See `TrainSettings`.
         checkpoint_every: See `TrainSettings`.
-        objective: What students are trained to do: the name of an objective, and those of its settings that differ from its
-            defaults. `own` reads it.
-        source: Who makes endpoints, and when: `inline` in the step, a `thread` ahead of it, `actors`; or a set of `shards`.
-        ahead: Global batches of endpoints that may be ready before they are needed.
-        actors: Teacher actors of source `actors`, each with the resources of a worker.
-        endpoints: The set of source `shards`, which `pidscale make-endpoints` makes.
-        teacher: Folder of a consolidated teacher; null: this run's own.
-        start: Weights that students begin with: those of the `teacher`, or new ones (`scratch`).
-        solver: Of the endpoints.
-        solver_steps: Of the endpoints.
-        buffer_rows: Global batches of endpoints that are held.
-        reuse: How often each endpoint is used.
-        chunk: Samples in one call of the teacher.
-        norm: Of the interior residual: `l2`, `dual` or `both`.
-        weights: Of the residual's terms.
-        physics_weight: A factor of all of them: the losses of the objectives differ in size.
-        physics_from: Share of the steps before the residual counts; until then student and control are one.
-        physics_ramp: Share of the steps over which it then grows to its weight.
-        gradient_to: What the residual may move: the `solution`, also the `shape` of the inputs, or `all`.
-        constraints: Hard ones that the student's output is held to.
-        control: Train the control beside the student: the same without the residual, on the same endpoints.
-        scale_samples: Teacher's samples that the scale of each term is measured on.
-        scale_steps: Solver steps of each.
-        teacher_precision: Of the frozen teacher's calls.
-        carry_teacher: Put the teacher into the student's folder, for samples of more calls than one.
+        objective: Name of the objective, and its settings that differ from their defaults. The property `own` parses them.
+        source: Source of the endpoints: computed within the step (`inline`), ahead of it by a `thread` or by `actors`, or
+            read from a set of `shards`.
+        ahead: Maximum number of global batches of endpoints that are prepared in advance.
+        actors: Number of teacher actors for source `actors`; each has the resources of a worker.
+        endpoints: Path of the endpoint set for source `shards`; `pidscale make-endpoints` writes it.
+        teacher: Folder of a consolidated teacher; null: the teacher of this run.
+        start: Initial weights of the students: those of the `teacher`, or random ones (`scratch`).
+        solver: ODE solver for the endpoints.
+        solver_steps: Number of solver steps per endpoint.
+        buffer_rows: Number of global batches of endpoints in the buffer.
+        reuse: Number of times each endpoint is used.
+        chunk: Number of samples per call of the teacher.
+        norm: Norm of the interior residual: `l2`, `dual` or `both`.
+        weights: Weights of the terms of the residual.
+        physics_weight: Factor of all these weights, because the losses of the objectives differ in magnitude.
+        physics_from: Share of the steps after which the residual is added to the loss; until then student and control are
+            identical.
+        physics_ramp: Share of the steps over which the weight of the residual then rises to its full value.
+        gradient_to: Fields that the gradient of the residual changes: the `solution`, also the `shape` of the inputs, or
+            `all`.
+        constraints: Names of the hard constraints that the output of the student satisfies.
+        control: Whether to train the control as well: the same student without the residual, on the same endpoints.
+        scale_samples: Number of teacher samples that the scale of each term is measured on.
+        scale_steps: Number of solver steps per sample for the scales.
+        teacher_precision: Precision of the frozen teacher, `fp32` or `bf16`.
+        carry_teacher: Whether to store the teacher in the folder of the student, for sampling with more than one call.
     """
 
     steps: int = with_default(TrainSettings, "steps", 1100)
@@ -279,7 +283,7 @@ class DistillSettings(TrainSettings):
 
     @classmethod
     def renewed(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the section under the names of today, with a line for each old name."""
+        """Return the section with old names replaced by current ones; prints a line for each old name."""
 
         def known(objective: Any) -> list[str]:
             return [one.name for one in fields(objective_class(objective).settings_class)]
@@ -288,36 +292,36 @@ class DistillSettings(TrainSettings):
 
     @property
     def needs(self) -> Any:
-        """The class of the objective, which says what it needs. Raises UserError for a name that there is not."""
+        """The class of the objective. Raises UserError if there is no objective of this name."""
         return objective_class(self.objective.get("name", USUAL))
 
     @property
     def own(self) -> Any:
-        """The settings of the objective, as its own class reads them. Raises UserError as `from_plain` does."""
+        """The settings of the objective as an instance of its settings class. Raises UserError as `from_plain` does."""
         return from_plain(self.needs.settings_class, self.objective, "distill.objective")
 
     @property
     def complete(self) -> Self:
-        """The same with every value of the section `objective`."""
+        """A copy of these settings in which `objective` holds all settings of the objective, defaults included."""
         return replace(self, objective=to_plain(self.own))
 
     @property
     def takes_endpoints(self) -> bool:
-        """Whether the objective learns from endpoints of the teacher."""
+        """Whether the objective trains on endpoints of the teacher."""
         return bool(self.needs.targets(self.own).value == "endpoints")
 
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """The report.
+    """Settings of the report.
 
     Attributes:
-        samples: Of each row, and of the truths beside them.
-        teacher_steps: Solver steps of the teacher's rows.
-        calls: Further rows of the student, of so many network calls, the teacher's after its own.
-        refine: Evaluations of each sample in a row of samples whose residual was lowered; 0: no such row.
-        seed: Of the noise.
-        batch: Samples generated at once.
+        samples: Number of samples per row, and number of held-out truths that they are compared with.
+        teacher_steps: Numbers of solver steps; the report has a row of the teacher for each.
+        calls: Numbers of network calls, one of the student and the rest of its teacher; the report has a row for each.
+        refine: Number of evaluations per sample for a row with refined samples, whose residual is lowered; 0: no such row.
+        seed: Random seed of the noise.
+        batch: Number of samples generated at once.
     """
 
     samples: int = setting(1536, at_least=2, why="a variance needs two samples")
@@ -332,18 +336,18 @@ class EvaluateSettings:
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """Workers and ZeRO.
+    """Settings of the workers and of ZeRO.
 
     Attributes:
-        workers: Processes that train, one of Ray Train's each.
-        cpus_per_worker: CPUs of each.
-        use_gpu: Whether each has a GPU.
-        space: Workers that share each field, by rows; side by side, so on one host where it holds them.
-        zero_stage: What ZeRO splits over the workers: 0 nothing, 1 the optimiser, 2 also gradients, 3 also weights.
-        max_failures: Lost workers or hosts after which a run still goes on by itself.
-        wait: Seconds to wait for room on the cluster, at the start and after a loss.
-        timeout: Seconds that a collective waits for a rank.
-        deepspeed: Goes to DeepSpeed unchanged, once checked.
+        workers: Number of training processes, each a Ray Train worker.
+        cpus_per_worker: Number of CPUs per worker.
+        use_gpu: Whether each worker has a GPU.
+        space: Number of workers that share each field by rows. They have consecutive ranks.
+        zero_stage: ZeRO stage: 0 partitions nothing, 1 the optimiser state, 2 also gradients, 3 also weights.
+        max_failures: Number of times that a run restarts by itself after it lost a worker or a host.
+        wait: Number of seconds to wait for free resources in the cluster, at the start and after a failure.
+        timeout: Number of seconds that a collective operation waits for the other ranks.
+        deepspeed: Further DeepSpeed settings, passed on unchanged after a check.
     """
 
     workers: int = setting(2, at_least=1)
@@ -359,13 +363,14 @@ class ClusterSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """The run.
+    """Settings of the run.
 
     Attributes:
-        name: Its folder below `folder`.
-        folder: Where runs live.
-        seed: Of everything random but the shards.
-        resume: What to do with an existing run: go on (`auto`), demand one (`must`), refuse it (`never`).
+        name: Name of the run, and of its folder within `folder`.
+        folder: Folder that contains all runs.
+        seed: Random seed of everything except the shards and the report.
+        resume: Whether to continue an existing run: if there is one (`auto`), always (`must`: an error if there is none), or
+            never (`never`: an error if there is one).
     """
 
     name: str = "run"
@@ -376,7 +381,7 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a run, a section each."""
+    """All settings of a run, one field for each section."""
 
     pde: PdeSettings = field(default_factory=PdeSettings)
     data: DataSettings = field(default_factory=DataSettings)

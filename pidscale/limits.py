@@ -1,6 +1,6 @@
-"""What the values of settings may be together: a value alone is held to the bounds beside its field.
+"""Checks of combinations of settings. Bounds of a single value are declared with its field.
 
-Must not know anything but the settings themselves.
+Must not know anything except the settings.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pidscale.setting import check_values
 
 
 def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
-    """Check all values, alone and together. One that is not allowed is a UserError that names its key.
+    """Check all values and their combinations. Raises a UserError that names the key of a value that is not allowed.
 
     Args:
         settings: All settings.
-        phases: The phases to come, whose batches must fit the workers; a script asks for its own only.
+        phases: Phases that will run; their batches must fit the workers.
     """
     check_values(settings)
     _check_batches(settings, phases)
@@ -29,7 +29,7 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
 
 
 def _check_batches(s: Settings, phases: Sequence[str]) -> None:
-    """Batches of the phases to come fit the groups of workers."""
+    """Check that the batches of the phases fit the groups of workers."""
     if s.cluster.workers % s.cluster.space:
         raise UserError(
             f"cluster.space={s.cluster.space} does not divide cluster.workers={s.cluster.workers}: make it a divisor, or "
@@ -51,13 +51,13 @@ def _check_batches(s: Settings, phases: Sequence[str]) -> None:
 
 
 def _groups(s: Settings) -> str:
-    """How messages call the groups that share the samples of a batch."""
+    """Return the name of the groups that divide the samples of a batch, for messages."""
     space = f" / cluster.space={s.cluster.space}" if s.cluster.space > 1 else ""
     return f"cluster.workers={s.cluster.workers}{space}"
 
 
 def _check_noise(s: Settings) -> None:
-    """The levels of a kind of noise."""
+    """Check that p_mean and p_std are set for EDM noise only."""
     if s.teacher.noise != "edm" and (s.teacher.p_mean is not None or s.teacher.p_std is not None):
         raise UserError(
             f"teacher.p_mean, teacher.p_std: of teacher.noise=edm; {s.teacher.noise} has none, leave them null"
@@ -65,7 +65,7 @@ def _check_noise(s: Settings) -> None:
 
 
 def _check_distill(s: Settings) -> None:
-    """Batches, endpoints and terms of the distillation."""
+    """Check batches, endpoints and residual terms of the distillation."""
     d = s.distill
     groups = s.cluster.workers // s.cluster.space
     share = d.global_batch // groups
@@ -92,7 +92,7 @@ def _check_distill(s: Settings) -> None:
 
 
 def _check_names(s: Settings) -> None:
-    """Names and folders."""
+    """Check names and folders."""
     name = s.run.name
     if not name.isprintable() or "/" in name or name.startswith(".") or not 0 < len(name) <= 100:
         raise UserError(

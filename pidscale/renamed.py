@@ -1,6 +1,6 @@
-"""Settings as earlier versions had them: names that have changed, and what a key meant before it existed.
+"""Settings of earlier versions: renamed keys, and the values implied by keys that did not exist yet.
 
-The old names are read for one version more, each with a line that says the new one. Knows no settings of today.
+Old names are accepted for one more version, with a warning that gives the new name. Knows no current settings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAMES = {
 }
 VALUES = {"distill.source": {"ring": "thread"}}
 
-# What a run without the key did: a run that was begun before there was one is resumed as that.
+# Values assumed for keys that did not exist when a run was started.
 MEANT: dict[str, Any] = {
     "teacher.noise": "edm",
     "teacher.p_std": None,
@@ -44,19 +44,19 @@ MEANT: dict[str, Any] = {
 def renewed(
     distill: Mapping[str, Any], known: Callable[[Any], Collection[str]], say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Return the section distill under the names of today.
+    """Return the section `distill` with old names replaced by current ones.
 
-    Earlier versions kept the settings of all objectives in one section: those that the chosen one does not have, with the
-    value that they had by default, are left out.
+    Earlier versions kept the settings of all objectives in one section. Settings that the selected objective does not have
+    are omitted if they have their former default value.
 
     Args:
-        distill: The section, plain, under names of today or of earlier versions.
-        known: Returns the names of the settings of an objective.
-        say: Receives one line for each old name.
+        distill: The section as plain values, with names of the current or of earlier versions.
+        known: Returns the names of the settings of an objective, given its name.
+        say: Called with one line of text for each old name.
 
     Returns:
-        The section, plain. What is given under an old name goes before what is given under the new one: no file of ours has
-        old names.
+        The section as plain values. A value under an old name takes precedence, because the files of configs/ use new names
+        only.
     """
     found = dict(distill)
     for key, changes in VALUES.items():
@@ -69,7 +69,7 @@ def renewed(
     if isinstance(objective, str):
         say(_line("distill.objective", "distill.objective.name"))
         found["objective"] = objective = {"name": objective}
-    if not isinstance(objective, Mapping):  # which whoever reads it refuses
+    if not isinstance(objective, Mapping):  # refused when it is parsed
         return found
     for old, new in NAMES.items():
         short = old.removeprefix("distill.")
@@ -88,8 +88,8 @@ def renewed(
 
 
 def signature_of_today(signed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run wrote down of its settings, by dotted names, under the names of today."""
-    weights = signed.get("distill.weights", {})  # earlier versions wrote this section whole
+    """Return the recorded settings of a run, by dotted name, with old names replaced by current ones."""
+    weights = signed.get("distill.weights", {})  # earlier versions stored this section as one mapping
     found = {NAMES.get(key, key): value for key, value in signed.items() if key != "distill.weights"}
     return found | {f"distill.weights.{key}": value for key, value in weights.items()}
 

@@ -1,4 +1,4 @@
-"""One setting: its default with the bounds of its values beside it, and how settings are read from plain values.
+"""Declaration of a single setting with its default and bounds, and conversion of settings from and to plain values.
 
 Must not know any setting by name: config.py and the objectives declare them.
 """
@@ -23,24 +23,24 @@ class UserError(Exception):
 
 
 def exact(number: float) -> str:
-    """Return a number in as few digits as tell it from any other: what is refused never reads like its own bound."""
+    """Format a float with the fewest digits that round-trip, so that a refused value never looks like its bound."""
     short = f"{number:g}"
     return short if float(short) == number else repr(float(number))
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What the value of a setting may be; of a list, each of its items.
+    """Bounds on the value of a setting, or on each item if the value is a list.
 
     Attributes:
-        at_least: The smallest number allowed.
-        above: The number that a value has to exceed.
-        at_most: The largest number allowed.
-        below: The number that a value may not reach.
-        choices: All values allowed; empty: any.
-        some: Whether a list has to hold an item.
-        distinct: Whether the items of a list have to differ.
-        why: What a reader of the error should know besides.
+        at_least: Inclusive lower bound.
+        above: Exclusive lower bound.
+        at_most: Inclusive upper bound.
+        below: Exclusive upper bound.
+        choices: Allowed values; empty: any value.
+        some: Whether a list must have at least one item.
+        distinct: Whether the items of a list must differ.
+        why: Reason for the bounds, appended to the error message.
     """
 
     at_least: float | None = None
@@ -56,11 +56,11 @@ class Bounds:
         """Check a value.
 
         Args:
-            name: The dotted name of the setting.
-            value: Its value, of the right type; None passes.
+            name: Dotted name of the setting.
+            value: Value of the right type; None is always accepted.
 
         Raises:
-            UserError: The value is outside the bounds.
+            UserError: When the value is outside the bounds.
         """
         items = value if isinstance(value, list) else [value]
         wrong = not all(self._allows(item) for item in items)
@@ -86,7 +86,7 @@ class Bounds:
         )
 
     def _expected(self, value: Any) -> str:
-        """What an error says was expected in place of a value."""
+        """Return the description of the expected value for an error message."""
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
         if isinstance(value, list):
@@ -123,15 +123,15 @@ def setting(
     distinct: bool = False,
     why: str = "",
 ) -> T:
-    """Declare a field of a settings dataclass: its default, and the bounds that `from_plain` and `check_values` hold it to.
+    """Declare a field of a settings dataclass, with a default and with bounds that `from_plain` and `check_values` check.
 
-    A bound is only stated for what has one; numbers are always finite. For example::
+    All bounds are optional; numbers must always be finite. Example::
 
         steps: int = setting(1000, at_least=1, at_most=10**7)
 
     Args:
-        default: The default; a list is copied for each instance.
-        at_least: See `Bounds`, as for all that follow.
+        default: Default value; a list is copied for each instance.
+        at_least: See `Bounds`.
         above: See `Bounds`.
         at_most: See `Bounds`.
         below: See `Bounds`.
@@ -141,22 +141,22 @@ def setting(
         why: See `Bounds`.
 
     Returns:
-        The field, typed as its default.
+        The dataclass field, typed as its default.
     """
     bounds = Bounds(at_least, above, at_most, below, tuple(choices), some, distinct, why)
     return typing.cast(T, _field(default, {"bounds": bounds}))
 
 
 def with_default(section: type, name: str, default: T) -> T:
-    """Declare an inherited field again: another default, the same bounds.
+    """Redeclare an inherited field with another default and the same bounds.
 
     Args:
-        section: The dataclass that it is inherited from.
-        name: The name of the field.
-        default: The default of the subclass.
+        section: Base dataclass that declares the field.
+        name: Name of the field.
+        default: Default value in the subclass.
 
     Returns:
-        The field, typed as its default.
+        The dataclass field, typed as its default.
     """
     inherited = section.__dataclass_fields__[name]  # type: ignore[attr-defined]
     return typing.cast(T, _field(default, inherited.metadata))
@@ -169,11 +169,11 @@ def _field(default: Any, metadata: Mapping[str, Any]) -> Any:
 
 
 def check_values(section: Any, where: str = "") -> None:
-    """Hold every value of a settings dataclass, and of the sections in it, to the bounds of its field: see `Bounds.check`.
+    """Check every value of a settings dataclass and of its nested sections against its bounds; see `Bounds.check`.
 
     Args:
-        section: An instance of a settings dataclass.
-        where: Its dotted name; empty for all settings.
+        section: Instance of a settings dataclass.
+        where: Dotted name of the section; empty for the root.
     """
     for name, value, field in _fields(section, where):
         if "bounds" in field.metadata:
@@ -181,7 +181,7 @@ def check_values(section: Any, where: str = "") -> None:
 
 
 def _fields(section: Any, where: str) -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
-    """Dotted name, value and field of every setting in a dataclass, those of its sections included."""
+    """Yield dotted name, value and field of every setting in a dataclass and in its nested sections."""
     for field in dataclasses.fields(section):
         name = f"{where}.{field.name}".lstrip(".")
         value = getattr(section, field.name)
@@ -194,18 +194,18 @@ def _fields(section: Any, where: str) -> Iterator[tuple[str, Any, dataclasses.Fi
 def from_plain(kind: type[T], plain: Mapping[str, Any], where: str = "") -> T:
     """Build a settings dataclass from plain values.
 
-    Of a class with a classmethod `renewed`, the values are what that returns of those given.
+    If the class has a classmethod `renewed`, the values are first passed through it.
 
     Args:
-        kind: The dataclass.
-        plain: Its values by name, a mapping for each section; what is absent has its default.
-        where: Its dotted name, for messages.
+        kind: The dataclass to build.
+        plain: Values by name, with a mapping for each nested section; missing values take their defaults.
+        where: Dotted name of the section, for error messages.
 
     Returns:
-        The instance.
+        An instance of the dataclass.
 
     Raises:
-        UserError: A key is unknown, or a value is of the wrong type or outside its bounds.
+        UserError: When a key is unknown, or a value has the wrong type or is outside its bounds.
     """
     renewed = getattr(kind, "renewed", None)
     if renewed is not None:
@@ -226,7 +226,7 @@ def from_plain(kind: type[T], plain: Mapping[str, Any], where: str = "") -> T:
 
 
 def _value(hint: Any, value: Any, name: str) -> Any:
-    """A value as its type has it. Raises UserError for another type."""
+    """Return a value converted to its declared type. Raises UserError if the value has another type."""
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise UserError(f"{name}={value!r}: expected a section with keys")
@@ -249,5 +249,5 @@ def to_plain(settings: Any) -> dict[str, Any]:
 
 
 def to_flat(settings: Any) -> dict[str, Any]:
-    """Return settings as one dictionary of dotted names, `distill.weights.l2` among them; free mappings stay whole."""
+    """Return settings as a flat dictionary with dotted names such as `distill.weights.l2`; plain dicts are not flattened."""
     return {name: value for name, value, _ in _fields(settings, "")}

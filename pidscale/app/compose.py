@@ -1,6 +1,6 @@
-"""Settings from the groups of configs/ and from the words of a command line, composed by Hydra and checked.
+"""Composes settings with Hydra from the groups of configs/ and the words of a command line, and checks them.
 
-Must not know what they are for, and imports no torch, except where `config.objective_class` is asked.
+Must not know the purpose of any setting, and imports no torch, except where `config.objective_class` is called.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from pidscale.limits import check
 from pidscale.paths import PATH_SETTINGS, expanded, with_paths
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-# an installation has the files within the package, a checkout beside it
+# an installation has the folder inside the package, a checkout beside the package
 CONFIGS = next(folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir())
-_ANY_TEXT = (*PATH_SETTINGS, "run.name")  # settings whose value is a path or a name, with any character in it
+_ANY_TEXT = (*PATH_SETTINGS, "run.name")  # settings whose value is a path or a name, which may contain any character
 
 
 def groups(config_dir: Path | None = None) -> dict[str, list[str]]:
-    """Return the groups by name, and the choices of each.
+    """Return the configuration groups and the choices of each group.
 
     Args:
-        config_dir: A folder with groups of the user's own, or choices of his own for the groups of pidscale.
+        config_dir: Folder of the user, with further groups or with further choices for the groups of pidscale.
 
     Returns:
-        Names of files without their ending, by group, both sorted.
+        Sorted mapping from group to a sorted list of choices, which are file names without suffix.
     """
     found: dict[str, set[str]] = {}
     for folder in (CONFIGS, *([config_dir] if config_dir else [])):
@@ -52,19 +52,19 @@ def settings_from(
     phases: Sequence[str] = PHASES,
     config_dir: Path | None = None,
 ) -> Settings:
-    """Return the settings that groups and arguments make, checked.
+    """Compose settings from groups and arguments, and check them.
 
     Args:
-        arguments: `group=choice` and `section.key=value`.
-        config: The file of configs/ that names the choices which no argument names.
-        phases: The phases to come; batches must fit the workers for these.
-        config_dir: A folder of the user's own groups. Its files come before those of pidscale.
+        arguments: Arguments of the form `group=choice` or `section.key=value`.
+        config: File of configs/ with the default choices.
+        phases: Phases that will run; their batches must fit the workers.
+        config_dir: Folder of the user with further groups. Its files take precedence over those of pidscale.
 
     Returns:
-        All settings, in which `~` stands for no home folder any more.
+        All settings, with `~` expanded.
 
     Raises:
-        UserError: An argument, a file of the folder or a value is wrong.
+        UserError: When an argument, a file of the folder or a value is wrong.
     """
     if config_dir is not None and not config_dir.is_dir():
         what = "a file, expected a folder" if config_dir.exists() else "no such folder; expected one"
@@ -74,7 +74,7 @@ def settings_from(
     known = groups(config_dir)
     for argument in arguments:
         _check_argument(argument, known)
-    # a dotted key is added whether it is there or not, so that our own check names an unknown one
+    # ++ adds a dotted key even if it is unknown, so that our own check reports it
     overrides = [a if a[0] == "+" or "." not in a.split("=")[0] else f"++{a}" for a in map(quoted, arguments)]
     try:
         plain = _compose(config, overrides, config_dir)
@@ -88,11 +88,11 @@ def settings_from(
 
 
 def _compose(config: str, overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
-    """The composed settings as plain values."""
+    """Return the composed settings as plain values."""
     overrides = list(overrides)
     with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
         if config_dir is not None:
-            # Hydra's own hydra.searchpath appends folders; this one comes first. The empty list makes Hydra read the path.
+            # hydra.searchpath would append the folder; it must come first. The empty list makes Hydra read the search path.
             path = GlobalHydra.instance().config_loader().get_search_path()
             path.prepend("--config-dir", f"file://{config_dir.absolute()}", "main")
             overrides.append("hydra.searchpath=[]")
@@ -102,7 +102,7 @@ def _compose(config: str, overrides: Sequence[str], config_dir: Path | None) -> 
 
 
 def _check_argument(argument: str, known: Mapping[str, Sequence[str]]) -> None:
-    """Raise UserError where an argument has no form that settings have, or names a group or choice that is not there."""
+    """Raise UserError if an argument is malformed, or names an unknown group or choice."""
     if argument.startswith("~"):
         raise UserError(f"{argument}: removes a setting, but every setting needs a value; give it another value")
     key, _, choice = argument.partition("=")
@@ -115,35 +115,35 @@ def _check_argument(argument: str, known: Mapping[str, Sequence[str]]) -> None:
         advice = _nearest(key, known) or f"groups: {', '.join(known)}; "
         raise UserError(f"{argument}: unknown group {key!r}; {advice}a single value is section.key=value")
     choice = choice.strip("'\"")
-    if key in known and choice not in known[key]:  # Hydra says nothing where a file is optional
+    if key in known and choice not in known[key]:  # Hydra ignores a missing file that is optional
         raise UserError(f"{argument}: no such choice; {_nearest(choice, known[key])}{key} has {', '.join(known[key])}")
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    """A question after the nearest word that is known, if one is near."""
+    """Return a suggestion of the most similar known word, or "" if none is similar."""
     close = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {close[0]!r}? " if close else ""
 
 
 def quoted(argument: str) -> str:
-    """Return an argument with its value quoted if that is a path or a name: Hydra takes few characters in plain words."""
+    """Quote the value of an argument if it is a path or a name, because Hydra restricts the characters of unquoted values."""
     key, _, value = argument.partition("=")
     is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     if key.lstrip("+") not in _ANY_TEXT or is_quoted or value.lower() == "null":
         return argument
-    escaped = re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)  # Hydra's own rule
+    escaped = re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)  # Hydra's quoting
     return f"{key}='{escaped}'"
 
 
 def help_text(config: str, config_dir: Path | None = None) -> str:
-    """Return what can be set: the groups with their choices, and every setting with its value.
+    """Return a list of all groups with their choices, and of all settings with their default values.
 
     Args:
-        config: The file of configs/ that names the choices.
-        config_dir: A folder of the user's own groups. UserError if it is none.
+        config: File of configs/ with the default choices.
+        config_dir: Folder of the user with further groups. Raises UserError if it is not a folder.
 
     Returns:
-        Some hundred lines.
+        Text of about a hundred lines.
     """
     values = to_flat(settings_from([], config, config_dir=config_dir))
     lines = ["group=choice takes a file of that group, section.key=value sets one value:", ""]

@@ -15,13 +15,13 @@ from pidscale.plain import printable
 
 
 def run(asked: argparse.Namespace) -> None:
-    """Convert, and print how well the set obeys its equation.
+    """Convert files, and print the residuals of the resulting set.
 
     Args:
-        asked: What the command line asks for: `words` and `config_dir`.
+        asked: Parsed arguments `words` and `config_dir`.
 
     Raises:
-        UserError: An argument is wrong, or the files cannot be converted.
+        UserError: When an argument is wrong, or the files cannot be converted.
     """
     about_files, about_equation = split_words(asked.words)
     request = parse_request(about_files)

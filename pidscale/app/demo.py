@@ -1,4 +1,4 @@
-"""`pidscale demo`: the whole way in one command, from shards over teacher and students to the report."""
+"""`pidscale demo`: run all stages in one command: shards, teacher, students and report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pidscale.run.phases import run_folder
 
 
 def run(settings: Settings) -> None:
-    """Run every stage; each continues from what is there already."""
+    """Run every stage; each stage continues from existing results."""
     began = time.monotonic()
     settings = absolute(settings)
     make_shards.run(settings)

@@ -1,6 +1,6 @@
-"""What an error means to a user: one line that names a file, a setting or a package, or nothing where it is a bug.
+"""Error messages for users: one line that names a file, a setting or a package. Bugs have no such message.
 
-Must not know the subcommands; what they advise stands in what was asked.
+Must not know the subcommands: command-specific advice is taken from the parsed arguments.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pidscale.config import Settings, UserError
 from pidscale.paths import is_address, with_paths
 from pidscale.plain import printable
 
-# import name and distribution of what `pip install 'pidscale[train]'` brings
+# distribution by import name, for the packages that `pip install 'pidscale[train]'` installs
 TRAIN = {
     "deepspeed": "deepspeed",
     "h5py": "h5py",
@@ -30,7 +30,7 @@ TRAIN = {
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message without the line breaks and control characters that names in files may have."""
+    """Return the message of an error in one line, without control characters, which names in files may contain."""
     return printable(" ".join(part.strip() for part in str(error).splitlines() if part.strip()))
 
 
@@ -38,11 +38,11 @@ def explain(error: Exception, asked: argparse.Namespace) -> str | None:
     """Return one line for an error that is not a bug, None for a bug.
 
     Args:
-        error: What ended a subcommand.
-        asked: What the command line asked for, as `parse` returns it; `settings` are those of the run, if it has some.
+        error: Error that ended a subcommand.
+        asked: Arguments as returned by `parse`; `settings` holds the settings of the run, if the subcommand has any.
 
     Returns:
-        The line without its `error: `.
+        The line, without the prefix `error: `.
     """
     if isinstance(error, UserError):
         return one_line(error)
@@ -60,7 +60,7 @@ def explain(error: Exception, asked: argparse.Namespace) -> str | None:
 def _is_out_of_memory(error: Exception) -> bool:
     if not isinstance(error, (MemoryError, OSError, RuntimeError)):
         return False
-    from pidscale.run.host_limits import is_out_of_memory  # which imports torch
+    from pidscale.run.host_limits import is_out_of_memory  # imports torch, so it is imported late
 
     return is_out_of_memory(error)
 
@@ -75,7 +75,7 @@ def _explain_os_error(error: OSError, asked: argparse.Namespace) -> str | None:
 
 
 def _origin(path: str, settings: Settings) -> str:
-    """Which settings lead to a path, and so what to check."""
+    """Return advice that names the settings whose folders contain a path."""
     named: list[str] = []
 
     def note(folder: str, key: str) -> str:

@@ -10,7 +10,7 @@ from pidscale.paths import absolute
 
 
 def run(settings: Settings) -> None:
-    """Measure every method that the run holds, print the table, and write runs/NAME/report."""
+    """Measure every method of the run, print the table, and write runs/NAME/report."""
     settings = absolute(settings)
     progress = Progress("evaluate")
     result = evaluate(settings, progress)

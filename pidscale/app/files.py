@@ -1,11 +1,11 @@
-"""Files that the command line reads and writes: what is known of fields (npy, npz, csv), and samples and answers (npz).
+"""Files that the command line reads and writes: known values of fields (npy, npz, csv), and samples and answers (npz).
 
-- npy: an array as `observe` takes one, with all channels of the task
-- npz: arrays by channel name, in which NaN is unknown; masks as NAME_mask; values of parameters by name; and, if it is there,
-  the name of the equation as `equation`. The file of an answer can be read again
-- csv: a table of sensors, as sensors.py reads it
+- npy: an array in the form that `observe` accepts, with all channels of the task
+- npz: arrays by channel name, in which NaN marks unknown values; masks as NAME_mask; values of parameters by name; optionally
+  the name of the equation as `equation`. The file of an answer can be used as input
+- csv: a table of sensors, see sensors.py
 
-No pickle is read. A UserError names the file. Shapes: as in observations.py. Must not know networks.
+Pickled objects are never loaded. A UserError names the file. Shapes: as in observations.py. Must not know networks.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from pidscale.generator.tasks.posterior import Posterior
 
 _MASK = "_mask"
-_LONGEST_NAME = 200  # bytes; file systems take 255, and a file that is being written has a longer name
+_LONGEST_NAME = 200  # bytes; file systems allow 255, and the temporary file during writing has a longer name
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a file holds.
+    """Contents of a file with known values.
 
     Attributes:
-        values: An array of all channels, or arrays by channel name; NaN is unknown.
-        masks: True where a value is known, by channel name; None where every value that is not NaN is known.
+        values: An array of all channels, or arrays by channel name; NaN marks unknown values.
+        masks: Masks by channel name, True at known values; None if all values other than NaN are known.
         params: Values of parameters by name.
     """
 
@@ -53,17 +53,17 @@ class Known:
 
 
 def read_known(generator: Generator, path: Path) -> Known:
-    """Read what is known of fields from an npy, npz or csv file.
+    """Read known values of fields from an npy, npz or csv file.
 
     Args:
-        generator: Whose equation and grid the file has to be of.
-        path: The file.
+        generator: Generator whose equation and grid the file must match.
+        path: Path of the file.
 
     Returns:
-        Its contents.
+        The contents of the file.
 
     Raises:
-        UserError: The file cannot be read, or is of another equation.
+        UserError: When the file cannot be read, or is of another equation.
     """
     try:
         with open(path, "rb") as file:
@@ -88,7 +88,7 @@ def _pickle_message(path: Path) -> str:
 
 
 def _numbers(path: Path, kind: str, load: Any) -> Any:
-    """What `load` returns; an error of a damaged file becomes one line."""
+    """Return the result of `load`. Raises UserError if the file is damaged or contains pickled objects."""
     try:
         found = load()
         arrays = found.values() if isinstance(found, dict) else [found]
@@ -97,7 +97,7 @@ def _numbers(path: Path, kind: str, load: Any) -> Any:
         return found
     except UserError:
         raise
-    except Exception as error:  # zipfile, zlib, struct and numpy raise all kinds
+    except Exception as error:  # zipfile, zlib, struct and numpy raise many types of errors
         if any(word in str(error) for word in ("allow_pickle", "Object arrays", "Python objects")):
             raise UserError(_pickle_message(path)) from None
         reason = re.sub(r"\s+", " ", str(error))[:120] or type(error).__name__
@@ -124,23 +124,23 @@ def _read_npz(generator: Generator, path: Path) -> Known:
             params[name] = array
         elif name.endswith(_MASK) and name not in generator.channels:
             masks[name.removesuffix(_MASK)] = array
-        elif "/" not in name:  # those are figures beside an answer
+        elif "/" not in name:  # names with a slash are figures of an answer
             check_channel(generator, name, str(path))
             values[name] = array
     return Known(values, masks or None, params)
 
 
 def check_target(option: str, path: Path, ending: str, known: Path | None = None) -> None:
-    """Check that a file can be written, before the work whose result it is to hold.
+    """Check that an output file can be written, before its contents are computed.
 
     Args:
-        option: The option that names the file, for messages.
-        path: The file.
-        ending: What its name has to end in.
-        known: A file that is read, which must not be overwritten.
+        option: Option that names the file, for messages.
+        path: Path of the file.
+        ending: Required suffix of the name.
+        known: Input file, which must not be overwritten.
 
     Raises:
-        UserError: The file cannot be written, or is the one that is read.
+        UserError: When the file cannot be written, or is the input file.
     """
     if len(os.fsencode(path.name)) > _LONGEST_NAME:
         raise UserError(f"{option}={path}: a name of more than {_LONGEST_NAME} bytes; give a shorter one")
@@ -163,14 +163,14 @@ def write_answer(path: Path, equation: str, answer: Answer | Posterior) -> None:
     """Write an answer as npz.
 
     Args:
-        path: The file.
-        equation: The name of the equation.
-        answer: Its fields and parameters are written by name, its figures as `residual/l2` or `spread/pressure`.
+        path: Path of the file.
+        equation: Name of the equation.
+        answer: Answer whose fields and parameters are written by name, and its figures as `residual/l2` or `spread/pressure`.
     """
     arrays: dict[str, Any] = {"equation": equation}
     for name, value in vars(answer).items():
         if isinstance(value, Mapping):
-            first = name in ("fields", "mean")  # what an answer's file is read for
+            first = name in ("fields", "mean")  # written without a prefix, because readers look for these
             arrays |= {key if first else f"{name}/{key}": one for key, one in value.items()}
         else:
             arrays[f"figures/{name}"] = value
@@ -178,17 +178,17 @@ def write_answer(path: Path, equation: str, answer: Answer | Posterior) -> None:
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write an npz file, whole or not at all.
+    """Write an npz file atomically.
 
     Args:
-        path: The file.
-        arrays: Arrays, tensors on the CPU, numbers or texts by name.
+        path: Path of the file.
+        arrays: Arrays, tensors on the CPU, numbers or strings by name.
 
     Raises:
-        UserError: The file cannot be written.
+        UserError: When the file cannot be written.
     """
     data = io.BytesIO()
-    with zipfile.ZipFile(data, "w") as archive:  # as numpy.savez writes it, which takes no name of its own arguments
+    with zipfile.ZipFile(data, "w") as archive:  # same format as numpy.savez, which rejects the name `file`
         for name, value in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 plain = value.numpy() if isinstance(value, Tensor) else np.asarray(value)

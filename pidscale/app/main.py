@@ -1,6 +1,6 @@
 """The command `pidscale`: one parser, one error boundary, and a module of this package for each subcommand.
 
-Must not import what a subcommand needs before that subcommand is asked for.
+Must not import the dependencies of a subcommand before that subcommand is selected.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from pidscale.app.parser import DEFAULTS, parse
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Do what a command line asks for.
+    """Run the command line.
 
-    A mistake of the user is one line on stderr; a bug keeps its traceback.
+    A mistake of the user prints one line on stderr; a bug raises its exception with a traceback.
 
     Args:
-        words: The words after `pidscale`; those of this process where None.
+        words: Words after `pidscale`. Default: those of this process.
 
     Returns:
-        The exit status: 0, 2 for a mistake, 130 after Ctrl-C and 143 after SIGTERM. The first of these signals during a phase
-        of a run stops it with a checkpoint and a UserError that says so, hence 2 (cluster/phase.py).
+        The exit status: 0 on success, 2 for a mistake, 130 after Ctrl-C, 143 after SIGTERM. During a phase of a run, the first
+        of these signals stops it with a checkpoint and a UserError that says so, hence 2 (cluster/phase.py).
 
     Raises:
-        Exception: A bug.
+        Exception: When a bug occurs.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
@@ -46,13 +46,13 @@ def main(words: Sequence[str] | None = None) -> int:
         line = explain(error, asked)
         if line is None:
             raise
-        sys.stdout.flush()  # so that what was printed before stands before
+        sys.stdout.flush()  # keeps the order of stdout and stderr
         print(f"error: {line}", file=sys.stderr)
         return 2
 
 
 def _carry_out(asked: argparse.Namespace) -> int:
-    """Run a subcommand; its exit status. Settings come first: most mistakes are found before torch is imported."""
+    """Run a subcommand and return its exit status. Settings are checked first, so that most mistakes need no torch import."""
     if asked.phases is None:
         return importlib.import_module(f"pidscale.app.{asked.module}").run(asked) or 0
     from pidscale.app.compose import settings_from
@@ -71,7 +71,7 @@ def _carry_out(asked: argparse.Namespace) -> int:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the body as Ctrl-C does, so that what it holds is released."""
+    """Raise KeyboardInterrupt on SIGTERM while the body runs, as for Ctrl-C, so that resources are released."""
 
     def end(number: int, frame: object) -> None:
         raise KeyboardInterrupt(number)

@@ -1,4 +1,4 @@
-"""`pidscale make-endpoints`: make the endpoints of a distillation beforehand, for many students of one teacher."""
+"""`pidscale make-endpoints`: make the endpoints of a distillation in advance, for many students of one teacher."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pidscale.run.phases import run_folder
 
 
 def run(settings: Settings) -> None:
-    """Make what is missing of the set, in parallel Ray tasks."""
+    """Make the missing shards of the set in parallel Ray tasks."""
     settings = absolute(settings)
     path = settings.distill.endpoints
     check_endpoint_set(settings, run_folder(settings))
     connect()
-    need = Need.of(settings.cluster, {"tasks": 1})  # as many run at a time as there is room for
+    need = Need.of(settings.cluster, {"tasks": 1})  # one task is enough; more run if there is room
     wait_for_room(need, settings.cluster.wait)
     progress = Progress("endpoints")
     manifest = make_endpoint_set(settings, run_folder(settings), progress)

@@ -9,17 +9,17 @@ from pidscale.config import Settings, UserError
 from pidscale.make.make import check_target, make_shard_set
 from pidscale.pde import build_pde
 
-_COARSE = 0.05  # l2 residual of truths above which a grid hardly resolves its equation
+_COARSE = 0.05  # l2 residual of truths above which the grid is too coarse
 
 
 def run(settings: Settings) -> None:
-    """Make what is missing of the set, in parallel Ray tasks.
+    """Make the missing shards of the set in parallel Ray tasks.
 
     Args:
-        settings: All settings; pde, data and cluster.wait matter.
+        settings: All settings; `pde`, `data` and `cluster.wait` are used.
 
     Raises:
-        UserError: The settings name no grid, or the folder holds another set.
+        UserError: When the settings specify no grid, or the folder holds another set.
     """
     data = settings.data
     pde = build_pde(settings.pde.name, settings.pde.params)

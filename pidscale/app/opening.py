@@ -1,4 +1,4 @@
-"""Generators and equations that a command line names. Knows no training stack: the base installation is enough."""
+"""Opens generators and equations named on the command line. Knows no training stack: needs the base installation only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pidscale.pde.own import look_here
 
 
 def import_equation(name: str | None) -> None:
-    """Import the module of an equation that --equation names: a card or a manifest that names one imports nothing."""
+    """Import the module of the equation given by --equation. Names in cards and manifests are never imported."""
     if name is not None:
         look_here(name)
         build_pde(name)
@@ -23,14 +23,14 @@ def open_generator(asked: argparse.Namespace, teacher: str | None = None) -> Stu
     """Load the generator of --student onto --device.
 
     Args:
-        asked: What the command line asks for: `student`, `equation` and `device`.
-        teacher: The folder of the student's teacher, if it is needed.
+        asked: Parsed arguments `student`, `equation` and `device`.
+        teacher: Folder of the student's teacher, if it is needed.
 
     Returns:
-        The generator, with its teacher where one is named or lies in its folder.
+        The generator, with its teacher if one is named or is inside its folder.
 
     Raises:
-        UserError: The folder holds no generator, or one of another equation.
+        UserError: When the folder holds no generator, or one of another equation.
     """
     import_equation(asked.equation)
     if teacher is None:

@@ -1,4 +1,4 @@
-"""What several subcommands print: a progress line, and the residual of fields. Knows no work."""
+"""Output shared by several subcommands: a progress line, and the residual of fields. Knows no computations."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pidscale.meter import ProgressLine
 
 
 class Progress:
-    """A callable that shows `done` of `total` on one line, which begins with the first call."""
+    """A callable that shows `done` of `total` on one line, starting with the first call."""
 
     def __init__(self, label: str) -> None:
         self.label = label
         self.line: ProgressLine | None = None
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Show `done` of `total` with a note beside it."""
+        """Show `done` of `total` and a note."""
         if self.line is None:
             self.line = ProgressLine(self.label, total)
         self.line.total = total
         self.line.show(done, note)
 
     def close(self) -> None:
-        """End the line, if it began."""
+        """End the line if it has been started."""
         if self.line is not None:
             self.line.close()
 

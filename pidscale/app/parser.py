@@ -1,6 +1,6 @@
-"""What the command line may say: one tree of arguments for every subcommand.
+"""The command line parser, with a subparser for every subcommand.
 
-Must not know what a subcommand does, and imports nothing heavy: help and mistakes are answered without torch.
+Must not know what a subcommand does, and imports nothing heavy: help and error messages work without torch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pidscale.app.settings_parser import add_settings_commands, add_words
 from pidscale.config import UserError
 from pidscale.paths import local_path
 
-# what `parse` returns of a subcommand that says nothing else
+# default attributes of the result of `parse`
 DEFAULTS: dict[str, Any] = {
     "settings": None,
     "phases": None,
@@ -28,33 +28,33 @@ SEARCH = {"steps": 200, "starts": 4, "seed": 0, "batch": 64, "optimiser": "lbfgs
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that takes no abbreviated options, and whose errors are UserErrors."""
+    """A parser that accepts no abbreviated options and raises UserError on errors."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
-        """Raise UserError in place of printing the usage."""
+        """Raise UserError instead of printing the usage."""
         raise UserError(f"{message}; `{self.prog} --help` lists the arguments")
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """Return what a command line asks for. --help and --version end the process.
+    """Parse a command line. --help and --version end the process.
 
     Args:
-        words: The words after `pidscale`.
+        words: Words after `pidscale`.
 
     Returns:
-        The arguments of a subcommand; its name (`command`) and the module of pidscale.app with its `run` (`module`); what
-        the error boundary advises (`interrupted`, `memory`, `files`). Of a subcommand with settings, the phases that they
-        are checked for (`phases`, else None), and the packages that are imported late, or by workers alone (`late`).
+        The arguments of the subcommand, with its name (`command`), its module in pidscale.app (`module`), and the advice in
+        error messages (`interrupted`, `memory`, `files`). For a subcommand with settings, also the phases that the settings
+        are checked for (`phases`, otherwise None), and the packages that are imported late or only by workers (`late`).
 
     Raises:
-        UserError: An argument is missing, unknown or of a wrong kind.
+        UserError: When an argument is missing, unknown or of the wrong type.
     """
     tree = _tree()
     asked, left = tree.parse_known_args(list(words))
-    if "words" in asked:  # argparse takes only those before the first option
+    if "words" in asked:  # argparse collects only words before the first option
         asked.words += [word for word in left if not word.startswith("-")]
         left = [word for word in left if word.startswith("-")]
     if left:
@@ -68,15 +68,15 @@ def named_numbers(option: str, words: Sequence[str], example: str) -> dict[str, 
     """Read the NAME=VALUE arguments of an option.
 
     Args:
-        option: The option, for messages, such as --param.
-        words: Its arguments.
-        example: One that is right, for messages.
+        option: Option such as --param, for messages.
+        words: Arguments of the option.
+        example: Correct example, for messages.
 
     Returns:
         The numbers by name.
 
     Raises:
-        UserError: An argument has another form, or a name is given twice.
+        UserError: When an argument has another form, or a name is given twice.
     """
     found: dict[str, float] = {}
     for word in words:
@@ -235,7 +235,7 @@ def _add_solve(commands: Any) -> None:
 
 
 def _add_student(command: _Parser, what: str) -> None:
-    """Add what says which generator is asked, where, and with which parameters."""
+    """Add the options for the generator, its equation, its parameters and the device."""
     command.add_argument("--student", required=True, metavar="FOLDER", help=what)
     _add_equation(command, "the student")
     command.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter that is known")

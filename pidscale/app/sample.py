@@ -18,13 +18,13 @@ from pidscale.generator.student import Student
 
 
 def run(asked: argparse.Namespace) -> None:
-    """Draw samples, write them, and print the root mean squares of their residual.
+    """Draw samples, write them, and print the root mean square of each norm of their residual.
 
     Args:
-        asked: What the command line asks for.
+        asked: Parsed arguments.
 
     Raises:
-        UserError: An argument is wrong, or the file cannot be written; found before sampling where possible.
+        UserError: When an argument is wrong or the file cannot be written; checked before sampling if possible.
     """
     check_target("--out", asked.out, ".npz")
     params = named_numbers("--param", asked.param, "diffusivity=0.002")
@@ -40,7 +40,7 @@ def run(asked: argparse.Namespace) -> None:
 
 
 def _sample(generator: Student | Teacher, asked: argparse.Namespace, params: Mapping[str, float]) -> Fields:
-    """The samples of either kind of generator, by the arguments that are for it."""
+    """Return samples of a student or a teacher. Raises UserError for arguments that do not apply to it."""
     if isinstance(generator, Teacher):
         if asked.nfe > 1:
             raise UserError(f"--nfe={asked.nfe}: network calls of a student; a teacher takes --steps")
@@ -54,7 +54,7 @@ def _sample(generator: Student | Teacher, asked: argparse.Namespace, params: Map
 
 
 def _residual(generator: Generator, fields: Mapping[str, Tensor], batch: int) -> dict[str, float]:
-    """Root mean squares over all samples of each norm of the residual, relative to the scale of the equation."""
+    """Return the root mean square over all samples of each norm of the residual, relative to the scale of the equation."""
     count = len(fields[generator.channels[0]])
     sums: dict[str, float] = {}
     for start in range(0, count, batch):

@@ -1,7 +1,8 @@
-"""Tables of sensors, read from csv: one line for each.
+"""Reads tables of sensors from csv files, with one sensor per line.
 
-channel,y,x,value with row and column from 0, or channel,y_coord,x_coord,value with coordinates from 0 to the extent of the
-grid, of which the nearest point is taken; # begins a comment. A UserError names file and line. Must not know networks.
+The columns are channel,y,x,value with row and column counted from 0, or channel,y_coord,x_coord,value with coordinates from 0
+to the extent of the grid. Coordinates are mapped to the nearest grid point. A # starts a comment. A UserError names file and
+line. Must not know networks.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _BY_POINT = ("channel", "y", "x", "value")
 _BY_PLACE = ("channel", "y_coord", "x_coord", "value")
-_SAME = 1e-6  # relative difference of two readings of one point that count as equal
+_SAME = 1e-6  # relative difference up to which two readings at one point are equal
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,14 @@ def read_sensors(generator: Generator, path: Path) -> dict[str, np.ndarray]:
     """Read a table of sensors.
 
     Args:
-        generator: Whose channels and grid the table is about.
-        path: The csv file.
+        generator: Generator with the channels and the grid of the table.
+        path: Path of the csv file.
 
     Returns:
         Fields [Y, X] by channel name, in physical units; NaN where there is no sensor.
 
     Raises:
-        UserError: The table is none, holds no sensor, or two that contradict each other.
+        UserError: When the file is not such a table, or has no sensors or contradictory ones.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -67,7 +68,7 @@ def read_sensors(generator: Generator, path: Path) -> dict[str, np.ndarray]:
 
 
 def _rows(generator: Generator, path: Path, text: str) -> Iterator[tuple[int, str, int, int, float]]:
-    """Line number, channel, row, column and value of each sensor."""
+    """Yield line number, channel, row, column and value of each sensor."""
     names: list[str] = []
     for line, cells in _lines(path, text):
         where = f"{path}: line {line}"
@@ -83,7 +84,7 @@ def _rows(generator: Generator, path: Path, text: str) -> Iterator[tuple[int, st
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Number and cells of each line that is neither empty nor a comment. No cell spans several lines."""
+    """Yield number and cells of each line that is neither empty nor a comment. No cell spans several lines."""
     for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
         try:
             words = line.partition("#")[0]
@@ -95,7 +96,7 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _sensor(generator: Generator, where: str, cells: Mapping[str, str]) -> tuple[str, int, int, float]:
-    """Channel, row, column and value of one line."""
+    """Return channel, row, column and value of one line."""
     check_channel(generator, cells["channel"], where)
     value = _number(where, "value", cells["value"])
     places = []
@@ -123,7 +124,10 @@ def _number(where: str, name: str, text: str) -> float:
 
 
 def _nearest(generator: Generator, where: str, dim: int, place: float) -> int:
-    """The nearest point to a coordinate. Points begin at 0, or half a spacing from it on cells; periodic dims wrap."""
+    """Return the index of the grid point nearest to a coordinate.
+
+    The first point is at 0, or half a spacing from 0 on cell grids. Periodic dims wrap around.
+    """
     grid = generator.grid
     extent = grid.extent[dim]
     points = grid.shape[dim]

@@ -1,4 +1,4 @@
-"""Subcommands that take settings: what each is called, checks and needs. Must not know what they do."""
+"""Subcommands that take settings: their names, help texts, checks and packages. Must not know what they do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pidscale.paths import local_path
 
 @dataclass(frozen=True)
 class _SettingsCommand:
-    """A subcommand that takes settings; `late` are packages that it imports late, or in its workers alone."""
+    """A subcommand that takes settings; `late` names packages that are imported late or only in workers."""
 
     name: str
     what: str
@@ -70,7 +70,7 @@ _SETTINGS_COMMANDS = (
 
 
 def add_settings_commands(commands: Any) -> None:
-    """Add all of them to the subparsers of a command line."""
+    """Add all subcommands that take settings to the subparsers of a command line."""
     for one in _SETTINGS_COMMANDS:
         description = f"{one.what.capitalize()}: pidscale {one.name} {one.example}"
         command = commands.add_parser(one.name, help=one.what, description=description, add_help=False)
@@ -82,7 +82,7 @@ def add_settings_commands(commands: Any) -> None:
 
 
 def add_words(command: argparse.ArgumentParser, form: str) -> None:
-    """Add words of this form to a subcommand, and --config-dir, which changes what they may name."""
+    """Add positional words of this form to a subcommand, and the option --config-dir for further groups."""
     command.add_argument("words", nargs="*", metavar="SETTING", help=form)
     command.add_argument(
         "--config-dir",
@@ -93,7 +93,7 @@ def add_words(command: argparse.ArgumentParser, form: str) -> None:
 
 
 class _SettingsHelp(argparse.Action):
-    """Print the arguments of a subcommand, then every group and setting that it takes."""
+    """Print the arguments of a subcommand, followed by all groups and settings."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object) -> NoReturn:
         parser.print_help()

@@ -21,10 +21,10 @@ def run(asked: argparse.Namespace) -> int:
     """Verify, show or repair a set.
 
     Args:
-        asked: What the command line asks for: `part`, `path` and the options of that part.
+        asked: Parsed arguments: `part`, `path` and the options of that part.
 
     Returns:
-        The exit status: 0 if nothing is wrong, 2 otherwise.
+        The exit status: 0 if there are no findings, 2 otherwise.
     """
     if asked.part == "repair-index":
         return _repair(asked.path)
@@ -57,6 +57,6 @@ def _repair(path: str) -> int:
 
 
 def _print_findings(findings: Sequence[str]) -> None:
-    sys.stdout.flush()  # so that what was printed before stands before
+    sys.stdout.flush()  # keeps the order of stdout and stderr
     for finding in findings:
         print(f"error: {printable(' '.join(finding.split()))}", file=sys.stderr)

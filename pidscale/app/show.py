@@ -1,4 +1,4 @@
-"""`pidscale show`: describe a generator or a shard set. The base installation is enough, except for pictures."""
+"""`pidscale show`: describe a generator or a shard set. Needs the base installation only, except for pictures."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from pidscale.records.manifest import Manifest
 from pidscale.records.stores.base import Store
 from pidscale.records.stores.opening import open_store
 
-_DRAWN = 4  # samples of a picture
+_DRAWN = 4  # number of samples in a picture
 _MANIFEST = "manifest.json"
 
 
 def run(asked: argparse.Namespace) -> None:
-    """Print what a folder holds.
+    """Print a description of the contents of a folder.
 
     Args:
-        asked: What the command line asks for: `path`, and `equation` and `out` for a shard set.
+        asked: Parsed arguments: `path`, and for a shard set `equation` and `out`.
 
     Raises:
-        UserError: The folder holds neither a generator nor a shard set, or what it holds is damaged.
+        UserError: When the folder holds neither a generator nor a shard set, or is damaged.
     """
     path = asked.path if is_address(asked.path) else expanded(asked.path, "FOLDER")
     folder = Path(path)
@@ -55,7 +55,7 @@ def run(asked: argparse.Namespace) -> None:
 
 
 def _describe_card(card: Mapping[str, Any]) -> list[str]:
-    """What a card says, one line for each subject."""
+    """Return the description of a card, one line per subject."""
     grid, network, noise, weights = card["grid"], card["architecture"], card["noise"], card["weights"]
     origin = card["provenance"]
     residual = _join(_pairs(origin.get("weights", {})))
@@ -81,7 +81,7 @@ def _describe_card(card: Mapping[str, Any]) -> list[str]:
 
 
 def _channels(channels: Sequence[Mapping[str, str]]) -> Iterable[str]:
-    """A line for each channel, or for each run of channels that differ in nothing but their name."""
+    """Yield a line for each group of consecutive channels that differ only in their names."""
     for (unit, role), run in groupby(channels, key=lambda channel: (channel["unit"], channel["role"])):
         names = [channel["name"] for channel in run]
         shown = f"{names[0]} to {names[-1]} ({len(names)})" if len(names) > 2 else ", ".join(names)
@@ -95,7 +95,7 @@ def _training(origin: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 
 def _measured(metrics: Mapping[str, Any]) -> Iterable[str]:
-    """The figures of the report, or those of the end of the training where there is no report."""
+    """Yield the figures of the report, or those of the end of training if there is no report."""
     report = metrics.get("report", metrics)
     names = {
         "residual l2": "residual_l2",
@@ -110,7 +110,7 @@ def _measured(metrics: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _pairs(values: Mapping[str, Any], only: Sequence[str] | None = None, but: Sequence[str] = ()) -> list[str]:
-    """`key=value` of a mapping, in its order."""
+    """Return `key=value` for the entries of a mapping, in order."""
     keys = [key for key in (values if only is None else only) if key in values and key not in but]
     return [f"{key}={_value(values[key])}" for key in keys]
 
@@ -133,17 +133,17 @@ def _join(parts: Iterable[str]) -> str:
 
 
 def show_set(path: str, equation: str | None, picture: Path | None) -> None:
-    """Print the description of a shard set, and draw a few samples where a picture is asked for.
+    """Print the description of a shard set, and draw a few samples if a picture is requested.
 
-    A set of an equation of the user's own that nobody has imported is not drawn, and a line says so.
+    A set of a custom equation that has not been imported is not drawn; a line states this.
 
     Args:
-        path: The folder or address of the set.
-        equation: The equation that it is expected to be of; any where None.
-        picture: The PNG file that is written; none where None.
+        path: Folder or address of the set.
+        equation: Expected equation of the set; None for any equation.
+        picture: PNG file to write; None for no picture.
 
     Raises:
-        UserError: The set cannot be read or is of another equation, or the picture cannot be written.
+        UserError: When the set cannot be read or is of another equation, or the picture cannot be written.
     """
     if picture is not None and picture.suffix != ".png":
         raise UserError(f"--out={picture}: expected a name that ends in .png")
@@ -168,7 +168,7 @@ def show_set(path: str, equation: str | None, picture: Path | None) -> None:
 
 
 def _picture(store: Store, manifest: Manifest, pde: Pde) -> bytes:
-    """The first samples of the train split as a PNG. Imports matplotlib."""
+    """Return a picture of the first samples of the train split as PNG bytes. Imports matplotlib."""
     import torch
 
     from pidscale.figures.fields import field_figure

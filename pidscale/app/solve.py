@@ -1,4 +1,4 @@
-"""`pidscale solve`: a file of what is known, a student, and an answer. Needs the base installation only. Knows no ranks."""
+"""`pidscale solve`: find fields that agree with known values. Needs the base installation only. Knows no ranks."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from pidscale.generator.tasks.observations import Observation, observe, warnings
 from pidscale.generator.tasks.posterior import Posterior, posterior
 from pidscale.generator.tasks.search import MOST, Search
 
-FAR = 3.0  # sigma from what is known beyond which an answer is doubted
-_SHOWN = 8  # fields that get a line each
+FAR = 3.0  # distance from the known values, in sigma, above which a warning is printed
+_SHOWN = 8  # number of fields that are described in a line each
 
 
 def run(asked: argparse.Namespace) -> None:
-    """Read what is known, search, write the answer and print what it is worth.
+    """Read the known values, search, write the answer, and print its misfit and residual.
 
     Args:
-        asked: What the command line asks for.
+        asked: Parsed arguments.
 
     Raises:
-        UserError: An argument or a file is wrong; found before anything is computed where possible.
+        UserError: When an argument or a file is wrong; checked before any computation if possible.
     """
     for option, path, ending in (("--out", asked.out, ".npz"), ("--picture", asked.picture, ".png")):
         if path is not None:
@@ -59,7 +59,7 @@ def run(asked: argparse.Namespace) -> None:
 def _search(
     asked: argparse.Namespace, student: Student, observation: Observation, params: dict[str, Any]
 ) -> Answer | Posterior:
-    """The likeliest fields, or posterior samples where these are asked for."""
+    """Return the likeliest fields, or posterior samples if they are requested."""
     default = 0.0 if asked.posterior else 1.0
     search = Search(
         steps=asked.steps,
@@ -80,7 +80,7 @@ def _search(
 
 
 def _summary(answer: Answer | Posterior) -> list[str]:
-    """How near the fields are to what is known and to the equation, field by field where there are few."""
+    """Return a line for each of the first fields, with its distance from the known values and residual, and any warning."""
     lines = []
     for i in range(min(_SHOWN, len(answer.mismatch))):
         norms = {norm: math.sqrt(float(values[i].square().mean())) for norm, values in answer.residual.items()}
@@ -98,7 +98,7 @@ def _summary(answer: Answer | Posterior) -> list[str]:
 
 
 def _sigma(words: Sequence[str]) -> float | dict[str, float] | None:
-    """One number for all channels, or some by channel; None where none is given."""
+    """Parse --sigma: one number for all channels, or numbers by channel; None if it is not given."""
     if len(words) == 1 and "=" not in words[0]:
         try:
             return float(words[0])

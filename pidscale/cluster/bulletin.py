@@ -21,7 +21,7 @@ from pidscale.meter import ProgressLine
 
 
 class Place(NamedTuple):
-    """Where a worker runs.
+    """Location of a worker.
 
     Attributes:
         host: The name of the host.
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
 @dataclass
 class Reports:
-    """What the workers of the present attempt have reported.
+    """Reports of the workers of the current attempt.
 
     Attributes:
         attempt: The number of the attempt.

@@ -26,7 +26,7 @@ class Host:
     Attributes:
         name: Its name.
         total: Its resources, such as CPU and GPU, by name.
-        free: Those of them that are free.
+        free: Its free resources by name.
     """
 
     name: str
@@ -36,11 +36,11 @@ class Host:
 
 @dataclass(frozen=True)
 class Need:
-    """What must find room: a number of parts, each with the same resources on one host.
+    """Resources that a cluster must have: a number of processes, each with the same resources on one host.
 
     Attributes:
-        asked: The number of parts by the name of the setting that asks for them.
-        each: The resources of one part by name.
+        asked: Mapping from setting name (e.g. `cluster.workers`) to number of processes requested.
+        each: Resources of one process by name.
     """
 
     asked: Mapping[str, int]
@@ -48,11 +48,11 @@ class Need:
 
     @classmethod
     def of(cls, settings: ClusterSettings, asked: Mapping[str, int]) -> Need:
-        """Return the need of parts that take the resources of a worker.
+        """Return the need of processes that each take the resources of a worker.
 
         Args:
             settings: The section `cluster`.
-            asked: The number of parts by the name of the setting that asks for them.
+            asked: Mapping from setting name (e.g. `cluster.workers`) to number of processes requested.
 
         Returns:
             The need.
@@ -62,11 +62,11 @@ class Need:
 
     @property
     def parts(self) -> int:
-        """The number of parts."""
+        """Total number of processes."""
         return sum(self.asked.values())
 
     def fits(self, resources: Mapping[str, float]) -> int:
-        """Return how many parts fit on a host with these resources."""
+        """Return the number of processes that fit on a host with these resources."""
         return min(int(resources.get(name, 0.0) // count) for name, count in self.each.items())
 
     def __str__(self) -> str:
@@ -107,12 +107,12 @@ def described(found: list[Host], each: Mapping[str, int]) -> str:
 def wait_for_room(
     need: Need, seconds: float, stopped: Callable[[], bool] = lambda: False, say: Callable[[str], None] = print
 ) -> None:
-    """Return once every part finds room at the same time.
+    """Wait until the cluster has room for all processes at the same time.
 
     Args:
-        need: What must find room.
-        seconds: How long to wait (`cluster.wait`). A local Ray gets no more hosts, so that it refuses at once what it can
-            never hold.
+        need: The processes and their resources.
+        seconds: Maximum time to wait (`cluster.wait`). A local Ray never gets more hosts; a need that it cannot hold is
+            refused immediately.
         stopped: Whether the user asked to stop; called twice a second.
         say: Prints what is missing and what the cluster has: at once, every 15 s, and when the reason changes.
 

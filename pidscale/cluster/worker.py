@@ -51,7 +51,7 @@ def environment(settings: ClusterSettings) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Assignment:
-    """What the driver passes to each worker of an attempt.
+    """Data that the driver passes to each worker of an attempt.
 
     Attributes:
         phase: `teacher` or `distill`.

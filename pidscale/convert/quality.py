@@ -27,7 +27,7 @@ CLEAR_RATIO = 3.0  # two residuals differ clearly if one is this many times the 
 MIN_SUSPICIOUS = 0.01  # share of a null solution's residual below which no set and no sample is suspicious
 OUTLIER_RATIO = 10.0  # a sample whose residual is this many times the median is an outlier
 MAX_MISMATCH = 0.5  # relative difference from our own solution, after scaling, up to which a factor is advised
-MAX_OWN_FACTOR = 1.25  # a factor from our own solution that a coarse grid alone can explain
+MAX_OWN_FACTOR = 1.25  # largest scale factor attributable to grid coarseness
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def complete_recipe(
         recipe: The recipe without it.
         pde: The equation with its final parameters.
         numbers: The sample numbers of each split.
-        found: What one pass over the samples found.
+        found: Result of one pass over the samples.
 
     Returns:
         Plain JSON values.
@@ -159,7 +159,7 @@ def choose_splits(
     Args:
         source: The open files.
         request: The arguments of the conversion.
-        found: What one pass over the samples found.
+        found: Result of one pass over the samples.
         test_samples: The samples of the test files; None to draw the test split with the seed.
 
     Returns:

@@ -21,7 +21,7 @@ _SAME_PHASE = 1e-4  # largest relative difference of two values of a coefficient
 
 @dataclass
 class Scan:
-    """What one pass over the samples found.
+    """Result of one pass over the samples.
 
     Attributes:
         edges: Sums at the edges, by slot, over the samples that are not bad.
@@ -75,7 +75,7 @@ def scan(
         progress: Called with the samples done and the total after each block.
 
     Returns:
-        What was found.
+        The result of the pass.
 
     Raises:
         UserError: There are bad samples that may not be omitted, no other samples, or a channel with one value everywhere.

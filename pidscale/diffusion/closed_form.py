@@ -1,6 +1,6 @@
 """Gaussian data of independent modes, for which the denoiser, the flow and the posterior are known exactly.
 
-What solvers, objectives and methods do is compared with it in float64, where no network hides an error. Knows no networks,
+Results of solvers, objectives and methods are compared with it in float64, without the error of a network. Knows no networks,
 ranks, files or equations.
 """
 

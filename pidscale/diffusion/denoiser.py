@@ -1,4 +1,4 @@
-"""What the rest of the package calls a denoiser: its signature, and how a condition is bound to it. Knows no networks.
+"""Protocols of denoisers: their signatures, and a function that binds a condition. Knows no networks.
 
 Shapes: x_BCYX noisy fields in units of the model, sigma_B their noise levels, condition_BP PDE parameters in [-1, 1].
 """

@@ -97,11 +97,11 @@ def _denoised(denoiser: Denoiser, x_BCYX: Tensor, level: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Solver:
-    """A solver as the rest of the package asks for it.
+    """A solver, with its cost in network calls.
 
     Attributes:
         states: Takes a denoiser, the state at the first level and all levels; yields the state at each further level.
-        calls: The network calls (NFE) of so many steps.
+        calls: Returns the number of network calls (NFE) of a number of steps.
     """
 
     states: Callable[[Denoiser, Tensor, Sequence[float]], Iterator[Tensor]]
@@ -135,7 +135,7 @@ def integrate(
         The clean fields [B, C, Y, X] in units of the model: float64 for noise in float64, else float32.
 
     Raises:
-        ValueError: There is no such solver.
+        ValueError: When there is no solver of this name.
     """
     if solver not in SOLVERS:
         raise ValueError(f"solver={solver!r}: expected one of {', '.join(SOLVERS)}")
@@ -151,7 +151,7 @@ def integrate(
 
 
 def heun_step(denoiser: Denoiser, x_BCYX: Tensor, here_B: Tensor, there_B: Tensor) -> Tensor:
-    """Take one step of Heun's method, each sample between levels of its own (Karras et al. 2022, algorithm 1).
+    """Take one step of Heun's method, with separate levels for each sample (Karras et al. 2022, algorithm 1).
 
     Args:
         denoiser: The denoiser; it is called twice.

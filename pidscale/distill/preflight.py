@@ -1,4 +1,4 @@
-"""What a distillation says before it starts: what its residual weighs, what its endpoints will cost. Measures nothing."""
+"""Messages before a distillation starts: weights of the residual and cost of the endpoints. Measures nothing."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.endpoints.stored import needed
 from pidscale.distill.objectives.physics import active_weights
 
-STEP = 4.0  # a student's step on one sample, in forward passes: its own, a backward pass of two, and the residual
+STEP = 4.0  # forward passes that a student's step costs per sample: one forward, two backward, one residual
 LITTLE = 0.1
 
 
 def teacher_share(settings: DistillSettings) -> float:
-    """Return the share of all work that is the teacher's: (K / R) / (K / R + 4), with a control K / R beside 8."""
+    """Return the teacher's share of all work: (K / R) / (K / R + 4), with 8 in place of 4 if a control is trained."""
     each = SOLVERS[settings.solver].calls(settings.solver_steps) / settings.reuse
     return each / (each + STEP * (2 if settings.control else 1))
 
 
 def cost_line(settings: DistillSettings, endpoints: int, bytes_each: int) -> str:
-    """Return one sentence on the teacher's share of the work, the endpoints there will be, and how to have them cheaper.
+    """Return one sentence on the teacher's share of the work, the number of endpoints, and how to reduce their cost.
 
     Args:
-        settings: The section distill.
-        endpoints: How many there will be.
-        bytes_each: Of one endpoint.
+        settings: Settings of the section `distill`.
+        endpoints: Number of endpoints.
+        bytes_each: Size of an endpoint in bytes.
 
     Returns:
         The sentence.
@@ -49,27 +49,27 @@ def cost_line(settings: DistillSettings, endpoints: int, bytes_each: int) -> str
 
 
 def announcement(settings: Settings, rollout: Rollout, shape: Sequence[int]) -> Iterator[str]:
-    """Yield what is said before a distillation. A set of endpoints that does not fit is a UserError.
+    """Yield the messages before a distillation. Raises UserError if a set of endpoints does not fit the run.
 
     Args:
-        settings: Those of the run.
-        rollout: The teacher.
-        shape: Of a joint field.
+        settings: Settings of the run.
+        rollout: Teacher and solver.
+        shape: Shape of a joint field.
 
     Yields:
-        One line each.
+        Lines of text.
     """
     d = settings.distill
     yield weights_line(d)
     if d.endpoints and d.source != "shards":
         yield f"distill.endpoints is not read: distill.source={d.source}"
     if d.takes_endpoints:
-        open_supply(settings, rollout)  # for its refusals alone
+        open_supply(settings, rollout)  # only to raise its errors
         yield cost_line(d, needed(settings), 4 * math.prod(shape))
 
 
 def weights_line(settings: DistillSettings) -> str:
-    """Return one sentence: what the residual weighs, as equation, objective and command together have it."""
+    """Return one sentence with the effective weights of the residual, after equation, objective and command line."""
     weights = [f"{name} {weight:g}" for name, weight in active_weights(settings).items() if weight > 0]
     if not weights:
         return "the residual is left out: no term that distill.norm chooses has distill.weights times physics_weight above 0"

@@ -1,4 +1,4 @@
-"""What a distillation shows and leaves: pictures of its samples, and the folders of its students. Knows no steps."""
+"""Results of a distillation: pictures of samples, and the folders of the students. Knows no steps."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from pidscale.pde.parameters import condition
 
 
 def picture(students: list[Student], rollout: Rollout, board: Board, problem: Problem, step: int) -> dict[str, float]:
-    """Draw truth, teacher and students from the same noise, with their residuals, on the first rank.
+    """Draw truths, and samples of teacher and students from the same noise, with their residuals. All ranks call it.
 
-    What is not finite is not drawn.
+    The first rank draws the picture, unless samples of a student are not finite.
 
     Args:
-        students: The students, whose averages make the samples; all ranks call it.
-        rollout: Noise and the teacher's endpoints.
-        board: Takes the picture.
-        problem: Holds truths that no training saw.
-        step: How many steps are finished.
+        students: Students whose averaged weights generate the samples.
+        rollout: Teacher and solver, for noise and endpoints.
+        board: Board that the picture is added to.
+        problem: The problem, for held-out truths.
+        step: Number of finished steps.
 
     Returns:
-        The root mean square of each student's samples beside that of data, on every rank.
+        Root mean square of each student's samples relative to that of the data, on every rank.
     """
     averages = [(student, student.averaged()) for student in students]
     mesh, window = students[0].mesh, students[0].window
@@ -70,17 +70,17 @@ def publish_student(
     scales: Mapping[str, float],
     metrics: Mapping[str, float],
 ) -> None:
-    """Write the folder of a student, and its teacher's within it where that is asked for. The first rank does.
+    """Write the folder of a student, with the teacher inside it if `carry_teacher` is set. All ranks call it.
 
-    A disk without room, and a weight or a number of the card that is not finite, are a UserError.
+    The first rank writes. Raises a UserError if the disk is full, or if a weight or a number of the card is not finite.
 
     Args:
-        student: The student, whose average is published; all ranks call it.
-        teacher: Its teacher, that of the first round.
-        folder: That of the run.
+        student: Student whose averaged weights are published.
+        teacher: Teacher of the first round.
+        folder: Folder of the run.
         problem: Equation, grid and provenance of the data.
-        scales: What each term of the residual was divided by.
-        metrics: The last means of the training, and its cost.
+        scales: Scale of each term of the residual.
+        metrics: Last mean values of the training, and its cost.
     """
     weights = student.ema.full_weights()
     if not student.mesh.first:
@@ -93,7 +93,7 @@ def publish_student(
         "endpoints": endpoints,
         "weights": objective.physics.weights if objective.physics else {},
         "gradient_to": d.gradient_to,
-        **{"huber": 0.0, "power": 0.0},  # of objectives that have none
+        **{"huber": 0.0, "power": 0.0},  # for objectives without these settings
         **{key: value for key, value in to_plain(d.own).items() if key != "name"},
     }
     provenance = Provenance(

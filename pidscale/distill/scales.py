@@ -1,4 +1,4 @@
-"""What each term of the residual is divided by, measured on the teacher's own samples before the first step."""
+"""Scales of the terms of the residual, measured on samples of the teacher before the first step."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from pidscale.plain import not_finite
 def measure_scales(
     settings: Settings, problem: Problem, batches: Batches, window: Window, mesh: Mesh
 ) -> dict[str, float]:
-    """Measure s_k^2 by term: mean squared residuals of the teacher's own samples, bounded below (`frozen_scales`).
+    """Measure s_k^2 by term: mean squared residuals of teacher samples, bounded below (`frozen_scales`).
+
+    The samples are divided over the ranks. All ranks call it. Two all-reduces of 8 bytes per term.
 
     Args:
-        settings: Those of the run.
-        problem: The data, whose truths give the floor and the null solution.
-        batches: Make the samples, which are split over the ranks.
-        window: The rows of this rank.
-        mesh: The ranks, which all call it; two all-reduces of 8 bytes a term.
+        settings: Settings of the run.
+        problem: Equation, grid, units and data; the truths determine the floor and the null solution.
+        batches: Batches that provide the teacher samples.
+        window: Rows of this rank.
+        mesh: The mesh of ranks.
 
     Returns:
         The scales, the same on every rank.
 
     Raises:
-        UserError: The teacher's samples are so wrong that their residual is not finite.
+        UserError: When the residual of the teacher's samples is not finite.
     """
     d = settings.distill
     rows = d.scale_samples // d.global_batch
@@ -40,7 +42,7 @@ def measure_scales(
     found = batches.scaling(rows, d)
     fields = torch.cat([one.fields_BCYX for one in found])
     params = torch.cat([one.params_BP for one in found])
-    decode = batches.rollout.teacher.normaliser.decode  # its units, which another set of its data need not have
+    decode = batches.rollout.teacher.normaliser.decode  # the teacher's units, which may differ from those of the set
     shares = residual_shares(problem.pde, window, decode(fields), params, more)
     sums = mesh.sum(torch.stack([shares[k].double().sum() for k in terms])) / (rows * d.global_batch)
     truth = problem.samples("train", 64, window.rows).on(mesh.device)

@@ -53,7 +53,7 @@ def order(seed: int, epoch: int, counts: Sequence[int], block: int) -> np.ndarra
 
 
 class Batch(NamedTuple):
-    """What a worker trains on at a step.
+    """The training data of a worker at a step.
 
     Attributes:
         fields_BCYX: Fields in physical units, float32, the rows of the worker.
@@ -65,7 +65,7 @@ class Batch(NamedTuple):
 
 
 class Feed:
-    """Batches of one worker, read ahead by threads into buffers that are used again and again. State: the step.
+    """Batches of one worker, read ahead by threads into reused buffers. The step is the only state.
 
     `waited` counts the seconds that `batch` has waited for data.
     """
@@ -85,12 +85,25 @@ class Feed:
         pinned: bool = False,
         params: Callable[[np.ndarray], Tensor] | None = None,
     ) -> None:
-        """shards: the split. rank, world: place on the data axis. rows: rows of this worker (all if None).
+        """Open the feed and start reading ahead.
 
-        prefetch: batches read ahead. start_step: where reading ahead begins. block: shards mixed at a time. threads: that
-        read ahead; 0 reads within `batch`. pinned: buffers that a GPU copies from at full speed. params: reads the parameters
-        [b, P] of samples by their numbers, ahead as fields are; without it there are none. UserError for a batch below 1 or a
-        set without samples.
+        Args:
+            shards: The split to read.
+            seed: Seed of the run.
+            global_batch: Number of samples per step, over all workers.
+            rank: Rank on the data axis.
+            world: Number of ranks on the data axis.
+            prefetch: Number of batches to read ahead.
+            start_step: First step.
+            rows: Rows of this worker; None for all rows.
+            block: Number of shards whose samples are mixed at a time.
+            threads: Number of threads that read ahead; 0 to read within `batch`.
+            pinned: Whether to use pinned memory for the buffers, which speeds up copies to a GPU.
+            params: Returns the parameters [b, P] of samples, given their numbers; None for batches without parameters.
+
+        Raises:
+            UserError: When `global_batch` or `prefetch` is below 1, or the split has no samples.
+            ValueError: When `rank` is not below `world`, or negative.
         """
         if global_batch < 1:
             raise UserError(f"data.global_batch={global_batch}: expected at least 1")
@@ -108,7 +121,7 @@ class Feed:
         self._orders: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
         shape = shards.shape_of(self._bounds.stop - self._bounds.start, rows)
-        # one in use, the others being filled
+        # one buffer is in use, the others are being filled
         self._buffers = [torch.empty(shape, pin_memory=pinned) for _ in range(self._ahead + 1)]
         self._read_params = params or (lambda ids: torch.empty(len(ids), 0, dtype=torch.float64))
         self._params: list[Tensor | None] = [None] * len(self._buffers)
@@ -119,7 +132,7 @@ class Feed:
         self._read_ahead(start_step)
 
     def _order(self, epoch: int) -> np.ndarray:
-        """Return the order of an epoch; those of the epochs next to it are kept."""
+        """Return the order of an epoch; the orders of adjacent epochs stay cached."""
         with self._lock:
             if epoch not in self._orders:
                 self._orders = {e: o for e, o in self._orders.items() if abs(e - epoch) < 2}
@@ -127,7 +140,7 @@ class Feed:
             return self._orders[epoch]
 
     def ids(self, step: int) -> np.ndarray:
-        """This worker's samples of a step, int64 [b]: numbers for shards.read and shards.meta."""
+        """Return the numbers of this worker's samples at a step, int64 [b], for `shards.read` and `shards.meta`."""
         first, last = (step * self._global_batch + bound for bound in (self._bounds.start, self._bounds.stop))
         parts = [np.empty(0, dtype=np.int64)]
         n = len(self.shards)
@@ -139,9 +152,10 @@ class Feed:
         return np.concatenate(parts)
 
     def batch(self, step: int) -> Batch:
-        """Fields and parameters of a step; the fields until the next call, which uses their memory again.
+        """Return fields and parameters of a step. The fields are valid until the next call, which reuses their memory.
 
-        Any step may be asked for; the next one is ready. Raises what the reading raised (UserError for bytes that changed).
+        Any step may be requested; the following ones are then read ahead. Raises any error of reading (UserError for changed
+        bytes).
         """
         if step != self._next:
             self.close()
@@ -164,7 +178,7 @@ class Feed:
         return Batch(self._buffers[self._place(step)], params)
 
     def _place(self, step: int) -> int:
-        """Step s + prefetch + 1 takes the place of step s, which is over by then."""
+        """Return the buffer of a step: step s + prefetch + 1 reuses the buffer of step s, which is finished by then."""
         return step % len(self._buffers)
 
     def _fill(self, step: int) -> None:
@@ -173,7 +187,7 @@ class Feed:
         self._params[self._place(step)] = self._read_params(ids)
 
     def _read_ahead(self, step: int) -> None:
-        """Have `step` and those after it read, as far as there are buffers."""
+        """Submit the reading of a step and the following ones, one for each buffer."""
         if self._ahead and self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, "feed")
         for ahead in range(step, step + len(self._buffers)) if self._pool is not None else ():

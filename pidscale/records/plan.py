@@ -13,7 +13,7 @@ Piece = tuple[int, int, int, list[Block]]  # start and stop in the buffer, offse
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """How the same rows of any sample are read. A plan is made once, so that a small sample costs few steps.
+    """A plan for reading the same rows of any sample. It is made once, so that reading a small sample takes few operations.
 
     Attributes:
         held: The shape [C, Y, X] of the buffer. With checks its rows are whole row blocks.

@@ -35,7 +35,7 @@ _MOST_SHARDS = 10**6
 
 @dataclass
 class Repaired:
-    """What became of the indices of a set.
+    """Result of repairing the indices of a set.
 
     Attributes:
         true: The number of indices that were intact.
@@ -71,7 +71,7 @@ def repair_indices(root: str | Path, progress: Progress | None = None) -> Repair
         progress: Called with the number of finished shards and of all shards.
 
     Returns:
-        What became of the indices.
+        The result.
 
     Raises:
         UserError: `root` is an address, or a folder that is not a set or that another run is making.

@@ -1,4 +1,4 @@
-"""Samples that cannot be read: they raise an error, or a list that all ranks agree on before the start omits them.
+"""Handles unreadable samples: either raise an error, or skip those in a list that all ranks agree on.
 
 The list is stored in the run's folder, so that every attempt sees the same samples in the same order. Knows no models.
 """
@@ -19,16 +19,15 @@ from pidscale.parallel.mesh import Mesh, rank_slice
 from pidscale.plain import json_text
 
 LIST = "bad-samples.json"
-_SHOWN = 3  # bad samples that the terminal names; the file names all
+_SHOWN = 3  # number of bad samples that are listed on the terminal; the file lists all
 
 
 def settled(problem: Problem, folder: Path, mesh: Mesh, say: Callable[[str], None]) -> Problem:
     """Return the problem with the samples that a run uses. All ranks call it.
 
-    With data.on_bad_sample=refuse these are all samples. With skip, the bad ones are omitted: each rank reads its share of
-    the samples once, unless the run has a list from an earlier attempt, which is used unchanged. Two broadcasts and one
-    all-reduce of 8 bytes; for a new list, another broadcast and an all-reduce of 8 bytes a sample for each split, and a
-    barrier.
+    With `data.on_bad_sample=refuse`, these are all samples. With `skip`, bad samples are omitted. A list from an earlier
+    attempt is used unchanged; otherwise each rank reads its share of the samples once. Two broadcasts and one all-reduce of 8
+    bytes; for a new list also a barrier and, for each split, a broadcast and an all-reduce of 8 bytes per sample.
 
     Args:
         problem: The problem with all samples.
@@ -37,7 +36,7 @@ def settled(problem: Problem, folder: Path, mesh: Mesh, say: Callable[[str], Non
         say: Prints a line; called on the first rank if a new list omits samples.
 
     Returns:
-        The problem with the omitted samples of each split.
+        The problem with its `omitted` attribute set.
 
     Raises:
         UserError: When hosts see different sets, no sample of a split can be read, or the run's list cannot be used.
@@ -67,7 +66,7 @@ def settled(problem: Problem, folder: Path, mesh: Mesh, say: Callable[[str], Non
 
 
 def _known(path: Path, problem: Problem) -> dict[str, dict[str, str]] | None:
-    """Return the list of an earlier attempt, by split: reasons by number of the stored sample. None if there is none."""
+    """Return the list of an earlier attempt: for each split, the reason by sample number. None if there is no list."""
     if not path.exists():
         return None
     try:
@@ -85,7 +84,7 @@ def _known(path: Path, problem: Problem) -> dict[str, dict[str, str]] | None:
 
 
 def _bad(problem: Problem, split: str, mesh: Mesh) -> dict[str, str]:
-    """Return reasons by number of the bad samples of a split. One all-reduce of 8 bytes a sample and one broadcast."""
+    """Return the bad samples of a split: reason by sample number. One all-reduce of 8 bytes per sample, one broadcast."""
     shards = problem.shards(split, whole=False)
     mine = rank_slice(len(shards), mesh.rank, mesh.world)
     flags = torch.zeros(len(shards))

@@ -1,4 +1,4 @@
-"""The memory that a worker needs, counted before the run starts, and the settings that would need less.
+"""Memory that a worker needs, computed before the run starts, and settings that would reduce it.
 
 Activations are measured, not estimated: the network itself runs forward and backward over tensors that have shapes but no
 storage. Knows no Ray and sends no messages: one process can plan for the workers of any cluster.
@@ -22,22 +22,22 @@ from pidscale.run.activations import activation_bytes
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes on the worker with most rows.
+    """Memory in bytes on the worker with the most rows.
 
     Attributes:
-        weights: Of each of the `networks` in training, as are the next three.
-        gradients: Of their weights.
-        optimiser: What the optimiser keeps.
-        ema: Their averages.
-        activations: Of one micro-step of `micro_batch` samples on a tile; students take turns.
-        sampling: What samples for scores and pictures need instead.
-        frozen: The frozen teacher.
-        averaged: Networks beside the students that are not trained: averaged targets, teachers of later rounds.
-        endpoints: The buffer of endpoints.
-        networks: Networks in training.
-        micro_batch: Samples of a micro-step.
-        tile: Rows and columns that the worker holds of a field.
-        advice: What would make it less.
+        weights: Weights of each network in training.
+        gradients: Gradients of each network in training.
+        optimiser: Optimiser state of each network in training.
+        ema: Averaged weights of each network in training.
+        activations: Activations of one micro-step of `micro_batch` samples on a tile. Students take turns.
+        sampling: Memory for sampling, used for metrics and pictures when no activations are held.
+        frozen: Weights of the frozen teacher.
+        averaged: Weights of further networks that are not trained: averaged targets, teachers of later rounds.
+        endpoints: Buffer of endpoints.
+        networks: Number of networks in training.
+        micro_batch: Number of samples in a micro-step.
+        tile: Number of rows and columns of a field that the worker holds.
+        advice: Settings that would reduce the memory.
     """
 
     weights: int
@@ -56,7 +56,7 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        """All of it at its worst moment."""
+        """Peak memory in bytes."""
         state = self.networks * (self.weights + self.gradients + self.optimiser + self.ema)
         return state + self.frozen + self.averaged + self.endpoints + max(self.activations, self.sampling)
 
@@ -64,14 +64,16 @@ class MemoryPlan:
 def memory_plan(
     settings: Settings, description: Mapping[str, Any], shape: tuple[int, int], phase: str, parameters: int
 ) -> MemoryPlan:
-    """Count what the worker with most rows needs in a phase. A grid that does not fit the network is a ValueError.
+    """Return the memory that the worker with the most rows needs in a phase.
+
+    Raises a ValueError if the grid does not fit the network.
 
     Args:
-        settings: Those of the run.
-        description: The network, as `architecture` gives it.
+        settings: Settings of the run.
+        description: Description of the network, as `architecture` returns it.
         shape: Rows and columns of the whole field.
         phase: `teacher` or `distill`.
-        parameters: Of the network.
+        parameters: Number of parameters of the network.
 
     Returns:
         The plan.
@@ -90,7 +92,7 @@ def memory_plan(
     passes = d.needs.passes if distils else 1
     steps = activation_bytes(description, shape, passes * micro, rows, model.recompute, model.precision)
     forward = activation_bytes(description, shape, sampled, rows, False, model.precision, trains=False)
-    sampling = forward + networks * FLOAT32_BYTES * parameters  # from plain copies with averaged weights
+    sampling = forward + networks * FLOAT32_BYTES * parameters  # from unpartitioned copies with averaged weights
     return MemoryPlan(
         weights,
         gradients,
@@ -109,11 +111,11 @@ def memory_plan(
 
 
 def _networks(d: DistillSettings) -> tuple[int, int]:
-    """Networks of a distillation that are trained, and those beside them that are not, of all students."""
+    """Return the numbers of trained networks and of further networks that are not trained, over all students."""
     students = 2 if d.control else 1
     rates = [partner.rate for partner in d.needs.partners(d.own)]
     averaged = sum(rate is not None for rate in rates)
-    later = 1 if len(d.needs.rounds(d.own)) > 1 else 0  # the teacher of a later round is each student's own
+    later = 1 if len(d.needs.rounds(d.own)) > 1 else 0  # each student has its own teacher in later rounds
     return students * (1 + len(rates) - averaged), students * (averaged + later)
 
 

@@ -22,7 +22,7 @@ def _print(text: str) -> None:
 
 @dataclass(frozen=True)
 class Reporter:
-    """How a training loop reports, and learns that it has to stop.
+    """Interface between a training loop and its driver: reports, and the request to stop.
 
     Attributes:
         run_folder: Folder of the run. A file STOP in it ends the loop with a checkpoint.

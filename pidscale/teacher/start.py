@@ -1,7 +1,7 @@
-"""A finished teacher that another goes on from (`teacher.start`): more steps, another rate, another set of its equation.
+"""A finished teacher as the start of another (`teacher.start`), for more steps, another learning rate or another shard set.
 
-Weights mean what they mean in the units and at the levels they were trained in, so both stay the start's: its normaliser
-always, its noise where the settings leave sigma_max, p_mean and p_std open. Knows no ranks.
+Weights are valid only for the units and noise levels they were trained with, so both are kept: the normaliser always, and
+sigma_max, p_mean and p_std unless the settings give values for them. Knows no ranks.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from pidscale.generator.card import Card, Kind
 from pidscale.pde import build_pde
 from pidscale.run.preflight import model_description
 
-FAR = 4.0  # times the start's standard deviation: a set with more spread or another mean is another problem for its weights
+FAR = 4.0  # largest factor between the standard deviations, and largest shift of the mean in standard deviations
 
 
 @dataclass(frozen=True)
 class Start:
-    """A teacher's folder and its card, which fits the run."""
+    """A finished teacher that fits the run: its folder and its card."""
 
     folder: Path
     card: Card
 
     @property
     def normaliser(self) -> Normaliser:
-        """Units of its weights."""
+        """Normaliser that the weights were trained with."""
         return self.card.normaliser
 
     @property
     def seconds(self) -> float:
-        """Seconds of training that its weights took already."""
+        """Seconds of training so far."""
         return self.card.metrics.train_seconds or 0.0
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the card of a teacher that goes on says of its start, and of that one's start."""
+        """Description of this start for the card of the new teacher, including the start of this start."""
         own = self.card.provenance
         named = {"data_hash": own.data_hash, "seed": own.seed, "steps": own.steps, "start": own.start}
         kept = {key: value for key, value in named.items() if value is not None}
@@ -50,7 +50,7 @@ class Start:
 
     @property
     def line(self) -> str:
-        """One sentence for whoever starts the run."""
+        """One sentence for the user."""
         own = self.card.provenance
         steps = "unknown" if own.steps is None else own.steps
         known = f"{steps} steps on the set {(own.data_hash or 'unknown')[:12]}"
@@ -58,15 +58,16 @@ class Start:
         return f"teacher: goes on from {self.folder} ({known}), in its units, {levels}"
 
     def weights(self) -> dict[str, Tensor]:
-        """Its average by name. Raises UserError where the file is not what the card says."""
+        """Return the averaged weights by parameter name. Raises UserError if the file does not match the card."""
         return read_weights(self.folder, self.card)
 
 
 def open_start(settings: Settings, problem: Problem) -> Start | None:
-    """The teacher that this run goes on from, None without `teacher.start`; reads its card alone.
+    """Return the teacher that the run starts from, or None without `teacher.start`. Reads the card only.
 
-    Equation, channels, ranges of varying parameters, kind and edge of the grid, network and kind of noise must be the run's;
-    the number of points and other parameters of the equation may differ. Raises UserError with what does not fit.
+    Equation, channels, ranges of varying parameters, kind and boundary of the grid, network and noise schedule must be those
+    of the run. The number of points and other parameters of the equation may differ. Raises UserError if the start does not
+    fit.
     """
     if settings.teacher.start is None:
         return None
@@ -78,7 +79,7 @@ def open_start(settings: Settings, problem: Problem) -> Start | None:
 
 
 def _fitting(start: Start, settings: Settings, problem: Problem) -> Start:
-    """The start, if it fits the run."""
+    """Return the start if it fits the run. Raises UserError otherwise."""
     for what, have, want in _compared(settings, problem, start.card):
         if have != want:
             raise UserError(
@@ -89,7 +90,7 @@ def _fitting(start: Start, settings: Settings, problem: Problem) -> Start:
 
 
 def _compared(settings: Settings, problem: Problem, card: Card) -> list[tuple[str, Any, Any]]:
-    """What must be the same: its name, that of the start, that of this run."""
+    """Return what must agree: its name, the value of the start, and the value of this run."""
     pde = problem.pde
     grid = problem.grid.describe()
     have = card.grid.describe()
@@ -110,7 +111,7 @@ def _compared(settings: Settings, problem: Problem, card: Card) -> list[tuple[st
 
 
 def _difference(have: Any, want: Any) -> str:
-    """Both values; of two mappings those that differ."""
+    """Describe two different values; of two mappings, only the entries that differ."""
     if isinstance(have, dict) and isinstance(want, dict):
         keys = [key for key in {**have, **want} if have.get(key) != want.get(key)]
         have, want = ({key: one.get(key) for key in keys} for one in (have, want))
@@ -118,7 +119,7 @@ def _difference(have: Any, want: Any) -> str:
 
 
 def _check_units(start: Start, problem: Problem) -> None:
-    """Raise UserError where this set is far from the units that the start's weights know."""
+    """Raise UserError if mean or standard deviation of the set are far from those of the start."""
     old, new = start.normaliser, problem.normaliser
     rows = zip(problem.pde.channels, old.mean, old.std, new.mean, new.std, strict=True)
     for channel, mean, std, own_mean, own_std in rows:

@@ -1,4 +1,4 @@
-"""A teacher in training: its network, its noise, and the gradients of a step. Knows no files and nothing of students."""
+"""A teacher in training: its network, its noise, and the gradients of a step. Knows no files and no students."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from pidscale.records.read import ShardSet
 from pidscale.run.preflight import model_description
 from pidscale.teacher.start import Start
 
-MODE_SAMPLES = 1024  # training fields that the strongest mode is measured on,
-MODE_VALUES = 2**25  # fewer of large ones, so that they do not fill the memory,
-LEAST_MODE_SAMPLES = 32  # but never less than these
+MODE_SAMPLES = 1024  # largest number of training fields for measuring the strongest mode
+MODE_VALUES = 2**25  # largest number of their values, which limits memory
+LEAST_MODE_SAMPLES = 32  # smallest number of these fields, whatever their size
 
 
 @dataclass
 class Teacher:
-    """A teacher in training, with all that a step needs.
+    """A teacher in training, with everything that a step needs.
 
     Attributes:
-        settings: Those of the run.
-        problem: The data.
-        noise: Its noise levels.
-        zero: The network.
-        ema: The average that is published.
-        window: The rows of this rank.
-        plan: How this rank's samples are cut into micro-steps.
-        mesh: The ranks.
+        settings: Settings of the run.
+        problem: Equation, grid, units and data.
+        noise: The noise schedule.
+        zero: The network and its optimiser.
+        ema: Average of the weights, which is published.
+        window: Rows of this rank.
+        plan: Division of this rank's samples into micro-steps.
+        mesh: The mesh of ranks.
     """
 
     settings: Settings
@@ -58,7 +58,7 @@ class Teacher:
     mesh: Mesh
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return noise [b, C, y, X] and levels [b] of this rank's samples at a step, by sample counter."""
+        """Return noise [b, C, y, X] and noise levels [b] of this rank's samples at a step, drawn by sample counter."""
         batch = self.settings.teacher.global_batch
         seed = self.settings.run.seed
         mine = self.mesh.slice(batch)
@@ -68,13 +68,13 @@ class Teacher:
         return eps, self.noise.training_level(level)
 
     def gradients(self, step: int, x_BCYX: Tensor, condition_BP: Tensor, timer: StepTimer) -> Tensor:
-        """Take all micro-steps of a global batch.
+        """Accumulate the gradients of all micro-steps of a global batch.
 
         Args:
-            step: The step, from 0.
-            x_BCYX: This rank's rows of its clean fields, in units of the model.
-            condition_BP: Their parameters as the network takes them.
-            timer: Times the parts: `data` for the draws, `network` for the passes.
+            step: Number of the step, from 0.
+            x_BCYX: Clean fields of this rank's samples, restricted to its rows, in units of the model.
+            condition_BP: Conditions of the samples, that is, their scaled parameters.
+            timer: Times the parts: `data` for the random draws, `network` for forward and backward passes.
 
         Returns:
             This rank's share of the loss.
@@ -93,7 +93,7 @@ class Teacher:
         return total
 
     def averaged(self) -> PreconditionedNetwork:
-        """Return a copy of the network with the averaged weights, for the rows of this rank, on its device."""
+        """Return a copy of the network with averaged weights, split for the rows of this rank, on its device."""
         s = self.settings
         plain = build_denoiser(describe(s, self.problem), self.noise.sigma_data, s.model.precision)
         plain.load_state_dict(self.ema.full_weights())
@@ -101,14 +101,14 @@ class Teacher:
 
 
 def build(settings: Settings, problem: Problem, noise: Noise, mesh: Mesh, began_from: Start | None = None) -> Teacher:
-    """Return a teacher in training, the same on every rank.
+    """Build a teacher, with the same weights on every rank. All ranks call it.
 
     Args:
-        settings: Those of the run.
+        settings: Settings of the run.
         problem: Equation, grid, units and data.
         noise: The noise schedule.
-        mesh: The ranks, which all call it.
-        began_from: The teacher whose weights it starts with; None: new weights.
+        mesh: The mesh of ranks.
+        began_from: Teacher that provides the initial weights; None for random weights.
 
     Returns:
         The teacher before its first step.
@@ -132,23 +132,23 @@ def describe(settings: Settings, problem: Problem) -> dict[str, Any]:
 
 
 def rows_of(settings: Settings, problem: Problem, mesh: Mesh) -> Window:
-    """Return the window of this rank's rows."""
+    """Return the window of this rank."""
     return window_for(describe(settings, problem), problem.grid, mesh.space)
 
 
 def noise_for(
     settings: Settings, problem: Problem, shards: ShardSet, mesh: Mesh, began_from: Start | None = None
 ) -> Noise:
-    """Return the noise schedule that this data needs, or that of a teacher to go on from, but for what the settings say.
+    """Return the noise schedule: values from the settings first, then from the initial teacher, then chosen from the data.
 
-    One that would lose the strongest mode of the data is a ValueError.
+    Raises a ValueError if the schedule would lose the strongest mode of the data.
 
     Args:
-        settings: Those of the run.
-        problem: The data.
-        shards: The training fields, some of which are read.
-        mesh: The ranks.
-        began_from: The teacher to go on from.
+        settings: Settings of the run.
+        problem: Equation, grid, units and data.
+        shards: Training fields, some of which are read.
+        mesh: The mesh of ranks.
+        began_from: Teacher that provides the initial weights, if there is one.
 
     Returns:
         The schedule, the same on every rank.

@@ -1,1 +1,1 @@
-"""Where the teacher's endpoints come from: made in the step, ahead of it, by actors, or stored."""
+"""Sources of the teacher's endpoints: computed within the step, ahead of it, by actors, or read from a set."""

@@ -1,8 +1,7 @@
-"""Teachers as Ray actors on resources of their own, and the supply that takes their endpoints. Knows Ray, and no students.
+"""Teachers as Ray actors with their own resources, and the supply that receives their endpoints. Knows Ray, and no students.
 
-A worker asks for the rows that it will need, `ahead` of them at a time: more are not made before one is taken. An actor that
-is lost is started again by Ray, which repeats the calls that it was serving: a row is asked for by its counters, so none is
-lost or used twice.
+Each worker has at most `ahead` requested rows in progress; it requests the next row when it takes one. Ray restarts a lost
+actor and repeats its pending calls. Rows are requested by their counters, so none is lost or used twice.
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, float]
 
 
 class TeacherActor:
-    """A frozen teacher that makes endpoints for whoever asks."""
+    """A Ray actor with a frozen teacher that makes endpoints on request."""
 
     def __init__(self, plain: dict[str, Any], folder: str, number: int, bulletin: Any) -> None:
-        """Open the teacher.
+        """Load the teacher.
 
         Args:
             plain: Settings of the run, as plain values.
-            folder: The run's folder.
-            number: The actor's number, for messages.
-            bulletin: Passes lines on to the driver.
+            folder: Folder of the run.
+            number: Number of the actor, for messages.
+            bulletin: Handle of the bulletin, which passes lines on to the driver.
         """
         import ray
 
         settings = from_plain(Settings, plain)
-        torch.set_num_threads(settings.cluster.cpus_per_worker)  # as the workers have: bits may follow from it
+        torch.set_num_threads(settings.cluster.cpus_per_worker)  # as in the workers: bits may depend on it
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         device = torch.device("cuda" if settings.cluster.use_gpu else "cpu")
         problem = open_problem(settings.pde, settings.data)
@@ -53,11 +52,11 @@ class TeacherActor:
             )
 
     def process(self) -> int:
-        """Return the number of its process."""
+        """Return the process ID of the actor."""
         return os.getpid()
 
     def make(self, counters: np.ndarray) -> Arrays:
-        """Return parameters, fields and checksums of endpoints, and the seconds that they took."""
+        """Return parameters, fields and checksums of endpoints, and the seconds spent on them."""
         began = time.perf_counter()
         made = self.rollout.endpoints(torch.from_numpy(counters.copy()))
         fields = made.fields_BCYX.cpu().numpy()
@@ -68,13 +67,13 @@ def start_actors(settings: Settings, folder: Path, plain: dict[str, Any], bullet
     """Start the teacher actors, each with the resources of a worker.
 
     Args:
-        settings: Those of the run; distill.actors says how many.
-        folder: The run's folder.
-        plain: The settings as plain values.
-        bulletin: Passes lines on to the driver.
+        settings: Settings of the run; `distill.actors` is the number of actors.
+        folder: Folder of the run.
+        plain: Settings of the run, as plain values.
+        bulletin: Handle of the bulletin, which passes lines on to the driver.
 
     Returns:
-        The actors, which live as long as the caller holds them.
+        Handles of the actors. An actor ends when its handle is deleted.
     """
     import ray
 
@@ -90,17 +89,17 @@ def start_actors(settings: Settings, folder: Path, plain: dict[str, Any], bullet
 
 
 class Served:
-    """Endpoints of actors, asked for in turns, beginning with the one of this worker's number."""
+    """A supply that requests endpoints from actors in turn, starting with an actor that depends on the worker's number."""
 
     def __init__(self, actors: Sequence[Any], number: int, ahead: int, timeout: float, device: torch.device) -> None:
-        """Ask nothing as yet.
+        """Create the supply; it requests nothing before `start`.
 
         Args:
-            actors: The actors.
-            number: The worker's number, which decides the first actor that it asks.
-            ahead: Rows that are asked for before they are needed.
-            timeout: Seconds to wait for a row.
-            device: Where the fields go.
+            actors: Handles of the actors.
+            number: Number of the worker, which determines the first actor that it asks.
+            ahead: Number of rows to request before they are needed.
+            timeout: Number of seconds to wait for a row.
+            device: Device that the fields are copied to.
         """
         self.actors = list(actors)
         self.turn = number
@@ -124,7 +123,7 @@ class Served:
             self.asked.append(self._ask(counters))
 
     def start(self, wanted: Iterator[Tensor]) -> None:
-        """Ask for the first rows at once."""
+        """Request the first rows immediately."""
         self.wanted = wanted
         self.started = True
         self._fill()
@@ -133,14 +132,14 @@ class Served:
         """Return the next row.
 
         Args:
-            counters: The counters that `start` announced next; before `start`, any.
+            counters: The next counters of the order given to `start`; any counters before `start`.
 
         Returns:
-            Their endpoints, copies on the device.
+            Endpoints of the counters, copied to the device.
 
         Raises:
-            UserError: No actor gives the row within the timeout, or an actor cannot start.
-            RuntimeError: Other counters were announced.
+            UserError: When no actor returns the row within the timeout, or an actor cannot start.
+            RuntimeError: When the next counters of the order are different ones.
         """
         import ray
 
@@ -155,7 +154,7 @@ class Served:
                 f"distill.source=actors: {len(self.actors)} teacher actors gave no endpoints in {self.timeout:.0f} s; "
                 "see `ray status` for what they wait for, or raise cluster.timeout"
             ) from None
-        except ray.exceptions.RayActorError as error:  # one that was lost is started again; this one could not start
+        except ray.exceptions.RayActorError as error:  # a lost actor is restarted; this one could not start
             said = str(getattr(error, "cause", None) or error).strip().splitlines()
             raise UserError(f"distill.source=actors: a teacher actor could not start: {said[-1]}") from None
         if self.started:
@@ -163,10 +162,10 @@ class Served:
             self.tally.waited += time.perf_counter() - began
             self._fill()
         self.tally.add(len(counters), seconds)
-        on_device = torch.tensor(fields, device=self.device)  # copies, as are the next two: Ray's own memory is let go
+        on_device = torch.tensor(fields, device=self.device)  # copies all three, so that Ray can free its memory
         return Endpoints(counters, torch.tensor(params), on_device, torch.tensor(checksums))
 
     def close(self) -> None:
-        """Ask for no more."""
+        """Stop requesting rows."""
         self.wanted = iter(())
         self.asked = deque()

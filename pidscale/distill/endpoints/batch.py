@@ -1,4 +1,4 @@
-"""What a distillation learns from at a step: noise and parameters of its samples, and the teacher's endpoints.
+"""Batches of a distillation: noise and parameters of the samples of a step, and the teacher's endpoints.
 
 Knows no ranks and no students.
 """
@@ -26,12 +26,12 @@ class Batch:
     """This rank's samples of the global batch of a step.
 
     Attributes:
-        step: The step, from 0.
-        fresh: Counters [B] that no other step has, for draws beside the noise, which may come again.
+        step: Number of the step, from 0.
+        fresh: Counters [B] that are unique to this step, for further random draws; the noise of a sample may be reused.
         eps_BCYX: Standard normal noise.
         params_BP: Parameters of the samples, on the CPU.
-        condition_BP: The same as networks take them.
-        target_BCYX: Endpoints of the noise, where the objective takes them.
+        condition_BP: The same parameters, scaled as conditions of the networks.
+        target_BCYX: Endpoints of the noise; None if the objective uses none.
     """
 
     step: int
@@ -42,7 +42,7 @@ class Batch:
     target_BCYX: Tensor | None = None
 
     def part(self, index: Tensor) -> Batch:
-        """Return those of its samples that an index names."""
+        """Return the samples selected by an index tensor."""
         target = None if self.target_BCYX is None else self.target_BCYX[index]
         return Batch(
             self.step,
@@ -55,16 +55,16 @@ class Batch:
 
 
 def open_supply(settings: Settings, rollout: Rollout) -> Supply:
-    """Return where endpoints come from, but for actors, which only who started them knows.
+    """Return the endpoint supply for `distill.source`. Source `actors` is handled by the caller.
 
-    A set of endpoints that does not fit the run is a UserError.
+    Raises a UserError if a set of endpoints does not fit the run.
 
     Args:
-        settings: Those of the run.
-        rollout: Makes endpoints.
+        settings: Settings of the run.
+        rollout: Teacher and solver that make endpoints.
 
     Returns:
-        The supply that distill.source names.
+        The supply.
     """
     d = settings.distill
     if d.source == "shards":
@@ -76,13 +76,13 @@ def open_supply(settings: Settings, rollout: Rollout) -> Supply:
 
 @dataclass(frozen=True)
 class Batches:
-    """The batches of this rank's positions in the global batch.
+    """The batches of a distillation, restricted to this rank's positions in the global batch.
 
     Attributes:
-        rollout: Noise, parameters and endpoints by counter.
-        buffer: The endpoints in use.
-        supply: Hands endpoints to the buffer.
-        endpoints: Whether batches hold endpoints; where not, every step has new noise.
+        rollout: Computes noise, parameters and endpoints from counters.
+        buffer: Buffer of the endpoints in use.
+        supply: Supply that the buffer takes endpoints from.
+        endpoints: Whether batches contain endpoints; otherwise every step has new noise.
     """
 
     rollout: Rollout
@@ -91,7 +91,7 @@ class Batches:
     endpoints: bool
 
     def start(self, first: int, last: int) -> None:
-        """Say which steps will come, so that their endpoints may be made before."""
+        """Announce the coming steps, so that their endpoints can be made in advance."""
         if self.endpoints:
             self.supply.start(self.buffer.wanted(first, last))
 
@@ -99,14 +99,14 @@ class Batches:
         """Return the batch of a step.
 
         Args:
-            step: The step, from 0.
-            part: Times the parts: `wait` for endpoints, `data` for noise and parameters.
+            step: Number of the step, from 0.
+            part: Context manager that times a part: `wait` for endpoints, `data` for noise and parameters.
 
         Returns:
             The batch.
 
         Raises:
-            RuntimeError: Noise and endpoint do not belong together.
+            RuntimeError: When an endpoint was made from other noise.
         """
         fresh = self.buffer.counters(0, 0) + step * self.buffer.batch
         if not self.endpoints:
@@ -125,13 +125,14 @@ class Batches:
         return Batch(step, fresh, eps, params, own, target)
 
     def scaling(self, rows: int, settings: DistillSettings) -> list[Endpoints]:
-        """Return the teacher's own samples as the scale of the residual wants them.
+        """Return teacher samples for measuring the residual scales.
 
-        Where the endpoints to train on are made as the scale wants them, the buffer's first rows are taken, and kept.
+        The samples use Heun's method with `scale_steps` steps. If the training endpoints use the same solver and number of
+        steps, the first rows of the buffer are reused.
 
         Args:
-            rows: How many global batches.
-            settings: The section distill.
+            rows: Number of global batches.
+            settings: Settings of the section `distill`.
 
         Returns:
             This rank's share of each global batch.

@@ -1,13 +1,14 @@
-"""A bounded buffer of endpoints, each used several times; what is used at a step is a function of the step alone.
+"""A bounded buffer of endpoints, each used several times. The endpoints of a step depend only on its number.
 
-The buffer has `depth` slots, each a row of one endpoint for every position of the global batch. In a pass of `depth` steps
-every slot is used once, in an order of its own; after `reuse` passes a slot's row is replaced, the slots taking turns, so
-that new rows are needed at an even rate. For that, the first row of slot s serves s mod `reuse` passes fewer; the last step
-cuts off the rows that are still in the buffer. Position j of a batch only ever meets endpoints j, j + B, j + 2 B, ...: so
-each rank holds its own positions and nothing is exchanged, and another number of ranks sees the same global batches.
+The buffer has `depth` slots; each holds one row, with one endpoint for every position of the global batch. Every pass takes
+`depth` steps and uses each slot once, in random order. After `reuse` passes, the row of a slot is replaced. The slots are
+replaced in turn, so that new rows are needed at a constant rate: for that, the first row of slot s serves s mod `reuse` passes
+fewer. The last step cuts off the rows that are still in the buffer. Position j of a batch only uses the endpoints j, j + B,
+j + 2 B, ...: each rank holds its own positions, ranks exchange nothing, and the global batches do not depend on the number of
+ranks.
 
-Resume needs the step alone: rows in the buffer are made again from their counters. Knows no ranks and no networks, nor when
-rows are made: whoever makes them learns beforehand in which order they will be wanted.
+Resuming requires only the number of the step: the rows in the buffer are made again from their counters. Knows no ranks and
+no networks. It does not know either when rows are made: the supply receives the request order in advance.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from pidscale.distill.endpoints.endpoint import Endpoints
 
 @lru_cache(maxsize=8)
 def _order(seed: int, turn: int, depth: int) -> np.ndarray:
-    """The order of the slots in one pass, asked for at each of its steps."""
+    """Return the order of the slots in one pass; cached, because every step of the pass needs it."""
     return seeds.permutation(seed, "distill/ring", turn, depth)
 
 
 @dataclass
 class RowOrder:
-    """Which endpoints a rank uses at which step.
+    """The endpoints that a rank uses at each step.
 
     Attributes:
-        depth: Slots of the buffer.
-        reuse: How many passes a row serves; the first and the last row of a slot may serve fewer.
-        batch: Samples of a global batch.
-        first: This rank's first position in it.
-        last: The position after its last one.
-        seed: The run's, which decides the order of the slots in each pass.
+        depth: Number of slots in the buffer.
+        reuse: Number of passes that each row serves; the first and the last row of a slot may serve fewer.
+        batch: Number of samples in a global batch.
+        first: First position of this rank in the global batch.
+        last: Position after the last one of this rank.
+        seed: Random seed of the run, which determines the order of the slots in each pass.
     """
 
     depth: int
@@ -55,7 +56,7 @@ class RowOrder:
         return int(_order(self.seed, turn, self.depth)[within])
 
     def generation(self, slot: int, step: int) -> int:
-        """Return how often the row of a slot has been replaced when this step uses it."""
+        """Return how many times the row of a slot has been replaced before a step uses it."""
         return (step // self.depth + slot % self.reuse) // self.reuse
 
     def counters(self, slot: int, generation: int) -> torch.Tensor:
@@ -64,24 +65,24 @@ class RowOrder:
         return torch.arange(row * self.batch + self.first, row * self.batch + self.last)
 
     def rows_before(self, steps: int) -> int:
-        """Return one more than the greatest row that the first `steps` steps use: that of the last pass of some slot."""
+        """Return the number of rows needed for the first `steps` steps."""
         turn, within = divmod(steps, self.depth)
         slots = np.arange(self.depth)
-        passes = np.full(self.depth, turn - 1)  # the last one in which each slot is used; -1: in none
+        passes = np.full(self.depth, turn - 1)  # last pass in which each slot is used; -1: none
         passes[_order(self.seed, turn, self.depth)[:within]] = turn
         rows = (passes + slots % self.reuse) // self.reuse * self.depth + slots
         return 1 + int(rows[passes >= 0].max())
 
     def new_rows(self, first: int, last: int, there: dict[int, int]) -> Iterator[torch.Tensor]:
-        """Yield the counters of the rows that some steps need beside those that are there, in the order of the steps.
+        """Yield the counters of the rows that a range of steps needs and that are not in the buffer, in order of use.
 
         Args:
-            first: The first step.
-            last: The step after the last one.
-            there: Generation by slot; it is kept up to date.
+            first: First step.
+            last: Step after the last one.
+            there: Generation of the row in each slot; updated in place.
 
         Yields:
-            Counters as `counters` returns them.
+            Counters as returned by `counters`.
         """
         for step in range(first, last):
             slot = self.slot(step)
@@ -93,13 +94,13 @@ class RowOrder:
 
 @dataclass
 class EndpointBuffer(RowOrder):
-    """The endpoints themselves, as they are made.
+    """A buffer that holds the endpoints.
 
     Attributes:
-        make: Makes endpoints from their counters.
-        rows: Generation and endpoints by slot.
-        made: Rows that were made.
-        used: Rows that were used.
+        make: Returns the endpoints of given counters.
+        rows: Generation and endpoints of the row in each slot.
+        made: Number of rows made so far.
+        used: Number of rows used so far.
     """
 
     make: Callable[[torch.Tensor], Endpoints]
@@ -108,17 +109,17 @@ class EndpointBuffer(RowOrder):
     used: int = 0
 
     def wanted(self, first: int, last: int) -> Iterator[torch.Tensor]:
-        """Return the counters of the rows that the steps from `first` to before `last` will ask for, in that order."""
+        """Return the counters of the rows that the steps `first` to `last` (exclusive) will request, in this order."""
         return self.new_rows(first, last, {slot: generation for slot, (generation, _) in self.rows.items()})
 
     def take(self, step: int) -> Endpoints:
-        """Return the endpoints of this rank at a step, made now if their row is not in the buffer."""
+        """Return this rank's endpoints of a step; makes them if their row is not in the buffer."""
         self.used += 1
         slot = self.slot(step)
         return self.row(slot, self.generation(slot, step))
 
     def row(self, slot: int, generation: int) -> Endpoints:
-        """Return this rank's endpoints of a row, made now if it is not in the buffer."""
+        """Return this rank's endpoints of a row; makes them if the row is not in the buffer."""
         if slot not in self.rows or self.rows[slot][0] != generation:
             self.rows[slot] = (generation, self.make(self.counters(slot, generation)))
             self.made += 1

@@ -10,13 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Endpoints:
-    """What a teacher made.
+    """Endpoints made by a teacher.
 
     Attributes:
-        counters: Which endpoints, int64 [B].
+        counters: Counters of the endpoints, int64 [B].
         params_BP: Parameters that vary from sample to sample, on the CPU.
         fields_BCYX: Fields in units of the model.
-        checksums: Of their noise, int64 [B]: noise and endpoint that do not belong together are found.
+        checksums: Checksums of the noise, int64 [B], to detect an endpoint that is paired with the wrong noise.
     """
 
     counters: Tensor
@@ -26,5 +26,5 @@ class Endpoints:
 
 
 def checksum(eps_BCYX: Tensor) -> Tensor:
-    """Return the sum over the bits of each sample's noise, int64 [B], the same on every device."""
+    """Return a checksum of the bits of each sample's noise, int64 [B]; it is the same on every device."""
     return eps_BCYX.contiguous().view(torch.int32).flatten(1).sum(dim=1, dtype=torch.int64)

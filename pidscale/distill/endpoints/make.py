@@ -1,6 +1,7 @@
-"""Make a set of endpoints: one Ray task for each shard, the manifest written last; a killed run goes on to the same bytes.
+"""Creation of an endpoint set: one Ray task per shard; the manifest is written last. Knows Ray, and no students.
 
-It holds as many endpoints as the distillation of the same settings asks for. Knows Ray, and no students.
+The set contains all endpoints that a distillation with the same settings uses. If the command is killed and run again, it
+continues and writes the same bytes.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from pidscale.records.write import publish_manifest
 
 @dataclass(frozen=True)
 class _Job:
-    """One shard to make, in a process that opens the teacher by itself.
+    """One shard to make. The process that makes it loads the teacher.
 
     Attributes:
-        plain: Settings, as JSON.
-        folder: The run's folder.
-        device: Of the teacher.
+        plain: Settings of the run, as JSON.
+        folder: Folder of the run.
+        device: Device of the teacher.
         root: Folder of the set.
-        number: Of the shard.
-        first: Counter of its first endpoint.
-        last: The counter after its last one.
+        number: Number of the shard.
+        first: Counter of the first endpoint.
+        last: Counter after the last endpoint.
     """
 
     plain: str
@@ -51,9 +52,9 @@ class _Job:
 
 @lru_cache(maxsize=1)
 def _rollout(plain: str, folder: str, device: str) -> Rollout:
-    """Return the teacher of these settings, kept from one task of this process to the next."""
+    """Return the teacher of these settings; cached, so that a process loads it once for all its tasks."""
     settings = from_plain(Settings, json.loads(plain))
-    torch.set_num_threads(settings.cluster.cpus_per_worker)  # as workers have: bits may follow from it
+    torch.set_num_threads(settings.cluster.cpus_per_worker)  # as in the workers: bits may depend on it
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     problem = open_problem(settings.pde, settings.data)
     return open_rollout(settings, open_teacher(settings, Path(folder), problem, torch.device(device)))
@@ -64,12 +65,12 @@ def _shard(job: _Job) -> FinishedShard:
 
 
 def check_endpoint_set(settings: Settings, folder: Path) -> None:
-    """Raise UserError where the set that the settings ask for cannot be made, as far as that is known without Ray."""
+    """Raise UserError if the requested set cannot be made, as far as this can be checked without Ray."""
     _asked(settings, folder)
 
 
 def _asked(settings: Settings, folder: Path) -> tuple[Rollout, dict[str, Any]]:
-    """Return the teacher, and the request of the set that the settings ask for."""
+    """Return the teacher, and the request of the set that the settings specify."""
     d = settings.distill
     path = d.endpoints
     if not d.takes_endpoints:
@@ -94,15 +95,15 @@ def _asked(settings: Settings, folder: Path) -> tuple[Rollout, dict[str, Any]]:
 def make_endpoint_set(
     settings: Settings, folder: Path, progress: Progress | None = None, parallel: bool = True
 ) -> Manifest:
-    """Make the set that distill.endpoints names, or what is missing of it.
+    """Make the set `distill.endpoints`, or the missing shards of it.
 
-    A folder of another request and a wrong setting are a UserError.
+    Raises a UserError if the folder holds another set or a setting is wrong.
 
     Args:
-        settings: Those of the run, with absolute paths.
-        folder: The run's folder, where its teacher is.
-        progress: Called with samples done and samples in all after each shard.
-        parallel: Whether to make it in the Ray that the caller has initialised, or in this process.
+        settings: Settings of the run, with absolute paths.
+        folder: Folder of the run, which contains its teacher.
+        progress: Called after each shard with the number of samples done and the total.
+        parallel: Whether to run tasks in Ray, which the caller has initialised, or in this process.
 
     Returns:
         The manifest of the set.

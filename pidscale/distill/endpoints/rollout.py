@@ -1,6 +1,6 @@
 """Teacher endpoints from counters: counter -> noise -> a fixed number of solver steps -> clean field. Knows no ranks.
 
-Endpoints are made in chunks of a fixed size, so that their bits do not depend on how many are asked for at once.
+Endpoints are made in chunks of a fixed size, so that their bits do not depend on the number requested at once.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ STREAM = "distill/endpoint"
 
 @dataclass(frozen=True)
 class Rollout:
-    """A frozen teacher with a solver. All ranks call it equally often; one that is spread makes the rows of its rank.
+    """A frozen teacher with a solver. All ranks must call it equally often; a split teacher makes the rows of its rank.
 
     Attributes:
         teacher: The teacher.
-        solver: Of the probability-flow ODE.
-        steps: Solver steps.
-        chunk: Samples in one call of the teacher.
-        seed: The run's.
-        stream: Names the noise and the parameters.
-        rows: Rows of this rank; None: all.
+        solver: Solver of the probability-flow ODE.
+        steps: Number of solver steps.
+        chunk: Number of samples per call of the teacher.
+        seed: Random seed of the run.
+        stream: Random stream of the noise and the parameters.
+        rows: Rows of this rank; None for all rows.
     """
 
     teacher: Generator
@@ -54,24 +54,24 @@ class Rollout:
         return seeds.normal(self.seed, self.stream, counters, shape, self.rows, device=self.teacher.device)
 
     def params(self, counters: Tensor) -> Tensor:
-        """Return the parameters [B, P] that vary from sample to sample, of these counters, on the CPU."""
+        """Return the varying parameters [B, P] of these counters, on the CPU."""
         return draw_params(self.teacher.pde, self.seed, self.stream, counters)
 
     def by(self, solver: str, steps: int, stream: str) -> Rollout:
-        """Return the same teacher with another solver, on noise of another stream."""
+        """Return a copy with another solver, number of steps and random stream."""
         return replace(self, solver=solver, steps=steps, stream=stream)
 
     def endpoints(self, counters: Tensor) -> Endpoints:
-        """Solve from the noise of each counter.
+        """Solve the probability-flow ODE from the noise of each counter.
 
         Args:
-            counters: Which endpoints; their number is a multiple of `chunk`.
+            counters: Counters of the endpoints; their number must be a multiple of `chunk`.
 
         Returns:
             The endpoints.
 
         Raises:
-            ValueError: The number of counters is no such multiple.
+            ValueError: When the number of counters is not a multiple of `chunk`.
         """
         if len(counters) % self.chunk:
             raise ValueError(f"{len(counters)} counters are no multiple of the chunk {self.chunk}")
@@ -91,16 +91,16 @@ def open_teacher(settings: Settings, folder: Path, problem: Problem, device: tor
     """Load the frozen teacher.
 
     Args:
-        settings: Those of the run; distill.teacher names another folder than the run's own.
-        folder: The run's folder.
-        problem: Equation and grid that it has to be of.
-        device: Where it computes.
+        settings: Settings of the run; `distill.teacher` replaces the run's own teacher.
+        folder: Folder of the run.
+        problem: Equation and grid that the teacher must have.
+        device: Device of the teacher.
 
     Returns:
         The teacher.
 
     Raises:
-        UserError: There is none, it is a student, or it is of another equation or grid.
+        UserError: When the teacher is missing, is a student, or has another equation or grid.
     """
     path = teacher_folder(settings, folder)
     if not path.exists():
@@ -115,6 +115,6 @@ def open_teacher(settings: Settings, folder: Path, problem: Problem, device: tor
 
 
 def open_rollout(settings: Settings, teacher: Generator, rows: slice | None = None) -> Rollout:
-    """Return the teacher as the settings have it make endpoints."""
+    """Return the teacher with the solver, chunk size and seed that the settings specify for endpoints."""
     d = settings.distill
     return Rollout(teacher, d.solver, d.solver_steps, d.chunk, settings.run.seed, rows=rows)

@@ -1,7 +1,8 @@
-"""Endpoints as an ordinary shard set: made once, read by every student of the same teacher.
+"""Endpoints stored as an ordinary shard set, which is made once and read by every student of the same teacher.
 
-Sample n of the set is the endpoint of counter n, its fields in the units of the model, so that they are bit by bit what the
-teacher made. The manifest's request says `endpoints`: which teacher, solver, steps, precision and seed. Knows no ranks.
+Sample n of the set is the endpoint of counter n. Fields are stored in units of the model, so that they are bit-identical to
+the teacher's output. The manifest's request records teacher, solver, steps, precision and seed under `endpoints`. Knows no
+ranks.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SPLIT, KEY = "train", "distill.endpoints"
 
 
 def described(settings: Settings, rollout: Rollout) -> dict[str, Any]:
-    """Return what decides every endpoint, as plain JSON values."""
+    """Return the values that determine every endpoint, as plain JSON values."""
     d = settings.distill
     return {
         "teacher": rollout.teacher.card.weights_sha256,
@@ -47,23 +48,23 @@ def described(settings: Settings, rollout: Rollout) -> dict[str, Any]:
 
 
 def needed(settings: Settings) -> int:
-    """Return how many endpoints a distillation asks for, from counter 0 on."""
+    """Return the number of endpoints that a distillation uses, from counter 0 on."""
     d = settings.distill
     order = RowOrder(d.buffer_rows, d.reuse, d.global_batch, 0, d.global_batch, settings.run.seed)
     return order.rows_before(d.steps) * d.global_batch
 
 
 def request(settings: Settings, rollout: Rollout, count: int, per_shard: int) -> dict[str, Any]:
-    """Return what decides every byte of a set of endpoints.
+    """Return the values that determine every byte of a set of endpoints.
 
     Args:
-        settings: Those of the run.
-        rollout: Makes the endpoints.
-        count: How many.
-        per_shard: Endpoints of a shard.
+        settings: Settings of the run.
+        rollout: Teacher and solver that make the endpoints.
+        count: Number of endpoints.
+        per_shard: Number of endpoints in each shard.
 
     Returns:
-        The request of the set's manifest, plain JSON values.
+        The request of the set's manifest, as plain JSON values.
     """
     pde, grid = rollout.teacher.pde, rollout.teacher.grid
     what = {"format": VERSION, "equation": pde.name, "params": pde.params_dict(), "grid": grid.describe()}
@@ -75,14 +76,14 @@ def request(settings: Settings, rollout: Rollout, count: int, per_shard: int) ->
 
 
 def make_shard(rollout: Rollout, root: str, number: int, first: int, last: int) -> FinishedShard:
-    """Make one shard of a set, or take the intact one that an earlier run left.
+    """Make one shard of a set, or return an intact one that an earlier run has written.
 
     Args:
-        rollout: Makes the endpoints.
+        rollout: Teacher and solver that make the endpoints.
         root: Folder of the set.
-        number: Of the shard.
-        first: Counter of its first endpoint.
-        last: The counter after its last one.
+        number: Number of the shard.
+        first: Counter of the first endpoint.
+        last: Counter after the last endpoint.
 
     Returns:
         The finished shard.
@@ -91,7 +92,7 @@ def make_shard(rollout: Rollout, root: str, number: int, first: int, last: int) 
 
 
 def _samples(rollout: Rollout, first: int, last: int) -> Iterator[Sample]:
-    """A chunk at a time; the last one is filled up, and what fills it is omitted."""
+    """Yield the samples of a shard, made one chunk at a time; the surplus endpoints of the last chunk are omitted."""
     pde, units = rollout.teacher.pde, rollout.teacher.normaliser
     for start in range(first, last, rollout.chunk):
         made = rollout.endpoints(torch.arange(start, start + rollout.chunk))
@@ -106,12 +107,12 @@ def _samples(rollout: Rollout, first: int, last: int) -> Iterator[Sample]:
 
 @dataclass(frozen=True)
 class EndpointSet:
-    """A finished set, open for reading.
+    """A finished set of endpoints, open for reading.
 
     Attributes:
-        rollout: The teacher that made it, for its noise and parameters.
-        shards: The set.
-        rows: Rows of this rank; None: all.
+        rollout: Teacher that made the set, for noise and parameters.
+        shards: The shard set.
+        rows: Rows of this rank; None for all rows.
     """
 
     rollout: Rollout
@@ -119,7 +120,7 @@ class EndpointSet:
     rows: slice | None
 
     def endpoints(self, counters: Tensor) -> Endpoints:
-        """Return endpoints as the teacher made them. One that is damaged, or of other noise, is a UserError."""
+        """Return stored endpoints. Raises UserError if one is damaged or was made from other noise."""
         sums = self._noise(counters)
         if self.rows not in (None, slice(0, self.rollout.teacher.grid.shape[0])):
             sums = checksum(self.rollout.eps(counters))
@@ -127,9 +128,10 @@ class EndpointSet:
         return Endpoints(counters, self.rollout.params(counters), fields, sums)
 
     def _noise(self, counters: Tensor) -> Tensor:
-        """Checksums of whole noise, once they are proven to be those of the set. UserError where one is not.
+        """Return the noise checksums after verifying them against the set. Raises UserError if one differs.
 
-        The set stores the checksum of whole noise, which is that of its blocks of rows added up: none holds it whole.
+        The set stores a checksum over all rows of the noise. It is the sum of the checksums of row blocks, so that no rank
+        has to hold the whole noise.
         """
         height = self.rollout.teacher.grid.shape[0]
         found = torch.zeros(len(counters), dtype=torch.int64)
@@ -143,18 +145,18 @@ class EndpointSet:
 
 
 def open_set(settings: Settings, rollout: Rollout, data: DataSettings) -> EndpointSet:
-    """Open the set that the settings name.
+    """Open the set `distill.endpoints`.
 
     Args:
-        settings: Those of the run.
-        rollout: The teacher, as the run would make endpoints.
-        data: How a set is read.
+        settings: Settings of the run.
+        rollout: Teacher and solver with which the run would make endpoints.
+        data: Settings for reading a set.
 
     Returns:
         The set.
 
     Raises:
-        UserError: There is none, it is of another teacher, solver or seed, or it is too small.
+        UserError: When the set is missing, is too small, or was made with another teacher, solver or seed.
     """
     path = settings.distill.endpoints
     if path is None:

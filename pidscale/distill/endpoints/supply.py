@@ -1,7 +1,7 @@
-"""When endpoints are made: within the step that needs them, or ahead of it. Knows no order of rows, no ranks and no students.
+"""Supplies of endpoints, made within the step that needs them or ahead of it. Knows no order of rows, ranks or students.
 
-A supply learns in which order rows of endpoints will be asked for, and gives them in that order. What a row holds follows
-from its counters alone, so every supply gives the same.
+A supply receives the request order of the rows in advance, and returns the rows in this order. The contents of a row depend
+only on its counters, so that all supplies return the same endpoints.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Make = Callable[[Tensor], Endpoints]
 
 @dataclass
 class Tally:
-    """Endpoints that were made, and the seconds that this took, wherever it was.
+    """Counts of endpoints and of the time spent on making them, in any process.
 
     Attributes:
-        made: Endpoints since the last `take`.
-        busy: Seconds since the last `take`.
-        spent: Seconds of making beside the steps, since the start.
-        waited: Seconds that steps waited for it, since the start.
+        made: Number of endpoints made since the last `take`.
+        busy: Seconds spent on making endpoints since the last `take`.
+        spent: Seconds spent on making endpoints in parallel with the steps, since the start.
+        waited: Seconds that steps waited for these endpoints, since the start.
     """
 
     made: int = 0
@@ -39,16 +39,16 @@ class Tally:
 
     @property
     def hidden(self) -> float:
-        """Seconds of making that no step waited for."""
+        """Seconds spent on making endpoints that did not delay a step."""
         return max(0.0, self.spent - self.waited)
 
     def add(self, made: int, busy: float) -> None:
-        """Count some."""
+        """Add a number of endpoints and the seconds spent on them."""
         self.made += made
         self.busy += busy
 
     def take(self) -> tuple[int, float]:
-        """Return both numbers, and start again from zero."""
+        """Return `made` and `busy`, and reset them to zero."""
         found = self.made, self.busy
         self.made = 0
         self.busy = 0.0
@@ -56,56 +56,56 @@ class Tally:
 
 
 class Supply(Protocol):
-    """Endpoints by their counters.
+    """Interface of a supply of endpoints.
 
     Attributes:
-        tally: What it made.
+        tally: Counts of the endpoints that the supply made.
     """
 
     tally: Tally
 
     def start(self, wanted: Iterator[Tensor]) -> None:
-        """Say what will be asked for from now on, in order."""
+        """Announce the counters of the rows that will be requested, in this order."""
 
     def get(self, counters: Tensor) -> Endpoints:
-        """Return the endpoints of the counters that `start` announced next; before `start`, of any."""
+        """Return the endpoints of the next announced counters; before `start`, of any counters."""
 
     def close(self) -> None:
-        """Make no more."""
+        """Stop making endpoints."""
 
 
 class Inline:
-    """Made when they are asked for."""
+    """A supply that makes endpoints when they are requested."""
 
     def __init__(self, make: Make) -> None:
-        """Take what makes endpoints from their counters."""
+        """Create the supply from a function that makes the endpoints of given counters."""
         self.make = make
         self.tally = Tally()
 
     def start(self, wanted: Iterator[Tensor]) -> None:
-        """Nothing to prepare."""
+        """Do nothing: no preparation is needed."""
 
     def get(self, counters: Tensor) -> Endpoints:
-        """Make them now."""
+        """Make the endpoints now and return them."""
         began = time.perf_counter()
         endpoints = self.make(counters)
         self.tally.add(len(counters), time.perf_counter() - began)
         return endpoints
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Do nothing: nothing runs in the background."""
 
 
 class Ahead(Inline):
-    """Made by a thread of its own, `ahead` rows before they are needed at most; on a GPU on a stream of its own."""
+    """A supply that makes up to `ahead` rows in advance in a background thread; on a GPU, in a separate CUDA stream."""
 
     def __init__(self, make: Make, ahead: int, device: torch.device) -> None:
-        """Make nothing as yet.
+        """Create the supply; the thread starts with `start`.
 
         Args:
-            make: Makes endpoints from their counters.
-            ahead: Rows that may be ready before they are needed.
-            device: Where they are made.
+            make: Returns the endpoints of given counters.
+            ahead: Maximum number of rows that are ready in advance.
+            device: Device on which endpoints are made.
         """
         super().__init__(make)
         self.device = device
@@ -115,16 +115,16 @@ class Ahead(Inline):
         self.thread: threading.Thread | None = None
 
     def start(self, wanted: Iterator[Tensor]) -> None:
-        """Begin with the first row at once."""
+        """Start the thread, which begins with the first row immediately."""
         self.thread = threading.Thread(target=self._run, args=(wanted,), daemon=True)
         self.thread.start()
 
     def _run(self, wanted: Iterator[Tensor]) -> None:
         try:
-            torch.set_num_threads(self.threads)  # a new thread has its own number, and bits may follow from it
+            torch.set_num_threads(self.threads)  # a per-thread setting, on which bits may depend
             stream = None
             if self.device.type == "cuda":
-                torch.cuda.set_device(self.device)  # which a new thread has not
+                torch.cuda.set_device(self.device)  # a per-thread setting
                 stream = torch.cuda.Stream(self.device)
             for counters in wanted:
                 began = time.perf_counter()
@@ -136,7 +136,7 @@ class Ahead(Inline):
                 self._put(endpoints)
                 if self.ended.is_set():
                     return
-        except Exception as error:  # it belongs to the step that waits for the row
+        except Exception as error:  # raised in the step that waits for the row
             self._put(error)
 
     def _put(self, item: Endpoints | Exception) -> None:
@@ -147,7 +147,7 @@ class Ahead(Inline):
                 continue
 
     def get(self, counters: Tensor) -> Endpoints:
-        """Return the next row, waited for if it is not ready; an error of the thread is raised here."""
+        """Return the next row, waiting until it is ready. Raises any error of the thread."""
         if self.thread is None:
             return super().get(counters)
         began = time.perf_counter()
@@ -158,12 +158,12 @@ class Ahead(Inline):
         if not torch.equal(item.counters, counters):
             raise RuntimeError(f"endpoints {item.counters.tolist()} came where {counters.tolist()} were asked for")
         for made in (item.fields_BCYX, item.checksums):
-            if made.is_cuda:  # on another stream: its memory may not be used again before this one is done with it
+            if made.is_cuda:  # made on another stream: keeps its memory until this stream is done
                 made.record_stream(torch.cuda.current_stream(self.device))
         return item
 
     def close(self) -> None:
-        """Let the thread end."""
+        """Stop the thread and wait for it to end."""
         self.ended.set()
         if self.thread is not None:
             self.thread.join()

@@ -1,7 +1,7 @@
-"""What a finite number of solver steps leaves in the teacher's endpoints: every student that matches them learns that too.
+"""Truncation error of the teacher's endpoints due to a finite number of solver steps. Students that match them inherit it.
 
-Measured before a run, on noise of its own, against twice the steps. A solver that begins at a high level stretches or shrinks
-the strongest modes before it sees anything else. Knows no students.
+The error is measured before a run by comparison with twice the number of steps, on separate noise. A solver that starts at a
+high noise level amplifies or damps the strongest modes in its first steps. Knows no students.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.parallel.mesh import Mesh
 
 STREAM = "distill/truncation"
-MUCH = 0.1  # of the norm, to which jumps that lie a little elsewhere add, and a match blurs those anyway
-STRETCHED = 0.04  # of the mean square, which students learn as it is
+MUCH = 0.1  # largest distance without a warning; slightly shifted jumps add to it, but a regression blurs them anyway
+STRETCHED = 0.04  # largest deviation of the power from 1 without a warning; students reproduce it exactly
 
 
 class Truncation(NamedTuple):
-    """Endpoints beside those of twice the steps, from the same noise.
+    """Comparison of endpoints with those of twice the number of steps, from the same noise.
 
     Attributes:
-        distance: Root mean square of their difference, relative to that of the latter.
-        power: Their mean square, relative to that of the latter.
+        distance: Root mean square of the difference, relative to that of the endpoints with twice the steps.
+        power: Mean square of the endpoints, relative to that of the endpoints with twice the steps.
     """
 
     distance: float
@@ -33,17 +33,17 @@ class Truncation(NamedTuple):
 
 
 def truncation(rollout: Rollout, mesh: Mesh) -> Truncation:
-    """Measure what the solver's steps leave, on a chunk of each group of ranks.
+    """Measure the truncation error on one chunk per group of ranks. All ranks call it; one all-reduce of 24 bytes.
 
     Args:
-        rollout: The teacher with its solver.
-        mesh: The ranks, which all call it; one all-reduce of 24 bytes.
+        rollout: Teacher and solver.
+        mesh: The mesh of ranks.
 
     Returns:
-        What was measured, the same on every rank.
+        The truncation error, the same on every rank.
 
     Raises:
-        UserError: What the teacher makes is not finite.
+        UserError: When the endpoints are not finite.
     """
     counters = torch.arange(rollout.chunk) + rollout.chunk * mesh.data_rank
     coarse, fine = (
@@ -60,7 +60,7 @@ def truncation(rollout: Rollout, mesh: Mesh) -> Truncation:
 
 
 def truncation_line(found: Truncation, steps: int) -> str:
-    """Return one sentence of what was measured, a warning where it is much."""
+    """Return one sentence that states the truncation error, as a warning if it is large."""
     line = (
         f"endpoints of {steps} solver steps lie {found.distance:.1%} from those of {2 * steps}, with {found.power:.2f} times "
         "their mean square"

@@ -1,4 +1,4 @@
-"""What a student is trained to do: one file for each objective, and the dict that names them."""
+"""Training objectives of the student: one module for each, and a dict of the objectives by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pidscale.distill.objectives.piddm import Piddm
 from pidscale.generator.generator import Generator
 from pidscale.ops.window import Window
 
-OBJECTIVES: dict[str, type[Objective]] = {  # by distill.objective.name
+OBJECTIVES: dict[str, type[Objective]] = {  # keys are values of distill.objective.name
     "piddm": Piddm,
     "pid": Pid,
     "dm": Matching,
@@ -20,5 +20,5 @@ OBJECTIVES: dict[str, type[Objective]] = {  # by distill.objective.name
 
 
 def open_objective(settings: Settings, teacher: Generator, window: Window) -> Objective:
-    """Return the chosen objective, without physics as yet."""
+    """Return the selected objective; its `physics` is not set yet."""
     return settings.distill.needs(settings.distill, teacher, window, seed=settings.run.seed)

@@ -1,7 +1,7 @@
-"""What an objective of a distillation is: what it asks of the loop, and the loss of a student. Knows no ranks.
+"""Base class of the objectives of a distillation: the loss of a student, and what the loop has to provide. Knows no ranks.
 
-A regression may be pseudo-Huber in place of squared: where noise leaves open on which side of a jump a point lies, a squared
-match is least at a value between the phases, which no field has; a linear tail keeps to the likelier one.
+A regression may use the pseudo-Huber distance instead of the squared error. Near a jump with uncertain position, the squared
+error is minimised by a value between the phases, which no field has; a linear tail favours the more likely phase.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ S = TypeVar("S", bound=ObjectiveSettings)
 
 
 class Targets(Enum):
-    """What a batch holds besides noise and parameters."""
+    """Contents of a batch besides noise and parameters."""
 
     NONE = "none"
-    ENDPOINTS = "endpoints"  # the teacher's, of the same noise
+    ENDPOINTS = "endpoints"  # of the teacher, from the same noise
 
 
 @dataclass(frozen=True)
 class Partner:
-    """A second network beside each student.
+    """A second network that accompanies each student.
 
     Attributes:
-        name: Names it in checkpoints, parts of the loss and messages.
-        rate: None: it begins with the teacher's weights and is trained on `Objective.partner_losses`, a step for each of the
-            student's. A number: it is an average of the student's weights, of which each step keeps this share.
+        name: Name of the network in checkpoints, parts of the loss and messages.
+        rate: None for a network that starts from the teacher's weights and is trained on `Objective.partner_losses`, with one
+            step per step of the student. A number for an exponential average of the student's weights with this decay.
     """
 
     name: str
@@ -53,25 +53,25 @@ class Partner:
 
 @dataclass(frozen=True)
 class Round:
-    """A stretch of the steps with a teacher of its own.
+    """A range of training steps with a fixed teacher.
 
     Attributes:
-        begins: The share of the steps after which it begins, 0 for the first. From the second round on, the teacher of each
-            student's losses is the average of its own weights when the round began; endpoints stay those of the first.
+        begins: Share of the steps after which the round begins; 0 for the first round. From the second round on, the teacher
+            in the losses of a student is the average of that student's weights at the beginning of the round. Endpoints
+            always come from the first teacher.
     """
 
     begins: float = 0.0
 
 
 class Learned(NamedTuple):
-    """The result of a micro-step.
+    """Result of a micro-step.
 
     Attributes:
         loss: Loss of each sample, [B].
         parts: Parts of the loss by name, [B] each.
-        fields: Fields of the student, [B, C, y, X], which `partner_losses` is given. With physics they are its samples under
-            the hard constraints, whose residual is in the loss; without, an objective may return any of its fields, without
-            constraints.
+        fields: Fields of the student [B, C, y, X], which `partner_losses` is given. With physics they are its samples with
+            the hard constraints applied, whose residual is in the loss; without, an objective may return any of its fields.
     """
 
     loss: Tensor
@@ -84,8 +84,8 @@ class DistanceSettings(ObjectiveSettings):
     """Settings of an objective that compares fields.
 
     Attributes:
-        huber: Width of a pseudo-Huber l2 distance, in units of the model; 0: squared.
-        distance: Between fields that should be equal: squared (`l2`), or absolute (`l1`).
+        huber: Width of the pseudo-Huber l2 distance, in units of the model; 0: squared error.
+        distance: Distance between fields that should be equal: squared (`l2`) or absolute (`l1`) error.
     """
 
     huber: float = setting(0.0, at_least=0)
@@ -102,44 +102,45 @@ class DistanceSettings(ObjectiveSettings):
 def mismatch(
     x_BCYX: Tensor, target_BCYX: Tensor, huber: float = 0.0, points: int | None = None, distance: str = "l2"
 ) -> Tensor:
-    """Return the mean squared difference of each sample, or a distance with lighter tails.
+    """Return the mean squared error of each sample, or a distance that grows less for large errors.
 
-    With a width c > 0 it is pseudo-Huber, 2 c (sqrt(d^2 + c^2) - c) at each point: d^2 far below c and 2 c |d| far above
-    (Charbonnier et al., IEEE Trans. Image Process. 6, 1997).
+    With a width c > 0, this is the pseudo-Huber distance 2 c (sqrt(d^2 + c^2) - c), averaged over all points: about d^2 for
+    |d| far below c and 2 c |d| far above (Charbonnier et al., IEEE Trans. Image Process. 6, 1997).
 
     Args:
-        x_BCYX: Fields in the units of the model.
-        target_BCYX: What they are compared with.
-        huber: The width c, in units of the model; 0: squared.
-        points: Values of a whole sample, where these are some of its rows: the result is then the share of these rows.
-        distance: `l2`, or `l1` for the mean of |d|.
+        x_BCYX: Fields in units of the model.
+        target_BCYX: Target fields in units of the model.
+        huber: Width c in units of the model; 0: squared error.
+        points: Number of values of a whole sample, if the fields are only some of its rows; the result is then the share of
+            these rows. Default: the number of values in a field.
+        distance: `l2` for the squared error, `l1` for the mean of |d|.
 
     Returns:
-        The distance of each sample, [B].
+        Distances [B].
     """
     difference = x_BCYX - target_BCYX
     values = difference.abs() if distance == "l1" else difference.square()
     if huber > 0:
-        values = 2 * huber * values / ((values + huber**2).sqrt() + huber)  # the same without cancellation
+        values = 2 * huber * values / ((values + huber**2).sqrt() + huber)  # avoids cancellation
     return values.flatten(1).sum(dim=1) / (points or x_BCYX[0].numel())
 
 
 @dataclass(frozen=True)
 class Objective(ABC, Generic[S]):
-    """The loss of a student, a share of the rows at hand, and what the loop has to provide for it.
+    """Base class of objectives: computes the loss of a student, and declares what the loop has to provide for it.
 
-    A class of its own writes `losses`, and states what differs from the defaults here. What follows from the settings alone
-    is asked of the class, before there is a teacher. docs/own_objective.md writes one.
+    Subclasses implement `losses` and override defaults as needed. Class methods depend on the settings only, because they are
+    called before a teacher is loaded. docs/own_objective.md shows an example. Losses are the shares of this rank's rows.
 
     Attributes:
-        settings: The section `distill`.
+        settings: Settings of the section `distill`.
         teacher: The frozen teacher.
-        window: The rows of this rank.
-        physics: The residual's part of the loss; None for the control, which is trained by distillation alone.
-        seed: The run's, for draws of the objective's own.
-        networks: The networks of the partners, by name; those of one student alone.
-        settings_class: The dataclass of the section `distill.objective`.
-        passes: Samples through the student for each sample of a micro-step, whose activations are kept at once.
+        window: Rows of this rank.
+        physics: The residual term of the loss; None for the control, which is trained by distillation alone.
+        seed: Random seed of the run, for the random draws of the objective.
+        networks: Partner networks by name, for a single student.
+        settings_class: Dataclass of the section `distill.objective`.
+        passes: Number of student evaluations per sample of a micro-step whose activations are held at the same time.
     """
 
     settings: DistillSettings
@@ -153,17 +154,17 @@ class Objective(ABC, Generic[S]):
 
     @classmethod
     def targets(cls, own: Any) -> Targets:
-        """Return what batches hold, by the settings of the objective."""
+        """Return what batches contain, given the settings of the objective."""
         return Targets.NONE
 
     @classmethod
     def partners(cls, own: Any) -> tuple[Partner, ...]:
-        """Return the networks that are trained or averaged beside each student, by the settings of the objective."""
+        """Return the networks that are trained or averaged beside each student, given the settings of the objective."""
         return ()
 
     @classmethod
     def rounds(cls, own: Any) -> tuple[Round, ...]:
-        """Return the rounds of the training in their order, by the settings of the objective."""
+        """Return the rounds of the training in order, given the settings of the objective."""
         return (Round(),)
 
     @cached_property
@@ -173,12 +174,12 @@ class Objective(ABC, Generic[S]):
 
     @property
     def network_level(self) -> float | None:
-        """The noise level that the student's network is given when it makes a field; None: that of its noise."""
+        """Noise level passed to the student's network when it generates a field; None: the level of its input."""
         return None
 
     @property
     def points(self) -> int:
-        """Values of a whole joint field."""
+        """Number of values of a whole joint field."""
         return len(self.teacher.channels) * math.prod(self.window.grid.shape)
 
     @abstractmethod
@@ -186,51 +187,52 @@ class Objective(ABC, Generic[S]):
         """Return the loss of a micro-step.
 
         Args:
-            network: The student, called with noisy fields, their levels, the condition and, where it differs, the level that
-                the network is given. It is called once, so that ZeRO sees one forward pass for each backward pass.
+            network: The student. Its arguments are noisy fields, their noise levels, the condition and, if it differs from
+                the noise level, the network level. It must be called exactly once, so that ZeRO sees one forward pass for
+                each backward pass.
             batch: Samples of this rank.
-            timer: Times the parts: `student` for its calls, `residual` for what follows, names of the objective's own.
+            timer: Times the parts: `student` for the call, `residual` for the rest, and any further names.
 
         Returns:
             Loss, parts and fields; with physics, `penalised` adds the squared relative residual of each term.
         """
 
     def partner_losses(self, name: str, x_BCYX: Tensor, batch: Batch) -> Tensor:
-        """Return the loss [B] of a partner that is trained.
+        """Return the loss of a trained partner.
 
         Args:
-            name: Which partner.
-            x_BCYX: The fields that `losses` returned.
-            batch: What they were made from.
+            name: Name of the partner.
+            x_BCYX: Fields that `losses` returned.
+            batch: Batch that the fields were computed from.
 
         Returns:
-            The loss of each sample, [B].
+            Losses [B].
 
         Raises:
-            NotImplementedError: No partner of this objective is trained.
+            NotImplementedError: When the objective has no trained partner.
         """
         raise NotImplementedError(f"{type(self).__name__} trains no partner {name!r}")
 
     def taught_by(self, denoiser: Any) -> Objective[S]:
-        """Return the objective of a later round, whose teacher calls this denoiser."""
+        """Return a copy of the objective for a later round, whose teacher uses this denoiser."""
         return replace(self, teacher=replace(self.teacher, denoiser=denoiser))
 
     def sample(self, network: ConditionalDenoiser, eps_BCYX: Tensor, condition_BP: Tensor) -> Tensor:
-        """Return what the student makes of noise in one call, in units of the model.
+        """Generate fields with one call of the student.
 
         Args:
             network: The student.
             eps_BCYX: Standard normal noise.
-            condition_BP: Parameters of the samples as the network takes them.
+            condition_BP: Conditions of the samples, that is, their scaled parameters.
 
         Returns:
-            Fields under the hard constraints, [B, C, y, X].
+            Fields that satisfy the hard constraints, [B, C, y, X], in units of the model.
         """
         x = one_step(conditioned(network, condition_BP), eps_BCYX, self.teacher.noise.sigma_max, self.network_level)
         return self.held(x)
 
     def held(self, x_BCYX: Tensor) -> Tensor:
-        """Return samples under the hard constraints."""
+        """Return samples with the hard constraints applied."""
         names, teacher = self.settings.constraints, self.teacher
         if not names:
             return x_BCYX
@@ -238,17 +240,17 @@ class Objective(ABC, Generic[S]):
         return units.encode(constrain(teacher.pde, self.window, names, units.decode(x_BCYX)))
 
     def penalised(self, loss_B: Tensor, parts: Parts, x_BCYX: Tensor, batch: Batch) -> Learned:
-        """Add the residual of the student's own samples to a loss, where there is physics.
+        """Add the residual of the student's samples to a loss, unless `physics` is None.
 
         Args:
-            loss_B: The loss of the distillation.
-            parts: Its parts, [B] each.
-            x_BCYX: With physics, the samples, made by one call and under the hard constraints; without, any fields of the
+            loss_B: Loss of the distillation.
+            parts: Parts of the loss, [B] each.
+            x_BCYX: With physics, samples from one call, with the hard constraints applied; without, any fields of the
                 student, which are passed on.
-            batch: What they were made from.
+            batch: Batch that the fields were computed from.
 
         Returns:
-            The loss with the weighted terms of the residual, and the parts with their squares.
+            The loss plus the weighted terms of the residual, the parts plus the squared residuals, and the samples.
         """
         if self.physics is None:
             return Learned(loss_B, parts, x_BCYX)
@@ -258,6 +260,6 @@ class Objective(ABC, Generic[S]):
 
 
 def ramp(settings: DistillSettings, step: int) -> float:
-    """Return the share of lambda that counts at a step: from physics_from on it grows to 1 over physics_ramp of the steps."""
+    """Return the factor of the weights at a step from `physics_from` on; it rises to 1 over `physics_ramp` of the steps."""
     begun = step - int(settings.physics_from * settings.steps)
     return min(1.0, (begun + 1) / max(1.0, settings.physics_ramp * settings.steps))

@@ -1,26 +1,26 @@
-"""Consistency distillation: every point of a trajectory of the teacher's flow is mapped to its end. Knows no ranks.
+"""Consistency distillation: the student maps every point of a trajectory of the teacher's flow to its end. Knows no ranks.
 
 The student is a consistency function f(x, sigma) with f(x, sigma_min) = x, whatever its weights. On a Karras grid, one Heun
 step of the teacher leads from a noisy state x_{n+1} = x0 + sigma_{n+1} eps' to x_n, and
 
     L = mean d( f(x_{n+1}, sigma_{n+1}),  stopgrad f_target(x_n, sigma_n) )
 
-where the weights of f_target are an average of the student's (Song, Dhariwal, Chen and Sutskever, Consistency models, ICML
-2023, definition 1 with lambda = 1, and algorithm 2). Both sides have the same noise. With zero loss the student is the Heun
-map of the grid down to sigma_min.
+where the weights of f_target are an average of the student's weights (Song, Dhariwal, Chen and Sutskever, Consistency models,
+ICML 2023, definition 1 with lambda = 1, and algorithm 2). Both sides use the same noise eps'. At zero loss the student equals
+the composition of the Heun steps of the grid down to sigma_min.
 
-In terms of the denoiser D of every other student,
+In terms of a denoiser D, as for the other objectives,
 
     f(x, sigma) = a x + (1 - a) D(x, sigma),   a = (1 / sigma - 1 / sigma_max) / (1 / sigma_min - 1 / sigma_max),
 
 so that a is 1 at sigma_min, which is the boundary condition, and 0 at sigma_max: a field is f(sigma_max eps, sigma_max) =
-D(sigma_max eps, sigma_max), the one call of every other student, and its card is theirs. Well below sigma_max the factor of
-the network's raw output is that of the paper, sigma_data (sigma - sigma_min) / sqrt(sigma^2 + sigma_data^2), and a student
-that begins with the teacher's weights begins as an Euler step of its flow from sigma to sigma_min.
+D(sigma_max eps, sigma_max), the same single call as for the other objectives, and the card has the same form. Well below
+sigma_max, the factor of the network's raw output is that of the paper, sigma_data (sigma - sigma_min) / sqrt(sigma^2 +
+sigma_data^2), and a student with the initial weights of the teacher is an Euler step of its flow from sigma to sigma_min.
 
-The paper takes x0 from data. Here x0 is an endpoint of the teacher, from the buffer that matching objectives use too:
-training fields would need a second feed, with parameters and an order of their own. The noise eps' is new at every step, and
-not the one that the endpoint was made from.
+The paper takes x0 from data. Here x0 is an endpoint of the teacher, from the buffer that the matching objectives use as well:
+training fields would need a second feed with its own parameters and order. The noise eps' is drawn again at every step,
+independently of the noise that the endpoint was made from.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ TARGET = "target"
 
 @dataclass(frozen=True)
 class ConsistencySettings(DistanceSettings):
-    """The section distill.objective of consistency distillation.
+    """Settings `distill.objective` of consistency distillation.
 
     Attributes:
         name: `consistency`.
-        levels: Noise levels of its grid.
-        rate: The share of the averaged target that each step keeps.
+        levels: Number of noise levels of the grid.
+        rate: Decay of the averaged target: the share of it that each step keeps.
     """
 
     name: str = "consistency"
@@ -59,12 +59,12 @@ class ConsistencySettings(DistanceSettings):
 
 
 def consistency_map(x_BCYX: Tensor, clean_BCYX: Tensor, sigma_B: Tensor, lowest: float, highest: float) -> Tensor:
-    """Return f(x, sigma) of the equation above.
+    """Return f(x, sigma) as defined in the module docstring.
 
     Args:
         x_BCYX: Noisy fields.
-        clean_BCYX: D of the fields at their levels.
-        sigma_B: The levels.
+        clean_BCYX: Denoised fields D(x, sigma).
+        sigma_B: Noise levels of the fields.
         lowest: sigma_min, at which f(x, sigma) is x exactly.
         highest: sigma_max, at which f(x, sigma) is D(x, sigma) exactly.
 
@@ -72,20 +72,20 @@ def consistency_map(x_BCYX: Tensor, clean_BCYX: Tensor, sigma_B: Tensor, lowest:
         Fields [B, C, Y, X].
     """
     low, high = (1 / sigma_B.new_tensor(level) for level in (lowest, highest))
-    share = ((1 / sigma_B - high) / (low - high)).reshape(-1, 1, 1, 1)  # of numbers rounded alike: 1 and 0 at the ends
+    share = ((1 / sigma_B - high) / (low - high)).reshape(-1, 1, 1, 1)  # exactly 1 and 0 at the ends
     return share * x_BCYX + (1 - share) * clean_BCYX
 
 
 @dataclass(frozen=True)
 class Consistency(Objective[ConsistencySettings]):
-    """Map every point of a trajectory to its end. Parts: `consistency`, and the residual's terms."""
+    """Consistency objective. Parts of the loss: `consistency`, and the terms of the residual."""
 
     settings_class = ConsistencySettings
-    passes = 2  # at a level of the grid and, for the residual, at the top
+    passes = 2  # at a level of the grid and, for the residual, at the highest level
 
     @classmethod
     def targets(cls, own: ConsistencySettings) -> Targets:
-        """Return that batches hold endpoints, the fields x0 that are made noisy."""
+        """Return `ENDPOINTS`: they are the fields x0 that noise is added to."""
         return Targets.ENDPOINTS
 
     @classmethod
@@ -94,13 +94,13 @@ class Consistency(Objective[ConsistencySettings]):
         return (Partner(TARGET, own.rate),)
 
     def levels(self, fresh: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw the level of each sample, uniform on the grid but its last.
+        """Draw a noise level for each sample, uniformly from all levels of the grid except the last.
 
         Args:
             fresh: Counters of the samples.
 
         Returns:
-            The levels sigma_{n+1} and those that follow them on the grid, sigma_n, float64 [B] each.
+            The levels sigma_{n+1} and the next lower levels sigma_n of the grid, float64 [B] each.
         """
         noise, count = self.teacher.noise, self.own.levels
         grid = karras_levels(noise.sigma_min, noise.sigma_max, count)
@@ -109,7 +109,7 @@ class Consistency(Objective[ConsistencySettings]):
         return grid[place], grid[place + 1]
 
     def noisy(self, batch: Batch, sigma_B: Tensor) -> Tensor:
-        """Return the endpoints of a batch with noise of these levels, new at every step."""
+        """Add noise of these levels to the endpoints of a batch; the noise is drawn again at every step."""
         assert batch.target_BCYX is not None
         shape = (batch.target_BCYX.shape[1], *self.window.grid.shape)
         device = batch.target_BCYX.device
@@ -117,25 +117,25 @@ class Consistency(Objective[ConsistencySettings]):
         return batch.target_BCYX + sigma_B.reshape(-1, 1, 1, 1) * eps
 
     def flow(self, x_BCYX: Tensor, here_B: Tensor, there_B: Tensor, condition_BP: Tensor) -> Tensor:
-        """Return where the teacher's flow leads from one level to the next: one Heun step, two calls.
+        """Follow the teacher's flow from one noise level to another with one Heun step (two calls).
 
         Args:
             x_BCYX: States of the flow.
-            here_B: Their noise levels.
-            there_B: The levels to go to.
-            condition_BP: The condition of each sample.
+            here_B: Noise levels of the states.
+            there_B: Noise levels after the step.
+            condition_BP: Condition of each sample.
 
         Returns:
-            The states at those levels.
+            States at the new levels, [B, C, y, X].
         """
         return heun_step(conditioned(self.teacher.denoiser, condition_BP), x_BCYX, here_B, there_B)
 
     def map(self, x_BCYX: Tensor, clean_BCYX: Tensor, sigma_B: Tensor) -> Tensor:
-        """Return f between the lowest and the highest level of the teacher."""
+        """Return f(x, sigma) for the lowest and highest noise level of the teacher."""
         return consistency_map(x_BCYX, clean_BCYX, sigma_B, self.teacher.noise.sigma_min, self.teacher.noise.sigma_max)
 
     def losses(self, network: ConditionalDenoiser, batch: Batch, timer: StepTimer) -> Learned:
-        """Return the loss; the student's calls go through it together, those of teacher and target have no gradient."""
+        """Return the loss. All student inputs form a single batch; teacher and target are evaluated without gradient."""
         eps, own = batch.eps_BCYX, batch.condition_BP
         here, there = (level.to(eps.device, eps.dtype) for level in self.levels(batch.fresh))
         noisy = self.noisy(batch, here)

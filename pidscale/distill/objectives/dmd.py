@@ -1,12 +1,13 @@
-"""Distribution matching: samples move from where they are too many to where the teacher has more. Knows no ranks.
+"""Distribution matching: moves student samples toward regions where the teacher's density is higher. Knows no ranks.
 
     direction = (D_critic(x_t, sigma) - D_teacher(x_t, sigma)) / mean |x - D_teacher(x_t, sigma)|,   x_t = x + sigma eps'
 
-is the difference of the scores of the student's law and of the teacher's, and the loss 1/2 |x - stopgrad(x - direction)|^2
-has it as its gradient (Yin et al., One-step diffusion with distribution matching distillation, CVPR 2024, eq. 7 and 8). The
-critic is a second denoiser that learns on the student's own samples, a step for each of the student's. A match with the
-teacher's endpoints, of weight `match`, keeps all modes (eq. 9). What a regression blurs, because noise leaves it open, this
-one may decide; the residual of the sample is added as for every objective.
+is proportional to the difference between the scores of the two distributions, student and teacher, and is the gradient of
+the loss 1/2 |x - stopgrad(x - direction)|^2 (Yin et al., One-step diffusion with distribution matching distillation, CVPR
+2024, eq. 7 and 8). The critic is a second denoiser, trained on the student's samples with one step per step of the student.
+A regression on the teacher's endpoints with weight `match` keeps all modes (eq. 9). Unlike regression,
+distribution matching need not average over outcomes that the noise does not determine. The residual of the samples is added
+as for every objective.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives.base import DistanceSettings, Learned, Objective, Partner, Targets, mismatch
 from pidscale.meter import StepTimer
 
-LOWEST = 0.02  # below, noisy samples say nothing of their law that they do not say themselves
+LOWEST = 0.02  # lowest noise level: below it the added noise carries no extra information on the distribution
 
 
 @dataclass(frozen=True)
 class DmdSettings(DistanceSettings):
-    """The section distill.objective of distribution matching; huber and distance are of the match with endpoints.
+    """Settings `distill.objective` of distribution matching; huber and distance apply to the regression on endpoints.
 
     Attributes:
         name: `dm`.
-        match: Weight of the match with endpoints beside it; 0: without any, and without endpoints.
+        match: Weight of the regression on endpoints; 0: no regression, and no endpoints are made.
     """
 
     name: str = "dm"
@@ -42,17 +43,17 @@ class DmdSettings(DistanceSettings):
 
 @dataclass(frozen=True)
 class Matching(Objective[DmdSettings]):
-    """Match the teacher's distribution.
+    """Distribution matching objective.
 
-    Parts: `score`, the squared difference of the two denoised fields, `match` where it has a weight, the residual's terms,
-    and the critic's loss.
+    Parts of the loss: `score`, the squared difference between the two denoised fields; `match` if it has a weight; the terms
+    of the residual; and the loss of the critic.
     """
 
     settings_class = DmdSettings
 
     @classmethod
     def targets(cls, own: DmdSettings) -> Targets:
-        """Return that batches hold endpoints where the match with them has a weight."""
+        """Return `ENDPOINTS` if the regression on endpoints has a weight."""
         return Targets.ENDPOINTS if own.match > 0 else Targets.NONE
 
     @classmethod
@@ -61,15 +62,15 @@ class Matching(Objective[DmdSettings]):
         return (Partner("critic"),)
 
     def noised(self, x_BCYX: Tensor, batch: Batch, stream: str) -> tuple[Tensor, Tensor]:
-        """Draw levels and noise of a stream, new ones at every step.
+        """Draw noise levels and noise from a random stream; both are drawn again at every step.
 
         Args:
-            x_BCYX: The samples to be made noisy.
-            batch: What they were made from.
-            stream: The name of the stream.
+            x_BCYX: Samples that the noise will be added to.
+            batch: Batch that the samples were generated from.
+            stream: Name of the random stream.
 
         Returns:
-            Levels [B], and standard normal noise of the shape of the samples.
+            Noise levels [B], and standard normal noise of the same shape as the samples.
         """
         shape = (x_BCYX.shape[1], *self.window.grid.shape)
         normal = seeds.normal(self.seed, f"{stream} level", batch.fresh, (1, 1, 1), device=x_BCYX.device).flatten()
@@ -77,7 +78,7 @@ class Matching(Objective[DmdSettings]):
         return sigma, seeds.normal(self.seed, stream, batch.fresh, shape, self.window.rows, device=x_BCYX.device)
 
     def losses(self, network: ConditionalDenoiser, batch: Batch, timer: StepTimer) -> Learned:
-        """Return the loss of one student call, one of the teacher and one of the critic, the latter two without gradient."""
+        """Return the loss from one call each of student, teacher and critic; the last two are evaluated without gradient."""
         own = self.own
         with timer.section("student"):
             x = self.sample(network, batch.eps_BCYX, batch.condition_BP)
@@ -97,7 +98,7 @@ class Matching(Objective[DmdSettings]):
             return self.penalised(loss, parts, x, batch)
 
     def partner_losses(self, name: str, x_BCYX: Tensor, batch: Batch) -> Tensor:
-        """Return the critic's denoising loss [B] on samples of the student."""
+        """Return the denoising loss [B] of the critic on samples of the student."""
         sigma, eps = self.noised(x_BCYX, batch, "distill/critic")
         critic = conditioned(self.networks[name], batch.condition_BP)
         return denoising_errors(critic, self.teacher.noise, x_BCYX.detach(), sigma, eps, self.points)

@@ -1,13 +1,14 @@
-"""The residual's part of every objective: which terms, how they are weighed, which channels they may move. Knows no ranks.
+"""The residual term of every objective: its terms, their weights, and the channels that they may change. Knows no ranks.
 
-The terms k are the interior residual in its l2 and its dual norm, and the boundary; on request its budgets (`conservation`)
-and its first interval of time (`initial`). s_k^2 is the mean of R_k^2 over the teacher's own samples, bounded below by the
-truths' floor and by a null solution (`frozen_scales`). It is measured once and frozen, so that lambda is dimensionless and
-means the same for every equation and grid.
+The terms k are the interior residual in its l2 and its dual norm, and the residual on the boundary; optionally also the
+budgets (`conservation`) and the first time interval (`initial`). The scale s_k^2 is the mean of R_k^2 over samples of the
+teacher, bounded below by the floor of the truths and by a null solution (`frozen_scales`). It is measured once and then fixed,
+so that lambda_k is dimensionless and comparable between equations and grids.
 
-The residual may move all channels, or the solution alone: then the inputs, whose law the equation says nothing about,
-stay as the teacher drew them, and the solution is drawn to them. Between the two, it may move the shape of the inputs and not
-their size: a flatter coefficient has a smaller residual whatever the solution, so that every student would pay with contrast.
+The gradient of the residual may change all channels, or the solution alone. In the second case it does not change the inputs,
+whose distribution the equation does not determine; the solution is adapted to them. A third option changes the shape of the
+inputs but not their magnitude. Otherwise students reduce the residual by lowering the contrast, because a flatter coefficient
+has a smaller residual for any solution.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from pidscale.pde.terms import EXTRA_MEASURES, MEASURES
 
 @dataclass(frozen=True)
 class Physics:
-    """The residual's part of a loss.
+    """The residual term of a loss.
 
     Attributes:
         pde: The equation.
-        window: The rows of this rank.
-        normaliser: Units of the model.
-        weights: lambda_k by term.
-        scales: s_k^2 by term.
-        gradient_to: What the residual may move: `solution`, `shape` or `all`.
+        window: Rows of this rank.
+        normaliser: Conversion between units of the model and physical units.
+        weights: Weight lambda_k of each term, by name.
+        scales: Scale s_k^2 of each term, by name.
+        gradient_to: Fields that the gradient of the residual changes: `solution`, `shape` or `all`.
     """
 
     pde: Pde
@@ -51,11 +52,11 @@ class Physics:
         """Return the squared relative residuals of fields.
 
         Args:
-            x_BCYX: Fields in units of the model, the rows at hand.
+            x_BCYX: Fields in units of the model, restricted to the rows of this rank.
             params_BP: Parameters that vary from sample to sample.
 
         Returns:
-            Squares [B] by term, the share of the rows at hand.
+            Squared residuals [B] by term; each is the share of the rows of this rank.
         """
         if self.gradient_to != "all":
             moves = _solution(self.pde, self.window, x_BCYX.device)
@@ -77,7 +78,10 @@ def _solution(pde: Pde, window: Window, device: torch.device) -> Tensor:
 
 
 def of_constant_size(x_BCYX: Tensor, window: Window) -> Tensor:
-    """Return the same fields, whose gradients have no part along each channel of each sample: its root mean square stays."""
+    """Return the fields unchanged, but remove the gradient component parallel to each channel in the backward pass.
+
+    A gradient step then leaves the root mean square of each channel of each sample constant to first order.
+    """
     fixed = x_BCYX.detach()
     along, size = window.total(
         torch.stack([(x_BCYX * fixed).sum(dim=(2, 3), keepdim=True), fixed.square().sum(dim=(2, 3), keepdim=True)])
@@ -87,14 +91,14 @@ def of_constant_size(x_BCYX: Tensor, window: Window) -> Tensor:
 
 
 def active_weights(settings: DistillSettings) -> dict[str, float]:
-    """Return lambda_k by term, `physics_weight` times what is set; a norm that was not chosen has weight zero."""
+    """Return lambda_k by term: `weights` times `physics_weight`, and zero for a norm that `norm` does not select."""
     unchosen = {"l2": "dual", "dual": "l2"}.get(settings.norm)
     times = settings.physics_weight
     return {k: 0.0 if k == unchosen else times * getattr(settings.weights, k) for k in MEASURES}
 
 
 def extra_measures(weights: Mapping[str, float]) -> tuple[str, ...]:
-    """Return the names of the extra measures that have a weight."""
+    """Return the names of the extra measures with a weight above zero."""
     return tuple(name for name in EXTRA_MEASURES if weights.get(name, 0.0) > 0)
 
 
@@ -104,12 +108,12 @@ def frozen_scales(
     """Return s_k^2 = max(measured, (10 floor)^2, (0.01 trivial)^2) by term.
 
     Args:
-        measured: Mean squares of the teacher's samples.
-        floor: Root mean squares of the truth.
-        trivial: Root mean squares of the trivial fields; 0, as of the boundary, counts as 1.
+        measured: Mean squared residuals of the teacher's samples.
+        floor: Root mean square residuals of the truths.
+        trivial: Root mean square residuals of the trivial fields; a value of 0, as for the boundary, is replaced by 1.
 
     Returns:
-        The scales.
+        Scales s_k^2 by term.
     """
     return {
         k: max(measured[k], (10 * floor.get(k, 0.0)) ** 2, (0.01 * (trivial.get(k, 0.0) or 1.0)) ** 2) for k in measured

@@ -1,15 +1,15 @@
-"""The PID objective: the residual of the teacher's probability-flow ODE along the student's own trajectory. Knows no ranks.
+"""The PID objective: the residual of the teacher's probability-flow ODE along the student's trajectory. Knows no ranks.
 
-The student is a map of noise z = T eps to every level t,  x(z, t) = (t / T) z + (1 - t / T) G(z, t),  which starts at z
-whatever its weights. It obeys  dx / dt = (x - D(x, t)) / t  where
+The student maps noise z = T eps to every level t,  x(z, t) = (t / T) z + (1 - t / T) G(z, t),  so that x(z, T) = z for any
+weights. It satisfies  dx / dt = (x - D(x, t)) / t  if
 
     x_t - t (x_t - x_s) / (t - s)  =  G_t - t (1 - s / T) (G_t - G_s) / (t - s)   equals   D(x_t, t),
 
-s being the next level of a Karras grid; in this form z cancels, and with it its large values. (Tee et al., Physics informed
-distillation for diffusion models, TMLR 2024, eq. 9.) No pairs are needed: the teacher is asked once, at the student's own
-state, without gradient; both of the student's calls have one. With zero loss the student is the Euler map of the grid. G is
-the preconditioned network on z, given the network level t in place of T; a field is G at the lowest level, since x there
-still holds t / T of the noise.
+where s is the next level of a Karras grid; in this form z cancels, and with it its large values. (Tee et al., Physics
+informed distillation for diffusion models, TMLR 2024, eq. 9.) No pairs of noise and endpoint are needed: the teacher is
+evaluated once, at the student's state x_t and without gradient; both calls of the student have gradients. At zero loss the
+student equals the composition of the Euler steps of the grid. G is the preconditioned network applied to z with the network
+level t instead of T. A field is G at the lowest level, because x at that level still contains t / T of the noise.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from pidscale.meter import StepTimer
 
 @dataclass(frozen=True)
 class PidSettings(DistanceSettings):
-    """The section distill.objective of PID.
+    """Settings `distill.objective` of PID.
 
     Attributes:
         name: `pid`.
-        levels: Noise levels of its grid.
+        levels: Number of noise levels of the grid.
     """
 
     name: str = "pid"
@@ -44,19 +44,19 @@ class PidSettings(DistanceSettings):
 def trajectory_residual(
     z_BCYX: Tensor, here: Tensor, ahead: Tensor, t_B: Tensor, s_B: Tensor, top: float, teacher: Denoiser
 ) -> tuple[Tensor, Tensor]:
-    """Return both sides of the equation above, the right one without gradient.
+    """Return both sides of the equation in the module docstring; the right side has no gradient.
 
     Args:
-        z_BCYX: Noise of the top level.
-        here: G at t.
-        ahead: G at s.
-        t_B: A level of each sample.
-        s_B: The next level, below t.
-        top: The top level T.
-        teacher: The denoiser D.
+        z_BCYX: Noise at the highest level.
+        here: G at level t.
+        ahead: G at level s.
+        t_B: Level t of each sample.
+        s_B: Level s of each sample, the next one below t.
+        top: Highest level T.
+        teacher: Denoiser D.
 
     Returns:
-        The left and the right side, fields in the units of the model.
+        The left and the right side, fields in units of the model.
     """
     t, s = (level.to(z_BCYX.dtype).reshape(-1, 1, 1, 1) for level in (t_B, s_B))
     with torch.no_grad():
@@ -66,24 +66,24 @@ def trajectory_residual(
 
 @dataclass(frozen=True)
 class Pid(Objective[PidSettings]):
-    """Obey the teacher's flow. Parts: `trajectory`, and the residual's terms."""
+    """PID objective. Parts of the loss: `trajectory`, and the terms of the residual."""
 
     settings_class = PidSettings
     passes = 3  # at t, at s and, for the residual, at the lowest level
 
     @property
     def network_level(self) -> float:
-        """The lowest level of the grid."""
+        """Lowest level of the grid."""
         return self.teacher.noise.sigma_min
 
     def levels(self, fresh: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw the level of each sample, uniform on the grid but its last.
+        """Draw a noise level for each sample, uniformly from all levels of the grid except the last.
 
         Args:
             fresh: Counters of the samples.
 
         Returns:
-            The levels and those that follow them on the grid, float64 [B] each.
+            The levels t and the next lower levels s of the grid, float64 [B] each.
         """
         noise, count = self.teacher.noise, self.own.levels
         grid = karras_levels(noise.sigma_min, noise.sigma_max, count)
@@ -92,7 +92,7 @@ class Pid(Objective[PidSettings]):
         return grid[place], grid[place + 1]
 
     def losses(self, network: ConditionalDenoiser, batch: Batch, timer: StepTimer) -> Learned:
-        """Return the loss; the student's calls go through it together."""
+        """Return the loss. All student inputs form a single batch."""
         top = self.teacher.noise.sigma_max
         eps = batch.eps_BCYX
         t, s = (level.to(eps.device, eps.dtype) for level in self.levels(batch.fresh))

@@ -1,11 +1,11 @@
-"""The PIDDM objective: match the teacher's endpoint, and obey the equation with the sample itself. Knows no ranks.
+"""The PIDDM objective: regression on the teacher's endpoints, plus the residual of the samples. Knows no ranks.
 
     L = mean |d(eps) - x0|^2 + sum_k lambda_k mean R_k(d(eps))^2 / s_k^2
 
 (Zhang et al., Physics-informed distillation of diffusion models, ICML 2026, eq. 8, with normalised terms.)
 
-A regression answers what noise leaves open with something between, which is flatter than any field. The match of powers holds
-each channel's mean square to the endpoint's, whatever the places of its features.
+Where the noise does not determine the field, regression predicts the mean, which is smoother than any sample. The power match
+compares the mean square of each channel with that of the endpoint, independently of the positions of features.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from pidscale.ops.window import Window
 
 @dataclass(frozen=True)
 class PiddmSettings(DistanceSettings):
-    """The section distill.objective of PIDDM.
+    """Settings `distill.objective` of PIDDM.
 
     Attributes:
         name: `piddm`.
-        power: Weight of the match of each channel's mean square, beside that of its points.
+        power: Weight of the power match, relative to the pointwise match.
     """
 
     name: str = "piddm"
@@ -37,16 +37,18 @@ class PiddmSettings(DistanceSettings):
 
 
 def power_mismatch(x_BCYX: Tensor, endpoint_BCYX: Tensor, window: Window, sigma_data: float = 0.5) -> Tensor:
-    """Return the squared difference of each sample's mean squares relative to sigma_data^2, mean over channels.
+    """Return the squared difference between the channel mean squares of field and endpoint, averaged over channels.
+
+    Mean squares are relative to sigma_data^2.
 
     Args:
-        x_BCYX: Fields in the units of the model, the rows at hand.
-        endpoint_BCYX: What they are compared with.
-        window: The rows at hand.
-        sigma_data: The standard deviation of data in the units of the model.
+        x_BCYX: Fields in units of the model, restricted to the rows of this rank.
+        endpoint_BCYX: Endpoints in units of the model, restricted to the same rows.
+        window: Rows of this rank.
+        sigma_data: Standard deviation of the data in units of the model.
 
     Returns:
-        Differences [B]; each holder of the samples has an equal share of them.
+        Squared differences [B], divided by the number of ranks that share the samples.
     """
     difference = window.total((x_BCYX.square() - endpoint_BCYX.square()).sum(dim=(2, 3)))
     relative = difference / (math.prod(window.grid.shape) * sigma_data**2)
@@ -55,24 +57,24 @@ def power_mismatch(x_BCYX: Tensor, endpoint_BCYX: Tensor, window: Window, sigma_
 
 @dataclass(frozen=True)
 class Piddm(Objective[PiddmSettings]):
-    """Match the endpoints. Parts: `match`, `power` where it has a weight, and the residual's terms."""
+    """PIDDM objective. Parts of the loss: `match`, `power` if it has a weight, and the terms of the residual."""
 
     settings_class = PiddmSettings
 
     @classmethod
     def targets(cls, own: PiddmSettings) -> Targets:
-        """Return that batches hold endpoints."""
+        """Return `ENDPOINTS`."""
         return Targets.ENDPOINTS
 
     def losses(self, network: ConditionalDenoiser, batch: Batch, timer: StepTimer) -> Learned:
-        """Return the loss of one student call, and the residual of what it made."""
+        """Return the loss from one student call, including the residual of its samples."""
         with timer.section("student"):
             x = self.sample(network, batch.eps_BCYX, batch.condition_BP)
         with timer.section("residual"):
             return self.compared(x, batch)
 
     def compared(self, x_BCYX: Tensor, batch: Batch) -> Learned:
-        """Return the loss of samples beside the endpoints of their noise."""
+        """Return the loss of samples, compared with the endpoints of the same noise."""
         own = self.own
         target = batch.target_BCYX
         assert target is not None
