@@ -26,8 +26,8 @@ def main(words: Sequence[str] | None = None) -> int:
         words: Words after `pidscale`. Default: those of this process.
 
     Returns:
-        The exit status: 0 on success, 2 for a mistake, 130 after Ctrl-C, 143 after SIGTERM. During a phase of a run, the first
-        of these signals stops it with a checkpoint and a UserError that says so, hence 2 (cluster/phase.py).
+        The exit status: 0 on success, 2 for a mistake, 130 after Ctrl-C, 143 after SIGTERM. During a phase of a run, the
+        first of these signals stops it with a checkpoint and a UserError that says so, hence 2 (cluster/phase.py).
 
     Raises:
         Exception: When a bug occurs.

@@ -2,8 +2,8 @@
 
 The terms k are the interior residual in its l2 and its dual norm, and the residual on the boundary; optionally also the
 budgets (`conservation`) and the first time interval (`initial`). The scale s_k^2 is the mean of R_k^2 over samples of the
-teacher, bounded below by the floor of the truths and by a null solution (`frozen_scales`). It is measured once and then fixed,
-so that lambda_k is dimensionless and comparable between equations and grids.
+teacher, bounded below by the floor of the truths and by a null solution (`frozen_scales`). It is measured once and then
+fixed, so that lambda_k is dimensionless and comparable between equations and grids.
 
 The gradient of the residual may change all channels, or the solution alone. In the second case it does not change the inputs,
 whose distribution the equation does not determine; the solution is adapted to them. A third option changes the shape of the
