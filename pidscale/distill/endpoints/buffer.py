@@ -3,9 +3,9 @@
 The buffer has `depth` slots; each holds one row, with one endpoint for every position of the global batch. Every pass takes
 `depth` steps and uses each slot once, in random order. After `reuse` passes, the row of a slot is replaced. The slots are
 replaced in turn, so that new rows are needed at a constant rate: for that, the first row of slot s serves s mod `reuse`
-passes fewer. The last step cuts off the rows that are still in the buffer. Position j of a batch only uses the endpoints j, j + B,
-j + 2 B, ...: each rank holds its own positions, ranks exchange nothing, and the global batches do not depend on the number of
-ranks.
+passes fewer. The last step cuts off the rows that are still in the buffer. Position j of a batch only uses the endpoints j,
+j + B, j + 2 B, ...: each rank holds its own positions, ranks exchange nothing, and the global batches do not depend on the
+number of ranks.
 
 Resuming requires only the number of the step: the rows in the buffer are made again from their counters. Knows no ranks and
 no networks. It does not know either when rows are made: the supply receives the request order in advance.
