@@ -6,7 +6,9 @@ import time
 
 from pidscale.app import evaluate, make_shards
 from pidscale.cluster.phase import run_phase
+from pidscale.compare.questions import check_truths
 from pidscale.config import Settings
+from pidscale.dataset.problem import open_problem
 from pidscale.paths import absolute
 from pidscale.run.phases import run_folder
 
@@ -16,6 +18,7 @@ def run(settings: Settings) -> None:
     began = time.monotonic()
     settings = absolute(settings)
     make_shards.run(settings)
+    check_truths(settings, open_problem(settings.pde, settings.data))  # now, and not after the training
     run_phase("teacher", settings)
     run_phase("distill", settings)
     evaluate.run(settings)

@@ -43,6 +43,25 @@ class Reference:
     seeds: list[int]
 
 
+def check_truths(settings: Settings, problem: Problem) -> None:
+    """Refuse a test split that is too small for a report, without reading its samples.
+
+    Args:
+        settings: Settings of the run.
+        problem: Equation, grid, units and data of the run.
+
+    Raises:
+        UserError: When the split has too few truths.
+    """
+    n = settings.evaluate.samples
+    there = len(problem.shards("test"))
+    if there < 2 * n:
+        raise UserError(
+            f"evaluate.samples={n}: needs {2 * n} held-out truths (the floor compares two halves), {settings.data.path} has "
+            f"{there}; lower evaluate.samples, or make the set with data.test={2 * n}"
+        )
+
+
 def reference(settings: Settings, problem: Problem) -> Reference:
     """Read the held-out truths and measure their floors.
 
@@ -51,18 +70,11 @@ def reference(settings: Settings, problem: Problem) -> Reference:
         problem: Equation, grid, units and data of the run.
 
     Returns:
-        Truths and floors.
-
-    Raises:
-        UserError: When the test split has too few truths.
+        Truths and floors. A test split with too few truths is a UserError.
     """
+    check_truths(settings, problem)
     n = settings.evaluate.samples
     pool = problem.samples("test", 2 * n)
-    if len(pool.fields) < 2 * n:
-        raise UserError(
-            f"evaluate.samples={n}: needs {2 * n} held-out truths (the floor compares two halves), {settings.data.path} has "
-            f"{len(pool.fields)}; lower evaluate.samples, or make the set with data.test={2 * n}"
-        )
     training = problem.samples("train", 4096)
     truth = pool.first(n)
     encode = problem.normaliser.encode

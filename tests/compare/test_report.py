@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pidscale.app import demo
 from pidscale.compare.run import evaluate, report_path
 from pidscale.compare.tables import table
 from pidscale.config import Settings, UserError
@@ -221,3 +222,12 @@ def test_a_run_of_another_equation_is_not_measured_as_this_one(made: SimpleNames
     with pytest.raises(UserError, match=r"teacher of equation darcy, .* the settings say heat, .*run\.name"):
         evaluate(other)
     assert (made.folder / "student" / artifact.CARD).read_text() == before
+
+
+def test_a_demo_with_too_few_truths_ends_before_any_training(small_shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo.make_shards, "run", lambda settings: None)  # the set is there
+    monkeypatch.setattr(demo, "run_phase", lambda phase, settings: pytest.fail("trained"))
+    asked = settings(small_shards, tmp_path, evaluate={"samples": 9})
+    with pytest.raises(UserError, match=r"evaluate\.samples=9: needs 18 held-out truths .* has 16; lower") as error:
+        demo.run(asked)
+    assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
