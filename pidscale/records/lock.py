@@ -1,31 +1,151 @@
-"""An advisory lock of a folder, which one process holds at a time. Knows paths only."""
+"""An advisory lock of a folder, which one process holds at a time, also where several hosts share the folder. Knows paths only.
+
+The lock is a regular file in the folder, because network file systems lock files between hosts, but not folders. Some of them
+lock files on each host alone, so that the file also names its owner, whose process writes a new count to it every few seconds.
+A process of another host that finds the file unlocked takes it only if the count stands still. Clocks are never compared.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import json
 import os
+import secrets
+import socket
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+LOCK = ".lock"
+BEAT = 5.0  # seconds between two counts of an owner
+PATIENCE = 20.0  # seconds for which the count of an owner on another host must stand still
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that holds a folder, as the lock file names it.
+
+    Attributes:
+        file: The lock file; None if the folder is read-only, where no process can write.
+        token: A word that no other owner has.
+    """
+
+    file: Path | None
+    token: str
+
+    def holds(self) -> bool:
+        """Return whether the lock file still names this owner; False once another host has taken the folder."""
+        return self.file is None or _record(self.file).get("token") == self.token
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[bool]:
-    """Lock a folder while the body runs; the system releases the lock when the process ends, however it ends.
+def held(folder: Path) -> Iterator[Owner | None]:
+    """Lock a folder while the body runs; the lock of a process that was killed can be taken, however it ended.
+
+    That takes `PATIENCE` seconds if the process was on another host.
 
     Args:
         folder: The folder.
 
     Yields:
-        Whether this process holds the lock, so that no other one does.
+        The owner that this process has become; None if another process holds the folder.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        descriptor = _locked(folder / LOCK)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        yield Owner(None, "")
+        return
+    if descriptor is None:
+        yield None
+        return
+    owner = Owner(folder / LOCK, secrets.token_hex(8))
+    ended = threading.Event()
+    thread = threading.Thread(target=_beat, args=(descriptor, owner, ended), daemon=True)
+    try:
+        if _lives(folder / LOCK):
+            yield None
+            return
+        _write(descriptor, owner.token, 0)
+        thread.start()
+        yield owner
+    finally:
+        ended.set()
+        if thread.ident is not None:
+            thread.join()
+            if owner.holds():
+                (folder / LOCK).unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _locked(file: Path) -> int | None:
+    """Open and lock a file, which is created if it is missing; return its descriptor, None if another process has it."""
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), file.stat()):
+                    return descriptor
+            os.close(descriptor)  # its owner removed it just before we locked it
         except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+
+def _lives(file: Path) -> bool:
+    """Return whether an owner on another host still writes to a file that is locked on this host alone."""
+    first = _record(file)
+    if not first or first.get("host") == _this_host():
+        return False  # on one host a lock ends with its process
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        time.sleep(min(1.0, BEAT / 5))
+        now = _record(file)
+        if now and now != first:
+            return True
+    return False
+
+
+def _beat(descriptor: int, owner: Owner, ended: threading.Event) -> None:
+    """Write a new count every few seconds until the body has ended or another owner has the file."""
+    count = 0
+    while not ended.wait(BEAT):
+        count += 1
+        with suppress(OSError):  # a file system that is away for a while
+            if not owner.holds():
+                return
+            _write(descriptor, owner.token, count)
+
+
+def _write(descriptor: int, token: str, count: int) -> None:
+    """Write a record of this process. Its length never changes, so that a reader sees one record or the other."""
+    record = {"host": _this_host(), "process": os.getpid(), "token": token, "count": f"{count:012d}"}
+    os.pwrite(descriptor, json.dumps(record).encode(), 0)
+    os.ftruncate(descriptor, len(json.dumps(record)))
+    os.fsync(descriptor)
+
+
+def _record(file: Path) -> dict[str, Any]:
+    """Return the record of a lock file; empty if there is none."""
+    with suppress(OSError, ValueError):
+        found = json.loads(file.read_bytes())
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _this_host() -> str:
+    """Return a name of this host that no other one has, and that changes when it starts anew."""
+    with suppress(OSError):
+        return f"{socket.gethostname()} {Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
+    return socket.gethostname()

@@ -1,0 +1,114 @@
+"""The lock of a folder: between processes, after a killed owner, and between hosts whose file system locks on each host alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pidscale.records import lock
+from pidscale.records.lock import LOCK, held
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from pidscale.records.lock import held
+with held(Path(sys.argv[1])) as owner:
+    print(bool(owner), flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the folder."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "True\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_one_process_holds_a_folder_and_leaves_nothing(tmp_path):
+    with held(tmp_path) as first, held(tmp_path) as second:
+        assert first is not None and first.holds() and second is None
+    assert list(tmp_path.iterdir()) == []
+    with held(tmp_path) as owner:
+        assert owner is not None and owner.token != first.token
+
+
+def test_the_lock_of_a_killed_process_is_taken_at_once(tmp_path, holder):
+    with held(tmp_path) as owner:
+        assert owner is None
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    began = time.monotonic()
+    with held(tmp_path) as owner:
+        assert owner is not None and owner.holds()
+    assert time.monotonic() - began < lock.PATIENCE / 2
+
+
+def _of_another_host(folder: Path, count: int) -> None:
+    record = {"host": "other 1234", "process": 7, "token": "theirs", "count": f"{count:012d}"}
+    (folder / LOCK).write_text(json.dumps(record))
+
+
+def test_a_living_owner_on_another_host_is_respected_and_a_dead_one_is_not(tmp_path, monkeypatch):
+    """The other host's file system has locked the file on that host alone: only its count tells that it lives."""
+    monkeypatch.setattr(lock, "BEAT", 0.1)
+    monkeypatch.setattr(lock, "PATIENCE", 1.0)
+    ended = threading.Event()
+
+    def beat() -> None:
+        count = 0
+        while not ended.wait(0.1):
+            count += 1
+            _of_another_host(tmp_path, count)
+
+    _of_another_host(tmp_path, 0)
+    thread = threading.Thread(target=beat)
+    thread.start()
+    with held(tmp_path) as owner:
+        assert owner is None
+    ended.set()
+    thread.join()
+    assert json.loads((tmp_path / LOCK).read_text())["token"] == "theirs"
+    began = time.monotonic()
+    with held(tmp_path) as owner:
+        assert owner is not None and time.monotonic() - began >= 1.0
+        _of_another_host(tmp_path, 9)  # a third host takes the folder, as if this process had stood still
+        time.sleep(0.3)
+        assert not owner.holds()
+    assert json.loads((tmp_path / LOCK).read_text())["token"] == "theirs"  # neither written over nor removed
+
+
+def test_the_owner_writes_a_new_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT", 0.05)
+    with held(tmp_path):
+        first = json.loads((tmp_path / LOCK).read_text())
+        time.sleep(0.5)
+        second = json.loads((tmp_path / LOCK).read_text())
+    assert second["count"] > first["count"] and second["token"] == first["token"]
+    assert first["process"] == os.getpid()
+
+
+def test_a_folder_that_cannot_be_written_needs_no_lock(tmp_path):
+    tmp_path.chmod(0o500)
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(65534)  # root may write anywhere
+    try:
+        with held(tmp_path) as owner:
+            assert owner is not None and owner.file is None and owner.holds()
+    finally:
+        if was_root:
+            os.seteuid(0)
+        tmp_path.chmod(0o700)
