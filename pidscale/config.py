@@ -340,23 +340,28 @@ class ClusterSettings:
 
     Attributes:
         workers: Number of training processes, each a Ray Train worker.
+        min_workers: Smallest number of workers to run with while the cluster has no room for all of them; the run grows again
+            at a checkpoint. 0 stands for `workers`: the run then waits.
         cpus_per_worker: Number of CPUs per worker.
         use_gpu: Whether each worker has a GPU.
         space: Number of workers that share each field by rows. They have consecutive ranks.
         zero_stage: ZeRO stage: 0 partitions nothing, 1 the optimiser state, 2 also gradients, 3 also weights.
         max_failures: Number of times that a run restarts by itself after it lost a worker or a host.
         wait: Number of seconds to wait for free resources in the cluster, at the start and after a failure.
+        shrink_after: Number of those seconds after which fewer workers are enough, if `min_workers` allows it.
         timeout: Number of seconds that a collective operation waits for the other ranks.
         deepspeed: Further DeepSpeed settings, passed on unchanged after a check.
     """
 
     workers: int = setting(2, at_least=1)
+    min_workers: int = setting(0, at_least=0)
     cpus_per_worker: int = setting(1, at_least=1)
     use_gpu: bool = False
     space: int = setting(1, at_least=1)
     zero_stage: int = setting(1, choices=(0, 1, 2, 3))
     max_failures: int = setting(0, at_least=0)
     wait: int = setting(600, at_least=0)
+    shrink_after: int = setting(60, at_least=0)
     timeout: int = setting(1800, at_least=1)
     deepspeed: dict[str, Any] = field(default_factory=dict)
 

@@ -11,8 +11,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,16 @@ import ray
 
 from pidscale.cluster.bulletin import Watch, open_bulletin
 from pidscale.cluster.failures import Failure, failure
+from pidscale.cluster.growth import Growth
 from pidscale.cluster.room import Need, described, hosts, wait_for_room
 from pidscale.cluster.worker import Assignment, environment, work
 from pidscale.config import ClusterSettings, Settings, UserError, to_plain
 from pidscale.distill.endpoints.actors import start_actors
 from pidscale.engine.checkpoint import newest_step
+from pidscale.generator.artifact import CARD
+from pidscale.limits import with_workers, worker_counts
 from pidscale.run.memory import MemoryPlan
+from pidscale.run.phases import made_by
 from pidscale.run.reporting import STOP_FILE
 
 
@@ -69,20 +72,31 @@ class Stop:
             self.file.unlink(missing_ok=True)
 
 
-def find_room(phase: str, settings: Settings, stop: Stop) -> None:
+def find_room(phase: str, settings: Settings, stop: Stop) -> int:
     """Wait until the cluster has room for the workers and actors of a phase; UserError if it has none in time.
 
     Args:
         phase: `teacher` or `distill`.
         settings: The settings of the run.
         stop: Whether the user asked to stop.
+
+    Returns:
+        The number of workers that there is room for.
     """
     c = settings.cluster
-    need = Need.of(c, {"cluster.workers": c.workers, "distill.actors": _actors(phase, settings)})
-    wait_for_room(need, c.wait, stop, _say(phase))
+    needs = _needs(phase, settings, _actors(phase, settings))
+    return wait_for_room(needs, c, c.wait, stop, _say(phase)).asked["cluster.workers"]
 
 
-def fit(phase: str, settings: Settings, folder: Path, plan: MemoryPlan, stop: Stop) -> None:
+def _needs(phase: str, settings: Settings, actors: int = 0) -> list[Need]:
+    """Return what the workers of a phase need beside a number of actors, for each number of workers, the largest first."""
+    counts = worker_counts(settings, phase)
+    return [Need.of(settings.cluster, {"cluster.workers": n, "distill.actors": actors}) for n in counts]
+
+
+def fit(
+    phase: str, settings: Settings, folder: Path, plan_of: Callable[[Settings], MemoryPlan], stop: Stop, workers: int
+) -> None:
     """Run a phase on the cluster, which has room for it, until it is finished or stopped.
 
     A UserError ends it if a worker met a user's mistake, if workers were lost more often than `cluster.max_failures`, or if
@@ -92,14 +106,19 @@ def fit(phase: str, settings: Settings, folder: Path, plan: MemoryPlan, stop: St
         phase: `teacher` or `distill`.
         settings: The settings of the run.
         folder: The folder of the run.
-        plan: The memory plan, which the workers compare with what they have.
+        plan_of: Returns the memory plan of settings, which the workers compare with what they have.
         stop: Whether the user asked to stop.
+        workers: The number of workers of the first attempt.
     """
     bulletin = open_bulletin()
-    plain = to_plain(settings)
-    actors = start_actors(settings, folder, plain, bulletin) if _actors(phase, settings) else []
+    actors = start_actors(settings, folder, to_plain(settings), bulletin) if _actors(phase, settings) else []
     with _mark(folder) as mark:
-        _attempts(settings.cluster, Assignment(phase, plain, str(folder), mark, plan, bulletin, 0, actors), stop)
+
+        def assignment(attempt: int, workers: int) -> Assignment:
+            own = with_workers(settings, workers)
+            return Assignment(phase, to_plain(own), str(folder), mark, plan_of(own), bulletin, attempt, actors)
+
+        _attempts(settings, assignment, workers, stop)
 
 
 def _actors(phase: str, settings: Settings) -> int:
@@ -107,45 +126,58 @@ def _actors(phase: str, settings: Settings) -> int:
     return settings.distill.actors if phase == "distill" and settings.distill.source == "actors" else 0
 
 
-def _attempts(c: ClusterSettings, assignment: Assignment, stop: Stop) -> None:
+def _attempts(settings: Settings, assignment: Callable[[int, int], Assignment], workers: int, stop: Stop) -> None:
     """Start one attempt after another until one ends without a failure; UserError if no other may follow."""
-    phase = assignment.phase
-    folder = Path(assignment.folder)
+    c = settings.cluster
     lost = 0
     deadline = time.monotonic() + c.wait
-    need = Need.of(c, {"cluster.workers": c.workers})
     for attempt in range(1, 10**6):
-        failed = _attempt(c, replace(assignment, attempt=attempt), need, stop)
+        given = assignment(attempt, workers)
+        phase = given.phase
+        folder = Path(given.folder)
+        needs = _needs(phase, settings)
+        larger = [need for need in needs if need.parts > workers]
+        failed = _attempt(with_workers(settings, workers).cluster, given, larger, stop)
         if failed is None:
-            return
-        if failed.users:
-            raise UserError(failed.line)
-        goes_on = f"the same command goes on {_from_step(folder, phase)}"
-        if stop():
-            raise UserError(f"{folder}: {phase} was stopped after a failure: {failed.line}; {goes_on}")
-        lost += failed.started
-        if failed.started and lost > c.max_failures:
-            times = f"failure {lost}, cluster.max_failures={c.max_failures}"
-            raise UserError(f"{folder}: {phase}: {failed.line}; {times}; {goes_on}")
-        if failed.started:
-            deadline = time.monotonic() + c.wait
-            count = f"failure {lost} of cluster.max_failures={c.max_failures}"
+            if stop() or (made_by(phase, folder) / CARD).exists():
+                return
+            deadline = time.monotonic() + c.wait  # it stopped at a checkpoint in order to grow
         else:
-            count = "nothing was lost"
-        if time.monotonic() > deadline:
-            raise UserError(f"{folder}: {phase}: {failed.line}; cluster.wait={c.wait} s are over; {goes_on}")
-        _say(phase)(f"{failed.line}; {count}; goes on {_from_step(folder, phase)}")
-        wait_for_room(need, max(0.0, deadline - time.monotonic()), stop, _say(phase))
+            lost += failed.started
+            if failed.started:
+                deadline = time.monotonic() + c.wait
+            _say(phase)(_next_step(failed, lost, deadline, c, phase, folder, stop))
+        seconds = max(0.0, deadline - time.monotonic())
+        workers = wait_for_room(needs, c, seconds, stop, _say(phase)).parts
 
 
-def _attempt(c: ClusterSettings, assignment: Assignment, need: Need, stop: Stop) -> Failure | None:
-    """Run one attempt with Ray Train; return its failure, None if there was none."""
+def _next_step(
+    failed: Failure, lost: int, deadline: float, c: ClusterSettings, phase: str, folder: Path, stop: Stop
+) -> str:
+    """Return the line that says how a run goes on after a failure; UserError if it must not."""
+    if failed.users:
+        raise UserError(failed.line)
+    goes_on = f"the same command goes on {_from_step(folder, phase)}"
+    if stop():
+        raise UserError(f"{folder}: {phase} was stopped after a failure: {failed.line}; {goes_on}")
+    if failed.started and lost > c.max_failures:
+        times = f"failure {lost}, cluster.max_failures={c.max_failures}"
+        raise UserError(f"{folder}: {phase}: {failed.line}; {times}; {goes_on}")
+    if time.monotonic() > deadline:
+        raise UserError(f"{folder}: {phase}: {failed.line}; cluster.wait={c.wait} s are over; {goes_on}")
+    count = f"failure {lost} of cluster.max_failures={c.max_failures}" if failed.started else "nothing was lost"
+    return f"{failed.line}; {count}; goes on {_from_step(folder, phase)}"
+
+
+def _attempt(c: ClusterSettings, assignment: Assignment, larger: Sequence[Need], stop: Stop) -> Failure | None:
+    """Run one attempt with Ray Train; return its failure, None if there was none. It ends early if a larger need has room."""
     from ray.train import ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig, RunConfig
 
     phase = assignment.phase
     folder = Path(assignment.folder)
+    need = Need.of(c, {"cluster.workers": c.workers})
     ray.get(assignment.bulletin.begin.remote(assignment.attempt))
     resources: dict[str, float] = {name: float(count) for name, count in need.each.items()}
     trainer = TorchTrainer(
@@ -169,8 +201,9 @@ def _attempt(c: ClusterSettings, assignment: Assignment, need: Need, stop: Stop)
         lambda: f"{need} on {described(hosts(), need.each)}",
         lambda: _end(controllers),
     )
+    growth = Growth(folder, c.workers, larger, lambda: len(watch.reports.places) == c.workers, _say(phase))
     try:
-        with watch.watching():
+        with watch.watching(), growth.watching():
             trainer.fit()
     except TrainingFailedError as error:
         return failure(error, watch.reports.places, folder, phase)

@@ -146,8 +146,9 @@ def train(
                 _log(board, last, timer, now - logged[0], done - logged[1], learning_rate(d, step), batches, done)
                 reporter.progress(done, d.steps, _note(last.get("student", {"loss": None})))
                 logged = (now, done)
-            stopping = done % d.log_every == 0 and reporter.stopped(mesh)
-            if (done % d.checkpoint_every == 0 or stopping) and done < d.steps:
+            due = done % d.checkpoint_every == 0
+            stopping = (due or done % d.log_every == 0) and reporter.stopped(mesh, due)
+            if (due or stopping) and done < d.steps:
                 made = rolling + batches.supply.tally.hidden
                 state = {"scales": scales, "endpoint_seconds": made, "skipped": guard.state()}
                 _check_weights(guard, students, done)

@@ -48,6 +48,11 @@ def teacher_folder(settings: Settings, folder: Path) -> Path:
     return Path(settings.distill.teacher or folder / TEACHER).absolute()
 
 
+def made_by(phase: str, folder: Path) -> Path:
+    """Return the folder of the generator that a phase makes; it holds a card once the phase is finished."""
+    return folder / _MAKES[phase][0]
+
+
 def signature(phase: str, settings: Settings, inputs: Mapping[str, str]) -> dict[str, Any]:
     """Return what decides a phase's result.
 

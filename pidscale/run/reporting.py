@@ -1,4 +1,4 @@
-"""Messages between a training loop and its driver: progress and lines of text, and the request to stop. Knows no Ray."""
+"""Messages between a training loop and its driver: progress and lines of text, and requests to stop. Knows no Ray."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pidscale.parallel.mesh import Mesh
 
-STOP_FILE = "STOP"
+STOP_FILE = "STOP"  # stop now, with a checkpoint
+GROW_FILE = "GROW"  # stop at the next checkpoint, because there is room for more workers
 
 
 def _silent(done: int, total: int, note: str) -> None:
@@ -25,7 +26,7 @@ class Reporter:
     """Interface between a training loop and its driver: reports, and the request to stop.
 
     Attributes:
-        run_folder: Folder of the run. A file STOP in it ends the loop with a checkpoint.
+        run_folder: Folder of the run. A file STOP in it ends the loop with a checkpoint, a file GROW at its next checkpoint.
         progress: Called with the number of steps done, the number of all steps, and a note.
         say: Prints a line of text.
     """
@@ -34,9 +35,18 @@ class Reporter:
     progress: Callable[[int, int, str], None] = _silent
     say: Callable[[str], None] = _print
 
-    def stopped(self, mesh: Mesh) -> bool:
-        """Return, the same on all ranks, whether the run has to stop. One all-reduce of 8 bytes."""
-        return mesh.any(mesh.first and (self.run_folder / STOP_FILE).exists())
+    def stopped(self, mesh: Mesh, at_checkpoint: bool = False) -> bool:
+        """Return, the same on all ranks, whether the loop has to stop here. One all-reduce of 8 bytes.
+
+        Args:
+            mesh: The mesh of ranks.
+            at_checkpoint: Whether a checkpoint is due at this step anyway.
+
+        Returns:
+            Whether it has to stop.
+        """
+        names = (STOP_FILE, GROW_FILE) if at_checkpoint else (STOP_FILE,)
+        return mesh.any(mesh.first and any((self.run_folder / name).exists() for name in names))
 
 
 class Stopped(Exception):

@@ -122,8 +122,9 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
             spent = seconds + time.perf_counter() - start
             if done % t.evaluate_every == 0 and done < t.steps:
                 evaluate(teacher, board, done)
-            stopping = done % t.log_every == 0 and reporter.stopped(mesh)
-            if (done % t.checkpoint_every == 0 or stopping) and done < t.steps:
+            due = done % t.checkpoint_every == 0
+            stopping = (due or done % t.log_every == 0) and reporter.stopped(mesh, due)
+            if (due or stopping) and done < t.steps:
                 guard.weights(done, [teacher.zero], [teacher.ema])
                 board.flush()
                 _save(teacher, root, done, {"train_seconds": spent, "skipped": guard.state()})
