@@ -1,8 +1,8 @@
-"""An advisory lock of a folder, which one process holds at a time, also where several hosts share the folder. Knows paths only.
+"""An advisory lock of a folder that one process holds at a time, also between hosts that share the folder. Knows paths only.
 
 The lock is a regular file in the folder, because network file systems lock files between hosts, but not folders. Some of them
-lock files on each host alone, so that the file also names its owner, whose process writes a new count to it every few seconds.
-A process of another host that finds the file unlocked takes it only if the count stands still. Clocks are never compared.
+lock files on each host alone. For these the file also names its owner, whose process writes a new count to it every few
+seconds; a process of another host takes the file only if the count stands still. Clocks are never compared.
 """
 
 from __future__ import annotations

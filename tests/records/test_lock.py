@@ -1,4 +1,4 @@
-"""The lock of a folder: between processes, after a killed owner, and between hosts whose file system locks on each host alone."""
+"""The lock of a folder: between processes, after a killed owner, and between hosts that lock files each for itself."""
 
 from __future__ import annotations
 
