@@ -116,7 +116,7 @@ class ZeroState:
             adam = zero.optimizer
             tensors = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
         for one in tensors:
-            if not adam.state[one]:
+            if STEP not in adam.state[one]:
                 moments = {name: torch.zeros_like(one, requires_grad=False) for name in MOMENTS}
                 adam.state[one].update({STEP: torch.tensor(0.0), **moments})
         if self.stage in (1, 2):
@@ -168,6 +168,7 @@ class ZeroState:
                 for one in self._partitions():
                     parameter = self.engine.module.get_parameter(one.name)
                     own = parameter.ds_tensor.view(-1)
-                    own.zero_()
-                    own[: one.parts[MASTER].numel()].copy_(one.parts[MASTER])
+                    count = one.parts[MASTER].numel()
+                    own[:count].copy_(one.parts[MASTER])
+                    own[count:].zero_()
                 zero.checkpoint_event_epilogue()
