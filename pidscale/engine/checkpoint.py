@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,9 +81,7 @@ def newest(root: Path, mesh: Mesh, say: Callable[[str], None] = print) -> Checkp
             damaged = [name for names in mesh.gather(damaged) for name in names]
         if damaged:
             if mesh.first:
-                say(
-                    f"warning: {folder}: {damaged[0]} is missing or changed, so that an earlier checkpoint is used"
-                )
+                say(f"warning: {folder}: {damaged[0]} is missing or changed, so that an earlier checkpoint is used")
             continue
         state = mesh.broadcast(json.loads((folder / STATE).read_text()) if mesh.first else None)
         return Checkpoint(folder, int(manifest["step"]), state, int(manifest["world"]))

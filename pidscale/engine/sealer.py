@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,12 @@ from torch import Tensor
 
 from pidscale.config import UserError
 from pidscale.engine import checkpoint
+from pidscale.engine.checkpoint import Checkpoint
 from pidscale.engine.disk import in_one_line, lack_of_room
 from pidscale.engine.slices import Slice, file_name, in_host_memory, write
 from pidscale.parallel.mesh import Mesh
+
+_LAST_WAIT = 60.0  # seconds that a run which fails waits for its last checkpoint
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,28 @@ class Sealer:
     buffers: dict[str, Tensor] = field(default_factory=dict)
     thread: threading.Thread | None = None
     failure: BaseException | None = None
+
+    @classmethod
+    def open(cls, root: Path, mesh: Mesh, stage: int, retention: Retention) -> Sealer:
+        """Make the writer and the process group of its threads. All ranks call it.
+
+        Args:
+            root: The folder of the checkpoints.
+            mesh: The mesh of ranks.
+            stage: The ZeRO stage.
+            retention: Which checkpoints stay.
+
+        Returns:
+            The writer; `close` ends it.
+        """
+        return cls(root, mesh, mesh.aside(), stage, retention)
+
+    def newest(self, say: Callable[[str], None] = print) -> Checkpoint | None:
+        """Return the checkpoint to resume from, and remove what killed attempts left of others (checkpoint.py)."""
+        found = checkpoint.newest(self.root, self.aside, say)
+        if self.mesh.first:
+            checkpoint.sweep(self.root)
+        return found
 
     def save(self, step: int, state: dict[str, Any], slices: Iterable[Slice]) -> None:
         """Begin to write a checkpoint, and return once the slices are copied into host memory.
@@ -104,24 +128,11 @@ class Sealer:
         if failure is not None:
             raise failure
 
-
-@contextmanager
-def open_sealer(root: Path, mesh: Mesh, aside: Mesh, stage: int, retention: Retention) -> Iterator[Sealer]:
-    """Yield the writer of a run's checkpoints; at the end of the body, wait for the last one. All ranks call it.
-
-    Args:
-        root: The folder of the checkpoints.
-        mesh: The mesh of ranks.
-        aside: A mesh of the same ranks for the writer's own collectives.
-        stage: The ZeRO stage.
-        retention: Which checkpoints stay.
-
-    Yields:
-        The writer.
-    """
-    sealer = Sealer(root, mesh, aside, stage, retention)
-    yield sealer
-    sealer.wait()
+    def close(self) -> None:
+        """End the writer: after `wait`, or for a run that fails, which gives its last checkpoint a minute."""
+        if self.thread is not None:
+            self.thread.join(_LAST_WAIT)
+        self.aside.leave()
 
 
 @dataclass(frozen=True)
@@ -156,19 +167,20 @@ class _Seal:
                 entry = {file_name(aside.rank): {"bytes": size, "sha256": digest}}
         except Exception as error:  # the other ranks wait to hear of it
             failure = error
-        found = aside.gather((entry, _line(failure)))
-        message = next((line for _, line in found if line is not None), None)
-        if message is None and aside.first and folder is not None:
+        found = aside.gather((entry, _shared(failure)))
+        reason = next((one for _, one in found if one is not None), None)
+        if reason is None and aside.first and folder is not None:
             try:
                 with in_one_line(self.sealer.root, self.what, self.needed, self.after):
                     self._commit(folder, {name: one for files, _ in found for name, one in files.items()})
             except Exception as error:
                 failure = error
-        message = message or aside.broadcast(_line(failure))
-        if message is not None:
+        reason = reason or aside.broadcast(_shared(failure))
+        if reason is not None:
             if folder is not None:
                 checkpoint.discard(folder)
-            raise failure if failure is not None else UserError(message)
+            kind, text = reason
+            raise failure if failure is not None else kind(text)
 
     def _commit(self, folder: Path, files: dict[str, Any]) -> None:
         own = self.sealer
@@ -184,8 +196,10 @@ class _Seal:
         checkpoint.remove_older(own.root, self.step, own.retention.keep, own.retention.keep_every)
 
 
-def _line(error: Exception | None) -> str | None:
+def _shared(error: Exception | None) -> tuple[type[Exception], str] | None:
     """Return an error as the other ranks are to raise it."""
     if error is None:
         return None
-    return str(error) if isinstance(error, UserError) else f"a checkpoint could not be written: {error!r}"
+    if isinstance(error, UserError):
+        return UserError, str(error)
+    return RuntimeError, f"another rank could not write its part of a checkpoint: {error!r}"

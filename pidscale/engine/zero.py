@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pidscale.engine.slices import Reader, Slice
 from pidscale.engine.zero_config import deepspeed_dict
 from pidscale.engine.zero_state import ZeroState
 from pidscale.parallel.mesh import Mesh
@@ -141,9 +142,26 @@ class Zero:
 
         return {name: safe_get_full_grad(p).float().cpu().clone() for name, p in self.module.named_parameters()}
 
+    def slices(self) -> list[Slice]:
+        """Return what this rank writes of a checkpoint: weights and optimiser's state by parameter name. No messages."""
+        return self._state.slices()
+
+    def restore(self, reader: Reader) -> None:
+        """Take over the state of a checkpoint, whatever world size and stage wrote it. All ranks call it.
+
+        One all-gather of weights, as after a step.
+
+        Args:
+            reader: Reads what `slices` named.
+        """
+        self._state.restore(reader)
+
+    def copy_from(self, other: Any) -> None:
+        """Take over the state of another `Zero` around the same network, in memory. Messages as for `restore`."""
+        self._state.copy_from(other._state)
+
     @property
-    def state(self) -> ZeroState:
-        """The weights and the optimiser's state by parameter name, to be written, restored or copied."""
+    def _state(self) -> ZeroState:
         return ZeroState(self.engine, self.settings.stage, self.mesh)
 
     def close(self) -> None:

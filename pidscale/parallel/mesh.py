@@ -20,7 +20,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import distributed_c10d
 
-
 _PATIENCE = datetime.timedelta(hours=6)  # of collectives that wait for a disk
 
 
@@ -170,24 +169,22 @@ class Mesh:
         assert own is not None
         return cls(rank, world, device, own)
 
-    @contextmanager
-    def aside(self) -> Iterator[Mesh]:
+    def aside(self) -> Mesh:
         """Make a mesh of the same ranks for another thread: its collectives never mix with those of this one.
 
-        They run over a gloo group of their own, between the hosts' memories, and wait for hours if need be: a checkpoint takes
-        as long as a disk takes. All ranks call it.
+        They run over a gloo group of their own, on values in host memory, and wait for hours if need be, since they wait for
+        disks. All ranks call it.
 
-        Yields:
-            The mesh, without space groups.
+        Returns:
+            The mesh, without space groups; `leave` ends it.
         """
-        if self.world == 1:
-            yield Mesh()
-            return
-        group = dist.new_group(backend="gloo", timeout=_PATIENCE)
-        try:
-            yield Mesh(self.rank, self.world, group=group)
-        finally:
-            dist.destroy_process_group(group)
+        group = dist.new_group(backend="gloo", timeout=_PATIENCE) if self.world > 1 else None
+        return Mesh(self.rank, self.world, group=group)
+
+    def leave(self) -> None:
+        """Close the process group that `aside` made. No messages."""
+        if self.group is not None:
+            dist.destroy_process_group(self.group)
 
     @property
     def first(self) -> bool:
