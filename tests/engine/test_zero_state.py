@@ -1,4 +1,4 @@
-"""The state of ZeRO by parameter name: what the ranks hold covers every tensor once, at every stage, and loads at any other."""
+"""The state of ZeRO by parameter name: what the ranks hold covers each tensor once, and loads at any other stage."""
 
 from __future__ import annotations
 
