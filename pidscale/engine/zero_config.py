@@ -95,8 +95,8 @@ def check_passthrough(section: Mapping[str, Any]) -> None:
     for part in ("offload_optimizer", "offload_param"):
         if flat.get(f"zero_optimization.{part}.device") == "nvme":
             raise UserError(
-                f"cluster.deepspeed.zero_optimization.{part}.device=nvme: refused, since the average of the weights would read "
-                "each parameter from the disk at every step; use device=cpu"
+                f"cluster.deepspeed.zero_optimization.{part}.device=nvme: refused, since the average of the weights would "
+                "read each parameter from the disk at every step; use device=cpu"
             )
 
 
