@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 
 import pytest
@@ -22,7 +23,7 @@ def test_shares_cover_a_tensor_once_and_in_order(numel, world):
     bounds = [share(numel, rank, world) for rank in range(world)]
     assert bounds[0][0] == 0 and bounds[-1][1] == numel
     assert all(start <= stop for start, stop in bounds)
-    assert all(first[1] == second[0] for first, second in zip(bounds, bounds[1:], strict=False))
+    assert all(first[1] == second[0] for first, second in itertools.pairwise(bounds))
     assert max(stop - start for start, stop in bounds) == math.ceil(numel / world)
 
 
@@ -85,7 +86,7 @@ def test_ranges_are_taken_from_slices_of_any_bounds(tmp_path):
 
 
 def test_names_below_a_prefix_are_found_there(tmp_path):
-    parts = below("student", below("average", [whole("w", torch.ones(3))])) + [whole("averages", torch.zeros(1))]
+    parts = [*below("student", below("average", [whole("w", torch.ones(3))])), whole("averages", torch.zeros(1))]
     write(tmp_path / file_name(0), parts)
     reader = Reader.of(tmp_path, [file_name(0)])
     own = reader.below("student")

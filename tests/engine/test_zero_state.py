@@ -159,27 +159,10 @@ def _private(rank, world):
     for stage in (1, 3):
         zero = _zero(stage, mesh)
         parameter = next(zero.module.parameters())
-        optimizer = zero.engine.optimizer
-        wanted = {
-            1: {
-                optimizer: ("optimizer", "single_partition_of_fp32_groups", "update_lp_params"),
-                type(optimizer): ("_lazy_init_hp_params_optimizer_state",),
-                parameter: ("_hp_mapping",),
-                parameter._hp_mapping: ("hp_fragment", "lp_fragment_address", "get_optim_state_fragment"),
-            },
-            3: {
-                optimizer: ("optimizer", "fp32_partitioned_groups_flat"),
-                type(optimizer): (
-                    "_get_fp32_opt_state_partition",
-                    "checkpoint_event_prologue",
-                    "checkpoint_event_epilogue",
-                ),
-                parameter: ("ds_numel", "ds_shape", "ds_tensor"),
-            },
-        }[stage]
-        missing += [
-            f"{name} at stage {stage}" for one, names in wanted.items() for name in names if not hasattr(one, name)
-        ]
+        holders = {"optimizer": zero.engine.optimizer, "parameter": parameter}
+        for part, names in PRIVATE[stage].items():
+            holder = holders[part] if part in holders else getattr(parameter, part, None)
+            missing += [f"{part}.{name} at stage {stage}" for name in names if not hasattr(holder, name)]
         zero.close()
     return missing
 
