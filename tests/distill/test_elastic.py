@@ -1,7 +1,7 @@
 """A run that goes on with another number of ranks, another ZeRO stage and another `space` at each start is the run without.
 
-After each start the weights, moments, averages and partners are, as whole tensors, to the bit those of the checkpoint, and the
-losses follow the unbroken run.
+After each start weights, moments, averages and partners are, as whole tensors, those of the checkpoint to the bit; the losses
+follow the unbroken run.
 """
 
 from __future__ import annotations
