@@ -61,7 +61,8 @@ def newest(root: Path, mesh: Mesh, say: Callable[[str], None] = print) -> Checkp
     """Return the newest checkpoint whose files match its manifest. All ranks call it.
 
     Each rank reads its part of the files, so that checking takes as long as the slowest part. For each checkpoint that is
-    tried, one broadcast of its manifest and one gathering of what the ranks found.
+    tried, one broadcast of its manifest and one gathering of what the ranks found. A checkpoint of an earlier version raises a
+    UserError.
 
     Args:
         root: The folder of the checkpoints.
@@ -70,9 +71,6 @@ def newest(root: Path, mesh: Mesh, say: Callable[[str], None] = print) -> Checkp
 
     Returns:
         The checkpoint; None if there is none.
-
-    Raises:
-        UserError: The newest one was written by an earlier version.
     """
     for folder in mesh.broadcast(_folders(root) if mesh.first else None):
         manifest = mesh.broadcast(_manifest(folder) if mesh.first else None)

@@ -150,7 +150,7 @@ def _blocks(slices: Sequence[Slice]) -> Iterator[bytes | memoryview]:
     yield text
     for one in slices:
         if one.held.numel():
-            data = memoryview(one.held.contiguous().view(torch.uint8).numpy())
+            data = one.held.contiguous().view(torch.uint8).numpy().data
             for start in range(0, len(data), _BLOCK):
                 yield data[start : start + _BLOCK]
 

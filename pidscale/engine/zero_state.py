@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pidscale.engine.slices import Reader, Slice, share, shared_out
 from pidscale.parallel.mesh import Mesh
@@ -103,7 +103,7 @@ class ZeroState:
             one[STEP].fill_(step)
 
     @property
-    def _parameters(self) -> list[tuple[str, nn.Parameter]]:
+    def _parameters(self) -> list[tuple[str, Any]]:  # DeepSpeed gives them names that torch does not know
         return list(self.engine.module.named_parameters())
 
     def _states(self) -> list[dict[str, Tensor]]:
