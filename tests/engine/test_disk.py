@@ -27,9 +27,9 @@ WRITERS = {
 }
 
 
-def fill(root):
-    """Save a checkpoint of one megabyte."""
-    seal(root, 20, slices=[whole("w", torch.zeros(250_000))], keep=2)
+def fill(root, numbers=250_000):
+    """Save a checkpoint, of one megabyte by default."""
+    seal(root, 20, slices=[whole("w", torch.zeros(numbers))], keep=2)
 
 
 @pytest.fixture
@@ -85,9 +85,9 @@ def test_files_of_a_killed_save_are_removed_before_the_next_start(disk):
 def test_a_read_only_file_system_is_named(disk):
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     with pytest.raises(UserError, match=r"the file system is read-only for .* mount it for writing, the same command"):
-        fill(disk / "run")
+        fill(disk / "run", 9)
     subprocess.run(["mount", "-o", "remount,rw,size=8m", disk], check=True)
-    fill(disk / "run")
+    fill(disk / "run", 9)
 
 
 def test_tensorboard_on_a_full_disk_warns_once_and_the_run_goes_on(disk):
