@@ -113,7 +113,8 @@ class TrainSettings:
         max_skips: Number of consecutive skipped steps after which the run fails. A step without a finite gradient is skipped.
         log_every: Number of steps between two lines of progress.
         checkpoint_every: Number of steps between two checkpoints.
-        keep: Number of checkpoints to keep.
+        keep: Number of the newest checkpoints to keep.
+        keep_every: Number of steps between two checkpoints that are kept besides; 0: none. Those of its multiples stay.
     """
 
     steps: int = setting(1000, at_least=1, at_most=10**7, why="checkpoints are named by the step")
@@ -127,6 +128,7 @@ class TrainSettings:
     log_every: int = setting(25, at_least=1)
     checkpoint_every: int = setting(250, at_least=1)
     keep: int = setting(2, at_least=1)
+    keep_every: int = setting(0, at_least=0, why="0 is off")
 
 
 @dataclass(frozen=True)

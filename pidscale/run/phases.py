@@ -27,7 +27,7 @@ from pidscale.records.lock import held
 from pidscale.renamed import MEANT, signature_of_today
 
 # settings that may change between the attempts of a phase, because they do not change its result
-_COURSE = ("log_every", "checkpoint_every", "keep", "max_skips")
+_COURSE = ("log_every", "checkpoint_every", "keep", "keep_every", "max_skips")
 _FREE = {
     "model": {"recompute"},
     "teacher": {*_COURSE, "evaluate_every", "evaluate_samples", "evaluate_steps", "start"},
@@ -91,7 +91,7 @@ def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
         Whether there is work left.
 
     Raises:
-        UserError: The phase must not go on: another setting or input, other workers, or what run.resume says.
+        UserError: The phase must not go on: another setting or input, an old checkpoint, or what run.resume says.
     """
     folder = run_folder(settings)
     resume = settings.run.resume
@@ -119,7 +119,7 @@ def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
             raise UserError(f"{path}: {key} was {had!r} and is {has!r} now; restore it, or choose another run.name")
     if record["finished"]:
         return False
-    check_resumable(folder / "checkpoints" / phase, settings.cluster.workers, settings.cluster.zero_stage)
+    check_resumable(folder / "checkpoints" / phase)
     return True
 
 

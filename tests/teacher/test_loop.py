@@ -61,8 +61,8 @@ def _lives(rank, world, shards, folder):
     settings = small.settings(shards, folder, teacher=own)
     loop.train(settings, folder / "whole", mesh, Reporter(folder / "whole", say=said["whole"].append))
     shutil.copytree(folder / "whole" / "checkpoints", folder / "damaged" / "checkpoints")
-    newest = folder / "damaged" / "checkpoints" / "teacher" / "step_00000006"
-    part = next(newest.rglob("*optim_states.pt"))
+    shutil.rmtree(folder / "damaged" / "checkpoints" / "teacher" / "step_00000008")
+    part = folder / "damaged" / "checkpoints" / "teacher" / "step_00000006" / "rank-00000.safetensors"
     part.write_bytes(part.read_bytes()[:-100])
     loop.train(settings, folder / "damaged", mesh, Reporter(folder / "damaged", say=said["damaged"].append))
     return said
@@ -78,6 +78,7 @@ def test_damaged_checkpoints(small_shards, tmp_path):
     assert sorted(p.name for p in (tmp_path / "damaged" / "checkpoints" / "teacher").iterdir()) == [
         "step_00000003",
         "step_00000006",
+        "step_00000008",
     ]
 
 
