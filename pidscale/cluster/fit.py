@@ -7,11 +7,11 @@ equations only as arguments that it passes on.
 from __future__ import annotations
 
 import contextlib
-import secrets
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from pidscale.distill.endpoints.actors import start_actors
 from pidscale.engine.checkpoint import newest_step
 from pidscale.generator.artifact import CARD
 from pidscale.limits import with_workers, worker_counts
+from pidscale.records.lock import Owner
 from pidscale.run.memory import MemoryPlan
 from pidscale.run.phases import made_by
 from pidscale.run.reporting import STOP_FILE
@@ -94,9 +95,22 @@ def _needs(phase: str, settings: Settings, actors: int = 0) -> list[Need]:
     return [Need.of(settings.cluster, {"cluster.workers": n, "distill.actors": actors}) for n in counts]
 
 
-def fit(
-    phase: str, settings: Settings, folder: Path, plan_of: Callable[[Settings], MemoryPlan], stop: Stop, workers: int
-) -> None:
+@dataclass(frozen=True)
+class Driver:
+    """What the driver of a run has at hand while its workers run.
+
+    Attributes:
+        owner: The holder of the run's folder, which is this process.
+        stop: Whether the user asked to stop.
+        plan_of: Returns the memory plan of settings, which the workers compare with what they have.
+    """
+
+    owner: Owner
+    stop: Stop
+    plan_of: Callable[[Settings], MemoryPlan]
+
+
+def fit(phase: str, settings: Settings, folder: Path, driver: Driver, workers: int) -> None:
     """Run a phase on the cluster, which has room for it, until it is finished or stopped.
 
     A UserError ends it if a worker met a user's mistake, if workers were lost more often than `cluster.max_failures`, or if
@@ -106,19 +120,18 @@ def fit(
         phase: `teacher` or `distill`.
         settings: The settings of the run.
         folder: The folder of the run.
-        plan_of: Returns the memory plan of settings, which the workers compare with what they have.
-        stop: Whether the user asked to stop.
+        driver: What the driver has at hand.
         workers: The number of workers of the first attempt.
     """
     bulletin = open_bulletin()
     actors = start_actors(settings, folder, to_plain(settings), bulletin) if _actors(phase, settings) else []
-    with _mark(folder) as mark:
 
-        def assignment(attempt: int, workers: int) -> Assignment:
-            own = with_workers(settings, workers)
-            return Assignment(phase, to_plain(own), str(folder), mark, plan_of(own), bulletin, attempt, actors)
+    def assignment(attempt: int, workers: int) -> Assignment:
+        own = with_workers(settings, workers)
+        plan = driver.plan_of(own)
+        return Assignment(phase, to_plain(own), str(folder), driver.owner, plan, bulletin, attempt, actors)
 
-        _attempts(settings, assignment, workers, stop)
+    _attempts(settings, assignment, workers, driver.stop)
 
 
 def _actors(phase: str, settings: Settings) -> int:
@@ -229,15 +242,3 @@ def _from_step(folder: Path, phase: str) -> str:
     """Return where the next attempt begins, as far as the driver can see."""
     step = newest_step(folder / "checkpoints" / phase)
     return "from the beginning: no checkpoint yet" if step is None else f"from step {step}"
-
-
-@contextlib.contextmanager
-def _mark(folder: Path) -> Iterator[str]:
-    """Create a file in the run's folder, by which workers check that they see the same folder; yield its name."""
-    mark = folder / f".seen-{secrets.token_hex(4)}"
-    mark.touch()
-    try:
-        yield mark.name
-    finally:
-        with contextlib.suppress(OSError):
-            mark.unlink(missing_ok=True)

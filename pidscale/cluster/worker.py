@@ -5,7 +5,6 @@ Knows Ray; knows models and equations only as arguments that it passes on.
 
 from __future__ import annotations
 
-import os
 import socket
 import traceback
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from pidscale.config import ClusterSettings, Settings, UserError, from_plain
 from pidscale.distill import loop as distill_loop
 from pidscale.distill.endpoints.actors import Served
 from pidscale.parallel.mesh import Mesh
+from pidscale.records.lock import Owner
 from pidscale.run.agree import agree
 from pidscale.run.host_limits import device_limit
 from pidscale.run.memory import MemoryPlan
@@ -57,7 +57,7 @@ class Assignment:
         phase: `teacher` or `distill`.
         settings: The settings of the run as plain values.
         folder: The folder of the run.
-        mark: The name of a file that the driver has just written to that folder.
+        owner: The driver, which holds that folder.
         plan: The memory plan.
         bulletin: The handle of the bulletin.
         attempt: The number of the attempt, from 1.
@@ -67,7 +67,7 @@ class Assignment:
     phase: str
     settings: dict[str, Any]
     folder: str
-    mark: str
+    owner: Owner
     plan: MemoryPlan
     bulletin: Any
     attempt: int
@@ -103,7 +103,7 @@ def _work(assignment: Assignment) -> None:
     world = context.get_world_size()
     c = settings.cluster
     bulletin.started.remote(assignment.attempt, rank, Place(socket.gethostname(), ray.util.get_node_ip_address()))
-    _check_shared(folder, assignment.mark)
+    _check_shared(folder, assignment.owner)
     agree(settings, Mesh(rank, world, get_device()))
     mesh = Mesh.over(rank, world, get_device(), c.space, c.timeout)
 
@@ -114,7 +114,7 @@ def _work(assignment: Assignment) -> None:
     warned = warning(assignment.plan, device_limit(mesh.device, context.get_local_world_size()))
     if context.get_local_rank() == 0 and warned:
         bulletin.say.remote(warned)
-    reporter = Reporter(folder, progress, bulletin.say.remote)
+    reporter = Reporter(folder, progress, bulletin.say.remote, assignment.owner)
     extra: dict[str, Any] = {}
     if assignment.actors:
         extra["supply"] = Served(assignment.actors, mesh.data_rank, settings.distill.ahead, c.timeout, mesh.device)
@@ -128,9 +128,9 @@ def _work(assignment: Assignment) -> None:
     dist.barrier()
 
 
-def _check_shared(folder: Path, mark: str) -> None:
+def _check_shared(folder: Path, owner: Owner) -> None:
     """Raise UserError if this host sees another folder under the run's path than the driver does."""
-    if not os.path.lexists(folder / mark):
+    if not owner.holds():
         raise UserError(
             f"{folder}: host {socket.gethostname()} does not see what the driver has written there; name a run.folder on "
             "storage that all hosts share"

@@ -93,7 +93,7 @@ def train(
     teacher = open_teacher(settings, folder, problem, mesh.device)
     check_constraints(problem.pde, d.constraints)
     root = folder / "checkpoints" / "distill"
-    sealer = Sealer.open(root, mesh, settings.cluster.zero_stage, Retention(d.keep, d.keep_every))
+    sealer = Sealer.open(root, mesh, settings.cluster.zero_stage, Retention(d.keep, d.keep_every), reporter.owner)
     found = sealer.newest(reporter.say)
     began = time.perf_counter()
     window = window_for(teacher.card.architecture, problem.grid, mesh.space)

@@ -22,6 +22,7 @@ from pidscale.engine.checkpoint import Checkpoint
 from pidscale.engine.disk import in_one_line, lack_of_room
 from pidscale.engine.slices import Slice, file_name, in_host_memory, write
 from pidscale.parallel.mesh import Mesh
+from pidscale.records.lock import Owner
 
 _LAST_WAIT = 60.0  # seconds that a run which fails waits for its last checkpoint
 
@@ -49,6 +50,7 @@ class Sealer:
         aside: A mesh of the same ranks whose collectives never mix with those of the training (`Mesh.aside`).
         stage: The ZeRO stage, which the manifest states.
         retention: Which checkpoints stay.
+        owner: The holder of the run's folder, if there is one: nothing is sealed or removed once another one has it.
         buffers: Host memory of the copies, used again.
         thread: The thread that is writing; None while there is none.
         failure: What ended the last checkpoint, if it failed.
@@ -59,12 +61,13 @@ class Sealer:
     aside: Mesh
     stage: int
     retention: Retention
+    owner: Owner | None = None
     buffers: dict[str, Tensor] = field(default_factory=dict)
     thread: threading.Thread | None = None
     failure: BaseException | None = None
 
     @classmethod
-    def open(cls, root: Path, mesh: Mesh, stage: int, retention: Retention) -> Sealer:
+    def open(cls, root: Path, mesh: Mesh, stage: int, retention: Retention, owner: Owner | None = None) -> Sealer:
         """Make the writer and the process group of its threads. All ranks call it.
 
         Args:
@@ -72,11 +75,12 @@ class Sealer:
             mesh: The mesh of ranks.
             stage: The ZeRO stage.
             retention: Which checkpoints stay.
+            owner: The holder of the run's folder, if there is one.
 
         Returns:
             The writer; `close` ends it.
         """
-        return cls(root, mesh, mesh.aside(), stage, retention)
+        return cls(root, mesh, mesh.aside(), stage, retention, owner)
 
     def newest(self, say: Callable[[str], None] = print) -> Checkpoint | None:
         """Return the checkpoint to resume from, and remove what killed attempts left of others (checkpoint.py)."""
@@ -184,6 +188,8 @@ class _Seal:
 
     def _commit(self, folder: Path, files: dict[str, Any]) -> None:
         own = self.sealer
+        if own.owner is not None:
+            own.owner.check()
         manifest = {
             "version": checkpoint.VERSION,
             "step": self.step,

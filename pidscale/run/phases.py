@@ -23,7 +23,7 @@ from pidscale.engine.disk import in_one_line
 from pidscale.files import write_atomic
 from pidscale.generator.artifact import CARD, CONTROL, TEACHER
 from pidscale.plain import json_text
-from pidscale.records.lock import held
+from pidscale.records.lock import Owner, held, holder
 from pidscale.renamed import MEANT, signature_of_today
 
 # settings that may change between the attempts of a phase, because they do not change its result
@@ -152,14 +152,14 @@ def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def hold_run(settings: Settings) -> Iterator[None]:
+def hold_run(settings: Settings) -> Iterator[Owner]:
     """Lock the folder of a run, in which two drivers would damage each other's checkpoints; remove it if it stays empty.
 
     Args:
         settings: Settings of the run.
 
     Yields:
-        Nothing.
+        The owner that this process has become, whom the workers ask before they seal a checkpoint.
 
     Raises:
         UserError: When another process holds the folder.
@@ -167,10 +167,11 @@ def hold_run(settings: Settings) -> Iterator[None]:
     folder = run_folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with held(folder) as alone:
-            if not alone:
-                raise UserError(f"{folder}: another process is working on this run; wait for it, or change run.name")
-            yield
+        with held(folder) as owner:
+            if owner is None:
+                whose = holder(folder) or "another process"
+                raise UserError(f"{folder}: {whose} is working on this run; wait for it, or change run.name")
+            yield owner
     finally:
         with suppress(OSError):
             folder.rmdir()  # fails if anything was written

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pidscale.parallel.mesh import Mesh
+from pidscale.records.lock import Owner
 
 STOP_FILE = "STOP"  # stop now, with a checkpoint
 GROW_FILE = "GROW"  # stop at the next checkpoint, because there is room for more workers
@@ -29,11 +30,13 @@ class Reporter:
         run_folder: Folder of the run. A file STOP in it ends the loop with a checkpoint, a file GROW at its next checkpoint.
         progress: Called with the number of steps done, the number of all steps, and a note.
         say: Prints a line of text.
+        owner: The driver, which holds the folder; None for a loop without one.
     """
 
     run_folder: Path
     progress: Callable[[int, int, str], None] = _silent
     say: Callable[[str], None] = _print
+    owner: Owner | None = None
 
     def stopped(self, mesh: Mesh, at_checkpoint: bool = False) -> bool:
         """Return, the same on all ranks, whether the loop has to stop here. One all-reduce of 8 bytes.

@@ -66,7 +66,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     noise = noise_for(settings, problem, shards, mesh, began_from)
     teacher = build(settings, problem, noise, mesh, began_from)
     root = folder / "checkpoints" / "teacher"
-    sealer = Sealer.open(root, mesh, settings.cluster.zero_stage, Retention(t.keep, t.keep_every))
+    sealer = Sealer.open(root, mesh, settings.cluster.zero_stage, Retention(t.keep, t.keep_every), reporter.owner)
     found = sealer.newest(reporter.say)
     first = found.step if found else 0
     seconds = float(found.state["train_seconds"]) if found else 0.0

@@ -17,6 +17,7 @@ from pidscale.engine.checkpoint import MANIFEST
 from pidscale.engine.sealer import Retention, Sealer
 from pidscale.engine.slices import file_name, shared_out
 from pidscale.parallel.mesh import Mesh
+from pidscale.records.lock import LOCK, held
 from tests.ranks import spawn
 from tests.sealed import whole
 
@@ -148,3 +149,19 @@ def test_all_ranks_seal_and_fail_together(tmp_path):
     assert "step_00000006: rank-00001.safetensors is missing or changed" in warning and second["earlier"][3] == []
     manifest = json.loads((root / "step_00000006" / MANIFEST).read_text())
     assert manifest["world"] == 2 and set(manifest["files"]) == {"state.json", file_name(0), file_name(1)}
+
+
+def test_a_run_that_another_process_has_taken_over_seals_and_removes_nothing(tmp_path):
+    """Its driver did not answer for a while, and a driver on another host has taken the folder."""
+    root = tmp_path / "checkpoints"
+    with held(tmp_path) as owner:
+        one = Sealer.open(root, Mesh(), 1, Retention(keep=1), owner)
+        one.save(3, {}, [whole("w", torch.ones(5))])
+        one.wait()
+        taken = {"host": "other 1234", "process": 7, "token": "theirs", "count": "000000000001"}
+        (tmp_path / LOCK).write_text(json.dumps(taken))
+        one.save(6, {}, [whole("w", torch.ones(5))])
+        with pytest.raises(UserError, match="process 7 on host other has taken it over"):
+            one.wait()
+        one.close()
+    assert [path.name for path in root.iterdir()] == ["step_00000003"]
