@@ -45,7 +45,7 @@ class Owner:
         if self.file is not None and not self.holds():
             whose = holder(self.file.parent) or "another process"
             raise UserError(
-                f"{self.file.parent}: {whose} has taken it over, because this one did not answer; nothing more is written here"
+                f"{self.file.parent}: {whose} has taken it over while this one did not answer; nothing more is written here"
             )
 
     def holds(self) -> bool:
