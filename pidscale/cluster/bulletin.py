@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pidscale.cluster.room import SAY_EVERY
 from pidscale.meter import ProgressLine
+from pidscale.run.reporting import Request
 
 
 class Place(NamedTuple):
@@ -41,16 +42,18 @@ class Reports:
         latest: The latest progress of the first worker: finished steps, all steps, and a note.
         places: Where workers run, by rank, of those that have started.
         texts: Lines for the terminal that have not been read yet.
+        request: What the driver asks of the loop.
     """
 
     attempt: int = 0
     latest: tuple[int, int, str] | None = None
     places: dict[int, Place] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
+    request: Request = Request.NOTHING
 
 
 class Bulletin:
-    """The actor: workers report to it, and the driver reads it."""
+    """The actor: workers report to it and read requests, the driver reads it and makes requests."""
 
     def __init__(self) -> None:
         self.reports = Reports()
@@ -82,6 +85,14 @@ class Bulletin:
         if attempt == self.reports.attempt:
             self.reports.latest = (done, total, note)
 
+    def ask(self, request: Request) -> None:
+        """Ask something of the loop of the current attempt."""
+        self.reports.request = request
+
+    def asked(self, attempt: int) -> Request:
+        """Return what is asked of the loop of an attempt: one that is over has to stop."""
+        return self.reports.request if attempt == self.reports.attempt else Request.STOP
+
     def say(self, text: str) -> None:
         """Report a line for the terminal."""
         self.reports.texts.append(text)
@@ -89,7 +100,7 @@ class Bulletin:
     def read(self) -> Reports:
         """Return the reports; each line is returned once."""
         reports = self.reports
-        self.reports = Reports(reports.attempt, reports.latest, reports.places)
+        self.reports = Reports(reports.attempt, reports.latest, reports.places, request=reports.request)
         return reports
 
 
@@ -105,22 +116,23 @@ class Watch:
     Args:
         label: The label of the live line.
         bulletin: The handle of the actor.
-        stopped: Whether the user asked to stop.
+        asks: Returns what the driver asks of the loop.
         missing: Returns what is missing while no worker has started, for a line every 15 s.
-        abandon: Ends the attempt; called once if the user asks to stop before a worker has started.
+        abandon: Ends the attempt; called once if a stop is asked for before a worker has started.
     """
 
     def __init__(
         self,
         label: str,
         bulletin: Any,
-        stopped: Callable[[], bool],
+        asks: Callable[[], Request],
         missing: Callable[[], str],
         abandon: Callable[[], None],
     ) -> None:
         self.label = label
         self.bulletin = bulletin
-        self.stopped = stopped
+        self.asks = asks
+        self.asked = Request.NOTHING  # the latest request that the bulletin has
         self.missing = missing
         self.abandon = abandon
         self.reports = Reports()
@@ -136,6 +148,7 @@ class Watch:
 
         def watch() -> None:
             while not ended.wait(0.5):
+                self._ask()
                 self._read()
                 self._wait()
 
@@ -150,6 +163,13 @@ class Watch:
             if self.line is not None:
                 self.line.close()
 
+    def _ask(self) -> None:
+        """Pass a new request on to the bulletin."""
+        asks = self.asks()
+        if asks is not self.asked:
+            self.asked = asks
+            self.bulletin.ask.remote(asks)
+
     def _read(self) -> None:
         """Read the bulletin, and show what is new."""
         with contextlib.suppress(ray.exceptions.RayError):
@@ -162,7 +182,7 @@ class Watch:
                 self.line.show(done, note)
 
     def _wait(self) -> None:
-        """Say what is missing while no worker has started, and abandon the attempt if the user asks to stop."""
+        """Say what is missing while no worker has started, and abandon the attempt if a stop is asked for."""
         if self.reports.places:
             return
         waited = time.monotonic() - self.began
@@ -170,6 +190,6 @@ class Watch:
             self.reported = waited
             with contextlib.suppress(Exception):  # the attempt itself reports a cluster that does not answer
                 print(f"{self.label}: workers are starting ({waited:.0f} s): {self.missing()}", flush=True)
-        if self.stopped() and not self.abandoned:
+        if self.asked is Request.STOP and not self.abandoned:
             self.abandoned = True
             self.abandon()

@@ -18,8 +18,8 @@ from typing import Any
 import ray
 
 from pidscale.cluster.bulletin import Watch, open_bulletin
+from pidscale.cluster.changes import Changes
 from pidscale.cluster.failures import Failure, failure
-from pidscale.cluster.growth import Growth
 from pidscale.cluster.room import Need, described, hosts, wait_for_room
 from pidscale.cluster.worker import Assignment, environment, work
 from pidscale.config import ClusterSettings, Settings, UserError, to_plain
@@ -30,18 +30,13 @@ from pidscale.limits import with_workers, worker_counts
 from pidscale.records.lock import Owner
 from pidscale.run.memory import MemoryPlan
 from pidscale.run.phases import made_by
-from pidscale.run.reporting import STOP_FILE
+from pidscale.run.reporting import Request
 
 
 class Stop:
-    """Whether the user asked to stop, by SIGTERM (as `ray job stop` sends it) or Ctrl-C. Loops look for a stop file.
+    """Whether the user asked to stop, by SIGTERM (as `ray job stop` sends it) or Ctrl-C."""
 
-    Args:
-        folder: The folder of the run, in which the stop file is created.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / STOP_FILE
+    def __init__(self) -> None:
         self.asked = False
 
     def __call__(self) -> bool:
@@ -51,7 +46,6 @@ class Stop:
     @contextlib.contextmanager
     def listening(self) -> Iterator[Stop]:
         """Handle both signals while the body runs; the second Ctrl-C raises KeyboardInterrupt."""
-        self.file.unlink(missing_ok=True)
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -62,7 +56,6 @@ class Stop:
                     raise KeyboardInterrupt
                 print("stopping with a checkpoint; press Ctrl-C again to stop without one", flush=True)
             self.asked = True
-            self.file.touch()
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -70,7 +63,6 @@ class Stop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            self.file.unlink(missing_ok=True)
 
 
 def find_room(phase: str, settings: Settings, stop: Stop) -> int:
@@ -154,7 +146,7 @@ def _attempts(settings: Settings, assignment: Callable[[int, int], Assignment], 
         if failed is None:
             if stop() or (made_by(phase, folder) / CARD).exists():
                 return
-            deadline = time.monotonic() + c.wait  # it stopped at a checkpoint in order to grow
+            deadline = time.monotonic() + c.wait  # it stopped because the cluster changes
         else:
             lost += failed.started
             if failed.started:
@@ -207,16 +199,16 @@ def _attempt(c: ClusterSettings, assignment: Assignment, larger: Sequence[Need],
     )
     controllers: list[Any] = []
     trainer._register_sigint_handler = controllers.append  # type: ignore[attr-defined]  # Ray's handler would abort
+    changes = Changes(c.workers, larger, lambda: [place.host for place in watch.reports.places.values()], _say(phase))
     watch = Watch(
         phase,
         assignment.bulletin,
-        stop,
+        lambda: Request.STOP if stop() else changes.asks,
         lambda: f"{need} on {described(hosts(), need.each)}",
         lambda: _end(controllers),
     )
-    growth = Growth(folder, c.workers, larger, lambda: len(watch.reports.places) == c.workers, _say(phase))
     try:
-        with watch.watching(), growth.watching():
+        with watch.watching(), changes.watching():
             trainer.fit()
     except TrainingFailedError as error:
         return failure(error, watch.reports.places, folder, phase)

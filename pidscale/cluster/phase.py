@@ -77,7 +77,7 @@ def run_phase(phase: str, settings: Settings) -> Path:
                 print(f"{phase}: {line}", flush=True)
         with hold_run(settings) as owner:
             connect()
-            with Stop(folder).listening() as stop:
+            with Stop().listening() as stop:
                 workers = find_room(phase, settings, stop)
                 if begin(phase, settings, inputs):
                     print(f"{phase}: tensorboard --logdir {folder / 'tb'}", flush=True)

@@ -6,12 +6,15 @@ Knows Ray; knows models and equations only as arguments that it passes on.
 from __future__ import annotations
 
 import socket
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 import torch.distributed as dist
 
@@ -25,7 +28,7 @@ from pidscale.run.agree import agree
 from pidscale.run.host_limits import device_limit
 from pidscale.run.memory import MemoryPlan
 from pidscale.run.preflight import in_our_words, warning
-from pidscale.run.reporting import STOP_FILE, Reporter, Stopped
+from pidscale.run.reporting import Reporter, Request, Stopped
 from pidscale.teacher import loop as teacher_loop
 
 LOOPS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -114,18 +117,49 @@ def _work(assignment: Assignment) -> None:
     warned = warning(assignment.plan, device_limit(mesh.device, context.get_local_world_size()))
     if context.get_local_rank() == 0 and warned:
         bulletin.say.remote(warned)
-    reporter = Reporter(folder, progress, bulletin.say.remote, assignment.owner)
+    requests = _Requests(bulletin, assignment.attempt, mesh.first)
+    reporter = Reporter(progress, bulletin.say.remote, requests, assignment.owner)
     extra: dict[str, Any] = {}
     if assignment.actors:
         extra["supply"] = Served(assignment.actors, mesh.data_rank, settings.distill.ahead, c.timeout, mesh.device)
     try:
-        with in_our_words(settings, assignment.phase):
+        with requests.listening(), in_our_words(settings, assignment.phase):
             LOOPS[assignment.phase](settings, folder, mesh, reporter, **extra)
     except Stopped as stopped:
         if mesh.first:
             bulletin.say.remote(str(stopped))
-            (folder / STOP_FILE).unlink(missing_ok=True)
     dist.barrier()
+
+
+class _Requests:
+    """The driver's latest request. A thread of the first worker fetches it, so that the loop never waits for it."""
+
+    def __init__(self, bulletin: Any, attempt: int, first: bool) -> None:
+        self.bulletin = bulletin
+        self.attempt = attempt
+        self.first = first
+        self.latest = Request.NOTHING
+
+    def __call__(self) -> Request:
+        return self.latest
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Fetch requests every half a second while the body runs."""
+        ended = threading.Event()
+
+        def listen() -> None:
+            while not ended.wait(0.5):
+                with suppress(ray.exceptions.RayError):
+                    self.latest = ray.get(self.bulletin.asked.remote(self.attempt), timeout=10)
+
+        thread = threading.Thread(target=listen, daemon=True)
+        if self.first:
+            thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
 
 
 def _check_shared(folder: Path, owner: Owner) -> None:

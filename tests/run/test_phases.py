@@ -168,7 +168,11 @@ def test_due_writes_nothing(tmp_path: Path) -> None:
 
 def test_a_run_has_one_driver_at_a_time(tmp_path: Path) -> None:
     made = settings(tmp_path)
-    with hold_run(made), pytest.raises(UserError, match=r"process \d+ on host .* is working .* run\.name"), hold_run(made):
+    with (
+        hold_run(made),
+        pytest.raises(UserError, match=r"process \d+ on host .* is working .* run\.name"),
+        hold_run(made),
+    ):
         pass
     with hold_run(made), hold_run(settings(tmp_path, run={"name": "other"})):
         pass

@@ -59,12 +59,12 @@ def _lives(rank, world, shards, folder):
     mesh, said = Mesh(rank, world), {"whole": [], "damaged": []}
     own = {"steps": 8, "checkpoint_every": 3, "keep": 5, "log_every": 4}
     settings = small.settings(shards, folder, teacher=own)
-    loop.train(settings, folder / "whole", mesh, Reporter(folder / "whole", say=said["whole"].append))
+    loop.train(settings, folder / "whole", mesh, Reporter(say=said["whole"].append))
     shutil.copytree(folder / "whole" / "checkpoints", folder / "damaged" / "checkpoints")
     shutil.rmtree(folder / "damaged" / "checkpoints" / "teacher" / "step_00000008")
     part = folder / "damaged" / "checkpoints" / "teacher" / "step_00000006" / "rank-00000.safetensors"
     part.write_bytes(part.read_bytes()[:-100])
-    loop.train(settings, folder / "damaged", mesh, Reporter(folder / "damaged", say=said["damaged"].append))
+    loop.train(settings, folder / "damaged", mesh, Reporter(say=said["damaged"].append))
     return said
 
 
