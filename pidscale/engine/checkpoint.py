@@ -60,8 +60,8 @@ def newest_step(root: Path) -> int | None:
 def newest(root: Path, mesh: Mesh, say: Callable[[str], None] = print) -> Checkpoint | None:
     """Return the newest checkpoint whose files match its manifest. All ranks call it.
 
-    Each rank reads its part of the files, so that checking takes as long as the slowest part. A checkpoint of an earlier version
-    raises a UserError. For each checkpoint that is tried, one broadcast of its manifest and one gathering of what ranks found.
+    Each rank reads its part of the files, so that checking takes as long as the slowest part. A checkpoint of an earlier
+    version raises a UserError. For each checkpoint that is tried, one broadcast of its manifest and one gathering of findings.
 
     Args:
         root: The folder of the checkpoints.
