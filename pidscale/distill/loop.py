@@ -151,12 +151,11 @@ def train(
                 sealer.check()
             if done % d.checkpoint_every == 0 or stopping or done == d.steps:
                 made = rolling + batches.supply.tally.hidden
-                state = {"scales": scales, "endpoint_seconds": made, "skipped": guard.state(), "means": last}
-                _check_weights(guard, students, done)
+                state = {"scales": scales, "endpoint_seconds": made, "means": last}
                 if done < d.steps:
                     picture(students, batches.rollout, board, problem, done)
                 board.flush()
-                _save(students, sealer, done, state)
+                _save(students, guard, sealer, done, state)
             if stopping and done < d.steps:
                 sealer.wait()
                 raise Stopped(f"distillation stopped at step {done} of {d.steps} with a checkpoint in {root}")
@@ -215,11 +214,6 @@ def _note(means: Mapping[str, float | None]) -> str:
     return " ".join(f"{name} {shown(value)}" for name, value in means.items())
 
 
-def _check_weights(guard: Guard, students: list[Student], step: int) -> None:
-    networks = [network for student in students for _, network in student.trained()]
-    guard.weights(step, networks, [student.ema for student in students])
-
-
 def _log(
     board: Board,
     means: dict[str, dict[str, float]],
@@ -244,7 +238,9 @@ def _log(
         board.scalars(shares | {"endpoints/per_second": made / seconds, "endpoints/work_share": busy / work}, done)
 
 
-def _save(students: list[Student], sealer: Sealer, step: int, state: dict[str, Any]) -> None:
+def _save(students: list[Student], guard: Guard, sealer: Sealer, step: int, state: dict[str, Any]) -> None:
+    networks = [network for student in students for _, network in student.trained()]
+    guard.weights(step, networks, [student.ema for student in students])
     slices = [one for student in students for one in student.slices()]
-    state = state | {"student_seconds": {student.name: student.seconds for student in students}}
-    sealer.save(step, state, slices)
+    seconds = {student.name: student.seconds for student in students}
+    sealer.save(step, state | {"skipped": guard.state(), "student_seconds": seconds}, slices)

@@ -61,7 +61,7 @@ def newest(root: Path, mesh: Mesh, say: Callable[[str], None] = print) -> Checkp
     """Return the newest checkpoint whose files match its manifest. All ranks call it.
 
     Each rank reads its part of the files, so that checking takes as long as the slowest part. A checkpoint of an earlier
-    version raises a UserError. For each checkpoint that is tried, one broadcast of its manifest and one gathering of findings.
+    version raises a UserError. For each checkpoint that is tried, one broadcast of its manifest and one gathering of names.
 
     Args:
         root: The folder of the checkpoints.
