@@ -351,7 +351,8 @@ class ClusterSettings:
         max_failures: Number of times that a run restarts by itself after it lost a worker or a host.
         wait: Number of seconds to wait for free resources in the cluster, at the start and after a failure.
         shrink_after: Number of those seconds after which fewer workers are enough, if `min_workers` allows it.
-        timeout: Number of seconds that a collective operation waits for the other ranks.
+        timeout: Number of seconds that a collective operation waits for the other ranks; for data in an object store
+            `data.patience` comes on top. Sections in which one rank works alone are not limited by it.
         deepspeed: Further DeepSpeed settings, passed on unchanged after a check.
     """
 
@@ -364,7 +365,7 @@ class ClusterSettings:
     max_failures: int = setting(0, at_least=0)
     wait: int = setting(600, at_least=0)
     shrink_after: int = setting(60, at_least=0)
-    timeout: int = setting(1800, at_least=1)
+    timeout: int = setting(300, at_least=1)
     deepspeed: dict[str, Any] = field(default_factory=dict)
 
 

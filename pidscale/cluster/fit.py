@@ -7,6 +7,7 @@ equations only as arguments that it passes on.
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -27,6 +28,7 @@ from pidscale.distill.endpoints.actors import start_actors
 from pidscale.engine.checkpoint import newest_step
 from pidscale.generator.artifact import CARD
 from pidscale.limits import with_workers, worker_counts
+from pidscale.paths import is_address
 from pidscale.records.lock import Owner
 from pidscale.run.memory import MemoryPlan
 from pidscale.run.phases import made_by
@@ -121,9 +123,16 @@ def fit(phase: str, settings: Settings, folder: Path, driver: Driver, workers: i
     def assignment(attempt: int, workers: int) -> Assignment:
         own = with_workers(settings, workers)
         plan = driver.plan_of(own)
-        return Assignment(phase, to_plain(own), str(folder), driver.owner, plan, bulletin, attempt, actors)
+        timeout = _timeout(settings)
+        return Assignment(phase, to_plain(own), str(folder), driver.owner, plan, bulletin, timeout, attempt, actors)
 
     _attempts(settings, assignment, workers, driver.stop)
+
+
+def _timeout(settings: Settings) -> int:
+    """Return the seconds that a collective waits for a rank, which may itself be waiting for an object store."""
+    remote = is_address(settings.data.path)
+    return settings.cluster.timeout + (math.ceil(settings.data.patience) if remote else 0)
 
 
 def _actors(phase: str, settings: Settings) -> int:
@@ -188,7 +197,7 @@ def _attempt(c: ClusterSettings, assignment: Assignment, larger: Sequence[Need],
     trainer = TorchTrainer(
         work,
         train_loop_config={"assignment": assignment},
-        torch_config=TorchConfig(timeout_s=c.timeout),
+        torch_config=TorchConfig(timeout_s=assignment.timeout),
         scaling_config=ScalingConfig(num_workers=c.workers, use_gpu=c.use_gpu, resources_per_worker=resources),
         run_config=RunConfig(  # type: ignore[arg-type]
             name=f"{phase}-{int(time.time() * 1000)}",  # new each time: only our own checkpoints decide where to resume

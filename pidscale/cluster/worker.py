@@ -63,6 +63,7 @@ class Assignment:
         owner: The driver, which holds that folder.
         plan: The memory plan.
         bulletin: The handle of the bulletin.
+        timeout: Seconds that a collective waits for a rank.
         attempt: The number of the attempt, from 1.
         actors: The handles of the actors that make endpoints, if the phase has any.
     """
@@ -73,6 +74,7 @@ class Assignment:
     owner: Owner
     plan: MemoryPlan
     bulletin: Any
+    timeout: int
     attempt: int
     actors: list[Any] = field(default_factory=list)
 
@@ -108,7 +110,7 @@ def _work(assignment: Assignment) -> None:
     bulletin.started.remote(assignment.attempt, rank, Place(socket.gethostname(), ray.util.get_node_ip_address()))
     _check_shared(folder, assignment.owner)
     agree(settings, Mesh(rank, world, get_device()))
-    mesh = Mesh.over(rank, world, get_device(), c.space, c.timeout)
+    mesh = Mesh.over(rank, world, get_device(), c.space, assignment.timeout)
 
     def progress(done: int, total: int, note: str) -> None:
         if mesh.first:

@@ -152,12 +152,11 @@ def train(
                 sealer.check()
             if due or stopping or done == d.steps:
                 made = rolling + batches.supply.tally.hidden
-                state = {"scales": scales, "endpoint_seconds": made, "skipped": guard.state(), "means": last}
-                _check_weights(guard, students, done)
+                state = {"scales": scales, "endpoint_seconds": made, "means": last}
                 if done < d.steps:
                     picture(students, batches.rollout, board, problem, done)
                 board.flush()
-                _save(students, sealer, done, state)
+                _save(students, guard, sealer, done, state)
             if stopping and done < d.steps:
                 sealer.wait()
                 raise Stopped(f"distillation stopped at step {done} of {d.steps} with a checkpoint in {root}")
@@ -165,12 +164,13 @@ def train(
         sealer.wait()  # the last step is safe before what may fail: samples, their picture and the disk
         guard.result(last, picture(students, batches.rollout, board, problem, d.steps))
         board.hparams(to_flat(settings), {f"student/{k}": v for k, v in last.get("student", {}).items()})
-    made = (teacher.card.metrics.train_seconds or 0.0) + rolling + batches.supply.tally.hidden
-    for student in students:
-        seconds = made + student.seconds
-        cost = {"train_seconds": seconds, "wait_share": timer.share("wait")}
-        publish_student(student, teacher, folder, problem, scales, last.get(student.name, {}) | cost)
-    mesh.barrier()
+        sealer.meet()
+        made = (teacher.card.metrics.train_seconds or 0.0) + rolling + batches.supply.tally.hidden
+        for student in students:
+            seconds = made + student.seconds
+            cost = {"train_seconds": seconds, "wait_share": timer.share("wait")}
+            publish_student(student, teacher, folder, problem, scales, last.get(student.name, {}) | cost)
+        sealer.meet()
     return last
 
 
@@ -216,11 +216,6 @@ def _note(means: Mapping[str, float | None]) -> str:
     return " ".join(f"{name} {shown(value)}" for name, value in means.items())
 
 
-def _check_weights(guard: Guard, students: list[Student], step: int) -> None:
-    networks = [network for student in students for _, network in student.trained()]
-    guard.weights(step, networks, [student.ema for student in students])
-
-
 def _log(
     board: Board,
     means: dict[str, dict[str, float]],
@@ -245,7 +240,9 @@ def _log(
         board.scalars(shares | {"endpoints/per_second": made / seconds, "endpoints/work_share": busy / work}, done)
 
 
-def _save(students: list[Student], sealer: Sealer, step: int, state: dict[str, Any]) -> None:
+def _save(students: list[Student], guard: Guard, sealer: Sealer, step: int, state: dict[str, Any]) -> None:
+    networks = [network for student in students for _, network in student.trained()]
+    guard.weights(step, networks, [student.ema for student in students])
     slices = [one for student in students for one in student.slices()]
-    state = state | {"student_seconds": {student.name: student.seconds for student in students}}
-    sealer.save(step, state, slices)
+    seconds = {student.name: student.seconds for student in students}
+    sealer.save(step, state | {"skipped": guard.state(), "student_seconds": seconds}, slices)

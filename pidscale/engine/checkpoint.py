@@ -61,7 +61,7 @@ def newest(root: Path, mesh: Mesh, say: Callable[[str], None] = print) -> Checkp
     """Return the newest checkpoint whose files match its manifest. All ranks call it.
 
     Each rank reads its part of the files, so that checking takes as long as the slowest part. A checkpoint of an earlier
-    version raises a UserError. For each checkpoint that is tried, one broadcast of its manifest and one gathering.
+    version raises a UserError. For each checkpoint that is tried, one broadcast of its manifest and one gathering of names.
 
     Args:
         root: The folder of the checkpoints.
@@ -176,7 +176,7 @@ def remove_older(root: Path, step: int, keep: int, keep_every: int) -> None:
         keep_every: The steps between those that stay besides; 0: none.
     """
     names = sorted(root.glob("step_????????"))
-    complete = [p for p in names if (p / MANIFEST).exists() and p.name <= f"step_{step:08d}"]
+    complete = [p for p in names if (p / MANIFEST).exists() and p.name[5:].isdigit() and int(p.name[5:]) <= step]
     for folder in complete[:-keep]:
         if not (keep_every and int(folder.name[5:]) % keep_every == 0):
             shutil.rmtree(folder)

@@ -132,6 +132,10 @@ class Sealer:
         if failure is not None:
             raise failure
 
+    def meet(self) -> None:
+        """Wait for all ranks, also for one that works alone for longer than collectives may take. One barrier."""
+        self.aside.barrier()
+
     def close(self) -> None:
         """End the writer: after `wait`, or for a run that fails, which gives its last checkpoint a minute."""
         if self.thread is not None:

@@ -62,7 +62,17 @@ def share(numel: int, rank: int, world: int) -> tuple[int, int]:
 
 
 def shared_out(name: str, tensor: Tensor, rank: int, world: int) -> Slice:
-    """Return the slice that this rank writes of a contiguous tensor that all ranks hold."""
+    """Return the slice that a rank writes of a tensor that all ranks hold.
+
+    Args:
+        name: Name of the tensor.
+        tensor: All of it.
+        rank: The rank.
+        world: The number of ranks.
+
+    Returns:
+        The slice, a view if the tensor is contiguous.
+    """
     start, stop = share(tensor.numel(), rank, world)
     return Slice(name, tuple(tensor.shape), start, tensor.detach().reshape(-1)[start:stop])
 

@@ -119,6 +119,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
             spent = seconds + time.perf_counter() - start
             if done % t.evaluate_every == 0 and done < t.steps:
                 evaluate(teacher, board, done)
+                sealer.meet()
             due = done % t.checkpoint_every == 0
             stopping = (due or done % t.log_every == 0) and reporter.stopped(mesh, due)
             if done % t.log_every == 0:
@@ -139,8 +140,9 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
         results |= {"train_seconds": spent, "wait_share": timer.share("wait")}
         finals = {f"residual/{k}": results[f"residual_{k}"] for k in NORMS}
         board.hparams(to_flat(settings), finals)
-    _publish(teacher, folder, results, began_from)
-    mesh.barrier()
+        sealer.meet()
+        _publish(teacher, folder, results, began_from)
+        sealer.meet()
     return results
 
 

@@ -21,7 +21,7 @@ from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.objectives.physics import Physics
 from pidscale.distill.objectives.piddm import Piddm
-from pidscale.distill.students import build_student
+from pidscale.distill.students import Student, build_student
 from pidscale.engine.schedule import micro_plan
 from pidscale.generator.load import load_generator, load_student, load_teacher
 from pidscale.meter import StepTimer
@@ -267,12 +267,23 @@ def _constrained(rank, world, shards, folder):
     settings = small.settings(
         shards, folder, distill={"teacher": str(folder / "teacher"), "constraints": ["zero_edge"]}
     )
-    return live("distill", settings, folder / "run", Mesh(rank, world))
+    run = folder / "run"
+    publish = distill_loop.publish_student
+    distill_loop.publish_student = None  # a failure at the very end
+    with pytest.raises(TypeError):
+        live("distill", settings, run, Mesh(rank, world))
+    distill_loop.publish_student = publish
+    Student.gradients = None  # no step is taken again
+    return live("distill", settings, run, Mesh(rank, world))
 
 
 def test_a_constrained_student_obeys_exactly_and_says_so_in_its_card(small_shards, tmp_path):
     write_teacher(tmp_path / "teacher", small.settings(small_shards, tmp_path))
     (found,) = spawn(_constrained, 1, small_shards, tmp_path, timeout=300)
+    assert found["seen"] == [] and set(found["ended"]) == {
+        "student",
+        "student-lambda0",
+    }  # from the last step's checkpoint
     assert found["ended"]["student"]["boundary"] < 1e-6  # training saw the constrained sample too
     for name in ("student", "student-lambda0"):
         student = load_student(tmp_path / "run" / name)
