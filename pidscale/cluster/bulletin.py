@@ -20,6 +20,8 @@ from pidscale.cluster.room import SAY_EVERY
 from pidscale.meter import ProgressLine
 from pidscale.run.reporting import Request
 
+SILENT = 30.0  # seconds
+
 
 class Place(NamedTuple):
     """Location of a worker.
@@ -110,6 +112,46 @@ def open_bulletin() -> Any:
     return ray.remote(num_cpus=0)(Bulletin).options(scheduling_strategy=here).remote()
 
 
+@dataclass
+class Silence:
+    """Notices that a loop has reported no further step for unusually long: `SILENT` s, or three times its longest interval.
+
+    Attributes:
+        step: The step of the latest report; None before the first one.
+        since: When it was first seen; None before the first look.
+        longest: The longest interval between two reports so far, in seconds.
+        said: The seconds of silence that have been said.
+    """
+
+    step: int | None = None
+    since: float | None = None
+    longest: float = 0.0
+    said: float = 0.0
+
+    def after(self, step: int | None, now: float) -> float:
+        """Return the seconds of silence that are to be said now, each further `SILENT` s once; 0 if none are.
+
+        Args:
+            step: The step of the latest report; None before the first one.
+            now: The time in seconds.
+
+        Returns:
+            The seconds.
+        """
+        if self.since is None or step != self.step:
+            if self.since is not None and self.step is not None:
+                self.longest = max(self.longest, now - self.since)
+            self.step = step
+            self.since = now
+            self.said = 0.0
+            return 0.0
+        silent = now - self.since
+        if silent < max(self.said + SILENT, 3 * self.longest):
+            return 0.0
+        self.said = silent
+        return silent
+
+
 class Watch:
     """The driver's side during one attempt: reads the bulletin, shows the live line, and ends attempts that cannot start.
 
@@ -139,6 +181,7 @@ class Watch:
         self.line: ProgressLine | None = None
         self.began = time.monotonic()
         self.reported = 0.0  # seconds after `began` of the last line about missing workers
+        self.silence = Silence()
         self.abandoned = False
 
     @contextlib.contextmanager
@@ -151,6 +194,7 @@ class Watch:
                 self._ask()
                 self._read()
                 self._wait()
+                self._say_silence()
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -180,6 +224,16 @@ class Watch:
                 done, total, note = self.reports.latest
                 self.line = self.line or ProgressLine(self.label, total)
                 self.line.show(done, note)
+
+    def _say_silence(self) -> None:
+        """Say that no step has ended for a while, since a worker may hang; collectives end after their own timeout."""
+        latest = self.reports.latest
+        silent = (
+            self.silence.after(None if latest is None else latest[0], time.monotonic()) if self.reports.places else 0.0
+        )
+        if silent:
+            where = "before the first step" if latest is None else f"after step {latest[0]} of {latest[1]}"
+            print(f"{self.label}: nothing heard for {silent:.0f} s {where}", flush=True)
 
     def _wait(self) -> None:
         """Say what is missing while no worker has started, and abandon the attempt if a stop is asked for."""
