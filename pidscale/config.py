@@ -351,6 +351,7 @@ class ClusterSettings:
         shrink_after: Number of those seconds after which fewer workers are enough, if `min_workers` allows it.
         timeout: Number of seconds that a collective operation waits for the other ranks.
         deepspeed: Further DeepSpeed settings, passed on unchanged after a check.
+        environment: Environment variables of workers and teacher actors; null: the value that the starting process has.
     """
 
     workers: int = setting(2, at_least=1)
@@ -364,6 +365,7 @@ class ClusterSettings:
     shrink_after: int = setting(60, at_least=0)
     timeout: int = setting(1800, at_least=1)
     deepspeed: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -108,6 +108,7 @@ class Watch:
         stopped: Whether the user asked to stop.
         missing: Returns what is missing while no worker has started, for a line every 15 s.
         abandon: Ends the attempt; called once if the user asks to stop before a worker has started.
+        remark: Returns a line about where workers run, "" for none; it is printed once.
     """
 
     def __init__(
@@ -117,12 +118,15 @@ class Watch:
         stopped: Callable[[], bool],
         missing: Callable[[], str],
         abandon: Callable[[], None],
+        remark: Callable[[Mapping[int, Place]], str] = lambda places: "",
     ) -> None:
         self.label = label
         self.bulletin = bulletin
         self.stopped = stopped
         self.missing = missing
         self.abandon = abandon
+        self.remark = remark
+        self.remarked = False
         self.reports = Reports()
         self.line: ProgressLine | None = None
         self.began = time.monotonic()
@@ -156,6 +160,9 @@ class Watch:
             self.reports = ray.get(self.bulletin.read.remote(), timeout=10)
             for text in self.reports.texts:
                 print(text, flush=True)
+            if not self.remarked and (line := self.remark(self.reports.places)):
+                self.remarked = True
+                print(line, flush=True)
             if self.reports.latest is not None:
                 done, total, note = self.reports.latest
                 self.line = self.line or ProgressLine(self.label, total)
