@@ -354,6 +354,7 @@ class ClusterSettings:
         timeout: Number of seconds that a collective operation waits for the other ranks; for data in an object store
             `data.patience` comes on top. Sections in which one rank works alone are not limited by it.
         deepspeed: Further DeepSpeed settings, passed on unchanged after a check.
+        environment: Environment variables of workers and teacher actors; null: the value that the starting process has.
     """
 
     workers: int = setting(2, at_least=1)
@@ -367,6 +368,7 @@ class ClusterSettings:
     shrink_after: int = setting(60, at_least=0)
     timeout: int = setting(300, at_least=1)
     deepspeed: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pidscale.config import PHASES, Settings, UserError
+from pidscale.environment import check_environment
 from pidscale.paths import refuse_address
 from pidscale.setting import check_values
 
@@ -27,6 +28,7 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
     if "distill" in phases:
         _check_distill(settings)
     _check_names(settings)
+    check_environment(settings.cluster)
 
 
 def with_workers(settings: Settings, workers: int) -> Settings:

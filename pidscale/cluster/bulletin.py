@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -161,6 +161,7 @@ class Watch:
         asks: Returns what the driver asks of the loop.
         missing: Returns what is missing while no worker has started, for a line every 15 s.
         abandon: Ends the attempt; called once if a stop is asked for before a worker has started.
+        remark: Returns a line about where workers run, "" for none; it is printed once.
     """
 
     def __init__(
@@ -170,6 +171,7 @@ class Watch:
         asks: Callable[[], Request],
         missing: Callable[[], str],
         abandon: Callable[[], None],
+        remark: Callable[[Mapping[int, Place]], str] = lambda places: "",
     ) -> None:
         self.label = label
         self.bulletin = bulletin
@@ -177,6 +179,8 @@ class Watch:
         self.asked = Request.NOTHING  # the latest request that the bulletin has
         self.missing = missing
         self.abandon = abandon
+        self.remark = remark
+        self.remarked = False
         self.reports = Reports()
         self.line: ProgressLine | None = None
         self.began = time.monotonic()
@@ -220,6 +224,9 @@ class Watch:
             self.reports = ray.get(self.bulletin.read.remote(), timeout=10)
             for text in self.reports.texts:
                 print(text, flush=True)
+            if not self.remarked and (line := self.remark(self.reports.places)):
+                self.remarked = True
+                print(line, flush=True)
             if self.reports.latest is not None:
                 done, total, note = self.reports.latest
                 self.line = self.line or ProgressLine(self.label, total)

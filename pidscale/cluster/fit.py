@@ -21,11 +21,13 @@ import ray
 from pidscale.cluster.bulletin import Watch, open_bulletin
 from pidscale.cluster.changes import Changes
 from pidscale.cluster.failures import Failure, failure
+from pidscale.cluster.groups import across_hosts
 from pidscale.cluster.room import Need, described, hosts, wait_for_room
-from pidscale.cluster.worker import Assignment, environment, work
+from pidscale.cluster.worker import Assignment, work
 from pidscale.config import ClusterSettings, Settings, UserError, to_plain
 from pidscale.distill.endpoints.actors import start_actors
 from pidscale.engine.checkpoint import newest_step
+from pidscale.environment import worker_environment
 from pidscale.generator.artifact import CARD
 from pidscale.limits import with_workers, worker_counts
 from pidscale.paths import is_address
@@ -203,7 +205,7 @@ def _attempt(c: ClusterSettings, assignment: Assignment, larger: Sequence[Need],
             name=f"{phase}-{int(time.time() * 1000)}",  # new each time: only our own checkpoints decide where to resume
             storage_path=str(folder / "ray"),
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
-            worker_runtime_env={"env_vars": environment(c)},
+            worker_runtime_env={"env_vars": worker_environment(c)},
         ),
     )
     controllers: list[Any] = []
@@ -215,6 +217,7 @@ def _attempt(c: ClusterSettings, assignment: Assignment, larger: Sequence[Need],
         lambda: Request.STOP if stop() else changes.asks,
         lambda: f"{need} on {described(hosts(), need.each)}",
         lambda: _end(controllers),
+        lambda places: across_hosts(places, c.workers, c.space),
     )
     try:
         with watch.watching(), changes.watching():

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from pidscale.cluster.bulletin import Place
-from pidscale.config import ClusterSettings, Settings, UserError, from_plain
+from pidscale.config import Settings, UserError, from_plain
 from pidscale.distill import loop as distill_loop
 from pidscale.distill.endpoints.actors import Served
 from pidscale.parallel.mesh import Mesh
@@ -35,21 +35,6 @@ LOOPS: dict[str, Callable[..., dict[str, Any]]] = {
     "teacher": teacher_loop.train,
     "distill": distill_loop.train,
 }
-
-# A step on a CPU frees and allocates the same few hundred MiB again and again. By default the C library returns them to the
-# system each time, which costs page faults, above all in other threads than the main one, where Ray Train runs the loops.
-KEEP_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
-    "MALLOC_TOP_PAD_": str(2**26),
-}
-
-
-def environment(settings: ClusterSettings) -> dict[str, str]:
-    """Return the environment variables of a worker."""
-    own = {"OMP_NUM_THREADS": str(settings.cpus_per_worker)}
-    return own if settings.use_gpu else own | {"DS_ACCELERATOR": "cpu"} | KEEP_MEMORY
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +64,12 @@ class Zero:
         config = deepspeed_dict(
             settings.stage, settings.micro_batch, settings.accumulation, clip, settings.section, count
         )
+        index = mesh.device.index  # None on CPUs
+        if index is not None:  # Ray may number the workers of a host in another order than its GPUs
+            os.environ["LOCAL_RANK"] = str(index)
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+        if index is not None and self.engine.device != mesh.device:
+            raise UserError(f"rank {mesh.rank}: DeepSpeed uses {self.engine.device}, but Ray gave it {mesh.device}")
         self.settings = settings
         self.mesh = mesh
         self.micro_steps = 0
