@@ -98,21 +98,15 @@ def check_resumable(root: Path) -> None:
             return
 
 
-def begin(root: Path, step: int, suffix: str) -> Path:
-    """Create the folder that a checkpoint is written to, under a temporary name. Any rank may call it first.
+def temporary(root: Path, step: int, suffix: str) -> Path:
+    """Return the folder that a checkpoint is written to; eight letters of a suffix tell it from those of other attempts."""
+    return root / f"step_{step:08d}.{suffix}.tmp"
 
-    Args:
-        root: The folder of the checkpoints.
-        step: The number of finished steps.
-        suffix: Eight letters that no other attempt has.
 
-    Returns:
-        The folder.
-    """
-    folder = root / f"step_{step:08d}.{suffix}.tmp"
+def begin(folder: Path) -> None:
+    """Create a temporary folder, with our mark. Any rank may call it first."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _MARK).touch()
-    return folder
 
 
 def commit(folder: Path, manifest: Mapping[str, Any], state: Mapping[str, Any]) -> Path:

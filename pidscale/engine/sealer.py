@@ -7,6 +7,7 @@ folder. All ranks come to know whether that worked, and a failure is raised in t
 
 from __future__ import annotations
 
+import copy
 import threading
 import uuid
 from collections.abc import Callable, Iterable
@@ -113,7 +114,10 @@ class Sealer:
         if message is not None:
             raise UserError(message)
         copies = in_host_memory(held, self.buffers)
-        seal = _Seal(self, step, state, copies, suffix, what, needed, after)
+        folder = checkpoint.temporary(self.root, step, suffix)
+        seal = _Seal(
+            self, step, copy.deepcopy(state), copies, folder, what, needed, after
+        )  # the training changes state
         self.thread = threading.Thread(target=seal.run, name=f"checkpoint of step {step}", daemon=True)
         self.thread.start()
 
@@ -151,7 +155,7 @@ class _Seal:
     step: int
     state: dict[str, Any]
     slices: list[Slice]
-    suffix: str
+    folder: Path
     what: str
     needed: int
     after: str
@@ -165,32 +169,30 @@ class _Seal:
 
     def _seal(self) -> None:
         aside = self.sealer.aside
-        folder: Path | None = None
         entry: dict[str, Any] = {}
         failure: Exception | None = None
         try:
             with in_one_line(self.sealer.root, self.what, self.needed, self.after):
-                folder = checkpoint.begin(self.sealer.root, self.step, self.suffix)
-                size, digest = write(folder / file_name(aside.rank), self.slices)
+                checkpoint.begin(self.folder)
+                size, digest = write(self.folder / file_name(aside.rank), self.slices)
                 entry = {file_name(aside.rank): {"bytes": size, "sha256": digest}}
         except Exception as error:  # the other ranks wait to hear of it
             failure = error
         found = aside.gather((entry, _shared(failure)))
         reason = next((one for _, one in found if one is not None), None)
-        if reason is None and aside.first and folder is not None:
+        if reason is None and aside.first:
             try:
                 with in_one_line(self.sealer.root, self.what, self.needed, self.after):
-                    self._commit(folder, {name: one for files, _ in found for name, one in files.items()})
+                    self._commit({name: one for files, _ in found for name, one in files.items()})
             except Exception as error:
                 failure = error
         reason = reason or aside.broadcast(_shared(failure))
         if reason is not None:
-            if folder is not None:
-                checkpoint.discard(folder)
+            checkpoint.discard(self.folder)
             kind, text = reason
             raise failure if failure is not None else kind(text)
 
-    def _commit(self, folder: Path, files: dict[str, Any]) -> None:
+    def _commit(self, files: dict[str, Any]) -> None:
         own = self.sealer
         if own.owner is not None:
             own.owner.check()
@@ -202,7 +204,7 @@ class _Seal:
             "space": own.mesh.space.size,
             "files": files,
         }
-        checkpoint.commit(folder, manifest, self.state)
+        checkpoint.commit(self.folder, manifest, self.state)
         checkpoint.remove_older(own.root, self.step, own.retention.keep, own.retention.keep_every)
 
 

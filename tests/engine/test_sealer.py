@@ -36,14 +36,18 @@ def test_a_save_waits_for_a_copy_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(sealer, "write", slow)
     one = writer(tmp_path)
     values = torch.ones(5)
-    one.save(3, {"a": 1}, [whole("w", values)])
+    state = {"means": {"loss": 1.0}}
+    one.save(3, state, [whole("w", values)])
     values += 1  # the training goes on
+    state["means"]["loss"] = 2.0
     assert checkpoint.newest_step(tmp_path) is None
     one.check()  # nothing has failed
     go_on.set()
     one.wait()
     found = checkpoint.newest(tmp_path, Mesh())
-    assert found.step == 3 and found.state == {"a": 1} and found.reader().whole("w").tolist() == [1.0] * 5
+    assert (
+        found.step == 3 and found.state == {"means": {"loss": 1.0}} and found.reader().whole("w").tolist() == [1.0] * 5
+    )
     one.save(6, {}, [whole("w", values)])
     one.save(9, {}, [whole("w", values)])  # waits for the one before
     assert checkpoint.newest_step(tmp_path) == 6 or checkpoint.newest_step(tmp_path) == 9
