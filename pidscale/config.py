@@ -113,7 +113,8 @@ class TrainSettings:
         max_skips: Number of consecutive skipped steps after which the run fails. A step without a finite gradient is skipped.
         log_every: Number of steps between two lines of progress.
         checkpoint_every: Number of steps between two checkpoints.
-        keep: Number of checkpoints to keep.
+        keep: Number of the newest checkpoints to keep.
+        keep_every: Number of steps between two checkpoints that are kept besides; 0: none. Those of its multiples stay.
     """
 
     steps: int = setting(1000, at_least=1, at_most=10**7, why="checkpoints are named by the step")
@@ -127,6 +128,7 @@ class TrainSettings:
     log_every: int = setting(25, at_least=1)
     checkpoint_every: int = setting(250, at_least=1)
     keep: int = setting(2, at_least=1)
+    keep_every: int = setting(0, at_least=0, why="0 is off")
 
 
 @dataclass(frozen=True)
@@ -349,7 +351,8 @@ class ClusterSettings:
         max_failures: Number of times that a run restarts by itself after it lost a worker or a host.
         wait: Number of seconds to wait for free resources in the cluster, at the start and after a failure.
         shrink_after: Number of those seconds after which fewer workers are enough, if `min_workers` allows it.
-        timeout: Number of seconds that a collective operation waits for the other ranks.
+        timeout: Number of seconds that a collective operation waits for the other ranks; for data in an object store
+            `data.patience` comes on top. Sections in which one rank works alone are not limited by it.
         deepspeed: Further DeepSpeed settings, passed on unchanged after a check.
         environment: Environment variables of workers and teacher actors; null: the value that the starting process has.
     """
@@ -363,7 +366,7 @@ class ClusterSettings:
     max_failures: int = setting(0, at_least=0)
     wait: int = setting(600, at_least=0)
     shrink_after: int = setting(60, at_least=0)
-    timeout: int = setting(1800, at_least=1)
+    timeout: int = setting(300, at_least=1)
     deepspeed: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
 

@@ -7,20 +7,21 @@ equations only as arguments that it passes on.
 from __future__ import annotations
 
 import contextlib
-import secrets
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from pidscale.cluster.bulletin import Watch, open_bulletin
+from pidscale.cluster.changes import Changes
 from pidscale.cluster.failures import Failure, failure
 from pidscale.cluster.groups import across_hosts
-from pidscale.cluster.growth import Growth
 from pidscale.cluster.room import Need, described, hosts, wait_for_room
 from pidscale.cluster.worker import Assignment, work
 from pidscale.config import ClusterSettings, Settings, UserError, to_plain
@@ -29,20 +30,17 @@ from pidscale.engine.checkpoint import newest_step
 from pidscale.environment import worker_environment
 from pidscale.generator.artifact import CARD
 from pidscale.limits import with_workers, worker_counts
+from pidscale.paths import is_address
+from pidscale.records.lock import Owner
 from pidscale.run.memory import MemoryPlan
 from pidscale.run.phases import made_by
-from pidscale.run.reporting import STOP_FILE
+from pidscale.run.reporting import Request
 
 
 class Stop:
-    """Whether the user asked to stop, by SIGTERM (as `ray job stop` sends it) or Ctrl-C. Loops look for a stop file.
+    """Whether the user asked to stop, by SIGTERM (as `ray job stop` sends it) or Ctrl-C."""
 
-    Args:
-        folder: The folder of the run, in which the stop file is created.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / STOP_FILE
+    def __init__(self) -> None:
         self.asked = False
 
     def __call__(self) -> bool:
@@ -52,7 +50,6 @@ class Stop:
     @contextlib.contextmanager
     def listening(self) -> Iterator[Stop]:
         """Handle both signals while the body runs; the second Ctrl-C raises KeyboardInterrupt."""
-        self.file.unlink(missing_ok=True)
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -63,7 +60,6 @@ class Stop:
                     raise KeyboardInterrupt
                 print("stopping with a checkpoint; press Ctrl-C again to stop without one", flush=True)
             self.asked = True
-            self.file.touch()
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -71,7 +67,6 @@ class Stop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            self.file.unlink(missing_ok=True)
 
 
 def find_room(phase: str, settings: Settings, stop: Stop) -> int:
@@ -96,9 +91,22 @@ def _needs(phase: str, settings: Settings, actors: int = 0) -> list[Need]:
     return [Need.of(settings.cluster, {"cluster.workers": n, "distill.actors": actors}) for n in counts]
 
 
-def fit(
-    phase: str, settings: Settings, folder: Path, plan_of: Callable[[Settings], MemoryPlan], stop: Stop, workers: int
-) -> None:
+@dataclass(frozen=True)
+class Driver:
+    """What the driver of a run has at hand while its workers run.
+
+    Attributes:
+        owner: The holder of the run's folder, which is this process.
+        stop: Whether the user asked to stop.
+        plan_of: Returns the memory plan of settings, which the workers compare with what they have.
+    """
+
+    owner: Owner
+    stop: Stop
+    plan_of: Callable[[Settings], MemoryPlan]
+
+
+def fit(phase: str, settings: Settings, folder: Path, driver: Driver, workers: int) -> None:
     """Run a phase on the cluster, which has room for it, until it is finished or stopped.
 
     A UserError ends it if a worker met a user's mistake, if workers were lost more often than `cluster.max_failures`, or if
@@ -108,19 +116,25 @@ def fit(
         phase: `teacher` or `distill`.
         settings: The settings of the run.
         folder: The folder of the run.
-        plan_of: Returns the memory plan of settings, which the workers compare with what they have.
-        stop: Whether the user asked to stop.
+        driver: What the driver has at hand.
         workers: The number of workers of the first attempt.
     """
     bulletin = open_bulletin()
     actors = start_actors(settings, folder, to_plain(settings), bulletin) if _actors(phase, settings) else []
-    with _mark(folder) as mark:
 
-        def assignment(attempt: int, workers: int) -> Assignment:
-            own = with_workers(settings, workers)
-            return Assignment(phase, to_plain(own), str(folder), mark, plan_of(own), bulletin, attempt, actors)
+    def assignment(attempt: int, workers: int) -> Assignment:
+        own = with_workers(settings, workers)
+        plan = driver.plan_of(own)
+        timeout = _timeout(settings)
+        return Assignment(phase, to_plain(own), str(folder), driver.owner, plan, bulletin, timeout, attempt, actors)
 
-        _attempts(settings, assignment, workers, stop)
+    _attempts(settings, assignment, workers, driver.stop)
+
+
+def _timeout(settings: Settings) -> int:
+    """Return the seconds that a collective waits for a rank, which may itself be waiting for an object store."""
+    remote = is_address(settings.data.path)
+    return settings.cluster.timeout + (math.ceil(settings.data.patience) if remote else 0)
 
 
 def _actors(phase: str, settings: Settings) -> int:
@@ -143,7 +157,7 @@ def _attempts(settings: Settings, assignment: Callable[[int, int], Assignment], 
         if failed is None:
             if stop() or (made_by(phase, folder) / CARD).exists():
                 return
-            deadline = time.monotonic() + c.wait  # it stopped at a checkpoint in order to grow
+            deadline = time.monotonic() + c.wait  # it stopped because the cluster changes
         else:
             lost += failed.started
             if failed.started:
@@ -185,7 +199,7 @@ def _attempt(c: ClusterSettings, assignment: Assignment, larger: Sequence[Need],
     trainer = TorchTrainer(
         work,
         train_loop_config={"assignment": assignment},
-        torch_config=TorchConfig(timeout_s=c.timeout),
+        torch_config=TorchConfig(timeout_s=assignment.timeout),
         scaling_config=ScalingConfig(num_workers=c.workers, use_gpu=c.use_gpu, resources_per_worker=resources),
         run_config=RunConfig(  # type: ignore[arg-type]
             name=f"{phase}-{int(time.time() * 1000)}",  # new each time: only our own checkpoints decide where to resume
@@ -196,17 +210,17 @@ def _attempt(c: ClusterSettings, assignment: Assignment, larger: Sequence[Need],
     )
     controllers: list[Any] = []
     trainer._register_sigint_handler = controllers.append  # type: ignore[attr-defined]  # Ray's handler would abort
+    changes = Changes(c.workers, larger, lambda: [place.host for place in watch.reports.places.values()], _say(phase))
     watch = Watch(
         phase,
         assignment.bulletin,
-        stop,
+        lambda: Request.STOP if stop() else changes.asks,
         lambda: f"{need} on {described(hosts(), need.each)}",
         lambda: _end(controllers),
         lambda places: across_hosts(places, c.workers, c.space),
     )
-    growth = Growth(folder, c.workers, larger, lambda: len(watch.reports.places) == c.workers, _say(phase))
     try:
-        with watch.watching(), growth.watching():
+        with watch.watching(), changes.watching():
             trainer.fit()
     except TrainingFailedError as error:
         return failure(error, watch.reports.places, folder, phase)
@@ -232,15 +246,3 @@ def _from_step(folder: Path, phase: str) -> str:
     """Return where the next attempt begins, as far as the driver can see."""
     step = newest_step(folder / "checkpoints" / phase)
     return "from the beginning: no checkpoint yet" if step is None else f"from step {step}"
-
-
-@contextlib.contextmanager
-def _mark(folder: Path) -> Iterator[str]:
-    """Create a file in the run's folder, by which workers check that they see the same folder; yield its name."""
-    mark = folder / f".seen-{secrets.token_hex(4)}"
-    mark.touch()
-    try:
-        yield mark.name
-    finally:
-        with contextlib.suppress(OSError):
-            mark.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from pidscale.cluster.fit import Stop, find_room, fit
+from pidscale.cluster.fit import Driver, Stop, find_room, fit
 from pidscale.cluster.joining import connect
 from pidscale.config import Settings, UserError
 from pidscale.dataset.problem import open_problem
@@ -75,13 +75,13 @@ def run_phase(phase: str, settings: Settings) -> Path:
         if phase == "distill":
             for line in announcement(settings, open_rollout(settings, teacher), problem.shape):
                 print(f"{phase}: {line}", flush=True)
-        with hold_run(settings):
+        with hold_run(settings) as owner:
             connect()
-            with Stop(folder).listening() as stop:
+            with Stop().listening() as stop:
                 workers = find_room(phase, settings, stop)
                 if begin(phase, settings, inputs):
                     print(f"{phase}: tensorboard --logdir {folder / 'tb'}", flush=True)
-                    fit(phase, settings, folder, plan_of, stop, workers)
+                    fit(phase, settings, folder, Driver(owner, stop, plan_of), workers)
                     _finish(phase, settings, folder, inputs)
     else:
         print(f"{phase}: finished already in {folder}")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
-from ray._private.state import available_resources_per_node
+from ray._private.state import available_resources_per_node, state
 
 from pidscale.cluster.joining import address
 from pidscale.config import ClusterSettings, UserError
@@ -76,14 +76,21 @@ class Need:
 
 
 def hosts() -> list[Host]:
-    """Return the live hosts of the cluster, sorted by name."""
+    """Return the live hosts of the cluster that are not about to leave, sorted by name."""
     free = available_resources_per_node()
+    going = state.get_draining_nodes()
     found = [
         Host(str(node["NodeManagerHostname"]), dict(node["Resources"]), free.get(node["NodeID"], {}))
         for node in ray.nodes()
-        if node["Alive"]
+        if node["Alive"] and node["NodeID"] not in going
     ]
     return sorted(found, key=lambda host: host.name)
+
+
+def leaving() -> set[str]:
+    """Return the names of the live hosts that are about to leave, because somebody drains them or they are preempted."""
+    going = state.get_draining_nodes()
+    return {str(node["NodeManagerHostname"]) for node in ray.nodes() if node["Alive"] and node["NodeID"] in going}
 
 
 def described(found: list[Host], each: Mapping[str, int]) -> str:
