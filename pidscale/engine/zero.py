@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pidscale.engine.slices import Reader, Slice
 from pidscale.config import UserError
+from pidscale.engine.slices import Reader, Slice
 from pidscale.engine.zero_config import deepspeed_dict
 from pidscale.engine.zero_state import ZeroState
 from pidscale.parallel.mesh import Mesh
