@@ -141,7 +141,7 @@ def test_one_node_needs_no_srun_and_loopback_is_not_its_address(job):
 
 
 @pytest.mark.parametrize("again", ["", "1"])
-def test_the_time_limit_asks_for_a_checkpoint_and_queues_the_job_again_if_told_so(job, again):
+def test_the_time_limit_asks_for_a_checkpoint_and_queues_the_job_again_if_it_should(job, again):
     process = job.submit("train", STEPS="1000", PIDSCALE_REQUEUE=again)
     job.wait("commands")
     process.send_signal(signal.SIGUSR1)
@@ -197,7 +197,7 @@ def _submit(slurm, number: int, nodes: str, **more):
     """Submit the training of a teacher; return the process and its log."""
     pair, scheduler = slurm
     log = pair.folder / f"job{number}.log"
-    words = tiny(pair.folder, "job", "teacher.steps=300", "teacher.checkpoint_every=300", "teacher.evaluate_every=300")
+    words = tiny(pair.folder, "job", "teacher.steps=150", "teacher.checkpoint_every=150", "teacher.evaluate_every=150")
     words += ["cluster.environment.GLOO_SOCKET_IFNAME=eth0"]
     own = {"RAY_TMPDIR": "/tmp/ray", "PIDSCALE_RAY_OPTIONS": "--object-store-memory=100000000"} | more
     return pair.hosts["one"].start(
@@ -219,18 +219,18 @@ def test_a_job_on_two_hosts_stops_at_its_time_limit_goes_on_and_is_finished(slur
     pair, scheduler = slurm
     run = pair.folder / "runs" / "job"
     process, log = _submit(slurm, 1, "one,two", PIDSCALE_REQUEUE="1")
-    until(log, r"\d+/300 ", process)
+    until(log, r"\d+/150 ", process)
     assert "2 hosts with Ray: one, two" in log.read_text()
     os.kill(inner(process), signal.SIGUSR1)
     assert process.wait(120) == 2, log.read_text()[-3000:]
-    assert re.search(r"teacher stopped at step \d+ of 300 with a checkpoint", log.read_text()), log.read_text()[-3000:]
+    assert re.search(r"teacher stopped at step \d+ of 150 with a checkpoint", log.read_text()), log.read_text()[-3000:]
     (manifest,) = (run / "checkpoints" / "teacher").glob("step_*/manifest.json")
     assert json.loads(manifest.read_text())["world"] == 2 and scheduler.requeued == ["7"]
     assert not _ray_processes(slurm)
 
     process, log = _submit(slurm, 2, "one,two")
     assert process.wait(400) == 0, log.read_text()[-3000:]
-    assert "300/300" in log.read_text() and (run / "teacher" / "card.json").exists()
+    assert "150/150" in log.read_text() and (run / "teacher" / "card.json").exists()
 
     process, log = _submit(slurm, 3, "one")
     assert process.wait(200) == 0 and "teacher: finished already" in log.read_text(), log.read_text()[-3000:]

@@ -49,6 +49,9 @@ class Zero:
         settings: What DeepSpeed has to know.
         mesh: The mesh of ranks.
 
+    Raises:
+        UserError: DeepSpeed uses another device than the mesh.
+
     Example:
         >>> zero = Zero(model, ZeroSettings(1, micro_batch=4, accumulation=2, clip=1.0, section={}), mesh)
         >>> for batch in micro_batches:
