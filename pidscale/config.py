@@ -87,8 +87,7 @@ class ModelSettings:
         size: Name of a preset of this kind.
         change: Values that replace those of the preset.
         precision: Precision of the inner layers, `fp32` or `bf16`.
-        recompute: Whether to recompute activations in the backward pass (activation checkpointing): less memory, about a
-            third more time.
+        recompute: Whether to recompute activations in the backward pass: less memory, about a third more time.
     """
 
     kind: str = "unet"
@@ -241,11 +240,9 @@ class DistillSettings(TrainSettings):
         norm: Norm of the interior residual: `l2`, `dual` or `both`.
         weights: Weights of the terms of the residual.
         physics_weight: Factor of all these weights, because the losses of the objectives differ in magnitude.
-        physics_from: Share of the steps after which the residual is added to the loss; until then student and control are
-            identical.
+        physics_from: Share of the steps after which the loss has the residual; until then student and control are identical.
         physics_ramp: Share of the steps over which the weight of the residual then rises to its full value.
-        gradient_to: Fields that the gradient of the residual changes: the `solution`, also the `shape` of the inputs, or
-            `all`.
+        gradient_to: Fields that the residual's gradient changes: the `solution`, also the `shape` of the inputs, or `all`.
         constraints: Names of the hard constraints that the output of the student satisfies.
         control: Whether to train the control as well: the same student without the residual, on the same endpoints.
         scale_samples: Number of teacher samples that the scale of each term is measured on.
