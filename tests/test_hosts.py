@@ -156,7 +156,7 @@ def _wait(condition, process, log: Path) -> float:
 
 
 def _progress(process, log: Path) -> float:
-    """Return the seconds until a run has told of another step."""
+    """Return the seconds until a run has reported another step."""
     before = len(re.findall(r"/100000 ", log.read_text()))
     return _wait(lambda: len(re.findall(r"/100000 ", log.read_text())) > before, process, log)
 

@@ -146,10 +146,9 @@ def train(
                 _log(board, last, timer, now - logged[0], done - logged[1], learning_rate(d, step), batches, done)
                 reporter.progress(done, d.steps, _note(last.get("student", {"loss": None})))
                 logged = (now, done)
+                sealer.check()
             due = done % d.checkpoint_every == 0
             stopping = (due or done % d.log_every == 0) and reporter.stopped(mesh, due)
-            if done % d.log_every == 0:
-                sealer.check()
             if due or stopping or done == d.steps:
                 made = rolling + batches.supply.tally.hidden
                 state = {"scales": scales, "endpoint_seconds": made, "means": last}
@@ -167,8 +166,7 @@ def train(
         sealer.meet()
         made = (teacher.card.metrics.train_seconds or 0.0) + rolling + batches.supply.tally.hidden
         for student in students:
-            seconds = made + student.seconds
-            cost = {"train_seconds": seconds, "wait_share": timer.share("wait")}
+            cost = {"train_seconds": made + student.seconds, "wait_share": timer.share("wait")}
             publish_student(student, teacher, folder, problem, scales, last.get(student.name, {}) | cost)
         sealer.meet()
     return last

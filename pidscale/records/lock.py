@@ -72,6 +72,9 @@ def held(folder: Path) -> Iterator[Owner | None]:
 
     Yields:
         The owner that this process has become; None if another process holds the folder.
+
+    Raises:
+        OSError: The file system takes no lock file, for another reason than that it is read-only.
     """
     try:
         descriptor = _locked(folder / LOCK)
@@ -164,7 +167,7 @@ def _record(file: Path) -> dict[str, Any]:
 
 
 def _this_host() -> str:
-    """Return a name of this host that no other one has, and that changes when it starts anew."""
+    """Return a name of this host that no other one has, and that changes when it is started again."""
     with suppress(OSError):
         return f"{socket.gethostname()} {Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
     return socket.gethostname()

@@ -69,13 +69,11 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     sealer = Sealer.open(root, mesh, settings.cluster.zero_stage, Retention(t.keep, t.keep_every), reporter.owner)
     found = sealer.newest(reporter.say)
     first = found.step if found else 0
-    seconds = float(found.state["train_seconds"]) if found else 0.0
-    if began_from is not None and not found:
-        seconds = began_from.seconds
-        if mesh.first:
-            reporter.say(began_from.line)
+    seconds = found.state["train_seconds"] if found else began_from.seconds if began_from else 0.0
     if found:
         teacher.restore(found.reader())
+    elif began_from is not None and mesh.first:
+        reporter.say(began_from.line)
     feed = _open_feed(teacher, shards, first)
     guard = Guard("teacher", t, root, mesh, reporter.say, sealer.wait)
     guard.restore(found.state if found else {})
@@ -115,6 +113,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
                 board.scalars(scalars | speeds | ({} if mean is None else {"loss/denoising": mean}), done)
                 reporter.progress(done, t.steps, f"loss {shown(mean)}")
                 logged = (now, done)
+                sealer.check()
                 sums = torch.zeros_like(sums)
             spent = seconds + time.perf_counter() - start
             if done % t.evaluate_every == 0 and done < t.steps:
@@ -122,8 +121,6 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
                 sealer.meet()
             due = done % t.checkpoint_every == 0
             stopping = (due or done % t.log_every == 0) and reporter.stopped(mesh, due)
-            if done % t.log_every == 0:
-                sealer.check()
             if due or stopping or done == t.steps:
                 guard.weights(done, [teacher.zero], [teacher.ema])
                 board.flush()
