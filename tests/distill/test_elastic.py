@@ -34,11 +34,9 @@ def _settings(shards, folder, name, cluster):
     seldom = {"steps": STEPS, "log_every": 2, "checkpoint_every": 100}
     if name == "teacher":
         return small.settings(shards, folder, teacher=seldom, cluster=cluster)
-    own = {
-        "objective": OBJECTIVES[name],
-        "teacher": str(folder / "teacher"),
-        "physics_from": 0.4,
-    }  # two networks from 3 on
+    own = {"objective": OBJECTIVES[name], "teacher": str(folder / "teacher"), "control": False}
+    if name == "piddm":
+        own |= {"control": True, "physics_from": 0.4}  # two students from step 3 on
     return small.settings(shards, folder, distill=seldom | own, cluster=cluster)
 
 
@@ -119,7 +117,9 @@ def test_a_chain_of_meshes_is_one_run(small_shards, tmp_path):
                 _check_loaded(tmp_path, name, link, LINKS[number - 1])
     for name in NAMES:
         wanted = list(whole[name][1].values())
-        assert len(chain[name]) == len(wanted) >= STEPS // 2 and chain[name] == pytest.approx(wanted, rel=1e-6), name
+        assert len(chain[name]) == len(wanted) >= STEPS // 2, name
+        # the absolute bound: a consistency loss of 2e-3 is the square of a difference of nearly equal fields of size 0.5
+        assert chain[name] == pytest.approx(wanted, rel=1e-6, abs=1e-8), name
         made = "teacher" if name == "teacher" else "student"
         first, second = (weights_of(tmp_path / run / name / made) for run in ("whole", "chain"))
         apart = sum(float((first[n] - second[n]).square().sum()) for n in first)
