@@ -87,8 +87,7 @@ class ModelSettings:
         size: Name of a preset of this kind.
         change: Values that replace those of the preset.
         precision: Precision of the inner layers, `fp32` or `bf16`.
-        recompute: Whether to recompute activations in the backward pass (activation checkpointing): less memory, about a
-            third more time.
+        recompute: Whether to recompute activations in the backward pass: less memory, about a third more time.
     """
 
     kind: str = "unet"
@@ -113,7 +112,8 @@ class TrainSettings:
         max_skips: Number of consecutive skipped steps after which the run fails. A step without a finite gradient is skipped.
         log_every: Number of steps between two lines of progress.
         checkpoint_every: Number of steps between two checkpoints.
-        keep: Number of checkpoints to keep.
+        keep: Number of the newest checkpoints to keep.
+        keep_every: Number of steps between two checkpoints that are kept besides; 0: none. Those of its multiples stay.
     """
 
     steps: int = setting(1000, at_least=1, at_most=10**7, why="checkpoints are named by the step")
@@ -127,6 +127,7 @@ class TrainSettings:
     log_every: int = setting(25, at_least=1)
     checkpoint_every: int = setting(250, at_least=1)
     keep: int = setting(2, at_least=1)
+    keep_every: int = setting(0, at_least=0, why="0 is off")
 
 
 @dataclass(frozen=True)
@@ -239,11 +240,9 @@ class DistillSettings(TrainSettings):
         norm: Norm of the interior residual: `l2`, `dual` or `both`.
         weights: Weights of the terms of the residual.
         physics_weight: Factor of all these weights, because the losses of the objectives differ in magnitude.
-        physics_from: Share of the steps after which the residual is added to the loss; until then student and control are
-            identical.
+        physics_from: Share of the steps after which the loss has the residual; until then student and control are identical.
         physics_ramp: Share of the steps over which the weight of the residual then rises to its full value.
-        gradient_to: Fields that the gradient of the residual changes: the `solution`, also the `shape` of the inputs, or
-            `all`.
+        gradient_to: Fields that the residual's gradient changes: the `solution`, also the `shape` of the inputs, or `all`.
         constraints: Names of the hard constraints that the output of the student satisfies.
         control: Whether to train the control as well: the same student without the residual, on the same endpoints.
         scale_samples: Number of teacher samples that the scale of each term is measured on.
@@ -340,25 +339,33 @@ class ClusterSettings:
 
     Attributes:
         workers: Number of training processes, each a Ray Train worker.
+        min_workers: Smallest number of workers to run with while the cluster has no room for all of them; the run grows again
+            at a checkpoint. 0 stands for `workers`: the run then waits.
         cpus_per_worker: Number of CPUs per worker.
         use_gpu: Whether each worker has a GPU.
         space: Number of workers that share each field by rows. They have consecutive ranks.
         zero_stage: ZeRO stage: 0 partitions nothing, 1 the optimiser state, 2 also gradients, 3 also weights.
         max_failures: Number of times that a run restarts by itself after it lost a worker or a host.
         wait: Number of seconds to wait for free resources in the cluster, at the start and after a failure.
-        timeout: Number of seconds that a collective operation waits for the other ranks.
+        shrink_after: Number of those seconds after which fewer workers are enough, if `min_workers` allows it.
+        timeout: Number of seconds that a collective operation waits for the other ranks; for data in an object store
+            `data.patience` comes on top. Sections in which one rank works alone are not limited by it.
         deepspeed: Further DeepSpeed settings, passed on unchanged after a check.
+        environment: Environment variables of workers and teacher actors; null: the value that the starting process has.
     """
 
     workers: int = setting(2, at_least=1)
+    min_workers: int = setting(0, at_least=0)
     cpus_per_worker: int = setting(1, at_least=1)
     use_gpu: bool = False
     space: int = setting(1, at_least=1)
     zero_stage: int = setting(1, choices=(0, 1, 2, 3))
     max_failures: int = setting(0, at_least=0)
     wait: int = setting(600, at_least=0)
-    timeout: int = setting(1800, at_least=1)
+    shrink_after: int = setting(60, at_least=0)
+    timeout: int = setting(300, at_least=1)
     deepspeed: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pidscale.config import PHASES, Settings, UserError
+from pidscale.environment import check_environment
 from pidscale.paths import refuse_address
 from pidscale.setting import check_values
 
@@ -26,6 +28,37 @@ def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
     if "distill" in phases:
         _check_distill(settings)
     _check_names(settings)
+    check_environment(settings.cluster)
+
+
+def with_workers(settings: Settings, workers: int) -> Settings:
+    """Return settings of the same run on another number of workers."""
+    least = min(settings.cluster.min_workers, workers)
+    return replace(settings, cluster=replace(settings.cluster, workers=workers, min_workers=least))
+
+
+def worker_counts(settings: Settings, phase: str) -> tuple[int, ...]:
+    """Return the numbers of workers that a phase may run on, the largest first.
+
+    These are `cluster.workers`, and the multiples of `cluster.space` down to `cluster.min_workers` that the batches of the
+    phase can be shared by.
+
+    Args:
+        settings: Checked settings.
+        phase: `teacher` or `distill`.
+
+    Returns:
+        The numbers.
+    """
+    c = settings.cluster
+    counts = [c.workers]
+    for workers in range(c.workers - c.space, (c.min_workers or c.workers) - 1, -c.space):
+        try:
+            check(with_workers(settings, workers), (phase,))
+        except UserError:
+            continue
+        counts.append(workers)
+    return tuple(counts)
 
 
 def _check_batches(s: Settings, phases: Sequence[str]) -> None:
@@ -34,6 +67,11 @@ def _check_batches(s: Settings, phases: Sequence[str]) -> None:
         raise UserError(
             f"cluster.space={s.cluster.space} does not divide cluster.workers={s.cluster.workers}: make it a divisor, or "
             "cluster.workers a multiple of it"
+        )
+    if s.cluster.min_workers > s.cluster.workers:
+        raise UserError(
+            f"cluster.min_workers={s.cluster.min_workers} is larger than cluster.workers={s.cluster.workers}: lower it, or "
+            "set it to 0"
         )
     groups = s.cluster.workers // s.cluster.space
     for section in PHASES:

@@ -5,6 +5,7 @@ Hosts are namespaces; these tests are skipped where namespaces cannot be created
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -101,35 +102,63 @@ def ended(process, log: Path, seconds: float = 60) -> float:
     return time.monotonic() - began
 
 
-def test_a_lost_host_is_reported_and_its_run_goes_on_when_it_is_back(pair, record_property):
-    process, log = pair.train("lost", "teacher.steps=100000", "cluster.max_failures=1", "cluster.wait=120")
-    checkpoint = pair.folder / "runs" / "lost" / "checkpoints" / "teacher" / "step_00000010" / "manifest.json"
-    began = time.monotonic()
-    while not checkpoint.exists():
-        assert process.poll() is None and time.monotonic() - began < 600, log.read_text()
-        time.sleep(0.05)
+def test_a_run_shrinks_when_a_host_is_lost_or_about_to_leave_and_grows_when_it_is_back(pair, record_property):
+    """A loss is reported with its traceback, one worker goes on after `shrink_after`, and two after a checkpoint."""
+    more = ["cluster.max_failures=1", "cluster.wait=120", "cluster.min_workers=1", "cluster.shrink_after=3"]
+    process, log = pair.train("lost", "teacher.steps=100000", *more)
+    checkpoints = pair.folder / "runs" / "lost" / "checkpoints" / "teacher"
+    _wait(lambda: (checkpoints / "step_00000010" / "manifest.json").exists(), process, log)
     pair.hosts["two"].close()
     lost = (
         r"worker [01] on host (?:one: lost its connection to worker [01] on host two|two: lost) \(.*?(\S+)\); failure"
     )
     record_property("seconds_to_notice", until(log, lost, process))
-    room = r"waiting for room \(\d+ of cluster.wait=120 s\): cluster.workers=2: 2 x 1 CPU do not fit on 1 host"
+    room = r"waiting for room \(\d+ of cluster.wait=120 s\): cluster.workers=2: 2 x 1 CPU do not fit on [12] host"
     record_property("seconds_to_wait_for_room", until(log, room, process))
+    until(log, r"do not fit on [12] host.*; goes on with cluster.workers=1: 1 x 1 CPU", process)
     said = log.read_text()
     assert re.search(r"failure 1 of cluster.max_failures=1; goes on from step \d+0", said), said
     kept = re.search(lost, said)
     assert kept and re.search("Traceback|Error", Path(kept[1]).read_text())
+    record_property("seconds_to_go_on", _progress(process, log))
     pair.plug_in("two")
     pair.ray("two", f"--address={HEAD}")
-    before = len(re.findall(r"/100000 ", log.read_text()))
-    began = time.monotonic()
-    while len(re.findall(r"/100000 ", log.read_text())) == before:
-        assert process.poll() is None and time.monotonic() - began < 600, log.read_text()
-        time.sleep(0.05)
-    record_property("seconds_to_go_on", time.monotonic() - began)
+    until(log, r"the cluster has room for 2 workers: 1 become 2 at the next checkpoint", process)
+    until(log, r"teacher stopped at step \d+0 of 100000 with a checkpoint", process)
+    record_property("seconds_to_grow", _progress(process, log))
+    newest = sorted(checkpoints.glob("step_????????/manifest.json"))[-1]
+    step = int(newest.parent.name[5:])
+    _wait(lambda: (checkpoints / f"step_{step + 20:08d}" / "manifest.json").exists(), process, log)
+    worlds = {json.loads(path.read_text())["world"] for path in checkpoints.glob("step_????????/manifest.json")}
+    assert 2 in worlds, worlds
+
+    notice = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", "--deadline-remaining-seconds=60"]
+    drain = pair.folder / "drain.log"
+    pair.hosts["two"].run("ray", "drain-node", f"--address={HEAD}", *notice, log=drain, **TOKEN)
+    record_property("seconds_to_leave", until(log, "host two is about to leave the cluster", process))
+    until(log, r"(?s)about to leave.*teacher stopped at step \d+ of 100000.*goes on with cluster.workers=1", process)
+    _progress(process, log)
     os.kill(_driver(process), signal.SIGTERM)
     ended(process, log)
-    assert "with a checkpoint" in log.read_text()
+    assert "with a checkpoint" in log.read_text() and "failure 2" not in log.read_text()
+    pair.hosts["two"].close()
+    pair.plug_in("two")
+    pair.ray("two", f"--address={HEAD}")
+
+
+def _wait(condition, process, log: Path) -> float:
+    """Return the seconds until something is so, while a process is at work."""
+    began = time.monotonic()
+    while not condition():
+        assert process.poll() is None and time.monotonic() - began < 600, log.read_text()[-3000:]
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def _progress(process, log: Path) -> float:
+    """Return the seconds until a run has reported another step."""
+    before = len(re.findall(r"/100000 ", log.read_text()))
+    return _wait(lambda: len(re.findall(r"/100000 ", log.read_text())) > before, process, log)
 
 
 def test_a_run_without_enough_hosts_says_so_at_once_and_ends(pair):

@@ -81,11 +81,11 @@ def _runs(rank: int, world: int, shards: Path, root: Path) -> None:
                 own.mkdir(parents=True, exist_ok=True)
                 if not (own / "teacher").exists():
                     mesh.barrier()
-                    teacher_loop.train(settings, own, mesh, Reporter(own, say=lambda text: None))
+                    teacher_loop.train(settings, own, mesh, Reporter(say=lambda text: None))
                 folder = own / objective
                 folder.mkdir(exist_ok=True)
                 mesh.barrier()
-                distill_loop.train(settings, folder, mesh, Reporter(folder, say=lambda text: None))
+                distill_loop.train(settings, folder, mesh, Reporter(say=lambda text: None))
 
 
 def _fields(folder: Path, teacher: Path) -> dict[str, str]:

@@ -114,7 +114,7 @@ def _distil(rank: int, world: int, shards: Path, teacher: Path, folder: Path) ->
     mesh = Mesh.over(rank, world, torch.device("cpu"), world)
     try:
         with in_our_words(settings, "distill"):
-            distill_loop.train(settings, folder / f"space{world}", mesh, Reporter(folder))
+            distill_loop.train(settings, folder / f"space{world}", mesh, Reporter())
         found["outcome"] = "the student is written"
     except UserError as error:
         found["outcome"] = f"error: {error}"

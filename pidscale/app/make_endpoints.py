@@ -18,7 +18,7 @@ def run(settings: Settings) -> None:
     check_endpoint_set(settings, run_folder(settings))
     connect()
     need = Need.of(settings.cluster, {"tasks": 1})  # one task is enough; more run if there is room
-    wait_for_room(need, settings.cluster.wait)
+    wait_for_room([need], settings.cluster, settings.cluster.wait)
     progress = Progress("endpoints")
     manifest = make_endpoint_set(settings, run_folder(settings), progress)
     progress.close()

@@ -28,7 +28,7 @@ def run(settings: Settings) -> None:
         raise UserError("pde.points=null: only an existing set has a grid; set the number of points a side")
     check_target(data.path)
     connect()
-    wait_for_room(Need({"tasks": 1}, {"CPU": 1}), settings.cluster.wait)
+    wait_for_room([Need({"tasks": 1}, {"CPU": 1})], settings.cluster, settings.cluster.wait)
     progress = Progress("shards")
     manifest = make_shard_set(
         pde,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,6 +18,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pidscale.cluster.room import SAY_EVERY
 from pidscale.meter import ProgressLine
+from pidscale.run.reporting import Request
+
+SILENT = 30.0  # seconds
 
 
 class Place(NamedTuple):
@@ -41,16 +44,18 @@ class Reports:
         latest: The latest progress of the first worker: finished steps, all steps, and a note.
         places: Where workers run, by rank, of those that have started.
         texts: Lines for the terminal that have not been read yet.
+        request: What the driver asks of the loop.
     """
 
     attempt: int = 0
     latest: tuple[int, int, str] | None = None
     places: dict[int, Place] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
+    request: Request = Request.NOTHING
 
 
 class Bulletin:
-    """The actor: workers report to it, and the driver reads it."""
+    """The actor: workers report to it and read requests, the driver reads it and makes requests."""
 
     def __init__(self) -> None:
         self.reports = Reports()
@@ -82,6 +87,14 @@ class Bulletin:
         if attempt == self.reports.attempt:
             self.reports.latest = (done, total, note)
 
+    def ask(self, request: Request) -> None:
+        """Ask something of the loop of the current attempt."""
+        self.reports.request = request
+
+    def asked(self, attempt: int) -> Request:
+        """Return what is asked of the loop of an attempt: one that is over has to stop."""
+        return self.reports.request if attempt == self.reports.attempt else Request.STOP
+
     def say(self, text: str) -> None:
         """Report a line for the terminal."""
         self.reports.texts.append(text)
@@ -89,7 +102,7 @@ class Bulletin:
     def read(self) -> Reports:
         """Return the reports; each line is returned once."""
         reports = self.reports
-        self.reports = Reports(reports.attempt, reports.latest, reports.places)
+        self.reports = Reports(reports.attempt, reports.latest, reports.places, request=reports.request)
         return reports
 
 
@@ -99,34 +112,80 @@ def open_bulletin() -> Any:
     return ray.remote(num_cpus=0)(Bulletin).options(scheduling_strategy=here).remote()
 
 
+@dataclass
+class Silence:
+    """Notices that a loop has reported no further step for unusually long: `SILENT` s, or three times its longest interval.
+
+    Attributes:
+        step: The step of the latest report; None before the first one.
+        since: When it was first seen; None before the first look.
+        longest: The longest interval between two reports so far, in seconds.
+        said: The seconds of silence that have been said.
+    """
+
+    step: int | None = None
+    since: float | None = None
+    longest: float = 0.0
+    said: float = 0.0
+
+    def after(self, step: int | None, now: float) -> float:
+        """Return the seconds of silence that are to be said now, each further `SILENT` s once; 0 if none are.
+
+        Args:
+            step: The step of the latest report; None before the first one.
+            now: The time in seconds.
+
+        Returns:
+            The seconds.
+        """
+        if self.since is None or step != self.step:
+            if self.since is not None and self.step is not None:
+                self.longest = max(self.longest, now - self.since)
+            self.step = step
+            self.since = now
+            self.said = 0.0
+            return 0.0
+        silent = now - self.since
+        if silent < max(self.said + SILENT, 3 * self.longest):
+            return 0.0
+        self.said = silent
+        return silent
+
+
 class Watch:
     """The driver's side during one attempt: reads the bulletin, shows the live line, and ends attempts that cannot start.
 
     Args:
         label: The label of the live line.
         bulletin: The handle of the actor.
-        stopped: Whether the user asked to stop.
+        asks: Returns what the driver asks of the loop.
         missing: Returns what is missing while no worker has started, for a line every 15 s.
-        abandon: Ends the attempt; called once if the user asks to stop before a worker has started.
+        abandon: Ends the attempt; called once if a stop is asked for before a worker has started.
+        remark: Returns a line about where workers run, "" for none; it is printed once.
     """
 
     def __init__(
         self,
         label: str,
         bulletin: Any,
-        stopped: Callable[[], bool],
+        asks: Callable[[], Request],
         missing: Callable[[], str],
         abandon: Callable[[], None],
+        remark: Callable[[Mapping[int, Place]], str] = lambda places: "",
     ) -> None:
         self.label = label
         self.bulletin = bulletin
-        self.stopped = stopped
+        self.asks = asks
+        self.asked = Request.NOTHING  # the latest request that the bulletin has
         self.missing = missing
         self.abandon = abandon
+        self.remark = remark
+        self.remarked = False
         self.reports = Reports()
         self.line: ProgressLine | None = None
         self.began = time.monotonic()
         self.reported = 0.0  # seconds after `began` of the last line about missing workers
+        self.silence = Silence()
         self.abandoned = False
 
     @contextlib.contextmanager
@@ -136,8 +195,10 @@ class Watch:
 
         def watch() -> None:
             while not ended.wait(0.5):
+                self._ask()
                 self._read()
                 self._wait()
+                self._say_silence()
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -150,19 +211,39 @@ class Watch:
             if self.line is not None:
                 self.line.close()
 
+    def _ask(self) -> None:
+        """Pass a new request on to the bulletin."""
+        asks = self.asks()
+        if asks is not self.asked:
+            self.asked = asks
+            self.bulletin.ask.remote(asks)
+
     def _read(self) -> None:
         """Read the bulletin, and show what is new."""
         with contextlib.suppress(ray.exceptions.RayError):
             self.reports = ray.get(self.bulletin.read.remote(), timeout=10)
             for text in self.reports.texts:
                 print(text, flush=True)
+            if not self.remarked and (line := self.remark(self.reports.places)):
+                self.remarked = True
+                print(line, flush=True)
             if self.reports.latest is not None:
                 done, total, note = self.reports.latest
                 self.line = self.line or ProgressLine(self.label, total)
                 self.line.show(done, note)
 
+    def _say_silence(self) -> None:
+        """Say that no step has ended for a while, since a worker may hang; collectives end after their own timeout."""
+        latest = self.reports.latest
+        silent = (
+            self.silence.after(None if latest is None else latest[0], time.monotonic()) if self.reports.places else 0.0
+        )
+        if silent:
+            where = "before the first step" if latest is None else f"after step {latest[0]} of {latest[1]}"
+            print(f"{self.label}: nothing heard for {silent:.0f} s {where}", flush=True)
+
     def _wait(self) -> None:
-        """Say what is missing while no worker has started, and abandon the attempt if the user asks to stop."""
+        """Say what is missing while no worker has started, and abandon the attempt if a stop is asked for."""
         if self.reports.places:
             return
         waited = time.monotonic() - self.began
@@ -170,6 +251,6 @@ class Watch:
             self.reported = waited
             with contextlib.suppress(Exception):  # the attempt itself reports a cluster that does not answer
                 print(f"{self.label}: workers are starting ({waited:.0f} s): {self.missing()}", flush=True)
-        if self.stopped() and not self.abandoned:
+        if self.asked is Request.STOP and not self.abandoned:
             self.abandoned = True
             self.abandon()

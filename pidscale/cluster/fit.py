@@ -7,37 +7,40 @@ equations only as arguments that it passes on.
 from __future__ import annotations
 
 import contextlib
-import secrets
+import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from pidscale.cluster.bulletin import Watch, open_bulletin
+from pidscale.cluster.changes import Changes
 from pidscale.cluster.failures import Failure, failure
+from pidscale.cluster.groups import across_hosts
 from pidscale.cluster.room import Need, described, hosts, wait_for_room
-from pidscale.cluster.worker import Assignment, environment, work
+from pidscale.cluster.worker import Assignment, work
 from pidscale.config import ClusterSettings, Settings, UserError, to_plain
 from pidscale.distill.endpoints.actors import start_actors
 from pidscale.engine.checkpoint import newest_step
+from pidscale.environment import worker_environment
+from pidscale.generator.artifact import CARD
+from pidscale.limits import with_workers, worker_counts
+from pidscale.paths import is_address
+from pidscale.records.lock import Owner
 from pidscale.run.memory import MemoryPlan
-from pidscale.run.reporting import STOP_FILE
+from pidscale.run.phases import made_by
+from pidscale.run.reporting import Request
 
 
 class Stop:
-    """Whether the user asked to stop, by SIGTERM (as `ray job stop` sends it) or Ctrl-C. Loops look for a stop file.
+    """Whether the user asked to stop, by SIGTERM (as `ray job stop` sends it) or Ctrl-C."""
 
-    Args:
-        folder: The folder of the run, in which the stop file is created.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / STOP_FILE
+    def __init__(self) -> None:
         self.asked = False
 
     def __call__(self) -> bool:
@@ -47,7 +50,6 @@ class Stop:
     @contextlib.contextmanager
     def listening(self) -> Iterator[Stop]:
         """Handle both signals while the body runs; the second Ctrl-C raises KeyboardInterrupt."""
-        self.file.unlink(missing_ok=True)
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -58,7 +60,6 @@ class Stop:
                     raise KeyboardInterrupt
                 print("stopping with a checkpoint; press Ctrl-C again to stop without one", flush=True)
             self.asked = True
-            self.file.touch()
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -66,23 +67,46 @@ class Stop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            self.file.unlink(missing_ok=True)
 
 
-def find_room(phase: str, settings: Settings, stop: Stop) -> None:
+def find_room(phase: str, settings: Settings, stop: Stop) -> int:
     """Wait until the cluster has room for the workers and actors of a phase; UserError if it has none in time.
 
     Args:
         phase: `teacher` or `distill`.
         settings: The settings of the run.
         stop: Whether the user asked to stop.
+
+    Returns:
+        The number of workers that there is room for.
     """
     c = settings.cluster
-    need = Need.of(c, {"cluster.workers": c.workers, "distill.actors": _actors(phase, settings)})
-    wait_for_room(need, c.wait, stop, _say(phase))
+    needs = _needs(phase, settings, _actors(phase, settings))
+    return wait_for_room(needs, c, c.wait, stop, _say(phase)).asked["cluster.workers"]
 
 
-def fit(phase: str, settings: Settings, folder: Path, plan: MemoryPlan, stop: Stop) -> None:
+def _needs(phase: str, settings: Settings, actors: int = 0) -> list[Need]:
+    """Return what the workers of a phase need beside a number of actors, for each number of workers, the largest first."""
+    counts = worker_counts(settings, phase)
+    return [Need.of(settings.cluster, {"cluster.workers": n, "distill.actors": actors}) for n in counts]
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What the driver of a run has at hand while its workers run.
+
+    Attributes:
+        owner: The holder of the run's folder, which is this process.
+        stop: Whether the user asked to stop.
+        plan_of: Returns the memory plan of settings, which the workers compare with what they have.
+    """
+
+    owner: Owner
+    stop: Stop
+    plan_of: Callable[[Settings], MemoryPlan]
+
+
+def fit(phase: str, settings: Settings, folder: Path, driver: Driver, workers: int) -> None:
     """Run a phase on the cluster, which has room for it, until it is finished or stopped.
 
     A UserError ends it if a worker met a user's mistake, if workers were lost more often than `cluster.max_failures`, or if
@@ -92,14 +116,25 @@ def fit(phase: str, settings: Settings, folder: Path, plan: MemoryPlan, stop: St
         phase: `teacher` or `distill`.
         settings: The settings of the run.
         folder: The folder of the run.
-        plan: The memory plan, which the workers compare with what they have.
-        stop: Whether the user asked to stop.
+        driver: What the driver has at hand.
+        workers: The number of workers of the first attempt.
     """
     bulletin = open_bulletin()
-    plain = to_plain(settings)
-    actors = start_actors(settings, folder, plain, bulletin) if _actors(phase, settings) else []
-    with _mark(folder) as mark:
-        _attempts(settings.cluster, Assignment(phase, plain, str(folder), mark, plan, bulletin, 0, actors), stop)
+    actors = start_actors(settings, folder, to_plain(settings), bulletin) if _actors(phase, settings) else []
+
+    def assignment(attempt: int, workers: int) -> Assignment:
+        own = with_workers(settings, workers)
+        plan = driver.plan_of(own)
+        timeout = _timeout(settings)
+        return Assignment(phase, to_plain(own), str(folder), driver.owner, plan, bulletin, timeout, attempt, actors)
+
+    _attempts(settings, assignment, workers, driver.stop)
+
+
+def _timeout(settings: Settings) -> int:
+    """Return the seconds that a collective waits for a rank, which may itself be waiting for an object store."""
+    remote = is_address(settings.data.path)
+    return settings.cluster.timeout + (math.ceil(settings.data.patience) if remote else 0)
 
 
 def _actors(phase: str, settings: Settings) -> int:
@@ -107,70 +142,85 @@ def _actors(phase: str, settings: Settings) -> int:
     return settings.distill.actors if phase == "distill" and settings.distill.source == "actors" else 0
 
 
-def _attempts(c: ClusterSettings, assignment: Assignment, stop: Stop) -> None:
+def _attempts(settings: Settings, assignment: Callable[[int, int], Assignment], workers: int, stop: Stop) -> None:
     """Start one attempt after another until one ends without a failure; UserError if no other may follow."""
-    phase = assignment.phase
-    folder = Path(assignment.folder)
+    c = settings.cluster
     lost = 0
     deadline = time.monotonic() + c.wait
-    need = Need.of(c, {"cluster.workers": c.workers})
     for attempt in range(1, 10**6):
-        failed = _attempt(c, replace(assignment, attempt=attempt), need, stop)
+        given = assignment(attempt, workers)
+        phase = given.phase
+        folder = Path(given.folder)
+        needs = _needs(phase, settings)
+        larger = [need for need in needs if need.parts > workers]
+        failed = _attempt(with_workers(settings, workers).cluster, given, larger, stop)
         if failed is None:
-            return
-        if failed.users:
-            raise UserError(failed.line)
-        goes_on = f"the same command goes on {_from_step(folder, phase)}"
-        if stop():
-            raise UserError(f"{folder}: {phase} was stopped after a failure: {failed.line}; {goes_on}")
-        lost += failed.started
-        if failed.started and lost > c.max_failures:
-            times = f"failure {lost}, cluster.max_failures={c.max_failures}"
-            raise UserError(f"{folder}: {phase}: {failed.line}; {times}; {goes_on}")
-        if failed.started:
-            deadline = time.monotonic() + c.wait
-            count = f"failure {lost} of cluster.max_failures={c.max_failures}"
+            if stop() or (made_by(phase, folder) / CARD).exists():
+                return
+            deadline = time.monotonic() + c.wait  # it stopped because the cluster changes
         else:
-            count = "nothing was lost"
-        if time.monotonic() > deadline:
-            raise UserError(f"{folder}: {phase}: {failed.line}; cluster.wait={c.wait} s are over; {goes_on}")
-        _say(phase)(f"{failed.line}; {count}; goes on {_from_step(folder, phase)}")
-        wait_for_room(need, max(0.0, deadline - time.monotonic()), stop, _say(phase))
+            lost += failed.started
+            if failed.started:
+                deadline = time.monotonic() + c.wait
+            _say(phase)(_next_step(failed, lost, deadline, c, phase, folder, stop))
+        seconds = max(0.0, deadline - time.monotonic())
+        workers = wait_for_room(needs, c, seconds, stop, _say(phase)).parts
 
 
-def _attempt(c: ClusterSettings, assignment: Assignment, need: Need, stop: Stop) -> Failure | None:
-    """Run one attempt with Ray Train; return its failure, None if there was none."""
+def _next_step(
+    failed: Failure, lost: int, deadline: float, c: ClusterSettings, phase: str, folder: Path, stop: Stop
+) -> str:
+    """Return the line that says how a run goes on after a failure; UserError if it must not."""
+    if failed.users:
+        raise UserError(failed.line)
+    goes_on = f"the same command goes on {_from_step(folder, phase)}"
+    if stop():
+        raise UserError(f"{folder}: {phase} was stopped after a failure: {failed.line}; {goes_on}")
+    if failed.started and lost > c.max_failures:
+        times = f"failure {lost}, cluster.max_failures={c.max_failures}"
+        raise UserError(f"{folder}: {phase}: {failed.line}; {times}; {goes_on}")
+    if time.monotonic() > deadline:
+        raise UserError(f"{folder}: {phase}: {failed.line}; cluster.wait={c.wait} s are over; {goes_on}")
+    count = f"failure {lost} of cluster.max_failures={c.max_failures}" if failed.started else "nothing was lost"
+    return f"{failed.line}; {count}; goes on {_from_step(folder, phase)}"
+
+
+def _attempt(c: ClusterSettings, assignment: Assignment, larger: Sequence[Need], stop: Stop) -> Failure | None:
+    """Run one attempt with Ray Train; return its failure, None if there was none. It ends early if a larger need has room."""
     from ray.train import ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig, RunConfig
 
     phase = assignment.phase
     folder = Path(assignment.folder)
+    need = Need.of(c, {"cluster.workers": c.workers})
     ray.get(assignment.bulletin.begin.remote(assignment.attempt))
     resources: dict[str, float] = {name: float(count) for name, count in need.each.items()}
     trainer = TorchTrainer(
         work,
         train_loop_config={"assignment": assignment},
-        torch_config=TorchConfig(timeout_s=c.timeout),
+        torch_config=TorchConfig(timeout_s=assignment.timeout),
         scaling_config=ScalingConfig(num_workers=c.workers, use_gpu=c.use_gpu, resources_per_worker=resources),
         run_config=RunConfig(  # type: ignore[arg-type]
             name=f"{phase}-{int(time.time() * 1000)}",  # new each time: only our own checkpoints decide where to resume
             storage_path=str(folder / "ray"),
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
-            worker_runtime_env={"env_vars": environment(c)},
+            worker_runtime_env={"env_vars": worker_environment(c)},
         ),
     )
     controllers: list[Any] = []
     trainer._register_sigint_handler = controllers.append  # type: ignore[attr-defined]  # Ray's handler would abort
+    changes = Changes(c.workers, larger, lambda: [place.host for place in watch.reports.places.values()], _say(phase))
     watch = Watch(
         phase,
         assignment.bulletin,
-        stop,
+        lambda: Request.STOP if stop() else changes.asks,
         lambda: f"{need} on {described(hosts(), need.each)}",
         lambda: _end(controllers),
+        lambda places: across_hosts(places, c.workers, c.space),
     )
     try:
-        with watch.watching():
+        with watch.watching(), changes.watching():
             trainer.fit()
     except TrainingFailedError as error:
         return failure(error, watch.reports.places, folder, phase)
@@ -196,15 +246,3 @@ def _from_step(folder: Path, phase: str) -> str:
     """Return where the next attempt begins, as far as the driver can see."""
     step = newest_step(folder / "checkpoints" / phase)
     return "from the beginning: no checkpoint yet" if step is None else f"from step {step}"
-
-
-@contextlib.contextmanager
-def _mark(folder: Path) -> Iterator[str]:
-    """Create a file in the run's folder, by which workers check that they see the same folder; yield its name."""
-    mark = folder / f".seen-{secrets.token_hex(4)}"
-    mark.touch()
-    try:
-        yield mark.name
-    finally:
-        with contextlib.suppress(OSError):
-            mark.unlink(missing_ok=True)

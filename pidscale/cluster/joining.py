@@ -28,10 +28,13 @@ def address() -> str | None:
     return None if named in ("", "local") else named
 
 
-def connect() -> None:
+def connect(patience: float = 0.0) -> None:
     """Join the cluster that this job or RAY_ADDRESS names; without one, start a local Ray, whatever else runs here.
 
     A UserError says that nothing answers at the address, that the cluster refuses this process, or that Ray cannot start.
+
+    Args:
+        patience: The seconds to wait for a head that is still starting; at least 10.
     """
     if ray.is_initialized():
         return
@@ -42,13 +45,13 @@ def connect() -> None:
     if named is None:
         _start()
     else:
-        _join(named)
+        _join(named, patience)
 
 
-def _join(named: str) -> None:
+def _join(named: str, patience: float = 0.0) -> None:
     """Join the cluster at an address, or raise a UserError."""
     if ":" in named and "://" not in named:
-        _check_listening(named)
+        _check_listening(named, max(patience, _LISTEN_SECONDS))
     remedy = "correct the address, or unset RAY_ADDRESS to start a local Ray"
     try:
         ended = _init({"address": named}, _JOIN_SECONDS)
@@ -63,12 +66,12 @@ def _join(named: str) -> None:
         )
 
 
-def _check_listening(named: str) -> None:
-    """Raise UserError unless a process accepts connections at host:port within a few seconds."""
+def _check_listening(named: str, seconds: float) -> None:
+    """Raise UserError unless a process accepts connections at host:port within this time."""
     host, _, port = named.rpartition(":")
     if not port.isdecimal() or not host:
         raise UserError(f"RAY_ADDRESS={named}: expected HOST:PORT, as `ray start --head` prints it")
-    until = time.monotonic() + _LISTEN_SECONDS
+    until = time.monotonic() + seconds
     while True:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()

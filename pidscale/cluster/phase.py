@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from pidscale.cluster.fit import Stop, find_room, fit
+from pidscale.cluster.fit import Driver, Stop, find_room, fit
 from pidscale.cluster.joining import connect
 from pidscale.config import Settings, UserError
 from pidscale.dataset.problem import open_problem
@@ -25,7 +25,7 @@ from pidscale.paths import absolute, refuse_job_package
 from pidscale.pde.constraints import check_constraints
 from pidscale.pde.residuals import check_measures
 from pidscale.run.memory import MemoryPlan, memory_plan
-from pidscale.run.phases import begin, due, finish, hold_run, run_folder
+from pidscale.run.phases import begin, due, finish, hold_run, made_by, run_folder
 from pidscale.run.preflight import check_model, model_description, plan_lines, plan_text
 from pidscale.teacher.start import open_start
 
@@ -67,30 +67,30 @@ def run_phase(phase: str, settings: Settings) -> Path:
     if due(phase, settings, inputs):
         whose = "the teacher's network, " if phase == "distill" else ""
         print(f"{phase}: {whose}{plan_text(description, settings.cluster, parameters)}", flush=True)
-        plan = memory_plan(settings, description, problem.grid.shape, phase, parameters)
-        print(f"{phase}: {plan_lines(plan)}", flush=True)
+
+        def plan_of(settings: Settings) -> MemoryPlan:
+            return memory_plan(settings, description, problem.grid.shape, phase, parameters)
+
+        print(f"{phase}: {plan_lines(plan_of(settings))}", flush=True)
         if phase == "distill":
             for line in announcement(settings, open_rollout(settings, teacher), problem.shape):
                 print(f"{phase}: {line}", flush=True)
-        with hold_run(settings):
+        with hold_run(settings) as owner:
             connect()
-            with Stop(folder).listening() as stop:
-                find_room(phase, settings, stop)
-                _complete(phase, settings, folder, inputs, plan, stop)
+            with Stop().listening() as stop:
+                workers = find_room(phase, settings, stop)
+                if begin(phase, settings, inputs):
+                    print(f"{phase}: tensorboard --logdir {folder / 'tb'}", flush=True)
+                    fit(phase, settings, folder, Driver(owner, stop, plan_of), workers)
+                    _finish(phase, settings, folder, inputs)
     else:
         print(f"{phase}: finished already in {folder}")
     return folder
 
 
-def _complete(
-    phase: str, settings: Settings, folder: Path, inputs: dict[str, str], plan: MemoryPlan, stop: Stop
-) -> None:
-    """Begin or continue a phase, and mark it finished; UserError if it was stopped."""
-    if not begin(phase, settings, inputs):
-        return
-    print(f"{phase}: tensorboard --logdir {folder / 'tb'}", flush=True)
-    fit(phase, settings, folder, plan, stop)
-    made = folder / ("teacher" if phase == "teacher" else "student")
+def _finish(phase: str, settings: Settings, folder: Path, inputs: dict[str, str]) -> None:
+    """Mark a phase finished, and print its costs; UserError if it was stopped."""
+    made = made_by(phase, folder)
     if not (made / CARD).exists():
         raise UserError(f"{folder}: {phase} was stopped; the same command goes on from its last checkpoint")
     finish(phase, settings, inputs)

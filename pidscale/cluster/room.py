@@ -6,11 +6,11 @@ Each worker must fit on one host, with what is free there now. Knows Ray; must n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
-from ray._private.state import available_resources_per_node
+from ray._private.state import available_resources_per_node, state
 
 from pidscale.cluster.joining import address
 from pidscale.config import ClusterSettings, UserError
@@ -76,14 +76,21 @@ class Need:
 
 
 def hosts() -> list[Host]:
-    """Return the live hosts of the cluster, sorted by name."""
+    """Return the live hosts of the cluster that are not about to leave, sorted by name."""
     free = available_resources_per_node()
+    going = state.get_draining_nodes()
     found = [
         Host(str(node["NodeManagerHostname"]), dict(node["Resources"]), free.get(node["NodeID"], {}))
         for node in ray.nodes()
-        if node["Alive"]
+        if node["Alive"] and node["NodeID"] not in going
     ]
     return sorted(found, key=lambda host: host.name)
+
+
+def leaving() -> set[str]:
+    """Return the names of the live hosts that are about to leave, because somebody drains them or they are preempted."""
+    going = state.get_draining_nodes()
+    return {str(node["NodeManagerHostname"]) for node in ray.nodes() if node["Alive"] and node["NodeID"] in going}
 
 
 def described(found: list[Host], each: Mapping[str, int]) -> str:
@@ -104,40 +111,66 @@ def described(found: list[Host], each: Mapping[str, int]) -> str:
     return f"{len(found)} host{'s' * (len(found) != 1)} ({'; '.join(lines)}{more})"
 
 
+class NoRoom(UserError):
+    """The cluster has no room for a run within the time limit."""
+
+
 def wait_for_room(
-    need: Need, seconds: float, stopped: Callable[[], bool] = lambda: False, say: Callable[[str], None] = print
-) -> None:
-    """Wait until the cluster has room for all processes at the same time.
+    needs: Sequence[Need],
+    settings: ClusterSettings,
+    seconds: float,
+    stopped: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = print,
+) -> Need:
+    """Wait until the cluster has room for all processes of a need at the same time.
+
+    Smaller needs are taken once `cluster.shrink_after` seconds have passed. A local Ray never gets more hosts: there they are
+    taken immediately, and what it cannot hold is refused immediately.
 
     Args:
-        need: The processes and their resources.
-        seconds: Maximum time to wait (`cluster.wait`). A local Ray never gets more hosts; a need that it cannot hold is
-            refused immediately.
+        needs: The processes and their resources, the largest need first.
+        settings: The section `cluster`.
+        seconds: Maximum time to wait; at the start that is `cluster.wait`.
         stopped: Whether the user asked to stop; called twice a second.
         say: Prints what is missing and what the cluster has: at once, every 15 s, and when the reason changes.
 
+    Returns:
+        The need that there is room for.
+
     Raises:
-        UserError: The cluster is too small or stays too busy, or the user asked to stop.
+        NoRoom: The cluster is too small or stays too busy.
+        UserError: The user asked to stop.
     """
     began = time.monotonic()
     reported = -SAY_EVERY  # seconds after `began`
     was_lacking: bool | None = None
+    need = needs[0]
     while True:
         found = hosts()
-        if sum(need.fits(host.free) for host in found) >= need.parts:
-            return
-        lacking = sum(need.fits(host.total) for host in found) < need.parts
-        missing = f"{need} do not fit on {described(found, need.each)}"
-        if lacking and address() is None:
-            raise UserError(f"{missing}; ask for fewer, lower cluster.cpus_per_worker, or join a larger cluster")
         waited = time.monotonic() - began
+        lacking = _fit(need, found, free=False) < need.parts
+        alone = lacking and address() is None
+        fewer = alone or waited >= min(settings.shrink_after, seconds)
+        missing = f"{need} do not fit on {described(found, need.each)}"
+        for one in needs if fewer else needs[:1]:
+            if _fit(one, found, free=True) >= one.parts:
+                if one is not need:
+                    say(f"{missing}; goes on with {one}")
+                return one
+        if alone and all(_fit(one, found, free=False) < one.parts for one in needs):
+            raise NoRoom(f"{missing}; ask for fewer, lower cluster.cpus_per_worker, or join a larger cluster")
         what = "the cluster is too small: start more hosts" if lacking else "others hold the rest: see `ray status`"
         if stopped():
             raise UserError(f"stopped while it waited for room: {missing}")
         if waited >= seconds:
-            raise UserError(f"{missing}; {what}; cluster.wait={seconds:.0f} s are over: ask for less, or wait longer")
+            raise NoRoom(f"{missing}; {what}; cluster.wait={settings.wait} s are over: ask for less, or wait longer")
         if waited - reported >= SAY_EVERY or lacking != was_lacking:
             reported = waited
             was_lacking = lacking
-            say(f"waiting for room ({waited:.0f} of cluster.wait={seconds:.0f} s): {missing}; {what}")
+            say(f"waiting for room ({waited:.0f} of cluster.wait={settings.wait} s): {missing}; {what}")
         time.sleep(_LOOK_EVERY)
+
+
+def _fit(need: Need, found: Sequence[Host], free: bool) -> int:
+    """Return the number of processes of a need that fit on hosts, with what is free or with all that they have."""
+    return sum(need.fits(host.free if free else host.total) for host in found)

@@ -5,48 +5,36 @@ Knows Ray; knows models and equations only as arguments that it passes on.
 
 from __future__ import annotations
 
-import os
 import socket
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 import torch.distributed as dist
 
 from pidscale.cluster.bulletin import Place
-from pidscale.config import ClusterSettings, Settings, UserError, from_plain
+from pidscale.config import Settings, UserError, from_plain
 from pidscale.distill import loop as distill_loop
 from pidscale.distill.endpoints.actors import Served
 from pidscale.parallel.mesh import Mesh
+from pidscale.records.lock import Owner
 from pidscale.run.agree import agree
 from pidscale.run.host_limits import device_limit
 from pidscale.run.memory import MemoryPlan
 from pidscale.run.preflight import in_our_words, warning
-from pidscale.run.reporting import STOP_FILE, Reporter, Stopped
+from pidscale.run.reporting import Reporter, Request, Stopped
 from pidscale.teacher import loop as teacher_loop
 
 LOOPS: dict[str, Callable[..., dict[str, Any]]] = {
     "teacher": teacher_loop.train,
     "distill": distill_loop.train,
 }
-
-# A step on a CPU frees and allocates the same few hundred MiB again and again. By default the C library returns them to the
-# system each time, which costs page faults, above all in other threads than the main one, where Ray Train runs the loops.
-KEEP_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
-    "MALLOC_TOP_PAD_": str(2**26),
-}
-
-
-def environment(settings: ClusterSettings) -> dict[str, str]:
-    """Return the environment variables of a worker."""
-    own = {"OMP_NUM_THREADS": str(settings.cpus_per_worker)}
-    return own if settings.use_gpu else own | {"DS_ACCELERATOR": "cpu"} | KEEP_MEMORY
 
 
 @dataclass(frozen=True)
@@ -57,9 +45,10 @@ class Assignment:
         phase: `teacher` or `distill`.
         settings: The settings of the run as plain values.
         folder: The folder of the run.
-        mark: The name of a file that the driver has just written to that folder.
+        owner: The driver, which holds that folder.
         plan: The memory plan.
         bulletin: The handle of the bulletin.
+        timeout: Seconds that a collective waits for a rank.
         attempt: The number of the attempt, from 1.
         actors: The handles of the actors that make endpoints, if the phase has any.
     """
@@ -67,9 +56,10 @@ class Assignment:
     phase: str
     settings: dict[str, Any]
     folder: str
-    mark: str
+    owner: Owner
     plan: MemoryPlan
     bulletin: Any
+    timeout: int
     attempt: int
     actors: list[Any] = field(default_factory=list)
 
@@ -103,9 +93,9 @@ def _work(assignment: Assignment) -> None:
     world = context.get_world_size()
     c = settings.cluster
     bulletin.started.remote(assignment.attempt, rank, Place(socket.gethostname(), ray.util.get_node_ip_address()))
-    _check_shared(folder, assignment.mark)
+    _check_shared(folder, assignment.owner)
     agree(settings, Mesh(rank, world, get_device()))
-    mesh = Mesh.over(rank, world, get_device(), c.space, c.timeout)
+    mesh = Mesh.over(rank, world, get_device(), c.space, assignment.timeout)
 
     def progress(done: int, total: int, note: str) -> None:
         if mesh.first:
@@ -114,23 +104,54 @@ def _work(assignment: Assignment) -> None:
     warned = warning(assignment.plan, device_limit(mesh.device, context.get_local_world_size()))
     if context.get_local_rank() == 0 and warned:
         bulletin.say.remote(warned)
-    reporter = Reporter(folder, progress, bulletin.say.remote)
+    requests = _Requests(bulletin, assignment.attempt, mesh.first)
+    reporter = Reporter(progress, bulletin.say.remote, requests, assignment.owner)
     extra: dict[str, Any] = {}
     if assignment.actors:
         extra["supply"] = Served(assignment.actors, mesh.data_rank, settings.distill.ahead, c.timeout, mesh.device)
     try:
-        with in_our_words(settings, assignment.phase):
+        with requests.listening(), in_our_words(settings, assignment.phase):
             LOOPS[assignment.phase](settings, folder, mesh, reporter, **extra)
     except Stopped as stopped:
         if mesh.first:
             bulletin.say.remote(str(stopped))
-            (folder / STOP_FILE).unlink(missing_ok=True)
     dist.barrier()
 
 
-def _check_shared(folder: Path, mark: str) -> None:
+class _Requests:
+    """The driver's latest request. A thread of the first worker fetches it, so that the loop never waits for it."""
+
+    def __init__(self, bulletin: Any, attempt: int, first: bool) -> None:
+        self.bulletin = bulletin
+        self.attempt = attempt
+        self.first = first
+        self.latest = Request.NOTHING
+
+    def __call__(self) -> Request:
+        return self.latest
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Fetch requests every half a second while the body runs."""
+        ended = threading.Event()
+
+        def listen() -> None:
+            while not ended.wait(0.5):
+                with suppress(ray.exceptions.RayError):
+                    self.latest = ray.get(self.bulletin.asked.remote(self.attempt), timeout=10)
+
+        thread = threading.Thread(target=listen, daemon=True)
+        if self.first:
+            thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+
+
+def _check_shared(folder: Path, owner: Owner) -> None:
     """Raise UserError if this host sees another folder under the run's path than the driver does."""
-    if not os.path.lexists(folder / mark):
+    if not owner.holds():
         raise UserError(
             f"{folder}: host {socket.gethostname()} does not see what the driver has written there; name a run.folder on "
             "storage that all hosts share"

@@ -6,6 +6,7 @@ through a bounded buffer.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -28,10 +29,10 @@ from pidscale.distill.objectives.physics import Physics, active_weights
 from pidscale.distill.results import picture, publish_student
 from pidscale.distill.scales import measure_scales
 from pidscale.distill.students import Student, build_student, fork
-from pidscale.engine import checkpoint
 from pidscale.engine.checkpoint import Checkpoint
 from pidscale.engine.guard import Guard, shown
 from pidscale.engine.schedule import learning_rate, micro_plan
+from pidscale.engine.sealer import Retention, Sealer
 from pidscale.engine.spread import spread, window_for
 from pidscale.generator.artifact import CONTROL
 from pidscale.generator.generator import Generator
@@ -92,9 +93,8 @@ def train(
     teacher = open_teacher(settings, folder, problem, mesh.device)
     check_constraints(problem.pde, d.constraints)
     root = folder / "checkpoints" / "distill"
-    found = checkpoint.newest(root, settings.cluster.zero_stage, mesh, reporter.say)
-    if mesh.first:
-        checkpoint.sweep(root)
+    sealer = Sealer.open(root, mesh, settings.cluster.zero_stage, Retention(d.keep, d.keep_every), reporter.owner)
+    found = sealer.newest(reporter.say)
     began = time.perf_counter()
     window = window_for(teacher.card.architecture, problem.grid, mesh.space)
     teacher = replace(teacher, denoiser=spread(teacher.denoiser, window))
@@ -109,22 +109,22 @@ def train(
     physics_from = int(d.physics_from * d.steps)
     rounds = [int(one.begins * d.steps) for one in objective.rounds(objective.own)[1:]]
     students = _students(settings, objective, physics, mesh, found)
-    guard = Guard("distill", d, root, mesh, reporter.say)
+    guard = Guard("distill", d, root, mesh, reporter.say, sealer.wait)
     guard.restore(found.state if found else {})
     board = _open_board(settings, folder, mesh, first, reporter)
     # of this stream alone: the teacher may be at work on another
     timer = StepTimer(torch.cuda.current_stream().synchronize if mesh.device.type == "cuda" else None)
     logged: tuple[float, int] = (time.perf_counter(), first)
-    last: dict[str, dict[str, float]] = {}
+    last = _means(found)
     batches.start(first, d.steps)
 
-    with closing(batches.supply), closing(board):
+    with closing(batches.supply), closing(board), closing(sealer):
         for step in range(first, d.steps):
             if step in rounds:  # the teacher of the next round is what the student has become
                 for student in students:
                     student.next_round()
             if step == physics_from:  # from here on the student obeys the equation, and the control goes on without
-                students += [fork(students[0], CONTROL, root, step)] if d.control else []
+                students += [fork(students[0], CONTROL)] if d.control else []
                 students[0].obey(physics)
             began = time.perf_counter()
             batch = batches.at(step, timer.section)
@@ -146,28 +146,29 @@ def train(
                 _log(board, last, timer, now - logged[0], done - logged[1], learning_rate(d, step), batches, done)
                 reporter.progress(done, d.steps, _note(last.get("student", {"loss": None})))
                 logged = (now, done)
-            stopping = done % d.log_every == 0 and reporter.stopped(mesh)
-            if (done % d.checkpoint_every == 0 or stopping) and done < d.steps:
+                sealer.check()
+            due = done % d.checkpoint_every == 0
+            stopping = (due or done % d.log_every == 0) and reporter.stopped(mesh, due)
+            if due or stopping or done == d.steps:
                 made = rolling + batches.supply.tally.hidden
-                state = {"scales": scales, "endpoint_seconds": made, "skipped": guard.state()}
-                _check_weights(guard, students, done)
-                picture(students, batches.rollout, board, problem, done)
+                state = {"scales": scales, "endpoint_seconds": made, "means": last}
+                if done < d.steps:
+                    picture(students, batches.rollout, board, problem, done)
                 board.flush()
-                _save(students, root, done, state)
+                _save(students, guard, sealer, done, state)
             if stopping and done < d.steps:
+                sealer.wait()
                 raise Stopped(f"distillation stopped at step {done} of {d.steps} with a checkpoint in {root}")
 
-        _check_weights(guard, students, d.steps)
+        sealer.wait()  # the last step is safe before what may fail: samples, their picture and the disk
         guard.result(last, picture(students, batches.rollout, board, problem, d.steps))
         board.hparams(to_flat(settings), {f"student/{k}": v for k, v in last.get("student", {}).items()})
-    made = (teacher.card.metrics.train_seconds or 0.0) + rolling + batches.supply.tally.hidden
-    for student in students:
-        seconds = made + student.seconds
-        cost = {"train_seconds": seconds, "wait_share": timer.share("wait")}
-        publish_student(student, teacher, folder, problem, scales, last.get(student.name, {}) | cost)
-    if mesh.first:
-        checkpoint.sweep(root)
-    mesh.barrier()
+        sealer.meet()
+        made = (teacher.card.metrics.train_seconds or 0.0) + rolling + batches.supply.tally.hidden
+        for student in students:
+            cost = {"train_seconds": made + student.seconds, "wait_share": timer.share("wait")}
+            publish_student(student, teacher, folder, problem, scales, last.get(student.name, {}) | cost)
+        sealer.meet()
     return last
 
 
@@ -195,21 +196,22 @@ def _students(
     if d.control and begun:
         students.append(build_student(CONTROL, settings, objective, plan, mesh))
     if found:
-        seconds = found.state.get("student_seconds") or found.state["arm_seconds"]  # the latter of earlier versions
+        reader = found.reader()
         for student in students:
-            student.restore(found.folder)
-            student.seconds = float(seconds[student.name])
+            student.restore(reader)
+            student.seconds = float(found.state["student_seconds"][student.name])
     return students
+
+
+def _means(found: Checkpoint | None) -> dict[str, dict[str, float]]:
+    """The last means by student as a checkpoint has them, in which null stands for a number that was not finite."""
+    saved = found.state["means"] if found else {}
+    return {name: {k: math.nan if v is None else v for k, v in means.items()} for name, means in saved.items()}
 
 
 def _note(means: Mapping[str, float | None]) -> str:
     """The student's means as the live line shows them."""
     return " ".join(f"{name} {shown(value)}" for name, value in means.items())
-
-
-def _check_weights(guard: Guard, students: list[Student], step: int) -> None:
-    networks = [network for student in students for _, network in student.trained()]
-    guard.weights(step, networks, [student.ema for student in students])
 
 
 def _log(
@@ -236,15 +238,9 @@ def _log(
         board.scalars(shares | {"endpoints/per_second": made / seconds, "endpoints/work_share": busy / work}, done)
 
 
-def _save(students: list[Student], root: Path, step: int, state: dict[str, Any]) -> None:
-    averages = {student.name: student.ema.full_weights() for student in students}
-    s, mesh = students[0].settings, students[0].mesh
-    needed = sum(student.bytes for student in students)
-    needed += sum(one.nbytes for average in averages.values() for one in average.values())
-
-    def write(folder: Path) -> None:
-        for student in students:
-            student.save(folder, averages[student.name])
-
-    state = state | {"student_seconds": {student.name: student.seconds for student in students}}
-    checkpoint.save(root, step, state, s.cluster.zero_stage, mesh, s.distill.keep, write, needed)
+def _save(students: list[Student], guard: Guard, sealer: Sealer, step: int, state: dict[str, Any]) -> None:
+    networks = [network for student in students for _, network in student.trained()]
+    guard.weights(step, networks, [student.ema for student in students])
+    slices = [one for student in students for one in student.slices()]
+    seconds = {student.name: student.seconds for student in students}
+    sealer.save(step, state | {"skipped": guard.state(), "student_seconds": seconds}, slices)

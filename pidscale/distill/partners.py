@@ -5,13 +5,13 @@ Knows no equations and no objectives.
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pidscale.engine.ema import weights
+from pidscale.engine.slices import Reader, Slice, shared_out
 from pidscale.engine.zero import Zero
 from pidscale.parallel.mesh import Mesh
 
@@ -40,11 +40,6 @@ class AveragedNetwork:
         result: Tensor = self.module(*inputs)
         return result
 
-    @property
-    def bytes(self) -> int:
-        """Of what `save` writes."""
-        return sum(one.nbytes for one in self.module.state_dict().values())
-
     def follow(self, student: Zero) -> None:
         """Blend in the weights of the student after a step.
 
@@ -57,12 +52,19 @@ class AveragedNetwork:
             theirs = [fresh[name].to(one) for name, one in own.items()]
             torch._foreach_lerp_(list(own.values()), theirs, 1 - self.rate)
 
-    def save(self, folder: Path, tag: str) -> None:
-        """Write the average under folder/tag.safetensors, by the first rank."""
-        if self.mesh.first:
-            whole = {name: one.detach().cpu().contiguous() for name, one in self.module.state_dict().items()}
-            save_file(whole, folder / f"{tag}.safetensors")
+    def slices(self) -> list[Slice]:
+        """Return what this rank writes of the average in a checkpoint. No messages."""
+        return whole_slices(self.module, self.mesh)
 
-    def load(self, folder: Path, tag: str) -> None:
-        """Load what `save` wrote, on every rank."""
-        self.module.load_state_dict(load_file(folder / f"{tag}.safetensors"))
+    def restore(self, reader: Reader) -> None:
+        """Take over the average of a checkpoint, on every rank."""
+        self.module.load_state_dict(reader.wholes())
+
+    def copy_from(self, other: Any) -> None:
+        """Take over another `AveragedNetwork` of the same architecture, in memory."""
+        self.module.load_state_dict(other.module.state_dict())
+
+
+def whole_slices(module: nn.Module, mesh: Mesh) -> list[Slice]:
+    """Return what this rank writes of a network that every rank holds whole."""
+    return [shared_out(name, one, mesh.rank, mesh.world) for name, one in module.state_dict().items()]

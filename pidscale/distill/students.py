@@ -1,27 +1,24 @@
 """The students of one distillation: the student itself and, on request, the control, on the same endpoints.
 
-Knows no Ray and no files but those of a checkpoint.
+Knows no Ray and no files.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pidscale.config import Settings
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives.base import Objective, Partner
 from pidscale.distill.objectives.physics import Physics
-from pidscale.distill.partners import AveragedNetwork
-from pidscale.engine.checkpoint import unfinished_folder
+from pidscale.distill.partners import AveragedNetwork, whole_slices
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import MicroPlan
+from pidscale.engine.slices import Reader, Slice, below
 from pidscale.engine.spread import spread
 from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.generator.generator import Generator
@@ -31,6 +28,9 @@ from pidscale.models.precondition import PreconditionedNetwork
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.terms import MEASURES
+
+_PARTNERS = "partners"  # names in a checkpoint, below the student's
+_TEACHER = "teacher"
 
 
 @dataclass
@@ -71,12 +71,6 @@ class Student:
     def window(self) -> Window:
         """The rows of this rank."""
         return self.objective.window
-
-    @property
-    def bytes(self) -> int:
-        """Of what `save` writes, the published average apart, all ranks together."""
-        later = 0 if self.teacher is None else sum(one.nbytes for one in self.teacher.state_dict().values())
-        return self.zero.bytes + later + sum(partner.bytes for partner in self.partners.values())
 
     def trained(self) -> Iterator[tuple[str, Zero]]:
         """Yield the networks that are trained, by the name that a message gives them: its own, then its partners'."""
@@ -171,62 +165,44 @@ class Student:
         plain.load_state_dict(weights)
         return spread(plain, self.window).to(self.mesh.device).eval()
 
-    def save(self, folder: Path, average: dict[str, Tensor]) -> None:
-        """Write this rank's files of a checkpoint."""
-        self.zero.save(folder, f"zero-{self.name}")
+    def slices(self) -> list[Slice]:
+        """Return what this rank writes of a checkpoint, below the student's name. No messages."""
+        found = self.zero.slices() + below("average", self.ema.slices())
         for name, partner in self.partners.items():
-            partner.save(folder, f"{name}-{self.name}")
-        if self.mesh.first:
-            save_file(average, folder / f"ema-{self.name}.safetensors")
-            if self.teacher is not None:
-                whole = {name: one.cpu().contiguous() for name, one in self.teacher.state_dict().items()}
-                save_file(whole, folder / self._teacher_file)
+            found += below(f"{_PARTNERS}/{name}", partner.slices())
+        if self.teacher is not None:
+            found += below(_TEACHER, whole_slices(self.teacher, self.mesh))
+        return below(self.name, found)
 
-    def restore(self, folder: Path) -> None:
-        """Load what `save` wrote."""
-        self.zero.load(folder, f"zero-{self.name}")
+    def restore(self, reader: Reader) -> None:
+        """Take over the student of a checkpoint, whatever world size, stage and `space` wrote it. All ranks call it."""
+        own = reader.below(self.name)
+        self.zero.restore(own)
+        self.ema.restore(own.below("average"))
         for name, partner in self.partners.items():
-            partner.load(folder, f"{name}-{self.name}")
-        self.ema.restore(load_file(folder / f"ema-{self.name}.safetensors"))
-        if (folder / self._teacher_file).exists():
-            self._taught_by(self._network(load_file(folder / self._teacher_file)))
-
-    @property
-    def _teacher_file(self) -> str:
-        return f"teacher-of-{self.name}.safetensors"
+            partner.restore(own.below(f"{_PARTNERS}/{name}"))
+        if own.holds(f"{_TEACHER}/"):
+            self._taught_by(self._network(own.below(_TEACHER).wholes()))
 
 
-def fork(student: Student, name: str, root: Path, step: int) -> Student:
-    """Return a control with the weights, optimiser state, average and partners of a student.
-
-    DeepSpeed's files pass through a folder of `root` that all ranks see, as those of a checkpoint do. All ranks call it.
+def fork(student: Student, name: str) -> Student:
+    """Return a control with the weights, optimiser state, average and partners of a student, copied in memory.
 
     Args:
-        student: The student, which has no physics as yet.
+        student: The student, which has no physics as yet; all ranks call it.
         name: The name of the control.
-        root: The folder of the checkpoints.
-        step: The step at hand.
 
     Returns:
         The control.
     """
-    with unfinished_folder(root, step, student.mesh, student.bytes) as folder:
-        student.zero.save(folder, "fork")
-        for key, partner in student.partners.items():
-            partner.save(folder, f"fork-{key}")
-        student.mesh.barrier()
-        bare = replace(student.objective, physics=None)
-        control = build_student(name, student.settings, bare, student.plan, student.mesh)
-        control.zero.load(folder, "fork")
-        for key, partner in control.partners.items():
-            partner.load(folder, f"fork-{key}")
-        for key, piece in control.ema.pieces.items():
-            piece.copy_(student.ema.pieces[key])
-        control.teacher = student.teacher
-        control.seconds = student.seconds
-        student.mesh.barrier()
-    if student.mesh.first:
-        shutil.rmtree(folder)
+    bare = replace(student.objective, physics=None)
+    control = build_student(name, student.settings, bare, student.plan, student.mesh)
+    control.zero.copy_from(student.zero)
+    control.ema.copy_from(student.ema)
+    for key, partner in control.partners.items():
+        partner.copy_from(student.partners[key])
+    control.teacher = student.teacher
+    control.seconds = student.seconds
     return control
 
 

@@ -1,7 +1,7 @@
 """Free space on the disk that a run writes to: checked before a write, and one line if a write fails for lack of it.
 
-Libraries report a full disk in different ways: as an OSError with a number, as a SafetensorError with the number in its text,
-and in torch.save without any number. Knows no ranks.
+Libraries report a full disk in different ways: as an OSError with a number, or as a SafetensorError with the number in its
+text. Knows no ranks.
 """
 
 from __future__ import annotations
@@ -24,10 +24,6 @@ _KINDS = {
     errno.EROFS: "the file system is read-only",
 }
 _REMEDY = {errno.EROFS: "mount it for writing"}
-_TORCH = (
-    "PytorchStreamWriter",
-    "inline_container",
-)  # in errors of torch.save, which say that a write failed but not why
 
 
 def disk_errno(error: BaseException) -> int | None:
@@ -40,8 +36,6 @@ def disk_errno(error: BaseException) -> int | None:
             number = re.search(r"os error (\d+)", str(cause))
             if number and int(number[1]) in _KINDS:
                 return int(number[1])
-        if isinstance(cause, RuntimeError) and any(word in str(cause) for word in _TORCH):
-            return errno.ENOSPC
         cause = cause.__cause__ or cause.__context__
     return None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pidscale.engine.slices import Reader, Slice, share
 from pidscale.parallel.mesh import Mesh
 
 
@@ -74,10 +75,27 @@ class Ema:
         shapes = {n: _shape(p) for n, p in self.module.named_parameters()}
         return {n: _gathered(piece, shapes[n], self.mesh) for n, piece in self.pieces.items()}
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Take this rank's pieces of an average in full shapes, whatever world size wrote it."""
+    def slices(self) -> list[Slice]:
+        """Return this rank's pieces by name, without what fills them up. No messages."""
+        found = []
+        for name, (shape, start, stop) in self._ranges().items():
+            found.append(Slice(name, tuple(shape), start, self.pieces[name][: stop - start]))
+        return found
+
+    def restore(self, reader: Reader) -> None:
+        """Take this rank's pieces from a checkpoint, whatever stage and world size wrote it. No messages."""
+        for name, (_, start, stop) in self._ranges().items():
+            self.pieces[name].zero_()[: stop - start].copy_(reader.read(name, start, stop))
+
+    def copy_from(self, other: Ema) -> None:
+        """Take over the pieces of another average of the same network on the same mesh. No messages."""
         for name, piece in self.pieces.items():
-            piece.copy_(_piece(state[name].to(piece.device), 0, self.mesh)[: piece.numel()])
+            piece.copy_(other.pieces[name])
+
+    def _ranges(self) -> dict[str, tuple[torch.Size, int, int]]:
+        """Return the shape of each parameter and the bounds of this rank's piece of it."""
+        shapes = {n: _shape(p) for n, p in self.module.named_parameters()}
+        return {n: (shape, *share(shape.numel(), self.mesh.rank, self.mesh.world)) for n, shape in shapes.items()}
 
 
 def _gathered(piece: Tensor, shape: torch.Size, mesh: Mesh) -> Tensor:

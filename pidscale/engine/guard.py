@@ -23,6 +23,10 @@ from pidscale.plain import not_finite
 LARGE = 100.0  # samples that are larger than the data by this factor belong to a run that has diverged
 
 
+def _nothing() -> None:
+    """Wait for nothing."""
+
+
 @dataclass
 class Skipped:
     """The skipped steps of one network.
@@ -48,6 +52,7 @@ class Guard:
         root: The folder of the checkpoints.
         mesh: The mesh of ranks.
         say: Prints a line.
+        settle: Waits for a checkpoint that is being written, so that a message names the newest one.
         skipped: The skipped steps by the name of the network.
     """
 
@@ -56,6 +61,7 @@ class Guard:
     root: Path
     mesh: Mesh
     say: Callable[[str], None]
+    settle: Callable[[], None] = _nothing
     skipped: dict[str, Skipped] = field(default_factory=dict)
 
     @property
@@ -148,6 +154,7 @@ class Guard:
         """Return what to change, and what becomes of the checkpoints."""
         phase = self.phase
         clip = self.settings.clip
+        self.settle()
         last = newest_step(self.root)
         kept = "no checkpoint was written, so the same run.name takes other values"
         if last is not None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pidscale.config import UserError
-from pidscale.engine.zero_config import deepspeed_dict, state_bytes
+from pidscale.engine.slices import Reader, Slice
+from pidscale.engine.zero_config import deepspeed_dict
+from pidscale.engine.zero_state import ZeroState
 from pidscale.parallel.mesh import Mesh
 
 
@@ -47,6 +49,9 @@ class Zero:
         settings: What DeepSpeed has to know.
         mesh: The mesh of ranks.
 
+    Raises:
+        UserError: DeepSpeed uses another device than the mesh.
+
     Example:
         >>> zero = Zero(model, ZeroSettings(1, micro_batch=4, accumulation=2, clip=1.0, section={}), mesh)
         >>> for batch in micro_batches:
@@ -63,9 +68,12 @@ class Zero:
         config = deepspeed_dict(
             settings.stage, settings.micro_batch, settings.accumulation, clip, settings.section, count
         )
+        index = mesh.device.index  # None on CPUs
+        if index is not None:  # Ray may number the workers of a host in another order than its GPUs
+            os.environ["LOCAL_RANK"] = str(index)
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
-        kept, _, state = state_bytes(count, 1, settings.stage)
-        self.bytes = kept + state  # that `save` writes on all ranks together
+        if index is not None and self.engine.device != mesh.device:
+            raise UserError(f"rank {mesh.rank}: DeepSpeed uses {self.engine.device}, but Ray gave it {mesh.device}")
         self.settings = settings
         self.mesh = mesh
         self.micro_steps = 0
@@ -144,30 +152,27 @@ class Zero:
 
         return {name: safe_get_full_grad(p).float().cpu().clone() for name, p in self.module.named_parameters()}
 
-    def save(self, folder: Path, tag: str) -> None:
-        """Write this rank's part of the weights and of the optimiser's state to folder/tag. All ranks call it.
+    def slices(self) -> list[Slice]:
+        """Return what this rank writes of a checkpoint: weights and optimiser's state by parameter name. No messages."""
+        return self._state.slices()
+
+    def restore(self, reader: Reader) -> None:
+        """Take over the state of a checkpoint, whatever world size and stage wrote it. All ranks call it.
+
+        One all-gather of weights, as after a step.
 
         Args:
-            folder: The folder of the checkpoint.
-            tag: The name of a folder in it.
+            reader: Reads what `slices` named.
         """
-        self.engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
+        self._state.restore(reader)
 
-    def load(self, folder: Path, tag: str) -> None:
-        """Load what `save` wrote with the same stage and world size. All ranks call it.
+    def copy_from(self, other: Any) -> None:
+        """Take over the state of another `Zero` around the same network, in memory. Messages as for `restore`."""
+        self._state.copy_from(other._state)
 
-        Args:
-            folder: The folder of the checkpoint.
-            tag: The name of the folder in it.
-
-        Raises:
-            UserError: DeepSpeed could not load it.
-        """
-        path, _ = self.engine.load_checkpoint(str(folder), tag=tag)
-        if path is None:
-            raise UserError(
-                f"{folder}/{tag}: DeepSpeed could not load this checkpoint; delete it to use an earlier one"
-            )
+    @property
+    def _state(self) -> ZeroState:
+        return ZeroState(self.engine, self.settings.stage, self.mesh)
 
     def close(self) -> None:
         """Release DeepSpeed's hooks and buffers."""

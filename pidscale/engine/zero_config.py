@@ -92,11 +92,12 @@ def check_passthrough(section: Mapping[str, Any]) -> None:
         raise UserError(
             f"cluster.deepspeed.zero_optimization={flat['zero_optimization']!r}: expected a section with keys"
         )
-    offload = flat.get("zero_optimization.offload_optimizer.device", "none")
-    if offload == "nvme" and not flat.get("zero_optimization.offload_optimizer.nvme_path"):
-        raise UserError(
-            "cluster.deepspeed.zero_optimization.offload_optimizer.nvme_path: missing; device=nvme needs a folder there"
-        )
+    for part in ("offload_optimizer", "offload_param"):
+        if flat.get(f"zero_optimization.{part}.device") == "nvme":
+            raise UserError(
+                f"cluster.deepspeed.zero_optimization.{part}.device=nvme: refused, since the average of the weights would "
+                "read each parameter from the disk at every step; use device=cpu"
+            )
 
 
 def _flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

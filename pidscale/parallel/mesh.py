@@ -20,6 +20,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import distributed_c10d
 
+_PATIENCE = datetime.timedelta(hours=6)  # of collectives that wait for a disk
+
 
 def rank_slice(count: int, rank: int, world: int) -> slice:
     """Return the contiguous share of `count` items that a rank takes; shares differ by one item at most.
@@ -124,12 +126,14 @@ class Mesh:
         world: The number of ranks.
         device: The device of this rank.
         space: The space group that this rank belongs to.
+        group: The process group of all ranks that the mesh's own collectives use; None: the default one.
     """
 
     rank: int = 0
     world: int = 1
     device: torch.device = torch.device("cpu")
     space: Space = Space()
+    group: Any = None
 
     @classmethod
     def over(cls, rank: int, world: int, device: torch.device, space: int, timeout: float = 1800.0) -> Mesh:
@@ -165,6 +169,23 @@ class Mesh:
         assert own is not None
         return cls(rank, world, device, own)
 
+    def aside(self) -> Mesh:
+        """Make a mesh of the same ranks for another thread: its collectives never mix with those of this one.
+
+        They run over a gloo group of their own, on values in host memory, and wait for hours if need be, since they wait for
+        disks. All ranks call it.
+
+        Returns:
+            The mesh, without space groups; `leave` ends it.
+        """
+        group = dist.new_group(backend="gloo", timeout=_PATIENCE) if self.world > 1 else None
+        return Mesh(self.rank, self.world, group=group)
+
+    def leave(self) -> None:
+        """Close the process group that `aside` made. No messages."""
+        if self.group is not None:
+            dist.destroy_process_group(self.group)
+
     @property
     def first(self) -> bool:
         """Whether this is the first rank, which writes files and reports."""
@@ -184,7 +205,7 @@ class Mesh:
         """Return the sum over all ranks in float64, without gradients. One all-reduce of 8 bytes a value."""
         total = values.detach().to(device=self.device, dtype=torch.float64, copy=True)
         if self.world > 1:
-            dist.all_reduce(total)
+            dist.all_reduce(total, group=self.group)
         return total
 
     def any(self, flag: bool) -> bool:
@@ -194,22 +215,30 @@ class Mesh:
     def barrier(self) -> None:
         """Wait until all ranks have called this. One barrier."""
         if self.world > 1:
-            dist.barrier()
+            dist.barrier(group=self.group)
 
     def broadcast(self, value: Any) -> Any:
         """Return the first rank's value on every rank. One broadcast of its pickled bytes between our own processes."""
         if self.world == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0)
+        dist.broadcast_object_list(box, src=0, group=self.group)
         return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all ranks in their order. One all-gather of pickled bytes between our own processes."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value, group=self.group)
+        return values
 
     def gather_pieces(self, piece: Tensor) -> list[Tensor]:
         """Return the pieces of all ranks, which have one shape, in the order of ranks. One all-gather of their bytes."""
         if self.world == 1:
             return [piece]
         pieces = [torch.empty_like(piece) for _ in range(self.world)]
-        dist.all_gather(pieces, piece.contiguous())
+        dist.all_gather(pieces, piece.contiguous(), group=self.group)
         return pieces
 
     def slice(self, count: int) -> slice:

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pidscale.config import UserError
+
 LOCK = ".lock"
 BEAT = 5.0  # seconds between two counts of an owner
 PATIENCE = 20.0  # seconds for which the count of an owner on another host must stand still
@@ -38,9 +40,25 @@ class Owner:
     file: Path | None
     token: str
 
+    def check(self) -> None:
+        """Raise UserError if another host has taken the folder, so that this one must not write there any more."""
+        if self.file is not None and not self.holds():
+            whose = holder(self.file.parent) or "another process"
+            raise UserError(
+                f"{self.file.parent}: {whose} has taken it over while this one did not answer; nothing more is written here"
+            )
+
     def holds(self) -> bool:
         """Return whether the lock file still names this owner; False once another host has taken the folder."""
         return self.file is None or _record(self.file).get("token") == self.token
+
+
+def holder(folder: Path) -> str:
+    """Return the process that holds a folder, such as `process 7 on host a`; an empty string if it is not known."""
+    record: dict[str, Any] = {}
+    with suppress(OSError):
+        record = _record(folder / LOCK)
+    return f"process {record['process']} on host {str(record['host']).split()[0]}" if len(record) == 4 else ""
 
 
 @contextmanager
@@ -54,6 +72,9 @@ def held(folder: Path) -> Iterator[Owner | None]:
 
     Yields:
         The owner that this process has become; None if another process holds the folder.
+
+    Raises:
+        OSError: The file system takes no lock file, for another reason than that it is read-only.
     """
     try:
         descriptor = _locked(folder / LOCK)
@@ -79,8 +100,9 @@ def held(folder: Path) -> Iterator[Owner | None]:
         ended.set()
         if thread.ident is not None:
             thread.join()
-            if owner.holds():
-                (folder / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):
+                if owner.holds():
+                    (folder / LOCK).unlink(missing_ok=True)
         os.close(descriptor)
 
 
@@ -136,8 +158,8 @@ def _write(descriptor: int, token: str, count: int) -> None:
 
 
 def _record(file: Path) -> dict[str, Any]:
-    """Return the record of a lock file; empty if there is none."""
-    with suppress(OSError, ValueError):
+    """Return the record of a lock file; empty if there is none. Storage that does not answer raises an OSError."""
+    with suppress(FileNotFoundError, ValueError):
         found = json.loads(file.read_bytes())
         if isinstance(found, dict):
             return found
@@ -145,7 +167,7 @@ def _record(file: Path) -> dict[str, Any]:
 
 
 def _this_host() -> str:
-    """Return a name of this host that no other one has, and that changes when it starts anew."""
+    """Return a name of this host that no other one has, and that changes when it is started again."""
     with suppress(OSError):
         return f"{socket.gethostname()} {Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
     return socket.gethostname()

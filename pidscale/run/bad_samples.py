@@ -55,13 +55,15 @@ def settled(problem: Problem, folder: Path, mesh: Mesh, say: Callable[[str], Non
             raise UserError(f"{path}: this run omits bad samples; continue it with data.on_bad_sample=skip")
         return problem
     if known is None:
-        known = {split: _bad(problem, split, mesh) for split in problem.manifest.splits}
+        aside = mesh.aside()  # whose collectives wait for ranks that read for hours
+        known = {split: _bad(problem, split, aside) for split in problem.manifest.splits}
         if mesh.first:
             folder.mkdir(parents=True, exist_ok=True)
             write_atomic(path, json_text({"data_hash": own, "bad": known}, indent=1).encode())
             for split, found in known.items():
                 _warn(split, found, problem.manifest.splits[split].samples, path, say)
-        mesh.barrier()
+        aside.barrier()
+        aside.leave()
     return replace(problem, omitted={split: sorted(map(int, found)) for split, found in known.items()})
 
 

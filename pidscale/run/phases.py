@@ -23,11 +23,11 @@ from pidscale.engine.disk import in_one_line
 from pidscale.files import write_atomic
 from pidscale.generator.artifact import CARD, CONTROL, TEACHER
 from pidscale.plain import json_text
-from pidscale.records.lock import held
+from pidscale.records.lock import Owner, held, holder
 from pidscale.renamed import MEANT, signature_of_today
 
 # settings that may change between the attempts of a phase, because they do not change its result
-_COURSE = ("log_every", "checkpoint_every", "keep", "max_skips")
+_COURSE = ("log_every", "checkpoint_every", "keep", "keep_every", "max_skips")
 _FREE = {
     "model": {"recompute"},
     "teacher": {*_COURSE, "evaluate_every", "evaluate_samples", "evaluate_steps", "start"},
@@ -46,6 +46,11 @@ def run_folder(settings: Settings) -> Path:
 def teacher_folder(settings: Settings, folder: Path) -> Path:
     """Return the folder of the teacher of a run's students: distill.teacher, or the run's own teacher."""
     return Path(settings.distill.teacher or folder / TEACHER).absolute()
+
+
+def made_by(phase: str, folder: Path) -> Path:
+    """Return the folder of the generator that a phase makes; it holds a card once the phase is finished."""
+    return folder / _MAKES[phase][0]
 
 
 def signature(phase: str, settings: Settings, inputs: Mapping[str, str]) -> dict[str, Any]:
@@ -86,7 +91,7 @@ def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
         Whether there is work left.
 
     Raises:
-        UserError: The phase must not go on: another setting or input, other workers, or what run.resume says.
+        UserError: The phase must not go on: another setting or input, an old checkpoint, or what run.resume says.
     """
     folder = run_folder(settings)
     resume = settings.run.resume
@@ -114,7 +119,7 @@ def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
             raise UserError(f"{path}: {key} was {had!r} and is {has!r} now; restore it, or choose another run.name")
     if record["finished"]:
         return False
-    check_resumable(folder / "checkpoints" / phase, settings.cluster.workers, settings.cluster.zero_stage)
+    check_resumable(folder / "checkpoints" / phase)
     return True
 
 
@@ -147,14 +152,14 @@ def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def hold_run(settings: Settings) -> Iterator[None]:
+def hold_run(settings: Settings) -> Iterator[Owner]:
     """Lock the folder of a run, in which two drivers would damage each other's checkpoints; remove it if it stays empty.
 
     Args:
         settings: Settings of the run.
 
     Yields:
-        Nothing.
+        The owner that this process has become, whom the workers ask before they seal a checkpoint.
 
     Raises:
         UserError: When another process holds the folder.
@@ -162,10 +167,11 @@ def hold_run(settings: Settings) -> Iterator[None]:
     folder = run_folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with held(folder) as alone:
-            if not alone:
-                raise UserError(f"{folder}: another process is working on this run; wait for it, or change run.name")
-            yield
+        with held(folder) as owner:
+            if owner is None:
+                whose = holder(folder) or "another process"
+                raise UserError(f"{folder}: {whose} is working on this run; wait for it, or change run.name")
+            yield owner
     finally:
         with suppress(OSError):
             folder.rmdir()  # fails if anything was written

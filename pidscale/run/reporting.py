@@ -1,14 +1,21 @@
-"""Messages between a training loop and its driver: progress and lines of text, and the request to stop. Knows no Ray."""
+"""Messages between a training loop and its driver: progress, lines of text, and the driver's requests. Knows no Ray."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from enum import StrEnum
 
 from pidscale.parallel.mesh import Mesh
+from pidscale.records.lock import Owner
 
-STOP_FILE = "STOP"
+
+class Request(StrEnum):
+    """What a driver asks of a training loop."""
+
+    NOTHING = "nothing"
+    GROW = "grow"  # stop at the next checkpoint, because there is room for more workers
+    STOP = "stop"  # stop now, with a checkpoint
 
 
 def _silent(done: int, total: int, note: str) -> None:
@@ -22,21 +29,32 @@ def _print(text: str) -> None:
 
 @dataclass(frozen=True)
 class Reporter:
-    """Interface between a training loop and its driver: reports, and the request to stop.
+    """Interface between a training loop and its driver: reports and requests.
 
     Attributes:
-        run_folder: Folder of the run. A file STOP in it ends the loop with a checkpoint.
         progress: Called with the number of steps done, the number of all steps, and a note.
         say: Prints a line of text.
+        asked: Returns the driver's latest request; called on the first rank.
+        owner: The driver, which holds the folder of the run; None for a loop without one.
     """
 
-    run_folder: Path
     progress: Callable[[int, int, str], None] = _silent
     say: Callable[[str], None] = _print
+    asked: Callable[[], Request] = lambda: Request.NOTHING
+    owner: Owner | None = None
 
-    def stopped(self, mesh: Mesh) -> bool:
-        """Return, the same on all ranks, whether the run has to stop. One all-reduce of 8 bytes."""
-        return mesh.any(mesh.first and (self.run_folder / STOP_FILE).exists())
+    def stopped(self, mesh: Mesh, at_checkpoint: bool = False) -> bool:
+        """Return, the same on all ranks, whether the loop has to stop here. One all-reduce of 8 bytes.
+
+        Args:
+            mesh: The mesh of ranks.
+            at_checkpoint: Whether a checkpoint is due at this step anyway.
+
+        Returns:
+            Whether it has to stop.
+        """
+        asked = self.asked() if mesh.first else Request.NOTHING
+        return mesh.any(asked is Request.STOP or (at_checkpoint and asked is Request.GROW))
 
 
 class Stopped(Exception):

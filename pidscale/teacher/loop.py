@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from pidscale import seeds
 from pidscale.config import Settings, to_flat, to_plain
 from pidscale.dataset.problem import open_problem, read_params
 from pidscale.diffusion.denoiser import conditioned
 from pidscale.diffusion.solvers import integrate
-from pidscale.engine import checkpoint
 from pidscale.engine.consolidate import publish
 from pidscale.engine.guard import Guard, shown
 from pidscale.engine.schedule import learning_rate
+from pidscale.engine.sealer import Retention, Sealer
 from pidscale.figures.fields import picture_row
 from pidscale.generator.card import Card, Kind, Metrics, Provenance
 from pidscale.meter import Board, StepTimer, rates
@@ -67,20 +66,16 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     noise = noise_for(settings, problem, shards, mesh, began_from)
     teacher = build(settings, problem, noise, mesh, began_from)
     root = folder / "checkpoints" / "teacher"
-    found = checkpoint.newest(root, settings.cluster.zero_stage, mesh, reporter.say)
-    if mesh.first:
-        checkpoint.sweep(root)
+    sealer = Sealer.open(root, mesh, settings.cluster.zero_stage, Retention(t.keep, t.keep_every), reporter.owner)
+    found = sealer.newest(reporter.say)
     first = found.step if found else 0
-    seconds = float(found.state["train_seconds"]) if found else 0.0
-    if began_from is not None and not found:
-        seconds = began_from.seconds
-        if mesh.first:
-            reporter.say(began_from.line)
+    seconds = found.state["train_seconds"] if found else began_from.seconds if began_from else 0.0
     if found:
-        teacher.zero.load(found.folder, "zero")
-        teacher.ema.restore(load_file(found.folder / "ema.safetensors"))
+        teacher.restore(found.reader())
+    elif began_from is not None and mesh.first:
+        reporter.say(began_from.line)
     feed = _open_feed(teacher, shards, first)
-    guard = Guard("teacher", t, root, mesh, reporter.say)
+    guard = Guard("teacher", t, root, mesh, reporter.say, sealer.wait)
     guard.restore(found.state if found else {})
     board = Board(folder / "tb" / "teacher" if mesh.first else None, first, reporter.say)
     board.text("config", json_text(to_plain(settings), indent=1))
@@ -88,9 +83,9 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     start = time.perf_counter()
     logged = (start, first)
     sums = torch.zeros(2, device=mesh.device)  # of the loss and of the steps since the last line
-    mean: float | None = None
+    mean: float | None = found.state["loss"] if found else None
 
-    with closing(feed), closing(board):
+    with closing(feed), closing(board), closing(sealer):
         for step in range(first, t.steps):
             with timer.section("wait"):
                 batch = feed.batch(step)
@@ -118,29 +113,33 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
                 board.scalars(scalars | speeds | ({} if mean is None else {"loss/denoising": mean}), done)
                 reporter.progress(done, t.steps, f"loss {shown(mean)}")
                 logged = (now, done)
+                sealer.check()
                 sums = torch.zeros_like(sums)
             spent = seconds + time.perf_counter() - start
             if done % t.evaluate_every == 0 and done < t.steps:
                 evaluate(teacher, board, done)
-            stopping = done % t.log_every == 0 and reporter.stopped(mesh)
-            if (done % t.checkpoint_every == 0 or stopping) and done < t.steps:
+                sealer.meet()
+            due = done % t.checkpoint_every == 0
+            stopping = (due or done % t.log_every == 0) and reporter.stopped(mesh, due)
+            if due or stopping or done == t.steps:
                 guard.weights(done, [teacher.zero], [teacher.ema])
                 board.flush()
-                _save(teacher, root, done, {"train_seconds": spent, "skipped": guard.state()})
+                state = {"train_seconds": spent, "skipped": guard.state(), "loss": mean}
+                sealer.save(done, state, teacher.slices())
             if stopping and done < t.steps:
+                sealer.wait()
                 raise Stopped(f"teacher stopped at step {done} of {t.steps} with a checkpoint in {root}")
 
+        sealer.wait()  # the last step is safe before what may fail: samples, their report and the disk
         spent = seconds + time.perf_counter() - start
-        guard.weights(t.steps, [teacher.zero], [teacher.ema])
         results, size = evaluate(teacher, board, t.steps)
         guard.result({"loss": mean, **results}, {"teacher": size})
         results |= {"train_seconds": spent, "wait_share": timer.share("wait")}
         finals = {f"residual/{k}": results[f"residual_{k}"] for k in NORMS}
         board.hparams(to_flat(settings), finals)
-    _publish(teacher, folder, results, began_from)
-    if mesh.first:
-        checkpoint.sweep(root)
-    mesh.barrier()
+        sealer.meet()
+        _publish(teacher, folder, results, began_from)
+        sealer.meet()
     return results
 
 
@@ -185,20 +184,6 @@ def _publish(teacher: Teacher, folder: Path, results: dict[str, Any], began_from
         metrics=Metrics.from_plain(results),
     )
     publish(folder / "teacher", weights, card)
-
-
-def _save(teacher: Teacher, root: Path, step: int, state: dict[str, Any]) -> None:
-    average = teacher.ema.full_weights()
-    mesh = teacher.mesh
-    s = teacher.settings
-    needed = teacher.zero.bytes + sum(one.nbytes for one in average.values())
-
-    def write(folder: Path) -> None:
-        teacher.zero.save(folder, "zero")
-        if mesh.first:
-            save_file(average, folder / "ema.safetensors")
-
-    checkpoint.save(root, step, state, s.cluster.zero_stage, mesh, s.teacher.keep, write, needed)
 
 
 def evaluate(teacher: Teacher, board: Board, step: int) -> tuple[dict[str, Any], float]:

@@ -17,6 +17,7 @@ from pidscale.diffusion.noise import Noise, schedule_for, strongest_mode
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import MicroPlan, micro_plan
+from pidscale.engine.slices import Reader, Slice, below
 from pidscale.engine.spread import spread, window_for
 from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.meter import StepTimer
@@ -91,6 +92,16 @@ class Teacher:
                 self.zero.backward(share)
                 total = total + share.detach()
         return total
+
+    def slices(self) -> list[Slice]:
+        """Return what this rank writes of a checkpoint. No messages."""
+        return below("teacher", self.zero.slices() + below("average", self.ema.slices()))
+
+    def restore(self, reader: Reader) -> None:
+        """Take over the teacher of a checkpoint, whatever world size, stage and `space` wrote it. All ranks call it."""
+        own = reader.below("teacher")
+        self.zero.restore(own)
+        self.ema.restore(own.below("average"))
 
     def averaged(self) -> PreconditionedNetwork:
         """Return a copy of the network with averaged weights, split for the rows of this rank, on its device."""

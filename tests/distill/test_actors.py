@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+import ray
 import torch
 
 from pidscale.config import UserError, to_plain
@@ -26,7 +29,8 @@ def one_thread():
 
 @pytest.mark.slow
 def test_actors_give_what_the_teacher_makes_or_say_why_not(ray_cluster, one_thread, small_shards, tmp_path):
-    settings = small.settings(small_shards, tmp_path, distill={"actors": 2})
+    given = {"environment": {"PIDSCALE_SAMPLE": "of all hosts"}}
+    settings = small.settings(small_shards, tmp_path, distill={"actors": 2}, cluster=given)
     served = Served(start_actors(settings, tmp_path, to_plain(settings), None), 0, 2, 60.0, CPU)
     with pytest.raises(UserError, match=r"a teacher actor could not start: .*no teacher there") as error:
         served.get(torch.arange(8))
@@ -36,6 +40,8 @@ def test_actors_give_what_the_teacher_makes_or_say_why_not(ray_cluster, one_thre
     rollout = open_rollout(settings, load_teacher(tmp_path / "teacher"))
     served = Served(start_actors(settings, tmp_path, to_plain(settings), None), 0, 2, 60.0, CPU)
     rows = [torch.arange(8) + 8 * n for n in range(5)]
+    seen = ray.get([actor.__ray_call__.remote(lambda _: dict(os.environ)) for actor in served.actors])
+    assert all(one["PIDSCALE_SAMPLE"] == "of all hosts" and one["OMP_NUM_THREADS"] == "1" for one in seen)
     early = served.get(rows[4])  # before any order is known, as the residual's scale asks
     served.start(iter(rows[:4]))
     assert len(served.asked) == 2  # no more than what may be ahead

@@ -20,7 +20,7 @@ WILD = {"lr": 1e8, "warmup": 0, "clip": 0.0, "steps": 30, "max_skips": 4, "check
 def attempt(shards, folder, **values):
     """One attempt of a distillation: its line, or None where students were published; and what it said."""
     said = []
-    reporter = Reporter(folder, lambda done, total, note: said.append(note), said.append)
+    reporter = Reporter(lambda done, total, note: said.append(note), said.append)
     own = {"teacher": str(folder.parent / "teacher"), **values}
     settings = small.settings(shards, folder.parent, distill=own, cluster={"workers": 1})
     try:

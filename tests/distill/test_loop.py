@@ -21,7 +21,7 @@ from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.objectives.physics import Physics
 from pidscale.distill.objectives.piddm import Piddm
-from pidscale.distill.students import build_student
+from pidscale.distill.students import Student, build_student
 from pidscale.engine.schedule import micro_plan
 from pidscale.generator.load import load_generator, load_student, load_teacher
 from pidscale.meter import StepTimer
@@ -31,7 +31,7 @@ from pidscale.parallel.mesh import Mesh
 from pidscale.pde.parameters import condition
 from pidscale.pde.residuals import residual_shares
 from pidscale.records.check import load_manifest
-from pidscale.run.reporting import STOP_FILE, Reporter, Stopped
+from pidscale.run.reporting import Reporter, Request, Stopped
 from pidscale.teacher import loop as teacher_loop
 from tests import small
 from tests.distill.test_rollout import write_teacher
@@ -46,24 +46,22 @@ IN_TIME = {"conservation": 0.05, "initial": 0.02}  # weights beside those, of an
 class Watcher:
     """Follows a loop's progress, and asks it to stop once it has come to a step."""
 
-    def __init__(self, folder, mesh, stop_at=None):
+    def __init__(self, stop_at=None):
         self.seen, self.said = [], []
 
-        def progress(done, total, note):
-            self.seen.append((done, total))
-            if mesh.first and stop_at is not None and done >= stop_at:
-                (folder / STOP_FILE).touch()
+        def asked():
+            return (
+                Request.STOP if stop_at is not None and self.seen and self.seen[-1][0] >= stop_at else Request.NOTHING
+            )
 
-        self.reporter = Reporter(folder, progress, self.said.append)
+        self.reporter = Reporter(lambda done, total, note: self.seen.append((done, total)), self.said.append, asked)
 
 
 def live(phase, settings, folder, mesh, stop_at=None):
     """One attempt of a phase: what it came to, and the steps that it was heard of."""
     folder.mkdir(parents=True, exist_ok=True)
-    if mesh.first:
-        (folder / STOP_FILE).unlink(missing_ok=True)
     mesh.barrier()
-    watcher = Watcher(folder, mesh, stop_at)
+    watcher = Watcher(stop_at)
     try:
         ended = LOOPS[phase](settings, folder, mesh, watcher.reporter)
     except Stopped as stopped:
@@ -269,12 +267,23 @@ def _constrained(rank, world, shards, folder):
     settings = small.settings(
         shards, folder, distill={"teacher": str(folder / "teacher"), "constraints": ["zero_edge"]}
     )
-    return live("distill", settings, folder / "run", Mesh(rank, world))
+    run = folder / "run"
+    publish = distill_loop.publish_student
+    distill_loop.publish_student = None  # a failure at the very end
+    with pytest.raises(TypeError):
+        live("distill", settings, run, Mesh(rank, world))
+    distill_loop.publish_student = publish
+    Student.gradients = None  # no step is taken again
+    return live("distill", settings, run, Mesh(rank, world))
 
 
 def test_a_constrained_student_obeys_exactly_and_says_so_in_its_card(small_shards, tmp_path):
     write_teacher(tmp_path / "teacher", small.settings(small_shards, tmp_path))
     (found,) = spawn(_constrained, 1, small_shards, tmp_path, timeout=300)
+    assert found["seen"] == [] and set(found["ended"]) == {
+        "student",
+        "student-lambda0",
+    }  # from the last step's checkpoint
     assert found["ended"]["student"]["boundary"] < 1e-6  # training saw the constrained sample too
     for name in ("student", "student-lambda0"):
         student = load_student(tmp_path / "run" / name)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from pidscale.config import Settings, UserError, from_plain
 from pidscale.dataset.problem import open_problem
@@ -21,6 +20,7 @@ from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives import OBJECTIVES
 from pidscale.distill.objectives.base import Learned, Objective, Round, mismatch
 from pidscale.distill.objectives.piddm import PiddmSettings
+from pidscale.engine.slices import Reader, file_name
 from pidscale.generator.load import load_student
 from pidscale.meter import StepTimer
 from pidscale.parallel.mesh import Mesh
@@ -136,8 +136,9 @@ def test_the_average_beside_a_student_follows_it_at_every_stage_of_zero(small_sh
     past = {}
     for stage in (1, 3):
         folder = tmp_path / f"stage{stage}" / "checkpoints" / "distill" / "step_00000006"
-        past[stage] = load_file(folder / "past-student.safetensors")
-        ema = load_file(folder / "ema-student.safetensors")
+        reader = Reader.of(folder, [file_name(rank) for rank in range(2)]).below("student")
+        past[stage] = reader.below("partners/past").wholes()
+        ema = reader.below("average").wholes()
         assert past[stage].keys() == began.keys()
         steps, behind = (
             torch.cat([(found[name] - began[name]).flatten() for name in began]).norm() for found in (ema, past[stage])

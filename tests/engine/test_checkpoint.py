@@ -12,27 +12,26 @@ import signal
 import time
 
 import pytest
+import torch
 
 from pidscale.config import UserError
-from pidscale.engine import checkpoint
+from pidscale.engine import checkpoint, sealer
+from pidscale.engine import slices as slices_module
 from pidscale.engine.checkpoint import MANIFEST
 from pidscale.parallel.mesh import Mesh
+from tests.sealed import seal, whole, write_old_manifest
 
-STAGE = 1
-
-
-def save(root, step, keep=10, stage=STAGE, mesh=None, content=None):
-    def write(folder):
-        (folder / "zero").mkdir()
-        (folder / "zero" / "part_0.bin").write_bytes(content or bytes([step % 256]) * 5000)
-        (folder / "ema.bin").write_bytes(f"average of {step}".encode() * 20)
-
-    checkpoint.save(root, step, {"seconds": step / 3}, stage, mesh or Mesh(), keep, write)
+PART = "rank-00000.safetensors"
 
 
-def newest(root, stage=STAGE, mesh=None):
+def save(root, step, keep=10, content=None, keep_every=0):
+    values = torch.full((1250,), step % 256) if content is None else content
+    seal(root, step, {"seconds": step / 3}, [whole("w", values.float()), whole("b", torch.ones(3))], keep, keep_every)
+
+
+def newest(root):
     said = []
-    return checkpoint.newest(root, stage, mesh or Mesh(), said.append), said
+    return checkpoint.newest(root, Mesh(), said.append), said
 
 
 def names(root):
@@ -55,43 +54,55 @@ def test_the_newest_is_found_with_its_state(root):
     found, said = newest(root)
     assert found.step == 20 and found.folder == root / "step_00000020" and not said
     assert found.state == {"seconds": 20 / 3}  # to the last bit
-    assert (found.folder / "zero" / "part_0.bin").read_bytes() == bytes([20]) * 5000
-    files = json.loads((found.folder / MANIFEST).read_text())["files"]
-    assert set(files) == {"zero/part_0.bin", "ema.bin", "state.json"}
+    assert found.reader().whole("w").eq(20).all()
+    manifest = json.loads((found.folder / MANIFEST).read_text())
+    assert set(manifest["files"]) == {PART, "state.json"} == {p.name for p in found.folder.iterdir()} - {MANIFEST}
+    assert {key: manifest[key] for key in ("version", "step", "world", "stage", "space")} == {
+        "version": 2,
+        "step": 20,
+        "world": 1,
+        "stage": 1,
+        "space": 1,
+    }
 
 
-def test_nothing_counts_before_the_manifest(root):
+def test_nothing_counts_before_the_manifest(root, monkeypatch):
     """While files are written, there is neither a manifest nor a folder of the final name."""
+    seen = []
 
-    def write(folder):
-        (folder / "part.bin").write_bytes(b"x")
+    def slow(path, slices):
+        folder = path.parent
         assert folder.name.startswith("step_00000030.") and folder.name.endswith(".tmp")
         assert not (folder / MANIFEST).exists() and not (root / "step_00000030").exists()
-        assert newest(root)[0].step == 20
+        seen.append(newest(root)[0].step)
+        return slices_module.write(path, slices)
 
-    checkpoint.save(root, 30, {}, STAGE, Mesh(), 10, write)
-    assert newest(root)[0].step == 30
+    monkeypatch.setattr(sealer, "write", slow)
+    save(root, 30)
+    assert seen == [20] and newest(root)[0].step == 30
 
 
-def test_a_save_that_fails_leaves_no_files(root):
+def test_a_save_that_fails_leaves_no_files(root, monkeypatch):
     """The next save may need the space on the disk."""
 
-    def write(folder):
-        (folder / "part.bin").write_bytes(b"x")
+    def broken(path, slices):
+        path.write_bytes(b"x")
         raise RuntimeError("something else went wrong")
 
+    monkeypatch.setattr(sealer, "write", broken)
     with pytest.raises(RuntimeError, match="something else"):
-        checkpoint.save(root, 30, {}, STAGE, Mesh(), 1, write)
+        save(root, 30, keep=1)
     assert newest(root)[0].step == 20 and newest(root)[1] == []
     assert names(root) == ["step_00000010", "step_00000020"]
 
 
 def _killed_in_a_save(root):
-    def write(folder):
-        (folder / "part.bin").write_bytes(b"x" * 1000)
+    def deadly(path, slices):
+        path.write_bytes(b"x" * 1000)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    checkpoint.save(root, 30, {}, STAGE, Mesh(), 1, write)
+    sealer.write = deadly
+    save(root, 30)
 
 
 def test_files_of_a_killed_save_do_not_count_and_are_removed(root):
@@ -132,7 +143,7 @@ def _empty(path):
 
 
 HARMS = [_missing, _truncated, _longer, _flipped, _empty]
-FILES = ["zero/part_0.bin", "ema.bin", "state.json", MANIFEST]
+FILES = [PART, "state.json", MANIFEST]
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
@@ -142,7 +153,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(root, file, harm):
     found, said = newest(root)
     assert found.step == 10 and found.state == {"seconds": 10 / 3}
     assert len(said) == 1 and str(root / "step_00000020") in said[0] and "warning" in said[0] and "\n" not in said[0]
-    harm(root / "step_00000010" / "ema.bin")
+    harm(root / "step_00000010" / PART)
     found, said = newest(root)
     assert found is None and len(said) == 2
 
@@ -156,7 +167,7 @@ def test_a_changed_manifest_is_never_accepted(root):
         changed = bytearray(data)
         changed[place] ^= 0x01
         path.write_bytes(bytes(changed))
-        found = checkpoint._valid_manifest(path.parent)
+        found = checkpoint._manifest(path.parent)
         assert found is None or found == true, (place, found)
     for key, value in {"step": 30, "world": 2, "stage": 3, "files": {}}.items():
         path.write_text(json.dumps({**true, key: value}))
@@ -166,26 +177,35 @@ def test_a_changed_manifest_is_never_accepted(root):
         assert newest(root)[0].step == 10, text
 
 
-def test_another_world_size_or_stage_is_refused_by_key(root):
-    with pytest.raises(UserError) as error:
-        newest(root, mesh=Mesh(0, 1), stage=3)
-    assert "cluster.zero_stage=1" in str(error.value) and "cluster.zero_stage=3" in str(error.value)
-    save(root, 30, mesh=_Alone(0, 4))
-    with pytest.raises(UserError) as error:
+def test_a_manifest_that_does_not_name_the_files_of_all_ranks_does_not_count(root):
+    path = root / "step_00000020" / MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["world"] = 2
+    path.write_text(json.dumps({**manifest, "sha256": checkpoint._own_checksum(manifest)}))
+    found, said = newest(root)
+    assert found.step == 10 and len(said) == 1
+
+
+def test_another_version_is_refused_in_one_line(root):
+    write_old_manifest(root / "step_00000010")
+    assert newest(root)[0].step == 20
+    checkpoint.check_resumable(root)
+    write_old_manifest(root / "step_00000020")
+    for look in (lambda: newest(root), lambda: checkpoint.check_resumable(root)):
+        with pytest.raises(UserError, match=r"step_00000020: .* version 1, which pidscale 0\.1 reads; .*run\.name$"):
+            look()
+    path = root / "step_00000020" / MANIFEST
+    manifest = {**json.loads(path.read_text()), "version": 3}
+    path.write_text(json.dumps({**manifest, "sha256": checkpoint._own_checksum(manifest)}))
+    with pytest.raises(UserError, match="a checkpoint of version 3, and this pidscale reads version 2"):
         newest(root)
-    assert "cluster.workers=4" in str(error.value) and "step_00000030" in str(error.value)
-    assert "\n" not in str(error.value)
-    assert names(root) == ["step_00000010", "step_00000020", "step_00000030"]  # refused, and nothing was changed
 
 
-class _Alone(Mesh):
-    """The first of several ranks; the others write nothing in this test."""
-
-    def broadcast(self, value):
-        return value
-
-    def barrier(self):
-        pass
+@pytest.mark.parametrize("keep_every, kept", [(0, [70]), (20, [20, 40, 60, 70]), (30, [30, 60, 70])])
+def test_checkpoints_of_every_so_many_steps_stay(tmp_path, keep_every, kept):
+    for step in range(10, 80, 10):
+        save(tmp_path / "checkpoints", step, keep=1, keep_every=keep_every)
+    assert names(tmp_path / "checkpoints") == [f"step_{step:08d}" for step in kept]
 
 
 def test_keep_removes_older_checkpoints_and_nothing_else(root):
@@ -205,7 +225,7 @@ def test_keep_removes_older_checkpoints_and_nothing_else(root):
 def test_a_new_checkpoint_is_kept_beside_damaged_later_ones(root, keep):
     """A run that resumed from before damaged checkpoints must not remove its own new ones in their favour."""
     for step in (10, 20):
-        _flipped(root / f"step_{step:08d}" / "ema.bin")
+        _flipped(root / f"step_{step:08d}" / PART)
     assert newest(root)[0] is None
     save(root, 4, keep=keep)
     assert newest(root)[0].step == 4
@@ -218,16 +238,16 @@ def test_a_new_checkpoint_is_kept_beside_damaged_later_ones(root, keep):
 
 
 def test_the_same_step_of_another_attempt_is_replaced(root):
-    _truncated(root / "step_00000020" / "ema.bin")
-    save(root, 20, content=b"again" * 10)
+    _truncated(root / "step_00000020" / PART)
+    save(root, 20, content=torch.full((7,), 0.5))
     found, said = newest(root)
-    assert found.step == 20 and not said and (found.folder / "zero" / "part_0.bin").read_bytes() == b"again" * 10
+    assert found.step == 20 and not said and found.reader().whole("w").tolist() == [0.5] * 7
     assert names(root) == ["step_00000010", "step_00000020"]
 
 
 def _save_on(root, done):
     for step in itertools.count(done + 1):
-        save(root, step, keep=2, content=os.urandom(1 << 16) * 16)
+        save(root, step, keep=2, content=torch.rand(1 << 18))
 
 
 def test_a_valid_checkpoint_remains_after_a_kill_at_any_time(tmp_path):

@@ -5,28 +5,31 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from pidscale.config import Settings, UserError, from_plain
-from pidscale.engine import checkpoint
+from pidscale.engine import sealer
+from pidscale.engine.checkpoint import newest_step
 from pidscale.engine.disk import disk_errno, in_one_line
+from pidscale.engine.slices import write
 from pidscale.meter import Board
-from pidscale.parallel.mesh import Mesh
 from pidscale.run.phases import begin
+from tests.sealed import seal, whole
 
 WRITERS = {
     "bytes": lambda path: path.write_bytes(b"x" * 10**6),
     "safetensors": lambda path: save_file({"w": torch.zeros(250_000)}, path),
-    "torch": lambda path: torch.save({"w": torch.zeros(250_000)}, path),
+    "slices": lambda path: write(path, [whole("w", torch.zeros(250_000))]),
 }
 
 
-def fill(root, writer):
-    """Save a checkpoint of one megabyte with one of the writers that runs use."""
-    checkpoint.save(root, 20, {}, 1, Mesh(), 2, lambda folder: WRITERS[writer](folder / "big"))
+def fill(root, numbers=250_000):
+    """Save a checkpoint, of one megabyte by default."""
+    seal(root, 20, slices=[whole("w", torch.zeros(numbers))], keep=2)
 
 
 @pytest.fixture
@@ -40,24 +43,26 @@ def disk(tmp_path):
         )
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", folder], check=True)
     try:
-        checkpoint.save(folder / "run", 10, {}, 1, Mesh(), 2, lambda own: (own / "small").write_bytes(b"x"))
+        seal(folder / "run", 10, slices=[whole("w", torch.zeros(9))])
         yield folder
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-@pytest.mark.parametrize("writer", WRITERS)
-def test_a_full_disk_is_one_line_and_a_later_save_works(disk, writer):
+@pytest.mark.parametrize("known", [True, False], ids=["before", "while it is written"])
+def test_a_full_disk_is_one_line_and_a_later_save_works(disk, known, monkeypatch):
     root = disk / "run"
+    if not known:  # as where others fill the disk meanwhile
+        monkeypatch.setattr(sealer, "lack_of_room", lambda *_: None)
     with pytest.raises(UserError) as error:
-        fill(root, writer)
+        fill(root)
     text = str(error.value)
     assert text.startswith(f"{root}: no room on the disk for the files of step 20") and "\n" not in text
     assert " free); " in text and text.endswith("make room, the same command goes on from step 10")
     assert sorted(p.name for p in root.iterdir()) == ["step_00000010"]  # the temporary files are removed
     subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
-    fill(root, writer)
-    assert checkpoint.newest_step(root) == 20
+    fill(root)
+    assert newest_step(root) == 20
 
 
 def test_files_of_a_killed_save_are_removed_before_the_next_start(disk):
@@ -80,9 +85,9 @@ def test_files_of_a_killed_save_are_removed_before_the_next_start(disk):
 def test_a_read_only_file_system_is_named(disk):
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     with pytest.raises(UserError, match=r"the file system is read-only for .* mount it for writing, the same command"):
-        fill(disk / "run", "bytes")
+        fill(disk / "run", 9)
     subprocess.run(["mount", "-o", "remount,rw,size=8m", disk], check=True)
-    fill(disk / "run", "bytes")
+    fill(disk / "run", 9)
 
 
 def test_tensorboard_on_a_full_disk_warns_once_and_the_run_goes_on(disk):
@@ -99,12 +104,12 @@ def test_tensorboard_on_a_full_disk_warns_once_and_the_run_goes_on(disk):
 
 def test_free_space_is_checked_before_a_byte_is_written(tmp_path):
     root = tmp_path / "checkpoints"
-    wrote = []
+    large = torch.empty(1).expand(10**17)
     with pytest.raises(
         UserError, match=r"no room on the disk .*TiB needed, .* free\); .* the same command starts again"
     ):
-        checkpoint.save(root, 5, {}, 1, Mesh(), 2, wrote.append, needed=10**17)
-    assert wrote == [] and not root.exists()
+        seal(root, 5, slices=[replace(whole("w", torch.zeros(1)), held=large)])
+    assert not root.exists()
 
 
 @pytest.mark.parametrize("writer", WRITERS)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
 import pytest
 import torch
 from torch import nn
 
+from pidscale.config import UserError
 from pidscale.engine.ema import Ema, weights
 from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.parallel.mesh import Mesh
 from tests.ranks import spawn
+from tests.sealed import reader_of
 
 STAGES = (0, 1, 2, 3)
 SHARE, STEPS = 0.3, 6
@@ -45,7 +48,7 @@ def _update(zero, step):
     assert zero.step(0.1)[1]
 
 
-def _average(rank, world, stages, given):
+def _average(rank, world, stages, given, folder):
     """Averages over some steps, then an average of another world size, restored and updated once."""
     mesh = Mesh(rank, world)
     found = {}
@@ -61,8 +64,9 @@ def _average(rank, world, stages, given):
             averages.append(ema.full_weights())
         one = {"seen": seen, "averages": averages, "weights": weights(zero.module, stage, mesh)}
         one["bytes"] = sum(piece.numel() for piece in ema.pieces.values())
+        one["slices"] = ema.slices()
         if given is not None:
-            ema.restore(given)
+            ema.restore(reader_of(folder / str(rank), given))
             one["restored"] = ema.full_weights()
             ema.update(STEPS)
             one["updated"] = ema.full_weights()
@@ -97,11 +101,19 @@ def _check(found, world):
             assert one["bytes"] <= total / world + len(SHAPES)
 
 
-def test_a_divided_average_equals_the_full_one_and_moves_between_world_sizes():
-    two = spawn(_average, 2, STAGES, None)
+def test_a_divided_average_equals_the_full_one_and_moves_between_world_sizes(tmp_path):
+    two = spawn(_average, 2, STAGES, None, tmp_path)
     _check(two, 2)
+    for stage in STAGES:
+        found = {}
+        for part in [part for rank in two for part in rank[stage]["slices"]]:
+            flat = found.setdefault(part.name, torch.full((math.prod(part.shape),), math.nan))
+            assert flat[part.offset : part.offset + part.held.numel()].isnan().all()  # no value twice
+            flat[part.offset : part.offset + part.held.numel()] = part.held
+        average = two[0][stage]["averages"][-1]
+        assert all(torch.equal(found[n].reshape(average[n].shape), average[n]) for n in average), stage
     given = two[0][1]["averages"][-1]
-    three = spawn(_average, 3, (1, 3), given)
+    three = spawn(_average, 3, (1, 3), given, tmp_path)
     _check(three, 3)
     kept = 2.0 ** (-1.0 / (SHARE * (STEPS + 1)))
     for rank in three:
@@ -112,7 +124,7 @@ def test_a_divided_average_equals_the_full_one_and_moves_between_world_sizes():
                 torch.testing.assert_close(one["updated"][name], blend, rtol=1e-5, atol=1e-6)
 
 
-def test_one_process_needs_no_deepspeed():
+def test_one_process_needs_no_deepspeed(tmp_path):
     module = Odd()
     ema = Ema(module, 0, Mesh(), SHARE)
     seen = [{n: p.detach().clone() for n, p in module.named_parameters()}]
@@ -124,5 +136,8 @@ def test_one_process_needs_no_deepspeed():
         seen.append({n: p.detach().clone() for n, p in module.named_parameters()})
     for name, average in ema.full_weights().items():
         torch.testing.assert_close(average, _plain(seen)[-1][name], rtol=1e-5, atol=1e-6)
-    with pytest.raises(KeyError, match="seven"):
-        ema.restore({n: a for n, a in ema.full_weights().items() if "seven" not in n})
+    other = Ema(Odd(), 0, Mesh(), SHARE)
+    other.copy_from(ema)
+    assert all(torch.equal(other.pieces[n], piece) for n, piece in ema.pieces.items())
+    with pytest.raises(UserError, match="seven"):
+        ema.restore(reader_of(tmp_path, {n: a for n, a in ema.full_weights().items() if "seven" not in n}))

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from pidscale.config import TeacherSettings, UserError
-from pidscale.engine import checkpoint
 from pidscale.engine.ema import Ema
 from pidscale.engine.guard import Guard, shown
 from pidscale.parallel.mesh import Mesh
+from tests.sealed import seal
 
 BAD = [(math.nan, False), (math.inf, False), (0.0, True)]  # norm of the gradient, and whether the step was taken
 
@@ -45,10 +45,16 @@ def test_too_many_skipped_steps_in_a_row_end_the_run_with_one_line(tmp_path, sai
 
 
 def test_the_line_names_the_checkpoint_that_stays_and_only_new_remedies(tmp_path, said):
-    checkpoint.save(tmp_path, 7, {}, 1, Mesh(), 2, lambda folder: None)
+    seal(tmp_path, 7)
     with pytest.raises(UserError, match=rf"the checkpoint of step 7 stays in {tmp_path}; other values need") as error:
         guard(tmp_path, said, max_skips=1).step("teacher", 8, math.nan, False)
     assert "clip" not in str(error.value)
+
+
+def test_the_line_waits_for_the_checkpoint_that_is_being_written(tmp_path, said):
+    late = Guard("teacher", TeacherSettings(max_skips=1), tmp_path, Mesh(), said.append, lambda: seal(tmp_path, 9))
+    with pytest.raises(UserError, match="the checkpoint of step 9 stays"):
+        late.step("teacher", 8, math.nan, False)
 
 
 def test_many_skipped_steps_make_few_warnings_on_the_first_rank(tmp_path, said):

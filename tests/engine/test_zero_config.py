@@ -92,10 +92,12 @@ def test_an_offloaded_optimiser_is_torchs() -> None:
     assert made["zero_optimization"]["offload_optimizer"] == {"device": "cpu"}
 
 
-def test_offload_to_disk_needs_a_path() -> None:
-    with pytest.raises(UserError, match=r"offload_optimizer\.nvme_path"):
-        check_passthrough({"zero_optimization": {"offload_optimizer": {"device": "nvme"}}})
-    check_passthrough({"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "/nvme"}}})
+@pytest.mark.parametrize("part", ["offload_optimizer", "offload_param"])
+def test_offload_to_disk_is_refused(part) -> None:
+    """The average and a checkpoint would read every parameter from it, one by one."""
+    with pytest.raises(UserError, match=rf"zero_optimization\.{part}\.device=nvme: refused, .* device=cpu"):
+        check_passthrough({"zero_optimization": {part: {"device": "nvme", "nvme_path": "/nvme"}}})
+    check_passthrough({"zero_optimization": {part: {"device": "cpu"}}})
 
 
 def test_a_number_in_place_of_a_section_is_refused() -> None:

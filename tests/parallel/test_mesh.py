@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import pytest
 import torch
@@ -37,6 +38,8 @@ def test_one_process_exchanges_nothing():
     box = {"a": 1}
     assert mesh.broadcast(box) is box
     assert mesh.gather_pieces(values)[0] is values
+    assert mesh.gather(box) == [box] and mesh.aside().gather(3) == [3]
+    mesh.aside().leave()
     mesh.barrier()
 
 
@@ -55,7 +58,26 @@ def _exchange(rank, world):
         "value": mesh.broadcast({"from": rank, "path": ["x", rank]}),
         "nothing": mesh.broadcast(None if rank == 0 else "something"),
         "pieces": mesh.gather_pieces(piece),
+        "gathered": mesh.gather({"rank": rank}),
+        "aside": _aside(mesh),
     }
+
+
+def _aside(mesh):
+    """What a thread gathers while this one sums, in an order that the ranks do not share."""
+    aside = mesh.aside()
+    found = []
+
+    def exchange():
+        for number in range(20):
+            found.append((aside.gather((number, aside.rank)), aside.broadcast(number if aside.first else None)))
+
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    sums = [float(mesh.sum(torch.tensor(float(number)))) for number in range(20)]
+    thread.join()
+    aside.leave()
+    return found, sums
 
 
 def test_three_ranks_get_the_same_results():
@@ -69,6 +91,10 @@ def test_three_ranks_get_the_same_results():
         assert found["value"] == {"from": 0, "path": ["x", 0]} and found["nothing"] is None
         expected = [[0.0, 2.0, 4.0], [11.0, 13.0, 15.0], [20.0, 22.0, 24.0]]
         assert [p.tolist() for p in found["pieces"]] == expected
+        assert found["gathered"] == [{"rank": other} for other in range(3)]
+        gathered, sums = found["aside"]
+        assert gathered == [([(number, other) for other in range(3)], number) for number in range(20)]
+        assert sums == [3.0 * number for number in range(20)]
 
 
 def test_a_mesh_is_immutable():

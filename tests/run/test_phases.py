@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from pidscale.config import Settings, UserError, from_plain, to_flat
-from pidscale.engine import checkpoint
-from pidscale.parallel.mesh import Mesh
 from pidscale.renamed import MEANT, NAMES
 from pidscale.run import phases
 from pidscale.run.phases import begin, due, finish, hold_run, run_folder, signature, versions
+from tests.sealed import seal, write_old_manifest
 
 INPUTS = {"data set": "aaaa"}
 
@@ -139,21 +138,26 @@ def test_a_phase_without_a_checkpoint_takes_other_settings(tmp_path: Path) -> No
     assert "teacher.sigma_max was 100.0" in refused("teacher", settings(tmp_path))
 
 
-def test_another_number_of_workers_is_refused_before_the_start(tmp_path: Path) -> None:
-    """The newest checkpoint with a valid manifest determines it. A finished phase needs no workers."""
-    made = settings(tmp_path, cluster={"workers": 2, "zero_stage": 1})
+def test_another_number_of_workers_and_another_stage_go_on(tmp_path: Path) -> None:
+    made = settings(tmp_path, cluster={"workers": 1, "zero_stage": 1})
+    begin("teacher", made, INPUTS)
+    seal(run_folder(made) / "checkpoints" / "teacher", 2)  # of one worker
+    for cluster in ({"workers": 2, "zero_stage": 3}, {"workers": 4, "zero_stage": 0, "space": 2}):
+        assert due("teacher", settings(tmp_path, cluster=cluster), INPUTS)
+
+
+def test_a_checkpoint_of_version_1_is_refused_before_the_start(tmp_path: Path) -> None:
+    """The newest checkpoint with a valid manifest determines it. A finished phase needs none."""
+    made = settings(tmp_path)
     begin("teacher", made, INPUTS)
     root = run_folder(made) / "checkpoints" / "teacher"
     for step in (1, 2):
-        checkpoint.save(root, step, {}, 1, Mesh(), 5, lambda folder: None)  # of one worker
-    text = refused("teacher", made)
-    assert "step_00000002: written with cluster.workers=1, now cluster.workers=2" in text
-    assert "cluster.zero_stage=1, now cluster.zero_stage=3" in refused(
-        "teacher", settings(tmp_path, cluster={"workers": 1, "zero_stage": 3})
-    )
-    assert due("teacher", settings(tmp_path, cluster={"workers": 1, "zero_stage": 1}), INPUTS)
+        seal(root, step)
+    write_old_manifest(root / "step_00000001")
+    assert due("teacher", made, INPUTS)
     (root / "step_00000002" / "manifest.json").write_text("{}")
-    assert "step_00000001: written with" in refused("teacher", made)
+    text = refused("teacher", made)
+    assert "step_00000001: a checkpoint of version 1, which pidscale 0.1 reads" in text and "run.name" in text
     finish("teacher", made, INPUTS)
     assert not due("teacher", made, INPUTS)
 
@@ -164,7 +168,11 @@ def test_due_writes_nothing(tmp_path: Path) -> None:
 
 def test_a_run_has_one_driver_at_a_time(tmp_path: Path) -> None:
     made = settings(tmp_path)
-    with hold_run(made), pytest.raises(UserError, match=r"another process is working .* run\.name"), hold_run(made):
+    with (
+        hold_run(made),
+        pytest.raises(UserError, match=r"process \d+ on host .* is working .* run\.name"),
+        hold_run(made),
+    ):
         pass
     with hold_run(made), hold_run(settings(tmp_path, run={"name": "other"})):
         pass
@@ -185,7 +193,7 @@ def test_a_changed_data_set_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("phase", "change"),
     [
-        ("teacher", {"teacher": {"checkpoint_every": 7, "keep": 5, "log_every": 3, "max_skips": 7}}),
+        ("teacher", {"teacher": {"checkpoint_every": 7, "keep": 5, "keep_every": 14, "log_every": 3, "max_skips": 7}}),
         ("teacher", {"distill": {"steps": 9}, "evaluate": {"samples": 8}}),
         ("teacher", {"cluster": {"workers": 1, "zero_stage": 3}}),
         ("distill", {"teacher": {"steps": 9}, "cluster": {"timeout": 60}}),
@@ -343,7 +351,7 @@ def test_every_other_setting_of_a_phase_is_in_its_signature() -> None:
     """A new setting counts as one that determines the result unless it is declared otherwise."""
     made = Settings()
     made = dataclasses.replace(made, distill=made.distill.complete)
-    free = {"log_every", "checkpoint_every", "keep", "max_skips"}
+    free = {"log_every", "checkpoint_every", "keep", "keep_every", "max_skips"}
     for phase, own in (
         ("teacher", {"evaluate_every", "evaluate_samples", "evaluate_steps", "start"}),
         ("distill", {"teacher", "source", "ahead", "actors", "endpoints", "carry_teacher"}),

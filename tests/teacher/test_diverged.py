@@ -23,7 +23,7 @@ WILD = {"lr": 1e30, "clip": 0.0, "warmup": 0, "log_every": 2, "checkpoint_every"
 def attempt(shards, folder, **values):
     """One attempt of a teacher: its line, or None where it was published; and what it said."""
     said = []
-    reporter = Reporter(folder, lambda done, total, note: said.append(note), said.append)
+    reporter = Reporter(lambda done, total, note: said.append(note), said.append)
     settings = small.settings(shards, folder.parent, teacher=values, cluster={"workers": 1})
     try:
         loop.train(settings, folder, Mesh(), reporter)

@@ -29,7 +29,7 @@ def _trained(rank, world, address, shards, folder, steps):
             mark.touch()
 
     try:
-        loop.train(settings, folder / "run", Mesh(rank, world), Reporter(folder / "run", progress))
+        loop.train(settings, folder / "run", Mesh(rank, world), Reporter(progress))
     except UserError as error:
         return str(error)
     return "trained"

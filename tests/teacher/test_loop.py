@@ -55,20 +55,27 @@ def test_a_schedule_that_would_lose_the_strongest_mode_is_refused(small_shards, 
 
 
 def _lives(rank, world, shards, folder):
-    """A run without a break; the same from a damaged checkpoint on."""
+    """A run that fails at its very end and publishes on the second attempt; the same from a damaged checkpoint on."""
     mesh, said = Mesh(rank, world), {"whole": [], "damaged": []}
     own = {"steps": 8, "checkpoint_every": 3, "keep": 5, "log_every": 4}
     settings = small.settings(shards, folder, teacher=own)
-    loop.train(settings, folder / "whole", mesh, Reporter(folder / "whole", say=said["whole"].append))
+    publish, gradients = loop._publish, training.Teacher.gradients
+    loop._publish = None
+    with pytest.raises(TypeError):
+        loop.train(settings, folder / "whole", mesh, Reporter(say=said["whole"].append))
+    loop._publish = publish
+    training.Teacher.gradients = None  # no step is taken again
+    loop.train(settings, folder / "whole", mesh, Reporter(say=said["whole"].append))
+    training.Teacher.gradients = gradients
     shutil.copytree(folder / "whole" / "checkpoints", folder / "damaged" / "checkpoints")
-    newest = folder / "damaged" / "checkpoints" / "teacher" / "step_00000006"
-    part = next(newest.rglob("*optim_states.pt"))
+    shutil.rmtree(folder / "damaged" / "checkpoints" / "teacher" / "step_00000008")
+    part = folder / "damaged" / "checkpoints" / "teacher" / "step_00000006" / "rank-00000.safetensors"
     part.write_bytes(part.read_bytes()[:-100])
-    loop.train(settings, folder / "damaged", mesh, Reporter(folder / "damaged", say=said["damaged"].append))
+    loop.train(settings, folder / "damaged", mesh, Reporter(say=said["damaged"].append))
     return said
 
 
-def test_damaged_checkpoints(small_shards, tmp_path):
+def test_a_failure_at_the_end_costs_no_step_and_damaged_checkpoints_are_passed_over(small_shards, tmp_path):
     (said,) = spawn(_lives, 1, small_shards, tmp_path, timeout=200)
     assert said["whole"] == []
     (warning,) = said["damaged"]
@@ -78,6 +85,7 @@ def test_damaged_checkpoints(small_shards, tmp_path):
     assert sorted(p.name for p in (tmp_path / "damaged" / "checkpoints" / "teacher").iterdir()) == [
         "step_00000003",
         "step_00000006",
+        "step_00000008",
     ]
 
 

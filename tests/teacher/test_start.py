@@ -31,7 +31,7 @@ def _goes_on(rank, world, shards, other, folder):
         ("on", other, {"steps": 4}),
     ):
         settings = small.settings(data, folder, teacher={"start": str(folder / "first"), **values})
-        loop.train(settings, folder / name, mesh, Reporter(folder / name, say=said.append))
+        loop.train(settings, folder / name, mesh, Reporter(say=said.append))
     return said
 
 

@@ -22,6 +22,7 @@ from pidscale.dataset.problem import open_problem
 from pidscale.distill.endpoints.endpoint import Endpoints
 from pidscale.distill.endpoints.rollout import open_rollout, open_teacher
 from pidscale.distill.endpoints.supply import Tally
+from pidscale.environment import actor_environment
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, float]
 
@@ -83,7 +84,7 @@ def start_actors(settings: Settings, folder: Path, plain: dict[str, Any], bullet
         num_gpus=1 if c.use_gpu else 0,
         max_restarts=-1,
         max_task_retries=-1,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(c.cpus_per_worker)}},
+        runtime_env={"env_vars": actor_environment(c)},
     )
     return [kind.remote(plain, str(folder), number, bulletin) for number in range(settings.distill.actors)]
 
