@@ -29,6 +29,14 @@ def known_rows(path: Path) -> list[Row]:
     return rows
 
 
+def known_trials(path: Path) -> list[Row]:
+    """Return the single trials that a file holds beside its rows, none where it does not exist."""
+    if not path.exists():
+        return []
+    trials: list[Row] = json.loads(path.read_text())["trials"]
+    return trials
+
+
 def merged(path: Path, rows: list[Row], keys: tuple[str, ...]) -> list[Row]:
     """Return these rows after those of a file that differ from each of them in some value of `keys`."""
     own = [[row[key] for key in keys] for row in rows]

@@ -22,6 +22,11 @@ RAY_ENVIRONMENT = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--trials=N: each fault of test_faults.py N times."""
+    parser.addoption("--trials", type=int, default=0, help="number of trials of each fault")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that need Ray first: they take longest, and files are what is shared out where two run side by side."""
     names = {"ray_cluster", "pair"}  # fixtures that start one

@@ -108,6 +108,10 @@ class Switch:
         ):
             _run("nsenter", f"--target={host.first}", "--net", "ip", *words.split())
 
+    def cut(self, host: Host) -> None:
+        """Pull the cable of a host, whose processes go on."""
+        self._ip("link", "set", f"port{host.first}", "down")
+
     def close(self) -> None:
         """Switch it off, which disconnects all hosts."""
         os.kill(self.first, signal.SIGKILL)

@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,85 +20,21 @@ from pidscale.make.make import make_shard_set
 from pidscale.pde import build_pde
 from tests import small
 from tests.distill.test_rollout import write_teacher
-from tests.hosts import ADDRESSES, LACKING, POSSIBLE, Host, Switch
-from tests.scripts import LAUNCH, ROOT, tiny
+from tests.hosts import LACKING, POSSIBLE, Host, Switch
+from tests.pair import HEAD, TOKEN, Pair, driver, ended, progress, until, wait
+from tests.scripts import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.skipif(not POSSIBLE, reason=LACKING)]
-HEAD = f"{ADDRESSES['one']}:6379"
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
-SMALL = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
-
-
-class Pair:
-    """Two connected hosts with one CPU each, and a shard set that both see."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.hosts = {}
-        self.switch = Switch()
-        pde = build_pde("darcy")
-        sizes = {"train": 48, "test": 16}
-        make_shard_set(pde, folder / "shards", sizes, grid=pde.grid(16), seed=0, samples_per_shard=16, parallel=False)
-        self.plug_in("one")
-        self.plug_in("two")
-
-    def plug_in(self, name: str) -> None:
-        """Connect a new host of this name to the network."""
-        self.hosts[name] = Host(name, self.folder / f"{name}-{time.monotonic_ns()}")
-        self.switch.plug(self.hosts[name])
-
-    def ray(self, name: str, *words: str) -> None:
-        """Run `ray start` on a host."""
-        address = f"--node-ip-address={ADDRESSES[name]}"
-        log = self.folder / f"ray-{name}.log"
-        for _ in range(3):
-            status = self.hosts[name].start("ray", "start", address, *SMALL, *words, log=log, **TOKEN).wait(180)
-            if status == 0:
-                return
-            assert "timed out during startup" in log.read_text(), log.read_text()[-2000:]  # Ray waits only 30 s
-            self.hosts[name].start("ray", "stop", "--force", log=log, **TOKEN).wait(60)
-        raise AssertionError(log.read_text()[-2000:])
-
-    def train(self, run: str, *more: str):
-        """Start the training of a teacher on host one; return the process and its log."""
-        log = self.folder / f"{run}.log"
-        words = ["python", str(LAUNCH / "train_teacher.py"), *tiny(self.folder, run, *more)]
-        return self.hosts["one"].start(*words, log=log, RAY_ADDRESS=HEAD, **TOKEN), log
-
-    def close(self) -> None:
-        """End all hosts and the switch."""
-        for one in (*self.hosts.values(), self.switch):
-            one.close()
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     made = Pair(tmp_path_factory.mktemp("hosts"))
     try:
-        made.ray("one", "--head", "--port=6379", "--include-dashboard=false")
-        made.ray("two", f"--address={HEAD}")
+        made.start()
         yield made
     finally:
         made.close()
-
-
-def until(log: Path, words: str, process, seconds: float = 600) -> float:
-    """Return the seconds until a log contains a pattern."""
-    began = time.monotonic()
-    while not re.search(words, log.read_text()):
-        assert process.poll() is None or re.search(words, log.read_text()), log.read_text()[-3000:]
-        assert time.monotonic() - began < seconds, f"{words!r} not in {seconds} s:\n{log.read_text()[-3000:]}"
-        time.sleep(0.05)
-    return time.monotonic() - began
-
-
-def ended(process, log: Path, seconds: float = 60) -> float:
-    """Return the seconds until a process has ended with status 2 and one line."""
-    began = time.monotonic()
-    assert process.wait(seconds) == 2, log.read_text()[-3000:]
-    said = log.read_text()
-    assert "Traceback" not in said and len(re.findall(r"^error: ", said, re.M)) == 1, said[-3000:]
-    return time.monotonic() - began
 
 
 def test_a_run_shrinks_when_a_host_is_lost_or_about_to_leave_and_grows_when_it_is_back(pair, record_property):
@@ -107,7 +42,7 @@ def test_a_run_shrinks_when_a_host_is_lost_or_about_to_leave_and_grows_when_it_i
     more = ["cluster.max_failures=1", "cluster.wait=120", "cluster.min_workers=1", "cluster.shrink_after=3"]
     process, log = pair.train("lost", "teacher.steps=100000", *more)
     checkpoints = pair.folder / "runs" / "lost" / "checkpoints" / "teacher"
-    _wait(lambda: (checkpoints / "step_00000010" / "manifest.json").exists(), process, log)
+    wait(lambda: (checkpoints / "step_00000010" / "manifest.json").exists(), process, log)
     pair.hosts["two"].close()
     lost = (
         r"worker [01] on host (?:one: lost its connection to worker [01] on host two|two: lost) \(.*?(\S+)\); failure"
@@ -120,15 +55,15 @@ def test_a_run_shrinks_when_a_host_is_lost_or_about_to_leave_and_grows_when_it_i
     assert re.search(r"failure 1 of cluster.max_failures=1; goes on from step \d+0", said), said
     kept = re.search(lost, said)
     assert kept and re.search("Traceback|Error", Path(kept[1]).read_text())
-    record_property("seconds_to_go_on", _progress(process, log))
+    record_property("seconds_to_go_on", progress(process, log))
     pair.plug_in("two")
     pair.ray("two", f"--address={HEAD}")
     until(log, r"the cluster has room for 2 workers: 1 become 2 at the next checkpoint", process)
     until(log, r"teacher stopped at step \d+0 of 100000 with a checkpoint", process)
-    record_property("seconds_to_grow", _progress(process, log))
+    record_property("seconds_to_grow", progress(process, log))
     newest = sorted(checkpoints.glob("step_????????/manifest.json"))[-1]
     step = int(newest.parent.name[5:])
-    _wait(lambda: (checkpoints / f"step_{step + 20:08d}" / "manifest.json").exists(), process, log)
+    wait(lambda: (checkpoints / f"step_{step + 20:08d}" / "manifest.json").exists(), process, log)
     worlds = {json.loads(path.read_text())["world"] for path in checkpoints.glob("step_????????/manifest.json")}
     assert 2 in worlds, worlds
 
@@ -137,28 +72,13 @@ def test_a_run_shrinks_when_a_host_is_lost_or_about_to_leave_and_grows_when_it_i
     pair.hosts["two"].run("ray", "drain-node", f"--address={HEAD}", *notice, log=drain, **TOKEN)
     record_property("seconds_to_leave", until(log, "host two is about to leave the cluster", process))
     until(log, r"(?s)about to leave.*teacher stopped at step \d+ of 100000.*goes on with cluster.workers=1", process)
-    _progress(process, log)
-    os.kill(_driver(process), signal.SIGTERM)
+    progress(process, log)
+    os.kill(driver(process), signal.SIGTERM)
     ended(process, log)
     assert "with a checkpoint" in log.read_text() and "failure 2" not in log.read_text()
     pair.hosts["two"].close()
     pair.plug_in("two")
     pair.ray("two", f"--address={HEAD}")
-
-
-def _wait(condition, process, log: Path) -> float:
-    """Return the seconds until something is so, while a process is at work."""
-    began = time.monotonic()
-    while not condition():
-        assert process.poll() is None and time.monotonic() - began < 600, log.read_text()[-3000:]
-        time.sleep(0.05)
-    return time.monotonic() - began
-
-
-def _progress(process, log: Path) -> float:
-    """Return the seconds until a run has reported another step."""
-    before = len(re.findall(r"/100000 ", log.read_text()))
-    return _wait(lambda: len(re.findall(r"/100000 ", log.read_text())) > before, process, log)
 
 
 def test_a_run_without_enough_hosts_says_so_at_once_and_ends(pair):
@@ -188,17 +108,11 @@ def test_a_run_on_a_busy_cluster_says_so_at_once_and_can_be_stopped(pair):
     process, log = pair.train("busy", "cluster.wait=600")
     until(log, r"waiting for room .*2 x 1 CPU do not fit on 2 hosts \(.*others hold the rest", process)
     assert "0 of 1 CPUs free" in log.read_text()
-    os.kill(_driver(process), signal.SIGTERM)
+    os.kill(driver(process), signal.SIGTERM)
     assert ended(process, log, 20) < 10
     assert "stopped while it waited for room" in log.read_text() and not (pair.folder / "runs" / "busy").exists()
-    os.kill(_driver(holder), signal.SIGKILL)
+    os.kill(driver(holder), signal.SIGKILL)
     holder.wait(20)
-
-
-def _driver(process) -> int:
-    """The process that nsenter started, or became."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return int(children[0]) if children else process.pid
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,9 @@ from pidscale.cluster import gather
 from pidscale.cluster.room import Host
 from pidscale.config import UserError
 from tests.hosts import LACKING, POSSIBLE
+from tests.pair import Pair, until
 from tests.scheduler import Scheduler, inner, write_commands
 from tests.scripts import LAUNCH, family, tiny
-from tests.test_hosts import Pair, until
 
 JOB = LAUNCH / "slurm" / "train.sbatch"
 

@@ -15,7 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pages import closed_form, demo, equations, gpu, loader, memory, methods, rollout, space, tasks, zoo
+from benchmarks.pages import (
+    closed_form,
+    demo,
+    equations,
+    faults,
+    gpu,
+    loader,
+    memory,
+    methods,
+    rollout,
+    space,
+    tasks,
+    zoo,
+)
 from benchmarks.pages.builder import between
 from benchmarks.report import RESULTS
 
@@ -35,6 +48,7 @@ PAGES = {
     "closed_form": Page("docs/closed_form.md", closed_form.page, "closed_form"),
     "demo": Page("README.md", demo.page, "demo"),
     "equations": Page("docs/equations/README.md", equations.page, "residuals"),
+    "faults": Page("docs/faults.md", faults.page, "faults"),
     "gpu": Page("docs/gpu.md", gpu.page, "gpu"),
     "loader": Page("docs/loader.md", loader.page, "loader"),
     "memory": Page("docs/split_memory.md", memory.page, "memory"),

@@ -1,0 +1,104 @@
+"""A Ray cluster of two hosts, which are namespaces (hosts.py), and runs on it. Knows no faults."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pidscale.make.make import make_shard_set
+from pidscale.pde import build_pde
+from tests.hosts import ADDRESSES, Host, Switch
+from tests.scripts import LAUNCH, tiny
+
+HEAD = f"{ADDRESSES['one']}:6379"
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
+SMALL = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
+
+
+class Pair:
+    """Two connected hosts with one CPU each, and a shard set that both see."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.hosts = {}
+        self.switch = Switch()
+        pde = build_pde("darcy")
+        sizes = {"train": 48, "test": 16}
+        make_shard_set(pde, folder / "shards", sizes, grid=pde.grid(16), seed=0, samples_per_shard=16, parallel=False)
+        self.plug_in("one")
+        self.plug_in("two")
+
+    def plug_in(self, name: str) -> None:
+        """Connect a new host of this name to the network."""
+        self.hosts[name] = Host(name, self.folder / f"{name}-{time.monotonic_ns()}")
+        self.switch.plug(self.hosts[name])
+
+    def ray(self, name: str, *words: str) -> None:
+        """Run `ray start` on a host."""
+        address = f"--node-ip-address={ADDRESSES[name]}"
+        log = self.folder / f"ray-{name}.log"
+        for _ in range(3):
+            status = self.hosts[name].start("ray", "start", address, *SMALL, *words, log=log, **TOKEN).wait(180)
+            if status == 0:
+                return
+            assert "timed out during startup" in log.read_text(), log.read_text()[-2000:]  # Ray waits only 30 s
+            self.hosts[name].start("ray", "stop", "--force", log=log, **TOKEN).wait(60)
+        raise AssertionError(log.read_text()[-2000:])
+
+    def start(self) -> None:
+        """Start Ray on both hosts."""
+        self.ray("one", "--head", "--port=6379", "--include-dashboard=false")
+        self.ray("two", f"--address={HEAD}")
+
+    def train(self, run: str, *more: str, script: str = "train_teacher"):
+        """Start a script, by default the training of a teacher, on host one; return the process and its log."""
+        log = self.folder / f"{run}.log"
+        words = ["python", str(LAUNCH / f"{script}.py"), *tiny(self.folder, run, *more)]
+        return self.hosts["one"].start(*words, log=log, RAY_ADDRESS=HEAD, **TOKEN), log
+
+    def close(self) -> None:
+        """End all hosts and the switch."""
+        for one in (*self.hosts.values(), self.switch):
+            one.close()
+
+
+def until(log: Path, words: str, process, seconds: float = 600) -> float:
+    """Return the seconds until a log contains a pattern."""
+    began = time.monotonic()
+    while not re.search(words, log.read_text()):
+        assert process.poll() is None or re.search(words, log.read_text()), log.read_text()[-3000:]
+        assert time.monotonic() - began < seconds, f"{words!r} not in {seconds} s:\n{log.read_text()[-3000:]}"
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def ended(process, log: Path, seconds: float = 60) -> float:
+    """Return the seconds until a process has ended with status 2 and one line."""
+    began = time.monotonic()
+    assert process.wait(seconds) == 2, log.read_text()[-3000:]
+    said = log.read_text()
+    assert "Traceback" not in said and len(re.findall(r"^error: ", said, re.M)) == 1, said[-3000:]
+    return time.monotonic() - began
+
+
+def wait(condition: Callable[[], bool], process, log: Path) -> float:
+    """Return the seconds until something is so, while a process is at work."""
+    began = time.monotonic()
+    while not condition():
+        assert process.poll() is None and time.monotonic() - began < 600, log.read_text()[-3000:]
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def progress(process, log: Path) -> float:
+    """Return the seconds until a run has reported another step."""
+    before = len(re.findall(r"/100000 ", log.read_text()))
+    return wait(lambda: len(re.findall(r"/100000 ", log.read_text())) > before, process, log)
+
+
+def driver(process) -> int:
+    """The process that nsenter started, or became."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(children[0]) if children else process.pid
