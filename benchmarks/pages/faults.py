@@ -37,12 +37,13 @@ def page(result: dict[str, Any]) -> str:
     said = [[row["fault"], row["phase"], f"`{row['message']}`"] for row in rows if row["message"]]
     return f"""# What happens when something is lost
 
-`python -m benchmarks.proofs.faults` starts runs of 2 workers on two hosts, one worker each, lets a fault happen after the
-first checkpoint, and follows the run to its end. Hosts are network namespaces of one machine with a real Ray and real runs; the
-folder of the runs is shared. Checkpoints are 10 steps apart. A fault that ends the command (a stop, a full disk, a lost head) is
-followed by the same command once more, and a host that is killed is started again, so that those times include the start of Ray.
-*Equal weights*: the finished weights equal those of the unbroken run to the bit; with one worker instead of two they need
-not. A run whose every step is skipped, and a user's mistake, end with one line and are not tried again: nothing is published.
+`python -m benchmarks.proofs.faults` starts runs of 2 workers on two hosts, one worker each, lets a fault happen after
+the first checkpoint, and follows the run to its end. Hosts are network namespaces of one machine with a real Ray and
+real runs; the folder of the runs is shared. Checkpoints are 10 steps apart. A fault that ends the command (a stop, a
+full disk, a lost head) is followed by the same command once more, and a host that is killed is started again, so that
+those times include the start of Ray. *Equal weights*: the finished weights equal those of the unbroken run to the bit;
+with one worker instead of two they need not. A run whose every step is skipped, and a user's mistake, end with one line
+and are not tried again: nothing is published.
 
 ## {trials} trials
 
