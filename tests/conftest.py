@@ -34,6 +34,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in ray)
 
 
+@pytest.fixture(autouse=True)
+def threads_stay() -> Iterator[None]:
+    """No test leaves torch with another number of threads: more than there are cores spin, and slow down all tests after it."""
+    before = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
+    yield
+    if before is not None:
+        assert sys.modules["torch"].get_num_threads() == before
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One Ray of four logical CPUs for all tests of a process, started by the first that asks for it."""

@@ -11,7 +11,7 @@ import torch
 from pidscale.config import UserError
 from pidscale.dataset.problem import open_problem
 from pidscale.distill.endpoints.buffer import EndpointBuffer
-from pidscale.distill.endpoints.make import make_endpoint_set
+from pidscale.distill.endpoints.make import check_endpoint_set, make_endpoint_set
 from pidscale.distill.endpoints.rollout import open_rollout, open_teacher
 from pidscale.distill.endpoints.stored import needed, open_set
 from pidscale.distill.preflight import announcement, cost_line, teacher_share
@@ -51,6 +51,16 @@ def test_a_set_holds_what_the_teacher_makes(small_shards, folder):
         assert torch.equal(read.params_BP, made.params_BP) and torch.equal(read.counters, made.counters)
     floor = there.shards.manifest.truth_residual["train"]
     assert 0 < floor["dual"] < floor["max_dual"]  # of the endpoints in physical units
+
+
+def test_a_driver_keeps_its_threads_whatever_a_worker_has(small_shards, folder, tmp_path):
+    """Threads of the teacher are those of its tasks: 64 in a driver of two cores would slow down all that it does later."""
+    before = torch.get_num_threads()
+    plain = chosen(small_shards, folder, endpoints=str(tmp_path / "set"))
+    settings = dataclasses.replace(plain, cluster=dataclasses.replace(plain.cluster, cpus_per_worker=7))
+    check_endpoint_set(settings, folder)
+    make_endpoint_set(settings, folder, parallel=False)
+    assert torch.get_num_threads() == before
 
 
 def test_a_rank_reads_its_rows_alone(small_shards, folder):

@@ -54,14 +54,20 @@ class _Job:
 def _rollout(plain: str, folder: str, device: str) -> Rollout:
     """Return the teacher of these settings; cached, so that a process loads it once for all its tasks."""
     settings = from_plain(Settings, json.loads(plain))
-    torch.set_num_threads(settings.cluster.cpus_per_worker)  # as in the workers: bits may depend on it
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     problem = open_problem(settings.pde, settings.data)
     return open_rollout(settings, open_teacher(settings, Path(folder), problem, torch.device(device)))
 
 
 def _shard(job: _Job) -> FinishedShard:
-    return make_shard(_rollout(job.plain, job.folder, job.device), job.root, job.number, job.first, job.last)
+    """Make a shard with the threads of a worker, since bits may depend on their number."""
+    rollout = _rollout(job.plain, job.folder, job.device)
+    before = torch.get_num_threads()
+    torch.set_num_threads(from_plain(Settings, json.loads(job.plain)).cluster.cpus_per_worker)
+    try:
+        return make_shard(rollout, job.root, job.number, job.first, job.last)
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_endpoint_set(settings: Settings, folder: Path) -> None:
