@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def threads_stay() -> Iterator[None]:
-    """No test leaves torch with another number of threads: more than there are cores spin, and slow down all tests after it."""
+    """No test leaves torch with another number of threads: more than there are cores slow down all tests after it."""
     before = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
     yield
     if before is not None:
