@@ -22,11 +22,13 @@ from pidscale.cluster.bulletin import Place
 from pidscale.config import Settings, UserError, from_plain
 from pidscale.distill import loop as distill_loop
 from pidscale.distill.endpoints.actors import Served
+from pidscale.generator.artifact import read_card
 from pidscale.parallel.mesh import Mesh
 from pidscale.records.lock import Owner
 from pidscale.run.agree import agree
 from pidscale.run.host_limits import device_limit
 from pidscale.run.memory import MemoryPlan
+from pidscale.run.phases import teacher_folder
 from pidscale.run.preflight import in_our_words, warning
 from pidscale.run.reporting import Reporter, Request, Stopped
 from pidscale.teacher import loop as teacher_loop
@@ -94,7 +96,7 @@ def _work(assignment: Assignment) -> None:
     c = settings.cluster
     bulletin.started.remote(assignment.attempt, rank, Place(socket.gethostname(), ray.util.get_node_ip_address()))
     _check_shared(folder, assignment.owner)
-    agree(settings, Mesh(rank, world, get_device()))
+    agree(settings, Mesh(rank, world, get_device()), _inputs(settings, folder, assignment.phase))
     mesh = Mesh.over(rank, world, get_device(), c.space, assignment.timeout)
 
     def progress(done: int, total: int, note: str) -> None:
@@ -116,6 +118,17 @@ def _work(assignment: Assignment) -> None:
         if mesh.first:
             bulletin.say.remote(str(stopped))
     dist.barrier()
+
+
+def _inputs(settings: Settings, folder: Path, phase: str) -> dict[str, str]:
+    """Return the checksum of the teacher that this host sees, or why it sees none, for a comparison with the other hosts."""
+    if phase != "distill":
+        return {}
+    try:
+        seen = read_card(teacher_folder(settings, folder)).weights_sha256
+    except UserError as error:
+        seen = str(error)
+    return {"distill.teacher (its weights)": seen}
 
 
 class _Requests:

@@ -37,11 +37,13 @@ def picture(students: list[Student], rollout: Rollout, board: Board, problem: Pr
     Returns:
         Root mean square of each student's samples relative to that of the data, on every rank.
     """
-    averages = [(student, student.averaged()) for student in students]
     mesh, window = students[0].mesh, students[0].window
     sizes: dict[str, float] = {}
     if mesh.data_rank > 0:
+        for student in students:
+            student.ema.full_weights(kept=False)
         return dict(mesh.broadcast(sizes))
+    averages = [(student, student.averaged()) for student in students]
     endpoints = rollout.endpoints(torch.arange(rollout.chunk) + 2**60)
     eps = rollout.eps(endpoints.counters[:4])
     params = endpoints.params_BP[:4]
@@ -82,7 +84,7 @@ def publish_student(
         scales: Scale of each term of the residual.
         metrics: Last mean values of the training, and its cost.
     """
-    weights = student.ema.full_weights()
+    weights = student.ema.full_weights(student.mesh.first)
     if not student.mesh.first:
         return
     objective = student.objective

@@ -161,8 +161,9 @@ class Student:
         return self._network(self.ema.full_weights())
 
     def _network(self, weights: dict[str, Tensor]) -> PreconditionedNetwork:
-        plain = plain_copy(self.objective.teacher, self.settings)
-        plain.load_state_dict(weights)
+        with torch.device("meta"):  # shapes only: no weights are drawn
+            plain = plain_copy(self.objective.teacher, self.settings)
+        plain.load_state_dict(weights, assign=True)
         return spread(plain, self.window).to(self.mesh.device).eval()
 
     def slices(self) -> list[Slice]:

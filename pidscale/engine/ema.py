@@ -70,10 +70,18 @@ class Ema:
             fresh = list(pieces(self.module, self.stage, self.mesh).values())
             torch._foreach_lerp_(list(self.pieces.values()), fresh, 1 - decay)
 
-    def full_weights(self) -> dict[str, Tensor]:
-        """Return the average by parameter name in full shapes, on the CPU of every rank. One all-gather a parameter."""
+    def full_weights(self, kept: bool = True) -> dict[str, Tensor]:
+        """Return the average by parameter name in full shapes, on the CPU. All ranks call it; one all-gather a parameter.
+
+        Args:
+            kept: Whether this rank keeps the average; others return nothing, and never hold more than one parameter.
+
+        Returns:
+            The average.
+        """
         shapes = {n: _shape(p) for n, p in self.module.named_parameters()}
-        return {n: _gathered(piece, shapes[n], self.mesh) for n, piece in self.pieces.items()}
+        gathered = ((n, self.mesh.gather_pieces(piece)) for n, piece in self.pieces.items())
+        return {n: _joined(found, shapes[n]) for n, found in gathered if kept}
 
     def slices(self) -> list[Slice]:
         """Return this rank's pieces by name, without what fills them up. No messages."""
@@ -98,9 +106,9 @@ class Ema:
         return {n: (shape, *share(shape.numel(), self.mesh.rank, self.mesh.world)) for n, shape in shapes.items()}
 
 
-def _gathered(piece: Tensor, shape: torch.Size, mesh: Mesh) -> Tensor:
-    """Return a parameter in its full shape on the CPU, from the pieces of all ranks. One all-gather."""
-    flat = torch.cat(mesh.gather_pieces(piece))
+def _joined(found: list[Tensor], shape: torch.Size) -> Tensor:
+    """Return a parameter in its full shape on the CPU, from the pieces of all ranks."""
+    flat = torch.cat(found)
     return flat[: shape.numel()].reshape(shape).cpu().clone()
 
 
@@ -115,4 +123,5 @@ def weights(module: nn.Module, stage: int, mesh: Mesh) -> dict[str, Tensor]:
     Returns:
         The weights on the CPU of every rank.
     """
-    return {n: _gathered(_piece(p, stage, mesh), _shape(p), mesh) for n, p in module.named_parameters()}
+    named = dict(module.named_parameters())
+    return {n: _joined(mesh.gather_pieces(_piece(p, stage, mesh)), _shape(p)) for n, p in named.items()}

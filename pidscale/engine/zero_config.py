@@ -144,6 +144,7 @@ def deepspeed_dict(
         "gradient_clipping": clip,
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**12,
+        "timers": {"throughput": {"enabled": False}},  # it would wait for the whole device twice in every micro-step
         "zero_optimization": {"stage": stage, **bucket, **zero},
         **own,
     }

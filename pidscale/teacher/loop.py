@@ -63,11 +63,11 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     began_from = open_start(settings, problem)
     problem = problem if began_from is None else replace(problem, normaliser=began_from.normaliser)
     shards = problem.shards("train")
-    noise = noise_for(settings, problem, shards, mesh, began_from)
-    teacher = build(settings, problem, noise, mesh, began_from)
     root = folder / "checkpoints" / "teacher"
     sealer = Sealer.open(root, mesh, settings.cluster.zero_stage, Retention(t.keep, t.keep_every), reporter.owner)
     found = sealer.newest(reporter.say)
+    noise = noise_for(settings, problem, shards, mesh, began_from, found.state["noise"] if found else None)
+    teacher = build(settings, problem, noise, mesh, began_from)
     first = found.step if found else 0
     seconds = found.state["train_seconds"] if found else began_from.seconds if began_from else 0.0
     if found:
@@ -124,7 +124,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
             if due or stopping or done == t.steps:
                 guard.weights(done, [teacher.zero], [teacher.ema])
                 board.flush()
-                state = {"train_seconds": spent, "skipped": guard.state(), "loss": mean}
+                state = {"train_seconds": spent, "skipped": guard.state(), "loss": mean, "noise": noise.describe()}
                 sealer.save(done, state, teacher.slices())
             if stopping and done < t.steps:
                 sealer.wait()
@@ -162,7 +162,7 @@ def _open_feed(teacher: Teacher, shards: ShardSet, first: int) -> Feed:
 
 
 def _publish(teacher: Teacher, folder: Path, results: dict[str, Any], began_from: Start | None) -> None:
-    weights = teacher.ema.full_weights()
+    weights = teacher.ema.full_weights(teacher.mesh.first)
     problem = teacher.problem
     s = teacher.settings
     if not teacher.mesh.first:

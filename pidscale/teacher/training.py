@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from pidscale import seeds
 from pidscale.config import Settings
 from pidscale.dataset.problem import Problem
 from pidscale.diffusion.denoiser import conditioned
-from pidscale.diffusion.noise import Noise, schedule_for, strongest_mode
+from pidscale.diffusion.noise import Noise, noise_from, schedule_for, strongest_mode
 from pidscale.diffusion.objective import denoising_errors
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import MicroPlan, micro_plan
@@ -106,8 +107,9 @@ class Teacher:
     def averaged(self) -> PreconditionedNetwork:
         """Return a copy of the network with averaged weights, split for the rows of this rank, on its device."""
         s = self.settings
-        plain = build_denoiser(describe(s, self.problem), self.noise.sigma_data, s.model.precision)
-        plain.load_state_dict(self.ema.full_weights())
+        with torch.device("meta"):  # shapes only: no weights are drawn
+            plain = build_denoiser(describe(s, self.problem), self.noise.sigma_data, s.model.precision)
+        plain.load_state_dict(self.ema.full_weights(), assign=True)
         return spread(plain, self.window).to(self.mesh.device).eval()
 
 
@@ -148,11 +150,17 @@ def rows_of(settings: Settings, problem: Problem, mesh: Mesh) -> Window:
 
 
 def noise_for(
-    settings: Settings, problem: Problem, shards: ShardSet, mesh: Mesh, began_from: Start | None = None
+    settings: Settings,
+    problem: Problem,
+    shards: ShardSet,
+    mesh: Mesh,
+    began_from: Start | None = None,
+    stored: Mapping[str, Any] | None = None,
 ) -> Noise:
     """Return the noise schedule: values from the settings first, then from the initial teacher, then chosen from the data.
 
-    Raises a ValueError if the schedule would lose the strongest mode of the data.
+    A schedule is chosen once in a run: a resumed run takes that of its checkpoint, all ranks that of the first one. Raises a
+    ValueError if the schedule would lose the strongest mode of the data.
 
     Args:
         settings: Settings of the run.
@@ -160,10 +168,13 @@ def noise_for(
         shards: Training fields, some of which are read.
         mesh: The mesh of ranks.
         began_from: Teacher that provides the initial weights, if there is one.
+        stored: The schedule of the checkpoint that the run resumes from, as `Noise.describe` returns it, if there is one.
 
     Returns:
         The schedule, the same on every rank.
     """
+    if stored is not None:
+        return noise_from(stored)
     t = settings.teacher
     window = rows_of(settings, problem, mesh)
     most = max(LEAST_MODE_SAMPLES, min(MODE_SAMPLES, MODE_VALUES // math.prod(problem.shape)))
@@ -172,4 +183,5 @@ def noise_for(
     own = {"sigma_max": t.sigma_max, "p_mean": t.p_mean, "p_std": t.p_std}
     if began_from is not None:
         own = {key: getattr(began_from.card.noise, key, None) if value is None else value for key, value in own.items()}
-    return schedule_for(t.noise, mode, min(problem.grid.shape), **own)
+    chosen = schedule_for(t.noise, mode, min(problem.grid.shape), **own)
+    return noise_from(mesh.broadcast(chosen.describe()))  # devices of several kinds may differ in the last bits

@@ -242,6 +242,6 @@ def disagree(rank, world):
 
 def test_ranks_with_different_settings_stop_together():
     assert spawn(disagree, 2) == [
-        "another worker was given other settings; start all workers with the same ones",
-        "rank 1 was given run.seed=1, not 0 as on rank 0; start all workers with the same settings",
+        "another worker has other settings, versions or files; give all workers the same ones",
+        "rank 1 has run.seed=1, not 0 as on rank 0; give all workers the same settings, versions and files",
     ]
