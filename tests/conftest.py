@@ -27,6 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--trials", type=int, default=0, help="number of trials of each fault")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Trials of faults take an hour: they are run by a benchmark, which sets --trials."""
+    return True if collection_path.name == "test_faults.py" and not config.getoption("--trials") else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that need Ray first: they take longest, and files are what is shared out where two run side by side."""
     names = {"ray_cluster", "pair"}  # fixtures that start one

@@ -168,8 +168,8 @@ def _named(title):
 
 
 @contextmanager
-def _killing(title, count, due):
-    """Kill one of `count` processes of a title as soon as the path `due` exists; yield a list with its number."""
+def _hurting(title, count, due, how=signal.SIGKILL):
+    """Send a signal to one of `count` processes of a title as soon as the path `due` exists; yield a list with its number."""
     killed = []
     over = threading.Event()
 
@@ -177,7 +177,7 @@ def _killing(title, count, due):
         while not killed and not over.is_set():
             found = _named(title) if due.exists() else []
             if len(found) == count:
-                os.kill(found[0], signal.SIGKILL)
+                os.kill(found[0], how)
                 killed.append(found[0])
             time.sleep(0.01)
 
@@ -192,21 +192,27 @@ def _killing(title, count, due):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_killed_worker_is_reported_and_its_run_goes_on(ray_cluster, reference, place, capsys):
-    """One of two workers is killed after a checkpoint; the teacher equals that of the run without interruptions."""
+def test_a_hung_and_a_killed_worker_are_reported_and_their_run_goes_on(ray_cluster, reference, place, capsys):
+    """One of two workers hangs after a checkpoint, one is killed after another; the teacher is that of the unbroken run."""
     run = place / "runs" / "hurt"
-    due = run / "checkpoints" / "teacher" / "step_00000010" / "manifest.json"
-    with _killing("ray::RayTrainWorker", 2, due) as killed:
-        launch("train", tiny(place, "hurt", "cluster.max_failures=1"))
+    first, second = (run / "checkpoints" / "teacher" / f"step_{step:08d}" / "manifest.json" for step in (10, 20))
+    more = ["cluster.max_failures=2", "cluster.timeout=30"]
+    title = "ray::RayTrainWorker"
+    with _hurting(title, 2, first, signal.SIGSTOP) as hung, _hurting(title, 2, second) as killed:
+        launch("train", tiny(place, "hurt", *more))
     said = capsys.readouterr()
     died = r"worker [01] on host \S+: lost \(its process died; (\S+)\)"
     seen = r"worker [01] on host \S+: lost its connection to worker [01] on host \S+ \(.*; traceback: (\S+)\)"
-    after = "; failure 1 of cluster.max_failures=1; goes on from step [123]0\n"
-    found = re.search(rf"teacher: (?:{died}|{seen}){after}", said.out)
-    assert killed and found and "Traceback" not in said.out + said.err, said.out
-    assert re.search("ActorDiedError|Traceback", Path(found[1] or found[2]).read_text())
-    first, second = weights(place / "runs" / "reference", "teacher"), weights(run, "teacher")
-    assert all(torch.equal(first[n], second[n]) for n in first)
+    lost = [
+        (found[1] or found[2], found[3])
+        for found in re.finditer(rf"teacher: (?:{died}|{seen}); failure (\d)", said.out)
+    ]
+    assert hung and killed and [number for _, number in lost] == ["1", "2"], said.out
+    assert "Traceback" not in said.out + said.err and "goes on from step 10\n" in said.out
+    for path, _ in lost:
+        assert re.search("ActorDiedError|Traceback", Path(path).read_text())
+    whole, hurt = weights(place / "runs" / "reference", "teacher"), weights(run, "teacher")
+    assert all(torch.equal(whole[n], hurt[n]) for n in whole)
 
 
 # ---- teachers on their own resources
@@ -218,7 +224,7 @@ def test_a_killed_teacher_actor_changes_no_bit(ray_cluster, reference, place, ca
     """Two actors serve two workers, and one is killed; the students equal those whose endpoints are made in the step."""
     run = place / "runs" / "served"
     teacher = f"distill.teacher={place / 'runs' / 'reference' / 'teacher'}"
-    with _killing("ray::TeacherActor", 2, run / "checkpoints" / "distill") as killed:
+    with _hurting("ray::TeacherActor", 2, run / "checkpoints" / "distill") as killed:
         launch("distill", tiny(place, "served", teacher, "distill.source=actors", "distill.actors=2"))
     said = capsys.readouterr()
     assert killed and re.search(r"warning: teacher actor [01] was lost and started again", said.out), said.out

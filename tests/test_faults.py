@@ -3,7 +3,7 @@
 Every trial starts a run, lets a fault happen after its first checkpoint, and follows the run, or the same command once more,
 to its end. It notes whether the run recovered, the steps that it lost, the seconds until it said what had happened and until
 it took a step again, and whether its weights equal those of the unbroken run. `python -m benchmarks.proofs.faults` repeats
-the trials and writes the figures to a file; without --trials, only those run that no other test makes.
+the trials and writes the figures to a file; without --trials, this file is not collected.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from tests.scripts import family
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.faults,
     pytest.mark.timeout(1200),
     pytest.mark.skipif(not POSSIBLE, reason=LACKING),
 ]
@@ -354,7 +353,6 @@ FAULTS: dict[str, tuple[Callable[[Trial], None], tuple[str, ...], list[str]]] = 
     "user's mistake in a worker": (mistake, ("teacher",), ["teacher.sigma_max=1.0"]),
 }
 TRIALS = [(fault, phase) for fault, (_, phases, _) in FAULTS.items() for phase in phases]
-ONCE = {("worker hangs", "distill"), ("network of a host cut", "teacher")}  # of `make test`; other tests have the rest
 
 
 @pytest.fixture(scope="module")
@@ -378,10 +376,8 @@ def pair(tmp_path_factory):
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each trial as often as --trials says; without it, the few that no other test makes."""
-    times = metafunc.config.getoption("--trials")
-    cases = [one for one in TRIALS for _ in range(times)] if times else [one for one in TRIALS if one in ONCE]
-    metafunc.parametrize(("fault", "phase"), cases)
+    """Each trial as often as --trials says."""
+    metafunc.parametrize(("fault", "phase"), TRIALS * metafunc.config.getoption("--trials"))
 
 
 def test_a_run_recovers_or_says_what_is_kept(pair, fault, phase, record_property):

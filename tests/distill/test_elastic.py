@@ -23,10 +23,8 @@ STEPS = 8
 LINKS = ((2, 1, 2, 2), (1, 2, 1, 4), (4, 3, 2, 6), (2, 0, 1, None))  # ranks, stage, space, and the step of the stop
 OBJECTIVES = {
     "piddm": {"name": "piddm"},
-    "pid": {"name": "pid", "levels": 12},
     "dm": {"name": "dm"},
-    "consistency": {"name": "consistency", "levels": 12},
-}
+}  # a buffer and a control; a critic with its own optimiser
 NAMES = ("teacher", *OBJECTIVES)
 
 
