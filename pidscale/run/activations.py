@@ -6,7 +6,8 @@ Knows no settings and no ranks.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -54,8 +55,32 @@ class Alive(TorchDispatchMode):
         self.most = max(self.most, self.now)
 
 
+@contextmanager
+def norms_of_cuda() -> Iterator[None]:
+    """Compute group norms in float32 while the body runs, as autocast does on CUDA, but not on the CPU."""
+    plain = nn.functional.group_norm
+
+    def in_float32(
+        input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    ) -> Tensor:
+        with torch.autocast(input.device.type, enabled=False):
+            return plain(input.float(), num_groups, weight, bias, eps)
+
+    nn.functional.group_norm = in_float32
+    try:
+        yield
+    finally:
+        nn.functional.group_norm = plain
+
+
 def _pass(
-    description: Mapping[str, Any], shape: tuple[int, ...], rows: int, recompute: bool, precision: str, trains: bool
+    description: Mapping[str, Any],
+    shape: tuple[int, ...],
+    rows: int,
+    recompute: bool,
+    precision: str,
+    trains: bool,
+    cuda: bool,
 ) -> int:
     """Return the most bytes alive in one pass over a batch [B, C, y, X], beyond weights, buffers and gradients of weights.
 
@@ -69,7 +94,8 @@ def _pass(
         elsewhere = (rows - shape[-2]) / shape[-2]
         gathered.append(round(2 * out.numel() * out.element_size() * elsewhere))
 
-    with FakeTensorMode(), torch.set_grad_enabled(trains):
+    norms = norms_of_cuda() if cuda and precision == "bf16" else nullcontext()
+    with FakeTensorMode(), torch.set_grad_enabled(trains), norms:
         model = build_denoiser(description, precision=precision, recompute=recompute)
         gradients = [torch.zeros_like(p) for p in model.parameters()]
         for parameter, gradient in zip(model.parameters(), gradients, strict=True):
@@ -95,6 +121,7 @@ def activation_bytes(
     recompute: bool = False,
     precision: str = "fp32",
     trains: bool = True,
+    cuda: bool = False,
 ) -> int:
     """Return the most bytes that one micro-step holds at once on a rank, beyond weights and their gradients.
 
@@ -111,6 +138,7 @@ def activation_bytes(
         recompute: Whether the network recomputes activations in the backward pass.
         precision: Precision of the network's inner layers, `fp32` or `bf16`.
         trains: Whether there is a backward pass; without one as in sampling.
+        cuda: Whether the network will run on a CUDA device, where autocast computes norms in float32.
 
     Returns:
         Bytes.
@@ -125,7 +153,8 @@ def activation_bytes(
     tile = max(rows, min(height, 2 * int(description.get("modes", 0))))
 
     def of(batch: int) -> int:
-        return _pass(description, (batch, description["channels"], tile, width), height, recompute, precision, trains)
+        size = (batch, description["channels"], tile, width)
+        return _pass(description, size, height, recompute, precision, trains, cuda)
 
     # without storage, a batch of one has strides that real tensors do not have, for which attention takes another kernel
     return of(micro_batch) if micro_batch > 1 else 2 * of(2) - of(3)

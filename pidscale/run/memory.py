@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pidscale.config import DistillSettings, Settings, TrainSettings
@@ -18,6 +19,8 @@ from pidscale.parallel.mesh import Mesh
 from pidscale.parallel.split import Cut
 from pidscale.precision import FLOAT32_BYTES
 from pidscale.run.activations import activation_bytes
+
+_CHECKPOINT = 4 * FLOAT32_BYTES  # of a parameter: its weight, two moments of Adam, and its average
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class MemoryPlan:
         frozen: Weights of the frozen teacher.
         averaged: Weights of further networks that are not trained: averaged targets, teachers of later rounds.
         endpoints: Buffer of endpoints.
+        checkpoint: Copy of each trained network's part of a checkpoint; 0 on a GPU, since it is in the host's memory.
         networks: Number of networks in training.
         micro_batch: Number of samples in a micro-step.
         tile: Number of rows and columns of a field that the worker holds.
@@ -49,6 +53,7 @@ class MemoryPlan:
     frozen: int = 0
     averaged: int = 0
     endpoints: int = 0
+    checkpoint: int = 0
     networks: int = 1
     micro_batch: int = 1
     tile: tuple[int, int] = (0, 0)
@@ -57,7 +62,7 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """Peak memory in bytes."""
-        state = self.networks * (self.weights + self.gradients + self.optimiser + self.ema)
+        state = self.networks * (self.weights + self.gradients + self.optimiser + self.ema + self.checkpoint)
         return state + self.frozen + self.averaged + self.endpoints + max(self.activations, self.sampling)
 
 
@@ -90,8 +95,9 @@ def memory_plan(
     held = d.buffer_rows * -(-loop.global_batch // data) if distils and d.takes_endpoints else 0
     weights, gradients, optimiser = state_bytes(parameters, cluster.workers, cluster.zero_stage)
     passes = d.needs.passes if distils else 1
-    steps = activation_bytes(description, shape, passes * micro, rows, model.recompute, model.precision)
-    forward = activation_bytes(description, shape, sampled, rows, False, model.precision, trains=False)
+    counted = partial(activation_bytes, description, shape, precision=model.precision, cuda=cluster.use_gpu)
+    steps = counted(passes * micro, rows, model.recompute)
+    forward = counted(sampled, rows, trains=False)
     sampling = forward + networks * FLOAT32_BYTES * parameters  # from unpartitioned copies with averaged weights
     return MemoryPlan(
         weights,
@@ -103,6 +109,7 @@ def memory_plan(
         frozen=FLOAT32_BYTES * parameters if distils else 0,
         averaged=averaged * FLOAT32_BYTES * parameters,
         endpoints=held * field,
+        checkpoint=0 if cluster.use_gpu else -(-_CHECKPOINT * parameters // cluster.workers),
         networks=networks,
         micro_batch=micro,
         tile=(rows, shape[1]),

@@ -115,7 +115,12 @@ def plan_lines(plan: MemoryPlan) -> str:
     each = {"weights": plan.weights, "gradients": plan.gradients, "optimiser": plan.optimiser, "average": plan.ema}
     parts = [f"{name} {size_text(plan.networks * count)}" for name, count in each.items()]
     parts[-1] += f" of {plan.networks} networks" if plan.networks > 1 else ""
-    besides = {"frozen teacher": plan.frozen, "its endpoints": plan.endpoints, "averaged networks": plan.averaged}
+    besides = {
+        "copy for checkpoints": plan.networks * plan.checkpoint,
+        "frozen teacher": plan.frozen,
+        "its endpoints": plan.endpoints,
+        "averaged networks": plan.averaged,
+    }
     parts += [f"{name} {size_text(count)}" for name, count in besides.items() if count]
     held = f"a micro-batch of {plan.micro_batch} on {plan.tile[0]} x {plan.tile[1]} points"
     parts += [f"activations {size_text(plan.activations)} for {held}"]

@@ -20,7 +20,7 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.plain import size_text
-from pidscale.run.activations import Alive, activation_bytes
+from pidscale.run.activations import Alive, activation_bytes, norms_of_cuda
 from pidscale.run.host_limits import device_limit, group_limit, memory_limit
 from pidscale.run.memory import MemoryPlan, advice, memory_plan
 from tests.ranks import spawn
@@ -107,6 +107,17 @@ def test_activations_with_conditions_in_bfloat16_and_without_gradients(kind: str
     for trains, precision in ((True, "bf16"), (False, "fp32")):
         counted = activation_bytes(description, shape, 4, 32, False, precision, trains)
         assert counted == pytest.approx(real_pass(description, shape, 4, False, precision, trains)[0], rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["unet", "fno"])
+def test_bfloat16_is_counted_as_a_gpu_computes_it(kind: str) -> None:
+    """CUDA's autocast computes norms in float32, so that they and what follows them take twice the memory."""
+    description = tiny(kind)
+    plain, cuda = (activation_bytes(description, (32, 32), 4, 32, precision="bf16", cuda=gpu) for gpu in (False, True))
+    with norms_of_cuda():
+        real = real_pass(description, (32, 32), 4, precision="bf16")[0]
+    assert cuda == pytest.approx(real, rel=0.01)
+    assert 1.1 * plain < cuda < activation_bytes(description, (32, 32), 4, 32) * 1.1
 
 
 @pytest.mark.parametrize("kind", ["unet", "fno"])
@@ -216,7 +227,10 @@ def test_the_plan_of_a_teacher_is_that_of_the_worker_with_most_rows() -> None:
     assert plan.activations == activation_bytes(description, (54, 32), 3, 28)
     assert plan.sampling == activation_bytes(description, (54, 32), 1, 28, trains=False) + 4000
     assert (plan.frozen, plan.endpoints, plan.networks) == (0, 0, 1)
-    assert plan.total == 9000 + plan.activations
+    assert plan.checkpoint == 4000  # weight, two moments and average, a quarter of each
+    assert plan.total == 13000 + plan.activations
+    on_gpus = replace(s, cluster=replace(s.cluster, use_gpu=True))
+    assert memory_plan(on_gpus, description, (54, 32), "teacher", 1000).checkpoint == 0  # in the host's memory
 
 
 def test_the_plan_of_a_distillation_holds_a_frozen_teacher_and_its_students() -> None:
@@ -225,9 +239,9 @@ def test_the_plan_of_a_distillation_holds_a_frozen_teacher_and_its_students() ->
     assert plan.networks == 2 and plan.frozen == 4000 and plan.micro_batch == 4
     assert plan.endpoints == 5 * 4 * (2 * 24 * 32 * 4)  # a buffer of 5 rows of 4 samples, two channels
     assert plan.activations == activation_bytes(description, (48, 32), 4, 24, recompute=True)
-    assert plan.total == 2 * 9000 + 4000 + plan.endpoints + plan.activations
+    assert plan.total == 2 * 13000 + 4000 + plan.endpoints + plan.activations
     alone = memory_plan(settings(recompute=True, control=False), description, (48, 32), "distill", 1000)
-    assert plan.total - alone.total == 9000
+    assert plan.total - alone.total == 13000
     assert plan.sampling - alone.sampling == 4000  # a copy of each student
 
 
