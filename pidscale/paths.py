@@ -119,3 +119,21 @@ def refuse_job_package(path: str | Path, key: str) -> None:
             f"{key}={path}: lies in the copy of the working directory that Ray makes for this job and deletes after it; "
             "give an absolute path on storage that all hosts share"
         )
+
+
+def check_folder(folder: Path, key: str) -> None:
+    """Check that a folder exists or can be made.
+
+    Args:
+        folder: The folder.
+        key: The setting that chose it, for the message.
+
+    Raises:
+        UserError: The folder or one above it is a file, or a link that leads nowhere.
+    """
+    for place in (folder, *folder.parents):
+        if os.path.lexists(place):
+            if not place.is_dir():
+                what = "a link that leads nowhere" if place.is_symlink() and not place.exists() else "not a folder"
+                raise UserError(f"{key}: {place} is {what}; name a folder that this process may write")
+            return

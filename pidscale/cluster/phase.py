@@ -21,7 +21,7 @@ from pidscale.distill.preflight import announcement
 from pidscale.engine.spread import check_split
 from pidscale.generator.artifact import CARD, read_card
 from pidscale.limits import check
-from pidscale.paths import absolute, refuse_job_package
+from pidscale.paths import absolute, check_folder, refuse_job_package
 from pidscale.pde.constraints import check_constraints
 from pidscale.pde.residuals import check_measures
 from pidscale.run.memory import MemoryPlan, memory_plan
@@ -48,6 +48,7 @@ def run_phase(phase: str, settings: Settings) -> Path:
         settings = replace(settings, distill=settings.distill.complete)
     refuse_job_package(settings.run.folder, "run.folder")
     folder = run_folder(settings)
+    check_folder(folder, "run.folder")
     problem = open_problem(settings.pde, settings.data)
     inputs = {"data.path (its data_hash)": problem.manifest.data_hash}
     if phase == "teacher":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -27,6 +28,7 @@ from pidscale.plain import json_text
 MANIFEST = "manifest.json"
 STATE = "state.json"
 VERSION = 2
+_NAME = re.compile(r"step_[0-9]{8}", re.ASCII)
 _MARK = ".attempt"  # a file in a folder that is being written: it says that a run made the folder
 
 
@@ -53,8 +55,7 @@ class Checkpoint:
 
 def newest_step(root: Path) -> int | None:
     """Return the step of the newest checkpoint with a manifest, without reading it; None if there is none."""
-    steps = [int(p.parent.name[5:]) for p in root.glob(f"step_????????/{MANIFEST}") if p.parent.name[5:].isdigit()]
-    return max(steps, default=None)
+    return max((_step(folder) for folder in _folders(root) if (folder / MANIFEST).exists()), default=None)
 
 
 def newest(root: Path, mesh: Mesh, say: Callable[[str], None] = print) -> Checkpoint | None:
@@ -72,15 +73,14 @@ def newest(root: Path, mesh: Mesh, say: Callable[[str], None] = print) -> Checkp
         The checkpoint; None if there is none.
     """
     for folder in mesh.broadcast(_folders(root) if mesh.first else None):
-        manifest = mesh.broadcast(_manifest(folder) if mesh.first else None)
-        damaged = ["its manifest"] if manifest is None else _damaged(folder, manifest["files"], mesh)
-        if manifest is not None:
-            damaged = [name for names in mesh.gather(damaged) for name in names]
+        manifest, state = mesh.broadcast((_manifest(folder), _state(folder)) if mesh.first else None)
+        damaged = [MANIFEST] if manifest is None else [STATE] if state is None else []
+        if not damaged:
+            damaged = [name for names in mesh.gather(_damaged(folder, manifest["files"], mesh)) for name in names]
         if damaged:
             if mesh.first:
-                say(f"warning: {folder}: {damaged[0]} is missing or changed, so that an earlier checkpoint is used")
+                say(f"warning: {folder}: {damaged[0]} is missing or changed, so that this checkpoint is not used")
             continue
-        state = mesh.broadcast(json.loads((folder / STATE).read_text()) if mesh.first else None)
         return Checkpoint(folder, int(manifest["step"]), state, int(manifest["world"]))
     return None
 
@@ -169,16 +169,21 @@ def remove_older(root: Path, step: int, keep: int, keep_every: int) -> None:
         keep: How many of the newest ones stay.
         keep_every: The steps between those that stay besides; 0: none.
     """
-    names = sorted(root.glob("step_????????"))
-    complete = [p for p in names if (p / MANIFEST).exists() and p.name[5:].isdigit() and int(p.name[5:]) <= step]
+    names = _folders(root)[::-1]
+    complete = [folder for folder in names if (folder / MANIFEST).exists() and _step(folder) <= step]
     for folder in complete[:-keep]:
-        if not (keep_every and int(folder.name[5:]) % keep_every == 0):
+        if not (keep_every and _step(folder) % keep_every == 0):
             shutil.rmtree(folder)
 
 
 def _folders(root: Path) -> list[Path]:
     """Return the folders of checkpoints, the newest first."""
-    return sorted(root.glob("step_????????"), reverse=True)
+    return sorted((folder for folder in root.glob("step_*") if _NAME.fullmatch(folder.name)), reverse=True)
+
+
+def _step(folder: Path) -> int:
+    """Return the step that the name of a checkpoint's folder states."""
+    return int(folder.name[5:])
 
 
 def _own_checksum(manifest: Mapping[str, Any]) -> str:
@@ -192,13 +197,23 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
 
     Raises a UserError if an earlier version wrote it.
     """
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
         if manifest["sha256"] == _own_checksum(manifest):
             _check_version(folder, manifest["version"])
-            wanted = {STATE, *(file_name(rank) for rank in range(manifest["world"]))}
-            if manifest["files"].keys() == wanted:
-                return manifest
+            world = manifest["world"]
+            named = isinstance(world, int) and not isinstance(world, bool) and len(manifest["files"]) == world + 1 > 1
+            if named and manifest["step"] == _step(folder):
+                wanted = {STATE, *(file_name(rank) for rank in range(world))}
+                return manifest if manifest["files"].keys() == wanted else None
+    return None
+
+
+def _state(folder: Path) -> dict[str, Any] | None:
+    """Return the small state of a checkpoint, None if it is not one."""
+    with suppress(OSError, ValueError, RecursionError):
+        state = json.loads((folder / STATE).read_text())
+        return state if isinstance(state, dict) else None
     return None
 
 
@@ -211,8 +226,8 @@ def _check_version(folder: Path, version: Any) -> None:
         )
     if version != VERSION:
         raise UserError(
-            f"{folder}: a checkpoint of version {version}, and this pidscale reads version {VERSION}; use the pidscale that "
-            "wrote it, or choose another run.name"
+            f"{folder}: a checkpoint of version {version!r}, and this pidscale reads version {VERSION}; use the pidscale "
+            "that wrote it, or choose another run.name"
         )
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from pidscale.config import UserError
 
 LOCK = ".lock"
 BEAT = 5.0  # seconds between two counts of an owner
+_LONGEST = 4096  # bytes of a record that are read
 PATIENCE = 20.0  # seconds for which the count of an owner on another host must stand still
 
 
@@ -55,10 +57,12 @@ class Owner:
 
 def holder(folder: Path) -> str:
     """Return the process that holds a folder, such as `process 7 on host a`; an empty string if it is not known."""
-    record: dict[str, Any] = {}
     with suppress(OSError):
         record = _record(folder / LOCK)
-    return f"process {record['process']} on host {str(record['host']).split()[0]}" if len(record) == 4 else ""
+        host = record.get("host")
+        if isinstance(host, str) and host.split() and isinstance(record.get("process"), int):
+            return f"process {record['process']} on host {host.split()[0]}"
+    return ""
 
 
 @contextmanager
@@ -109,7 +113,7 @@ def held(folder: Path) -> Iterator[Owner | None]:
 def _locked(file: Path) -> int | None:
     """Open and lock a file, which is created if it is missing; return its descriptor, None if another process has it."""
     while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = _opened(file, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with suppress(FileNotFoundError):
@@ -127,8 +131,12 @@ def _locked(file: Path) -> int | None:
 def _lives(file: Path) -> bool:
     """Return whether an owner on another host still writes to a file that is locked on this host alone."""
     first = _record(file)
-    if not first or first.get("host") == _this_host():
+    if not first.get("host") or not isinstance(first["host"], str) or first["host"] == _this_host():
         return False  # on one host a lock ends with its process
+    print(
+        f"{file.parent}: looking for {PATIENCE:.0f} s whether {holder(file.parent) or 'another host'} still holds it",
+        flush=True,
+    )
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         time.sleep(min(1.0, BEAT / 5))
@@ -159,11 +167,30 @@ def _write(descriptor: int, token: str, count: int) -> None:
 
 def _record(file: Path) -> dict[str, Any]:
     """Return the record of a lock file; empty if there is none. Storage that does not answer raises an OSError."""
-    with suppress(FileNotFoundError, ValueError):
-        found = json.loads(file.read_bytes())
+    with suppress(FileNotFoundError, ValueError, RecursionError):
+        descriptor = _opened(file, os.O_RDONLY)
+        try:
+            found = json.loads(os.read(descriptor, _LONGEST))
+        finally:
+            os.close(descriptor)
         if isinstance(found, dict):
             return found
     return {}
+
+
+def _opened(file: Path, flags: int) -> int:
+    """Open a lock file; UserError if it is a link, a folder or anything else than a regular file, which no lock ever is."""
+    wrong = UserError(f"{file}: not a lock file of pidscale; remove it")
+    try:
+        descriptor = os.open(file, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise wrong from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise wrong
+    return descriptor
 
 
 def _this_host() -> str:

@@ -182,7 +182,7 @@ def _read(path: Path) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(path.read_text())
         if isinstance(record["signature"], dict) and isinstance(record["finished"], bool):
             return record
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise UserError(f"{path}: damaged, so the run cannot be resumed safely; restore it, or choose another run.name")
 

@@ -268,3 +268,36 @@ def test_a_valid_checkpoint_remains_after_a_kill_at_any_time(tmp_path):
         assert found is not None and not said, number
         assert found.step > best and found.state == {"seconds": found.step / 3}
         best = found.step
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"step": "x"}, {"step": 77}, {"world": 0}, {"world": True}, {"world": 10**9}, {"world": -1}, {"files": [1]}],
+    ids=str,
+)
+def test_a_manifest_of_wrong_contents_and_true_checksum_does_not_count(root, wrong):
+    path = root / "step_00000020" / MANIFEST
+    manifest = json.loads(path.read_text()) | wrong
+    path.write_text(json.dumps({**manifest, "sha256": checkpoint._own_checksum(manifest)}))
+    began = time.monotonic()
+    found, said = newest(root)
+    assert found.step == 10 and len(said) == 1 and time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("text", ["{{{", "[1]", "[" * 10**5], ids=["not JSON", "a list", "too deep"])
+def test_a_state_or_a_manifest_that_is_none_does_not_count(root, text):
+    folder = root / "step_00000020"
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / "state.json").write_text(text)
+    entry = {"bytes": len(text), "sha256": checkpoint.file_sha256(folder / "state.json")}
+    manifest["files"]["state.json"] = entry
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "sha256": checkpoint._own_checksum(manifest)}))
+    assert newest(root)[0].step == 10
+    (folder / MANIFEST).write_text(text)
+    assert newest(root)[0].step == 10
+
+
+def test_folders_with_other_digits_are_no_checkpoints(root):
+    for name in ("step_⁵⁵⁵⁵⁵⁵⁵⁵", "step_٠٠٠٠٠٠٩٩"):
+        shutil.copytree(root / "step_00000010", root / name)
+    assert newest(root)[0].step == 20 and checkpoint.newest_step(root) == 20

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pidscale.config import UserError
 from pidscale.records import lock
 from pidscale.records.lock import LOCK, held
 
@@ -112,3 +113,43 @@ def test_a_folder_that_cannot_be_written_needs_no_lock(tmp_path):
         if was_root:
             os.seteuid(0)
         tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "pipe"])
+def test_what_is_no_lock_file_is_refused_and_left_alone(tmp_path, kind):
+    held_folder = tmp_path / "held"
+    held_folder.mkdir()
+    precious = tmp_path / "precious"
+    precious.write_text("data of somebody")
+    lock_file = held_folder / LOCK
+    make = {
+        "link": lambda: lock_file.symlink_to(precious),
+        "dangling link": lambda: lock_file.symlink_to(tmp_path / "nowhere"),
+        "folder": lock_file.mkdir,
+        "pipe": lambda: os.mkfifo(lock_file),
+    }
+    make[kind]()
+    with pytest.raises(UserError, match=r"\.lock: not a lock file of pidscale; remove it"), held(held_folder):
+        pass
+    assert precious.read_text() == "data of somebody" and not (tmp_path / "nowhere").exists()
+
+
+OTHERS = [
+    "",
+    "\0\1",
+    "[" * 10**5,
+    "[]",
+    '{"a": 1, "b": 2, "c": 3, "d": 4}',
+    '{"host": "", "process": 7}',
+    '{"host": 5}',
+]
+
+
+@pytest.mark.parametrize("text", OTHERS, ids=range(len(OTHERS)))
+def test_a_lock_file_with_other_contents_is_taken_at_once(tmp_path, text):
+    (tmp_path / LOCK).write_text(text)
+    assert lock.holder(tmp_path) == ""
+    began = time.monotonic()
+    with held(tmp_path) as owner:
+        assert owner is not None and owner.holds()
+    assert time.monotonic() - began < lock.PATIENCE / 2
