@@ -225,6 +225,16 @@ def from_plain(kind: type[T], plain: Mapping[str, Any], where: str = "") -> T:
     return made
 
 
+_TYPES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "a section with keys",
+}
+
+
 def _value(hint: Any, value: Any, name: str) -> Any:
     """Return a value converted to its declared type. Raises UserError if the value has another type."""
     if dataclasses.is_dataclass(hint):
@@ -239,7 +249,8 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     if origin is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) < 2**1023 else math.inf
     if not isinstance(value, origin) or (isinstance(value, bool) and origin is not bool):
-        raise UserError(f"{name}={value!r}: expected {origin.__name__}, got {type(value).__name__}")
+        shown = "null" if value is None else repr(value)
+        raise UserError(f"{name}={shown}: expected {_TYPES.get(origin, origin.__name__)}")
     return dict(value) if origin is dict else value
 
 
