@@ -74,7 +74,9 @@ class Host:
         assert status == 0, f"{' '.join(words)} on {self.name}: {status}\n{log.read_text()[-2000:]}"
 
     def close(self) -> None:
-        """End all processes of this host at once."""
+        """End all processes of this host at once; one that has ended stays so."""
+        if self.outer.poll() is not None:
+            return
         with suppress(ProcessLookupError):
             os.kill(self.first, signal.SIGKILL)
         self.outer.wait(20)

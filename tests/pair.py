@@ -52,6 +52,12 @@ class Pair:
         self.ray("one", "--head", "--port=6379", "--include-dashboard=false")
         self.ray("two", f"--address={HEAD}")
 
+    def replace_second(self) -> None:
+        """End host two, if it is still there, and let a new one of its name join."""
+        self.hosts["two"].close()
+        self.plug_in("two")
+        self.ray("two", f"--address={HEAD}")
+
     def train(self, run: str, *more: str, script: str = "train_teacher"):
         """Start a script, by default the training of a teacher, on host one; return the process and its log."""
         log = self.folder / f"{run}.log"

@@ -36,6 +36,7 @@ STEPS = {"teacher": 150, "distill": 80}
 SCRIPTS = {"teacher": "train_teacher", "distill": "distill"}
 MADE = {"teacher": "teacher", "distill": "student"}
 AGAIN = "the same command goes on"
+LOST = r"lost .*; failure 1 of cluster.max_failures=2; goes on from step"
 NUMBERS = itertools.count()
 
 
@@ -89,6 +90,16 @@ class Trial:
         self.reached = self._step()
         self.seen = len(self.log.read_text())
         self.at = time.monotonic()
+
+    def strikes(self) -> None:
+        """Wait for the first checkpoint and a further step, and note that the fault happens now."""
+        self.after_checkpoint()
+        self.happens()
+
+    def goes_on(self) -> None:
+        """Follow the run to the next step and to its end."""
+        self.resumes()
+        self.finishes()
 
     def noticed(self, words: str) -> str:
         """Wait for the message, and note it with the seconds that it took; return the line."""
@@ -162,98 +173,76 @@ class Trial:
 
 
 def worker_killed(trial: Trial) -> None:
-    trial.after_checkpoint()
-    trial.happens()
+    trial.strikes()
     os.kill(trial.worker(), signal.SIGKILL)
-    trial.noticed(r"lost .*; failure 1 of cluster.max_failures=2; goes on from step")
-    trial.resumes()
-    trial.finishes()
+    trial.noticed(LOST)
+    trial.goes_on()
 
 
 def host_killed(trial: Trial) -> None:
-    trial.after_checkpoint()
-    trial.happens()
+    trial.strikes()
     trial.pair.hosts["two"].close()
-    trial.noticed(r"lost .*; failure 1 of cluster.max_failures=2; goes on from step")
-    trial.pair.plug_in("two")
-    trial.pair.ray("two", f"--address={HEAD}")
-    trial.resumes()
-    trial.finishes()
+    trial.noticed(LOST)
+    trial.pair.replace_second()
+    trial.goes_on()
 
 
 def host_lost_for_good(trial: Trial) -> None:
-    trial.after_checkpoint()
-    trial.happens()
+    trial.strikes()
     trial.pair.hosts["two"].close()
-    trial.noticed(r"lost .*; failure 1 of cluster.max_failures=2; goes on from step")
+    trial.noticed(LOST)
     trial.resumes()
     assert "goes on with cluster.workers=1" in trial.text()
     trial.finishes(equal=False)
-    trial.pair.plug_in("two")
-    trial.pair.ray("two", f"--address={HEAD}")
+    trial.pair.replace_second()
 
 
 def network_cut(trial: Trial) -> None:
-    trial.after_checkpoint()
-    trial.happens()
+    trial.strikes()
     trial.pair.switch.cut(trial.pair.hosts["two"])
     trial.noticed(r"; failure 1 of cluster.max_failures=2; goes on from step")
-    trial.pair.hosts["two"].close()
-    trial.pair.plug_in("two")
-    trial.pair.ray("two", f"--address={HEAD}")
-    trial.resumes()
-    trial.finishes()
+    trial.pair.replace_second()
+    trial.goes_on()
 
 
 def worker_hangs(trial: Trial) -> None:
-    trial.after_checkpoint()
-    trial.happens()
+    trial.strikes()
     os.kill(trial.worker(), signal.SIGSTOP)
-    trial.noticed(r"lost .*; failure 1 of cluster.max_failures=2; goes on from step")
-    trial.resumes()
-    trial.finishes()
+    trial.noticed(LOST)
+    trial.goes_on()
 
 
 def host_drained(trial: Trial) -> None:
-    trial.after_checkpoint()
-    trial.happens()
+    trial.strikes()
     notice = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", "--deadline-remaining-seconds=60"]
     log = trial.pair.folder / "drain.log"
     trial.pair.hosts["two"].run("ray", "drain-node", f"--address={HEAD}", *notice, log=log, **TOKEN)
     trial.noticed("host two is about to leave the cluster")
     until(trial.log, "stopped at step", trial.process)
-    trial.pair.hosts["two"].close()
-    trial.pair.plug_in("two")
-    trial.pair.ray("two", f"--address={HEAD}")
-    trial.resumes()
-    trial.finishes()
+    trial.pair.replace_second()
+    trial.goes_on()
 
 
 def command_stopped(trial: Trial) -> None:
-    trial.after_checkpoint()
-    trial.happens()
+    trial.strikes()
     os.kill(driver(trial.process), signal.SIGTERM)
     trial.noticed("stopped at step .* with a checkpoint")
     trial.ended()
     trial.start()
-    trial.resumes()
-    trial.finishes()
+    trial.goes_on()
 
 
 def command_killed(trial: Trial) -> None:
-    trial.after_checkpoint()
-    trial.happens()
+    trial.strikes()
     os.kill(driver(trial.process), signal.SIGKILL)
     trial.gone()
     trial.figures |= {"seconds_to_notice": 0.0, "message": ""}
     trial.start()
-    trial.resumes()
-    trial.finishes()
+    trial.goes_on()
 
 
 def head_lost(trial: Trial) -> None:
-    trial.after_checkpoint()
-    trial.happens()
+    trial.strikes()
     trial.pair.hosts["one"].close()
     trial.gone()
     trial.figures |= {"seconds_to_notice": 0.0, "message": ""}
@@ -262,8 +251,7 @@ def head_lost(trial: Trial) -> None:
     trial.pair.plug_in("two")
     trial.pair.start()
     trial.start()
-    trial.resumes()
-    trial.finishes()
+    trial.goes_on()
 
 
 def checkpoint_damaged(trial: Trial) -> None:
@@ -282,8 +270,7 @@ def checkpoint_damaged(trial: Trial) -> None:
 
 
 def disk_full(trial: Trial) -> None:
-    trial.after_checkpoint()
-    trial.happens()
+    trial.strikes()
     filler = trial.pair.folder / "runs" / "filler"
     free = shutil.disk_usage(filler.parent).free
     subprocess.run(["fallocate", "-l", str(free), str(filler)], check=True)
@@ -291,14 +278,12 @@ def disk_full(trial: Trial) -> None:
     trial.ended()
     filler.unlink()
     trial.start()
-    trial.resumes()
-    trial.finishes()
+    trial.goes_on()
 
 
 def shard_damaged(trial: Trial) -> None:
     """Every read is checked, so that the next batch of a damaged shard ends the run; the restored shard lets it go on."""
-    trial.after_checkpoint()
-    trial.happens()
+    trial.strikes()
     shard = sorted((trial.pair.folder / "shards").glob("train-*.tar"))[0]
     whole = shard.read_bytes()
     data = bytearray(whole)
@@ -312,8 +297,7 @@ def shard_damaged(trial: Trial) -> None:
     finally:
         shard.write_bytes(whole)
     trial.start()
-    trial.resumes()
-    trial.finishes()
+    trial.goes_on()
 
 
 def steps_skipped(trial: Trial) -> None:

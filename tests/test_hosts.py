@@ -76,9 +76,7 @@ def test_a_run_shrinks_when_a_host_is_lost_or_about_to_leave_and_grows_when_it_i
     os.kill(driver(process), signal.SIGTERM)
     ended(process, log)
     assert "with a checkpoint" in log.read_text() and "failure 2" not in log.read_text()
-    pair.hosts["two"].close()
-    pair.plug_in("two")
-    pair.ray("two", f"--address={HEAD}")
+    pair.replace_second()
 
 
 def test_a_run_without_enough_hosts_says_so_at_once_and_ends(pair):

@@ -7,7 +7,6 @@ workers may live on at a host without a connection. Knows Ray; must not know mod
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pidscale.cluster.repeat import repeated
 from pidscale.cluster.room import SAY_EVERY
 from pidscale.meter import ProgressLine
 from pidscale.run.reporting import Request
@@ -191,22 +191,17 @@ class Watch:
     @contextlib.contextmanager
     def watching(self) -> Iterator[Watch]:
         """Watch in a thread while the body runs."""
-        ended = threading.Event()
 
         def watch() -> None:
-            while not ended.wait(0.5):
-                self._ask()
-                self._read()
-                self._wait()
-                self._say_silence()
+            self._ask()
+            self._read()
+            self._wait()
+            self._say_silence()
 
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
         try:
-            yield self
+            with repeated(watch, 0.5):
+                yield self
         finally:
-            ended.set()
-            thread.join()
             self._read()
             if self.line is not None:
                 self.line.close()

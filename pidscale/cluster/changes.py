@@ -6,9 +6,9 @@ Knows Ray only through the hosts of `room`; must not know models or equations.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from pidscale.cluster.repeat import repeated
 from pidscale.cluster.room import Need, hosts, leaving
 from pidscale.run.reporting import Request
 
@@ -43,20 +43,13 @@ class Changes:
     @contextlib.contextmanager
     def watching(self) -> Iterator[Changes]:
         """Look every few seconds in a thread while the body runs."""
-        ended = threading.Event()
 
-        def watch() -> None:
-            while not ended.wait(LOOK_EVERY):
-                with contextlib.suppress(Exception):  # a head that does not answer; the attempt itself reports it
-                    self._look()
+        def look() -> None:
+            with contextlib.suppress(Exception):  # a head that does not answer; the attempt itself reports it
+                self._look()
 
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
+        with repeated(look, LOOK_EVERY):
             yield self
-        finally:
-            ended.set()
-            thread.join()
 
     def _look(self) -> None:
         """Ask for a stop if a host of a worker is about to leave, or for growth once there has been room for a while."""
