@@ -10,7 +10,7 @@ from pidscale.compare.questions import check_truths
 from pidscale.config import Settings
 from pidscale.dataset.problem import open_problem
 from pidscale.paths import absolute
-from pidscale.run.phases import run_folder
+from pidscale.run.places import run_folder
 
 
 def run(settings: Settings) -> None:

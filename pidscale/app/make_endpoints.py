@@ -8,7 +8,7 @@ from pidscale.cluster.room import Need, wait_for_room
 from pidscale.config import Settings
 from pidscale.distill.endpoints.make import check_endpoint_set, make_endpoint_set
 from pidscale.paths import absolute
-from pidscale.run.phases import run_folder
+from pidscale.run.places import run_folder
 
 
 def run(settings: Settings) -> None:

@@ -33,7 +33,7 @@ from pidscale.limits import with_workers, worker_counts
 from pidscale.paths import is_address
 from pidscale.records.lock import Owner
 from pidscale.run.memory import MemoryPlan
-from pidscale.run.phases import made_by
+from pidscale.run.places import made_by
 from pidscale.run.reporting import Request
 
 

@@ -25,7 +25,8 @@ from pidscale.paths import absolute, check_folder, refuse_job_package
 from pidscale.pde.constraints import check_constraints
 from pidscale.pde.residuals import check_measures
 from pidscale.run.memory import MemoryPlan, memory_plan
-from pidscale.run.phases import begin, due, finish, hold_run, made_by, run_folder
+from pidscale.run.phases import begin, due, finish, hold_run
+from pidscale.run.places import made_by, run_folder
 from pidscale.run.preflight import check_model, model_description, plan_lines, plan_text
 from pidscale.teacher.start import open_start
 

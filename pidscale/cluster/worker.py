@@ -28,7 +28,7 @@ from pidscale.records.lock import Owner
 from pidscale.run.agree import agree
 from pidscale.run.host_limits import device_limit
 from pidscale.run.memory import MemoryPlan
-from pidscale.run.phases import teacher_folder
+from pidscale.run.places import teacher_folder
 from pidscale.run.preflight import in_our_words, warning
 from pidscale.run.reporting import Reporter, Request, Stopped
 from pidscale.teacher import loop as teacher_loop

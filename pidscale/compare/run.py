@@ -29,7 +29,8 @@ from pidscale.parallel.mesh import Mesh
 from pidscale.pde.base import Samples, shown_channels
 from pidscale.plain import finite, json_text
 from pidscale.run.bad_samples import settled
-from pidscale.run.phases import run_folder, teacher_folder, versions
+from pidscale.run.phases import versions
+from pidscale.run.places import run_folder, teacher_folder
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of rows done, the number of all rows, and the name of the next row."""

@@ -21,10 +21,11 @@ from pidscale.config import Settings, UserError, to_flat, to_plain
 from pidscale.engine.checkpoint import check_resumable, sweep
 from pidscale.engine.disk import in_one_line
 from pidscale.files import write_atomic
-from pidscale.generator.artifact import CARD, CONTROL, TEACHER
+from pidscale.generator.artifact import CARD
 from pidscale.plain import json_text
 from pidscale.records.lock import Owner, held, holder
 from pidscale.renamed import MEANT, signature_of_today
+from pidscale.run.places import MAKES, run_folder
 
 # settings that may change between the attempts of a phase, because they do not change its result
 _COURSE = ("log_every", "checkpoint_every", "keep", "keep_every", "max_skips")
@@ -34,23 +35,7 @@ _FREE = {
     "distill": {*_COURSE, "teacher", "source", "ahead", "actors", "endpoints", "carry_teacher"},
 }
 _OBJECTIVE = "distill.objective.name"  # another one has other settings, so it is named before them
-_MAKES = {"teacher": (TEACHER,), "distill": ("student", CONTROL)}
 _SECTIONS = {"teacher": ("pde", "model", "teacher"), "distill": ("pde", "distill")}
-
-
-def run_folder(settings: Settings) -> Path:
-    """Return the folder of a run as an absolute path, since workers have other working directories."""
-    return (Path(settings.run.folder) / settings.run.name).absolute()
-
-
-def teacher_folder(settings: Settings, folder: Path) -> Path:
-    """Return the folder of the teacher of a run's students: distill.teacher, or the run's own teacher."""
-    return Path(settings.distill.teacher or folder / TEACHER).absolute()
-
-
-def made_by(phase: str, folder: Path) -> Path:
-    """Return the folder of the generator that a phase makes; it holds a card once the phase is finished."""
-    return folder / _MAKES[phase][0]
 
 
 def signature(phase: str, settings: Settings, inputs: Mapping[str, str]) -> dict[str, Any]:
@@ -143,7 +128,7 @@ def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
     sweep(folder / "checkpoints" / phase)  # first, so that a full disk has room for what follows
     with in_one_line(folder, "the run's records", None, "then the same command goes on"):
         folder.mkdir(parents=True, exist_ok=True)
-        for name in _MAKES[phase]:
+        for name in MAKES[phase]:
             (folder / name / CARD).unlink(missing_ok=True)
         write_atomic(folder / "config.json", json_text(to_plain(settings), indent=1).encode())
         write_atomic(folder / "versions.json", json_text(versions(), indent=1).encode())

@@ -13,7 +13,8 @@ import pytest
 from pidscale.config import Settings, UserError, from_plain, to_flat
 from pidscale.renamed import MEANT, NAMES
 from pidscale.run import phases
-from pidscale.run.phases import begin, due, finish, hold_run, run_folder, signature, versions
+from pidscale.run.phases import begin, due, finish, hold_run, signature, versions
+from pidscale.run.places import run_folder
 from tests.sealed import seal, write_old_manifest
 
 INPUTS = {"data set": "aaaa"}

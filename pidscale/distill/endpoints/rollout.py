@@ -21,7 +21,7 @@ from pidscale.generator.card import Kind
 from pidscale.generator.generator import Generator, Teacher
 from pidscale.generator.load import check_fits, load_teacher
 from pidscale.pde.parameters import draw_params
-from pidscale.run.phases import teacher_folder
+from pidscale.run.places import teacher_folder
 
 STREAM = "distill/endpoint"
 
