@@ -374,7 +374,8 @@ class RunSettings:
 
     Attributes:
         name: Name of the run, and of its folder within `folder`.
-        folder: Folder that contains all runs.
+        folder: Folder that contains all runs, on storage that all hosts share; or an address, such as s3://bucket/runs.
+        scratch: Folder of each host for its copy of a run whose `folder` is an address; empty: one in the temporary folder.
         seed: Random seed of everything except the shards and the report.
         resume: Whether to continue an existing run: if there is one (`auto`), always (`must`: an error if there is none), or
             never (`never`: an error if there is one).
@@ -382,6 +383,7 @@ class RunSettings:
 
     name: str = "run"
     folder: str = "runs"
+    scratch: str = ""
     seed: int = setting(0, at_least=0)
     resume: str = setting("auto", choices=("auto", "must", "never"))
 

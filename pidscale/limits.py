@@ -138,7 +138,7 @@ def _check_names(s: Settings) -> None:
         )
     if s.data.cache is not None and not s.data.cache.strip():
         raise UserError("data.cache='': expected a folder, or omit the key")
-    folders = {"run.folder": s.run.folder, "teacher.start": s.teacher.start, "distill.teacher": s.distill.teacher}
+    folders = {"run.scratch": s.run.scratch, "teacher.start": s.teacher.start, "distill.teacher": s.distill.teacher}
     for key, place in {**folders, "data.cache": s.data.cache}.items():
         refuse_address(
             place or "", key, "an address of a store; it must be a folder, which all hosts see; copy what lies there"

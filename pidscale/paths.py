@@ -13,7 +13,15 @@ from pathlib import Path
 
 from pidscale.config import Settings, UserError
 
-PATH_SETTINGS = ("data.path", "data.cache", "teacher.start", "distill.teacher", "distill.endpoints", "run.folder")
+PATH_SETTINGS = (
+    "data.path",
+    "data.cache",
+    "teacher.start",
+    "distill.teacher",
+    "distill.endpoints",
+    "run.folder",
+    "run.scratch",
+)
 """The settings that are paths."""
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # s3://bucket, and s3:/bucket as pathlib writes it
@@ -114,7 +122,7 @@ def refuse_job_package(path: str | Path, key: str) -> None:
     Raises:
         UserError: When the path lies in such a copy.
     """
-    if _PACKAGE in os.path.realpath(path):
+    if not is_address(path) and _PACKAGE in os.path.realpath(path):
         raise UserError(
             f"{key}={path}: lies in the copy of the working directory that Ray makes for this job and deletes after it; "
             "give an absolute path on storage that all hosts share"

@@ -122,8 +122,11 @@ class Server:
 @contextlib.contextmanager
 def running() -> Iterator[Server]:
     """Run a server while the body runs, with the environment variables that clients need."""
+    import s3fs
+
     before = dict(os.environ)
     os.environ.update(ENVIRONMENT)
+    s3fs.S3FileSystem.clear_instance_cache()  # of a server before this one
     server = Server()
     os.environ.update(server.environment)
     try:

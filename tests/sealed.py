@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from pidscale.engine.sealer import Retention, Sealer
+from pidscale.engine.shelf import FolderShelf
 from pidscale.engine.slices import Reader, Slice, file_name, write
 from pidscale.parallel.mesh import Mesh
 
@@ -29,7 +30,7 @@ def seal(
     keep_every: int = 0,
 ) -> None:
     """Write a checkpoint as a run of one process does, and wait until it is sealed."""
-    sealer = Sealer.open(root, Mesh(), 1, Retention(keep, keep_every))
+    sealer = Sealer.open(FolderShelf(root), Mesh(), 1, Retention(keep, keep_every))
     sealer.save(step, state or {}, slices)
     sealer.wait()
 

@@ -26,14 +26,12 @@ from pidscale.cluster.room import Need, described, hosts, wait_for_room
 from pidscale.cluster.worker import Assignment, work
 from pidscale.config import ClusterSettings, Settings, UserError, to_plain
 from pidscale.distill.endpoints.actors import start_actors
-from pidscale.engine.checkpoint import newest_step
 from pidscale.environment import worker_environment
-from pidscale.generator.artifact import CARD
 from pidscale.limits import with_workers, worker_counts
 from pidscale.paths import is_address
-from pidscale.records.lock import Owner
+from pidscale.records.lock import Ownership
 from pidscale.run.memory import MemoryPlan
-from pidscale.run.places import made_by
+from pidscale.run.places import is_made, open_shelf, run_folder, run_place
 from pidscale.run.reporting import Request
 
 
@@ -101,7 +99,7 @@ class Driver:
         plan_of: Returns the memory plan of settings, which the workers compare with what they have.
     """
 
-    owner: Owner
+    owner: Ownership
     stop: Stop
     plan_of: Callable[[Settings], MemoryPlan]
 
@@ -150,39 +148,38 @@ def _attempts(settings: Settings, assignment: Callable[[int, int], Assignment], 
     for attempt in range(1, 10**6):
         given = assignment(attempt, workers)
         phase = given.phase
-        folder = Path(given.folder)
         needs = _needs(phase, settings)
         larger = [need for need in needs if need.parts > workers]
         failed = _attempt(with_workers(settings, workers).cluster, given, larger, stop)
         if failed is None:
-            if stop() or (made_by(phase, folder) / CARD).exists():
+            if stop() or is_made(phase, settings):
                 return
             deadline = time.monotonic() + c.wait  # it stopped because the cluster changes
         else:
             lost += failed.started
             if failed.started:
                 deadline = time.monotonic() + c.wait
-            _say(phase)(_next_step(failed, lost, deadline, c, phase, folder, stop))
+            _say(phase)(_next_step(failed, lost, deadline, settings, phase, stop))
         seconds = max(0.0, deadline - time.monotonic())
         workers = wait_for_room(needs, c, seconds, stop, _say(phase)).parts
 
 
-def _next_step(
-    failed: Failure, lost: int, deadline: float, c: ClusterSettings, phase: str, folder: Path, stop: Stop
-) -> str:
+def _next_step(failed: Failure, lost: int, deadline: float, settings: Settings, phase: str, stop: Stop) -> str:
     """Return the line that says how a run goes on after a failure; UserError if it must not."""
     if failed.users:
         raise UserError(failed.line)
-    goes_on = f"the same command goes on {_from_step(folder, phase)}"
+    c = settings.cluster
+    place = run_place(settings)
+    goes_on = f"the same command goes on {_from_step(settings, phase)}"
     if stop():
-        raise UserError(f"{folder}: {phase} was stopped after a failure: {failed.line}; {goes_on}")
+        raise UserError(f"{place}: {phase} was stopped after a failure: {failed.line}; {goes_on}")
     if failed.started and lost > c.max_failures:
         times = f"failure {lost}, cluster.max_failures={c.max_failures}"
-        raise UserError(f"{folder}: {phase}: {failed.line}; {times}; {goes_on}")
+        raise UserError(f"{place}: {phase}: {failed.line}; {times}; {goes_on}")
     if time.monotonic() > deadline:
-        raise UserError(f"{folder}: {phase}: {failed.line}; cluster.wait={c.wait} s are over; {goes_on}")
+        raise UserError(f"{place}: {phase}: {failed.line}; cluster.wait={c.wait} s are over; {goes_on}")
     count = f"failure {lost} of cluster.max_failures={c.max_failures}" if failed.started else "nothing was lost"
-    return f"{failed.line}; {count}; goes on {_from_step(folder, phase)}"
+    return f"{failed.line}; {count}; goes on {_from_step(settings, phase)}"
 
 
 def _attempt(c: ClusterSettings, assignment: Assignment, larger: Sequence[Need], stop: Stop) -> Failure | None:
@@ -242,7 +239,7 @@ def _say(phase: str) -> Any:
     return lambda text: print(f"{phase}: {text}", flush=True)
 
 
-def _from_step(folder: Path, phase: str) -> str:
+def _from_step(settings: Settings, phase: str) -> str:
     """Return where the next attempt begins, as far as the driver can see."""
-    step = newest_step(folder / "checkpoints" / phase)
+    step = open_shelf(settings, run_folder(settings), phase).newest_step()
     return "from the beginning: no checkpoint yet" if step is None else f"from step {step}"

@@ -19,14 +19,14 @@ from pidscale.distill.endpoints.rollout import open_rollout, open_teacher
 from pidscale.distill.objectives.physics import active_weights, extra_measures
 from pidscale.distill.preflight import announcement
 from pidscale.engine.spread import check_split
-from pidscale.generator.artifact import CARD, read_card
+from pidscale.generator.artifact import read_card
 from pidscale.limits import check
 from pidscale.paths import absolute, check_folder, refuse_job_package
 from pidscale.pde.constraints import check_constraints
 from pidscale.pde.residuals import check_measures
 from pidscale.run.memory import MemoryPlan, memory_plan
 from pidscale.run.phases import begin, due, finish, hold_run
-from pidscale.run.places import made_by, run_folder
+from pidscale.run.places import is_made, made_by, mirror_of, run_folder, run_place
 from pidscale.run.preflight import check_model, model_description, plan_lines, plan_text
 from pidscale.teacher.start import open_start
 
@@ -49,7 +49,10 @@ def run_phase(phase: str, settings: Settings) -> Path:
         settings = replace(settings, distill=settings.distill.complete)
     refuse_job_package(settings.run.folder, "run.folder")
     folder = run_folder(settings)
-    check_folder(folder, "run.folder")
+    mirror = mirror_of(settings, folder)
+    check_folder(folder, "run.folder" if mirror is None else "run.scratch")
+    if mirror is not None:
+        mirror.pull()
     problem = open_problem(settings.pde, settings.data)
     inputs = {"data.path (its data_hash)": problem.manifest.data_hash}
     if phase == "teacher":
@@ -86,17 +89,18 @@ def run_phase(phase: str, settings: Settings) -> Path:
                     fit(phase, settings, folder, Driver(owner, stop, plan_of), workers)
                     _finish(phase, settings, folder, inputs)
     else:
-        print(f"{phase}: finished already in {folder}")
+        is_made(phase, settings)  # fetched, if it lies in a store
+        print(f"{phase}: finished already in {run_place(settings)}")
     return folder
 
 
 def _finish(phase: str, settings: Settings, folder: Path, inputs: dict[str, str]) -> None:
     """Mark a phase finished, and print its costs; UserError if it was stopped."""
-    made = made_by(phase, folder)
-    if not (made / CARD).exists():
-        raise UserError(f"{folder}: {phase} was stopped; the same command goes on from its last checkpoint")
+    if not is_made(phase, settings):
+        place = run_place(settings)
+        raise UserError(f"{place}: {phase} was stopped; the same command goes on from its last checkpoint")
     finish(phase, settings, inputs)
-    spent = read_card(made).metrics
+    spent = read_card(made_by(phase, folder)).metrics
     source = "data" if phase == "teacher" else "endpoints of the teacher"
     print(
         f"{phase}: {spent.train_seconds or 0:.0f} s in all; "

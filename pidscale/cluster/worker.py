@@ -19,20 +19,23 @@ import torch
 import torch.distributed as dist
 
 from pidscale.cluster.bulletin import Place
+from pidscale.cluster.repeat import repeated
 from pidscale.config import Settings, UserError, from_plain
 from pidscale.distill import loop as distill_loop
 from pidscale.distill.endpoints.actors import Served
 from pidscale.generator.artifact import read_card
 from pidscale.parallel.mesh import Mesh
-from pidscale.records.lock import Owner
+from pidscale.records.lock import Ownership
 from pidscale.run.agree import agree
 from pidscale.run.host_limits import device_limit
 from pidscale.run.memory import MemoryPlan
-from pidscale.run.places import teacher_folder
+from pidscale.run.mirror import Mirror
+from pidscale.run.places import MAKES, fetch_teacher, mirror_of, run_place
 from pidscale.run.preflight import in_our_words, warning
 from pidscale.run.reporting import Reporter, Request, Stopped
 from pidscale.teacher import loop as teacher_loop
 
+_LOGS_EVERY = 15.0  # seconds between two looks whether curves have to be uploaded
 LOOPS: dict[str, Callable[..., dict[str, Any]]] = {
     "teacher": teacher_loop.train,
     "distill": distill_loop.train,
@@ -58,7 +61,7 @@ class Assignment:
     phase: str
     settings: dict[str, Any]
     folder: str
-    owner: Owner
+    owner: Ownership
     plan: MemoryPlan
     bulletin: Any
     timeout: int
@@ -95,7 +98,10 @@ def _work(assignment: Assignment) -> None:
     world = context.get_world_size()
     c = settings.cluster
     bulletin.started.remote(assignment.attempt, rank, Place(socket.gethostname(), ray.util.get_node_ip_address()))
-    _check_shared(folder, assignment.owner)
+    _check_shared(settings, assignment.owner)
+    mirror = mirror_of(settings, folder)
+    if mirror is not None:
+        mirror.pull()
     agree(settings, Mesh(rank, world, get_device()), _inputs(settings, folder, assignment.phase))
     mesh = Mesh.over(rank, world, get_device(), c.space, assignment.timeout)
 
@@ -107,13 +113,18 @@ def _work(assignment: Assignment) -> None:
     if context.get_local_rank() == 0 and warned:
         bulletin.say.remote(warned)
     requests = _Requests(bulletin, assignment.attempt, mesh.first)
-    reporter = Reporter(progress, bulletin.say.remote, requests, assignment.owner)
+    reporter = Reporter(
+        progress, bulletin.say.remote, requests, mirror.push if mirror else lambda path: None, assignment.owner
+    )
     extra: dict[str, Any] = {}
     if assignment.actors:
         extra["supply"] = Served(assignment.actors, mesh.data_rank, settings.distill.ahead, c.timeout, mesh.device)
     try:
-        with requests.listening(), in_our_words(settings, assignment.phase):
+        with requests.listening(), in_our_words(settings, assignment.phase), _uploading(mirror if mesh.first else None):
             LOOPS[assignment.phase](settings, folder, mesh, reporter, **extra)
+            if mirror is not None and mesh.first:
+                for name in MAKES[assignment.phase]:
+                    mirror.push_generator(name)
     except Stopped as stopped:
         if mesh.first:
             bulletin.say.remote(str(stopped))
@@ -125,7 +136,7 @@ def _inputs(settings: Settings, folder: Path, phase: str) -> dict[str, str]:
     if phase != "distill":
         return {}
     try:
-        seen = read_card(teacher_folder(settings, folder)).weights_sha256
+        seen = read_card(fetch_teacher(settings, folder)).weights_sha256
     except UserError as error:
         seen = str(error)
     return {"distill.teacher (its weights)": seen}
@@ -162,10 +173,26 @@ class _Requests:
             ended.set()
 
 
-def _check_shared(folder: Path, owner: Owner) -> None:
-    """Raise UserError if this host sees another folder under the run's path than the driver does."""
+@contextmanager
+def _uploading(mirror: Mirror | None) -> Iterator[None]:
+    """Upload the curves of a run that lies in an object store, now and then while the body runs, and at its end."""
+    if mirror is None:
+        yield
+        return
+
+    def upload() -> None:
+        with suppress(UserError):  # a store that is away for a while
+            mirror.push_logs()
+
+    with repeated(upload, _LOGS_EVERY):
+        yield
+    upload()
+
+
+def _check_shared(settings: Settings, owner: Ownership) -> None:
+    """Raise UserError if this host sees another run under the run's path than the driver does."""
     if not owner.holds():
         raise UserError(
-            f"{folder}: host {socket.gethostname()} does not see what the driver has written there; name a run.folder on "
-            "storage that all hosts share"
+            f"{run_place(settings)}: host {socket.gethostname()} does not see what the driver has written there; name a "
+            "run.folder on storage that all hosts share"
         )

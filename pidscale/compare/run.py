@@ -30,7 +30,7 @@ from pidscale.pde.base import Samples, shown_channels
 from pidscale.plain import finite, json_text
 from pidscale.run.bad_samples import settled
 from pidscale.run.phases import versions
-from pidscale.run.places import run_folder, teacher_folder
+from pidscale.run.places import fetch_teacher, is_made, mirror_of, run_folder, teacher_folder
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of rows done, the number of all rows, and the name of the next row."""
@@ -51,7 +51,8 @@ def open_generators(settings: Settings, problem: Problem, device: torch.device) 
         UserError: When a generator is missing, or has another equation or grid than the run.
     """
     folder = run_folder(settings)
-    teacher = teacher_folder(settings, folder)
+    teacher = fetch_teacher(settings, folder)
+    is_made("distill", settings)  # fetched, if it lies in a store
     for path, command, other in (
         (teacher, "train", "set distill.teacher to the teacher of this run's students"),
         (folder / "student", "distill", "name another run"),
@@ -137,6 +138,9 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
         `rows` and `meta`, as report/metrics.json holds them.
     """
     folder = run_folder(settings)
+    mirror = mirror_of(settings, folder)
+    if mirror is not None:
+        mirror.pull()
     problem = settled(open_problem(settings.pde, settings.data), folder, Mesh(), print)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generators = open_generators(settings, problem, device)
@@ -159,6 +163,11 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
     write_atomic(report / "metrics.json", json_text(result, indent=1).encode())
     write_report(report / "index.html", result, problem, comparison.samples, against.truth)
     _write_cards(settings, rows, list(generators))
+    if mirror is not None:
+        mirror.push_all("report")
+        for name in generators:
+            if (folder / name).is_dir():
+                mirror.push_generator(name)
     return result
 
 

@@ -43,6 +43,7 @@ from pidscale.pde.constraints import check_constraints
 from pidscale.pde.terms import MEASURES
 from pidscale.plain import json_text
 from pidscale.run.bad_samples import settled
+from pidscale.run.places import open_shelf
 from pidscale.run.reporting import Reporter, Stopped
 
 
@@ -89,11 +90,11 @@ def train(
         Stopped: A stop was asked for, and a checkpoint is written.
     """
     d = settings.distill
-    problem = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say)
+    problem = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say, reporter.keep)
     teacher = open_teacher(settings, folder, problem, mesh.device)
     check_constraints(problem.pde, d.constraints)
-    root = folder / "checkpoints" / "distill"
-    sealer = Sealer.open(root, mesh, settings.cluster.zero_stage, Retention(d.keep, d.keep_every), reporter.owner)
+    shelf = open_shelf(settings, folder, "distill")
+    sealer = Sealer.open(shelf, mesh, settings.cluster.zero_stage, Retention(d.keep, d.keep_every), reporter.owner)
     found = sealer.newest(reporter.say)
     began = time.perf_counter()
     window = window_for(teacher.card.architecture, problem.grid, mesh.space)
@@ -109,7 +110,7 @@ def train(
     physics_from = int(d.physics_from * d.steps)
     rounds = [int(one.begins * d.steps) for one in objective.rounds(objective.own)[1:]]
     students = _students(settings, objective, physics, mesh, found)
-    guard = Guard("distill", d, root, mesh, reporter.say, sealer.wait)
+    guard = Guard("distill", d, shelf, mesh, reporter.say, sealer.wait)
     guard.restore(found.state if found else {})
     board = _open_board(settings, folder, mesh, first, reporter)
     # of this stream alone: the teacher may be at work on another
@@ -158,7 +159,7 @@ def train(
                 _save(students, guard, sealer, done, state)
             if stopping and done < d.steps:
                 sealer.wait()
-                raise Stopped(f"distillation stopped at step {done} of {d.steps} with a checkpoint in {root}")
+                raise Stopped(f"distillation stopped at step {done} of {d.steps} with a checkpoint in {shelf}")
 
         sealer.wait()  # the last step is safe before what may fail: samples, their picture and the disk
         guard.result(last, picture(students, batches.rollout, board, problem, d.steps))

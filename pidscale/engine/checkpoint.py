@@ -130,10 +130,9 @@ def commit(folder: Path, manifest: Mapping[str, Any], state: Mapping[str, Any]) 
                 f"{path}: rank {rank} has written it, and the first rank does not see it; use a run.folder on storage that "
                 "all hosts share"
             )
-    write_atomic(folder / STATE, json_text(state, indent=1).encode())
-    own = {"bytes": (folder / STATE).stat().st_size, "sha256": file_sha256(folder / STATE)}
-    full = {**manifest, "files": {**manifest["files"], STATE: own}}
-    write_atomic(folder / MANIFEST, json_text({**full, "sha256": _own_checksum(full)}, indent=1).encode())
+    written = json_text(state, indent=1).encode()
+    write_atomic(folder / STATE, written)
+    write_atomic(folder / MANIFEST, described(manifest, written))
     final = folder.parent / f"step_{manifest['step']:08d}"
     if final.exists():
         shutil.rmtree(final)  # the same step of an earlier attempt, whose files do not match its manifest
@@ -141,6 +140,21 @@ def commit(folder: Path, manifest: Mapping[str, Any], state: Mapping[str, Any]) 
     sync_folder(final.parent)
     (final / _MARK).unlink()
     return final
+
+
+def described(manifest: Mapping[str, Any], state: bytes) -> bytes:
+    """Return the bytes of a manifest, which gains the entry of the small state and a checksum of its own.
+
+    Args:
+        manifest: The manifest, with an entry for each rank's file.
+        state: The bytes of the small state.
+
+    Returns:
+        JSON.
+    """
+    own = {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}
+    full = {**manifest, "files": {**manifest["files"], STATE: own}}
+    return json_text({**full, "sha256": _own_checksum(full)}, indent=1).encode()
 
 
 def discard(folder: Path) -> None:
@@ -197,13 +211,31 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
 
     Raises a UserError if an earlier version wrote it.
     """
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    with suppress(OSError):
+        return read_manifest((folder / MANIFEST).read_bytes(), folder, _step(folder))
+    return None
+
+
+def read_manifest(data: bytes | None, where: Path | str, step: int) -> dict[str, Any] | None:
+    """Return the manifest that bytes hold if it is intact and names the files of all ranks, else None.
+
+    Raises a UserError if an earlier version wrote it.
+
+    Args:
+        data: The bytes; None if there is no manifest.
+        where: The place of the checkpoint, for messages.
+        step: The step that the name of its place states.
+
+    Returns:
+        The manifest.
+    """
+    with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        manifest: dict[str, Any] = json.loads(data or b"")
         if manifest["sha256"] == _own_checksum(manifest):
-            _check_version(folder, manifest["version"])
+            _check_version(where, manifest["version"])
             world = manifest["world"]
             named = isinstance(world, int) and not isinstance(world, bool) and len(manifest["files"]) == world + 1 > 1
-            if named and manifest["step"] == _step(folder):
+            if named and manifest["step"] == step:
                 wanted = {STATE, *(file_name(rank) for rank in range(world))}
                 return manifest if manifest["files"].keys() == wanted else None
     return None
@@ -211,33 +243,46 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
 
 def _state(folder: Path) -> dict[str, Any] | None:
     """Return the small state of a checkpoint, None if it is not one."""
-    with suppress(OSError, ValueError, RecursionError):
-        state = json.loads((folder / STATE).read_text())
+    with suppress(OSError):
+        return read_state((folder / STATE).read_bytes())
+    return None
+
+
+def read_state(data: bytes) -> dict[str, Any] | None:
+    """Return the small state that bytes hold, None if they hold none."""
+    with suppress(ValueError, RecursionError):
+        state = json.loads(data)
         return state if isinstance(state, dict) else None
     return None
 
 
-def _check_version(folder: Path, version: Any) -> None:
+def _check_version(where: Path | str, version: Any) -> None:
     """Raise a UserError if this version cannot read a checkpoint's format."""
     if version == 1:
         raise UserError(
-            f"{folder}: a checkpoint of version 1, which pidscale 0.1 reads; finish the run with it, or choose another "
+            f"{where}: a checkpoint of version 1, which pidscale 0.1 reads; finish the run with it, or choose another "
             "run.name"
         )
     if version != VERSION:
         raise UserError(
-            f"{folder}: a checkpoint of version {version!r}, and this pidscale reads version {VERSION}; use the pidscale "
+            f"{where}: a checkpoint of version {version!r}, and this pidscale reads version {VERSION}; use the pidscale "
             "that wrote it, or choose another run.name"
         )
 
 
 def _damaged(folder: Path, files: Mapping[str, Mapping[str, Any]], mesh: Mesh) -> list[str]:
     """Return the names of the files in this rank's part that are missing or do not match the manifest."""
-    return [name for name in sorted(files)[mesh.rank :: mesh.world] if not _matches(folder / name, files[name])]
+    return [name for name in sorted(files)[mesh.rank :: mesh.world] if not file_matches(folder / name, files[name])]
 
 
-def _matches(path: Path, entry: Mapping[str, Any]) -> bool:
+def file_matches(path: Path, entry: Mapping[str, Any]) -> bool:
+    """Return whether a file has the bytes and the checksum of its entry in a manifest; False if it cannot be read."""
     try:
         return path.stat().st_size == entry["bytes"] and file_sha256(path) == entry["sha256"]
     except (OSError, KeyError, TypeError):
         return False
+
+
+def matches(data: bytes, entry: Mapping[str, Any]) -> bool:
+    """Return whether bytes are those of an entry in a manifest."""
+    return isinstance(entry, dict) and entry.get("sha256") == hashlib.sha256(data).hexdigest()

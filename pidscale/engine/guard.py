@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from pidscale.config import TrainSettings, UserError
-from pidscale.engine.checkpoint import newest_step
 from pidscale.engine.ema import Ema, pieces
+from pidscale.engine.shelf import Shelf
 from pidscale.engine.zero import Zero
 from pidscale.parallel.mesh import Mesh
 from pidscale.plain import not_finite
@@ -49,7 +48,7 @@ class Guard:
     Attributes:
         phase: `teacher` or `distill`; also the name of the section of its settings.
         settings: The section itself.
-        root: The folder of the checkpoints.
+        shelf: Where the checkpoints lie.
         mesh: The mesh of ranks.
         say: Prints a line.
         settle: Waits for a checkpoint that is being written, so that a message names the newest one.
@@ -58,7 +57,7 @@ class Guard:
 
     phase: str
     settings: TrainSettings
-    root: Path
+    shelf: Shelf
     mesh: Mesh
     say: Callable[[str], None]
     settle: Callable[[], None] = _nothing
@@ -155,10 +154,10 @@ class Guard:
         phase = self.phase
         clip = self.settings.clip
         self.settle()
-        last = newest_step(self.root)
+        last = self.shelf.newest_step()
         kept = "no checkpoint was written, so the same run.name takes other values"
         if last is not None:
-            kept = f"the checkpoint of step {last} stays in {self.root}; other values need another run.name"
+            kept = f"the checkpoint of step {last} stays in {self.shelf}; other values need another run.name"
         clipped = "" if 0 < clip <= 1 else f", set {phase}.clip=1 (now {clip:g})"
         rate = f"lower {phase}.lr={self.settings.lr:g}"
         return f"{rate}{clipped}, or look for bad values with `pidscale shards verify`; {kept}"

@@ -18,12 +18,12 @@ from typing import Any
 from torch import Tensor
 
 from pidscale.config import UserError
-from pidscale.engine import checkpoint
-from pidscale.engine.checkpoint import Checkpoint
+from pidscale.engine.checkpoint import VERSION, Checkpoint
 from pidscale.engine.disk import in_one_line, lack_of_room
+from pidscale.engine.shelf import Shelf
 from pidscale.engine.slices import Slice, file_name, in_host_memory, write
 from pidscale.parallel.mesh import Mesh
-from pidscale.records.lock import Owner
+from pidscale.records.lock import Ownership
 
 _LAST_WAIT = 60.0  # seconds that a run which fails waits for its last checkpoint
 
@@ -46,7 +46,7 @@ class Sealer:
     """The writer of a run's checkpoints. All ranks call its methods, at the same steps.
 
     Attributes:
-        root: The folder of the checkpoints.
+        shelf: Where the checkpoints lie.
         mesh: The mesh of ranks.
         aside: A mesh of the same ranks whose collectives never mix with those of the training (`Mesh.aside`).
         stage: The ZeRO stage, which the manifest states.
@@ -57,22 +57,22 @@ class Sealer:
         failure: What ended the last checkpoint, if it failed.
     """
 
-    root: Path
+    shelf: Shelf
     mesh: Mesh
     aside: Mesh
     stage: int
     retention: Retention
-    owner: Owner | None = None
+    owner: Ownership | None = None
     buffers: dict[str, Tensor] = field(default_factory=dict)
     thread: threading.Thread | None = None
     failure: BaseException | None = None
 
     @classmethod
-    def open(cls, root: Path, mesh: Mesh, stage: int, retention: Retention, owner: Owner | None = None) -> Sealer:
+    def open(cls, shelf: Shelf, mesh: Mesh, stage: int, retention: Retention, owner: Ownership | None = None) -> Sealer:
         """Make the writer and the process group of its threads. All ranks call it.
 
         Args:
-            root: The folder of the checkpoints.
+            shelf: Where the checkpoints lie.
             mesh: The mesh of ranks.
             stage: The ZeRO stage.
             retention: Which checkpoints stay.
@@ -81,13 +81,13 @@ class Sealer:
         Returns:
             The writer; `close` ends it.
         """
-        return cls(root, mesh, mesh.aside(), stage, retention, owner)
+        return cls(shelf, mesh, mesh.aside(), stage, retention, owner)
 
     def newest(self, say: Callable[[str], None] = print) -> Checkpoint | None:
         """Return the checkpoint to resume from, and remove what killed attempts left of others (checkpoint.py)."""
-        found = checkpoint.newest(self.root, self.aside, say)
+        found = self.shelf.newest(self.aside, say)
         if self.mesh.first:
-            checkpoint.sweep(self.root)
+            self.shelf.sweep()
         return found
 
     def save(self, step: int, state: dict[str, Any], slices: Iterable[Slice]) -> None:
@@ -106,18 +106,16 @@ class Sealer:
         self.wait()
         held = list(slices)
         needed = int(sum(self.aside.gather(sum(one.held.nbytes for one in held))))
-        last = checkpoint.newest_step(self.root) if self.mesh.first else None
+        last = self.shelf.newest_step() if self.mesh.first else None
         after = "the same command starts again" if last is None else f"the same command goes on from step {last}"
         what = f"the files of step {step}"
-        message = lack_of_room(self.root, what, needed, after) if self.mesh.first else None
+        message = lack_of_room(self.shelf.folder, what, needed, after) if self.mesh.first else None
         message, suffix, after = self.aside.broadcast((message, uuid.uuid4().hex[:8], after))
         if message is not None:
             raise UserError(message)
         copies = in_host_memory(held, self.buffers)
-        folder = checkpoint.temporary(self.root, step, suffix)
-        seal = _Seal(
-            self, step, copy.deepcopy(state), copies, folder, what, needed, after
-        )  # the training changes state
+        state = copy.deepcopy(state)  # the training changes it
+        seal = _Seal(self, step, state, copies, self.shelf.attempt(step, suffix), what, needed, after)
         self.thread = threading.Thread(target=seal.run, name=f"checkpoint of step {step}", daemon=True)
         self.thread.start()
 
@@ -168,27 +166,30 @@ class _Seal:
             self.sealer.failure = error
 
     def _seal(self) -> None:
+        shelf = self.sealer.shelf
         aside = self.sealer.aside
+        name = file_name(aside.rank)
         entry: dict[str, Any] = {}
         failure: Exception | None = None
         try:
-            with in_one_line(self.sealer.root, self.what, self.needed, self.after):
-                checkpoint.begin(self.folder)
-                size, digest = write(self.folder / file_name(aside.rank), self.slices)
-                entry = {file_name(aside.rank): {"bytes": size, "sha256": digest}}
+            with in_one_line(shelf.folder, self.what, self.needed, self.after):
+                shelf.begin(self.folder)
+                size, digest = write(self.folder / name, self.slices)
+                entry = {name: {"bytes": size, "sha256": digest}}
+                shelf.deliver(self.folder, name)
         except Exception as error:  # the other ranks wait to hear of it
             failure = error
         found = aside.gather((entry, _shared(failure)))
         reason = next((one for _, one in found if one is not None), None)
         if reason is None and aside.first:
             try:
-                with in_one_line(self.sealer.root, self.what, self.needed, self.after):
+                with in_one_line(shelf.folder, self.what, self.needed, self.after):
                     self._commit({name: one for files, _ in found for name, one in files.items()})
             except Exception as error:
                 failure = error
         reason = reason or aside.broadcast(_shared(failure))
         if reason is not None:
-            checkpoint.discard(self.folder)
+            shelf.discard(self.folder)
             kind, text = reason
             raise failure if failure is not None else kind(text)
 
@@ -197,15 +198,15 @@ class _Seal:
         if own.owner is not None:
             own.owner.check()
         manifest = {
-            "version": checkpoint.VERSION,
+            "version": VERSION,
             "step": self.step,
             "world": own.aside.world,
             "stage": own.stage,
             "space": own.mesh.space.size,
             "files": files,
         }
-        checkpoint.commit(self.folder, manifest, self.state)
-        checkpoint.remove_older(own.root, self.step, own.retention.keep, own.retention.keep_every)
+        own.shelf.commit(self.folder, manifest, self.state)
+        own.shelf.remove_older(self.step, own.retention.keep, own.retention.keep_every)
 
 
 def _shared(error: Exception | None) -> tuple[type[Exception], str] | None:

@@ -16,11 +16,11 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pidscale.config import UserError
 
@@ -28,6 +28,18 @@ LOCK = ".lock"
 BEAT = 5.0  # seconds between two counts of an owner
 _LONGEST = 4096  # bytes of a record that are read
 PATIENCE = 20.0  # seconds for which the count of an owner on another host must stand still
+
+
+class Ownership(Protocol):
+    """What the holder of a folder gives to those who write there in its name."""
+
+    def check(self) -> None:
+        """Raise UserError if another process has taken the folder, so that this one must not write there any more."""
+        ...
+
+    def holds(self) -> bool:
+        """Return whether the folder still names this owner."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -58,11 +70,35 @@ class Owner:
 def holder(folder: Path) -> str:
     """Return the process that holds a folder, such as `process 7 on host a`; an empty string if it is not known."""
     with suppress(OSError):
-        record = _record(folder / LOCK)
-        host = record.get("host")
-        if isinstance(host, str) and host.split() and isinstance(record.get("process"), int):
-            return f"process {record['process']} on host {host.split()[0]}"
+        return whose(_record(folder / LOCK))
     return ""
+
+
+def whose(record: Mapping[str, Any]) -> str:
+    """Return the process that a record names, such as `process 7 on host a`; an empty string if it names none."""
+    host = record.get("host")
+    if isinstance(host, str) and host.split() and isinstance(record.get("process"), int):
+        return f"process {record['process']} on host {host.split()[0]}"
+    return ""
+
+
+def lives_here(record: Mapping[str, Any]) -> bool | None:
+    """Return whether the process that a record names is alive; None if it is not one of this host."""
+    process = record.get("process")
+    if record.get("host") != _this_host() or not isinstance(process, int):
+        return None
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return None
+    return True
+
+
+def record_of_this_process(token: str, count: int) -> dict[str, Any]:
+    """Return the record of this process as an owner; the length of its JSON is the same for every count."""
+    return {"host": _this_host(), "process": os.getpid(), "token": token, "count": f"{count:012d}"}
 
 
 @contextmanager
@@ -159,9 +195,9 @@ def _beat(descriptor: int, owner: Owner, ended: threading.Event) -> None:
 
 def _write(descriptor: int, token: str, count: int) -> None:
     """Write a record of this process. Its length never changes, so that a reader sees one record or the other."""
-    record = {"host": _this_host(), "process": os.getpid(), "token": token, "count": f"{count:012d}"}
-    os.pwrite(descriptor, json.dumps(record).encode(), 0)
-    os.ftruncate(descriptor, len(json.dumps(record)))
+    record = json.dumps(record_of_this_process(token, count)).encode()
+    os.pwrite(descriptor, record, 0)
+    os.ftruncate(descriptor, len(record))
     os.fsync(descriptor)
 
 

@@ -22,7 +22,13 @@ LIST = "bad-samples.json"
 _SHOWN = 3  # number of bad samples that are listed on the terminal; the file lists all
 
 
-def settled(problem: Problem, folder: Path, mesh: Mesh, say: Callable[[str], None]) -> Problem:
+def settled(
+    problem: Problem,
+    folder: Path,
+    mesh: Mesh,
+    say: Callable[[str], None],
+    keep: Callable[[Path], None] = lambda path: None,
+) -> Problem:
     """Return the problem with the samples that a run uses. All ranks call it.
 
     With `data.on_bad_sample=refuse`, these are all samples. With `skip`, bad samples are omitted. A list from an earlier
@@ -34,6 +40,7 @@ def settled(problem: Problem, folder: Path, mesh: Mesh, say: Callable[[str], Non
         folder: Folder of the run, which holds the list.
         mesh: The mesh of ranks.
         say: Prints a line; called on the first rank if a new list omits samples.
+        keep: Called with the file of a new list on the first rank.
 
     Returns:
         The problem with its `omitted` attribute set.
@@ -60,6 +67,7 @@ def settled(problem: Problem, folder: Path, mesh: Mesh, say: Callable[[str], Non
         if mesh.first:
             folder.mkdir(parents=True, exist_ok=True)
             write_atomic(path, json_text({"data_hash": own, "bad": known}, indent=1).encode())
+            keep(path)
             for split, found in known.items():
                 _warn(split, found, problem.manifest.splits[split].samples, path, say)
         aside.barrier()

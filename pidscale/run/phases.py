@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from pidscale.config import Settings, UserError, to_flat, to_plain
-from pidscale.engine.checkpoint import check_resumable, sweep
 from pidscale.engine.disk import in_one_line
 from pidscale.files import write_atomic
 from pidscale.generator.artifact import CARD
 from pidscale.plain import json_text
-from pidscale.records.lock import Owner, held, holder
+from pidscale.records.lease import leased, tenant_of
+from pidscale.records.lock import Ownership, held, holder
 from pidscale.renamed import MEANT, signature_of_today
-from pidscale.run.places import MAKES, run_folder
+from pidscale.run.places import MAKES, mirror_of, open_shelf, run_folder, run_place
 
 # settings that may change between the attempts of a phase, because they do not change its result
 _COURSE = ("log_every", "checkpoint_every", "keep", "keep_every", "max_skips")
@@ -94,7 +94,8 @@ def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
             "or set run.resume=auto to go on with it"
         )
     record = _read(path)
-    if not record["finished"] and not any((folder / "checkpoints" / phase).glob("*/manifest.json")):
+    shelf = open_shelf(settings, folder, phase)
+    if not record["finished"] and shelf.newest_step() is None:
         return True
     before = signature_of_today(record["signature"])
     for key in sorted(now.keys() | before.keys(), key=lambda key: (key != _OBJECTIVE, key)):
@@ -104,7 +105,7 @@ def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
             raise UserError(f"{path}: {key} was {had!r} and is {has!r} now; restore it, or choose another run.name")
     if record["finished"]:
         return False
-    check_resumable(folder / "checkpoints" / phase)
+    shelf.check_resumable()
     return True
 
 
@@ -125,20 +126,33 @@ def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
     if not due(phase, settings, inputs):
         return False
     folder = run_folder(settings)
-    sweep(folder / "checkpoints" / phase)  # first, so that a full disk has room for what follows
+    open_shelf(settings, folder, phase).sweep()  # first, so that a full disk has room for what follows
     with in_one_line(folder, "the run's records", None, "then the same command goes on"):
         folder.mkdir(parents=True, exist_ok=True)
         for name in MAKES[phase]:
-            (folder / name / CARD).unlink(missing_ok=True)
+            _withdraw(settings, name)
         write_atomic(folder / "config.json", json_text(to_plain(settings), indent=1).encode())
         write_atomic(folder / "versions.json", json_text(versions(), indent=1).encode())
         _record(folder / f"{phase}.json", signature(phase, settings, inputs), finished=False)
+    mirror = mirror_of(settings, folder)
+    if mirror is not None:
+        for name in ("config.json", "versions.json", f"{phase}.json"):
+            mirror.push(folder / name)
     return True
 
 
+def _withdraw(settings: Settings, name: str) -> None:
+    """Remove the card of a generator of a run, also in the store."""
+    folder = run_folder(settings)
+    mirror = mirror_of(settings, folder)
+    if mirror is not None:
+        mirror.withdraw(name)
+    (folder / name / CARD).unlink(missing_ok=True)
+
+
 @contextmanager
-def hold_run(settings: Settings) -> Iterator[Owner]:
-    """Lock the folder of a run, in which two drivers would damage each other's checkpoints; remove it if it stays empty.
+def hold_run(settings: Settings) -> Iterator[Ownership]:
+    """Lock a run, in which two drivers would damage each other's checkpoints; remove its folder if it stays empty.
 
     Args:
         settings: Settings of the run.
@@ -147,16 +161,25 @@ def hold_run(settings: Settings) -> Iterator[Owner]:
         The owner that this process has become, whom the workers ask before they seal a checkpoint.
 
     Raises:
-        UserError: When another process holds the folder.
+        UserError: When another process holds the run.
     """
     folder = run_folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
+    mirror = mirror_of(settings, folder)
     try:
-        with held(folder) as owner:
+        with held(folder) if mirror is None else leased(mirror.objects) as owner:
             if owner is None:
-                whose = holder(folder) or "another process"
-                raise UserError(f"{folder}: {whose} is working on this run; wait for it, or change run.name")
-            yield owner
+                whose = (holder(folder) if mirror is None else tenant_of(mirror.objects)) or "another process"
+                place = run_place(settings)
+                raise UserError(f"{place}: {whose} is working on this run; wait for it, or change run.name")
+            if mirror is not None:
+                mirror.pull()  # what another driver may have written until now
+            try:
+                yield owner
+            finally:
+                if mirror is not None:
+                    with suppress(UserError):
+                        mirror.push_logs()
     finally:
         with suppress(OSError):
             folder.rmdir()  # fails if anything was written
@@ -174,7 +197,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 def finish(phase: str, settings: Settings, inputs: Mapping[str, str]) -> None:
     """Record that a phase is finished; arguments as for `begin`."""
-    _record(run_folder(settings) / f"{phase}.json", signature(phase, settings, inputs), finished=True)
+    path = run_folder(settings) / f"{phase}.json"
+    _record(path, signature(phase, settings, inputs), finished=True)
+    mirror = mirror_of(settings, path.parent)
+    if mirror is not None:
+        mirror.push(path)
 
 
 def _record(path: Path, signed: dict[str, Any], finished: bool) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from pidscale.parallel.mesh import Mesh
-from pidscale.records.lock import Owner
+from pidscale.records.lock import Ownership
 
 
 class Request(StrEnum):
@@ -20,6 +21,10 @@ class Request(StrEnum):
 
 def _silent(done: int, total: int, note: str) -> None:
     """Report nothing."""
+
+
+def nothing(path: Path) -> None:
+    """Keep nothing: the folder is on storage that outlives the host."""
 
 
 def _print(text: str) -> None:
@@ -35,13 +40,15 @@ class Reporter:
         progress: Called with the number of steps done, the number of all steps, and a note.
         say: Prints a line of text.
         asked: Returns the driver's latest request; called on the first rank.
+        keep: Called with a file of the run's folder that must outlive this host; called on the first rank.
         owner: The driver, which holds the folder of the run; None for a loop without one.
     """
 
     progress: Callable[[int, int, str], None] = _silent
     say: Callable[[str], None] = _print
     asked: Callable[[], Request] = lambda: Request.NOTHING
-    owner: Owner | None = None
+    keep: Callable[[Path], None] = nothing
+    owner: Ownership | None = None
 
     def stopped(self, mesh: Mesh, at_checkpoint: bool = False) -> bool:
         """Return, the same on all ranks, whether the loop has to stop here. One all-reduce of 8 bytes.

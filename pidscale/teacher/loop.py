@@ -36,6 +36,7 @@ from pidscale.plain import json_text
 from pidscale.records.feed import Feed
 from pidscale.records.read import ShardSet
 from pidscale.run.bad_samples import settled
+from pidscale.run.places import open_shelf
 from pidscale.run.reporting import Reporter, Stopped
 from pidscale.teacher.start import Start, open_start
 from pidscale.teacher.training import Teacher, build, describe, noise_for
@@ -59,12 +60,12 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
         Stopped: A stop was asked for, and a checkpoint is written.
     """
     t = settings.teacher
-    problem = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say)
+    problem = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say, reporter.keep)
     began_from = open_start(settings, problem)
     problem = problem if began_from is None else replace(problem, normaliser=began_from.normaliser)
     shards = problem.shards("train")
-    root = folder / "checkpoints" / "teacher"
-    sealer = Sealer.open(root, mesh, settings.cluster.zero_stage, Retention(t.keep, t.keep_every), reporter.owner)
+    shelf = open_shelf(settings, folder, "teacher")
+    sealer = Sealer.open(shelf, mesh, settings.cluster.zero_stage, Retention(t.keep, t.keep_every), reporter.owner)
     found = sealer.newest(reporter.say)
     noise = noise_for(settings, problem, shards, mesh, began_from, found.state["noise"] if found else None)
     teacher = build(settings, problem, noise, mesh, began_from)
@@ -75,7 +76,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     elif began_from is not None and mesh.first:
         reporter.say(began_from.line)
     feed = _open_feed(teacher, shards, first)
-    guard = Guard("teacher", t, root, mesh, reporter.say, sealer.wait)
+    guard = Guard("teacher", t, shelf, mesh, reporter.say, sealer.wait)
     guard.restore(found.state if found else {})
     board = Board(folder / "tb" / "teacher" if mesh.first else None, first, reporter.say)
     board.text("config", json_text(to_plain(settings), indent=1))
@@ -128,7 +129,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
                 sealer.save(done, state, teacher.slices())
             if stopping and done < t.steps:
                 sealer.wait()
-                raise Stopped(f"teacher stopped at step {done} of {t.steps} with a checkpoint in {root}")
+                raise Stopped(f"teacher stopped at step {done} of {t.steps} with a checkpoint in {shelf}")
 
         sealer.wait()  # the last step is safe before what may fail: samples, their report and the disk
         spent = seconds + time.perf_counter() - start

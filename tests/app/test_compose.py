@@ -130,7 +130,7 @@ def test_every_top_level_config_composes(config: str) -> None:
         ("+hydra.job.chdir=true", ["+hydra.job.chdir=true", "Hydra itself"]),
         ("++hydra.output_subdir=null", ["Hydra itself"]),
         ("hydra/launcher=basic", ["Hydra itself"]),
-        ("run.folder=s3://bucket/runs", ["run.folder=s3://bucket/runs", "must be a folder"]),
+        ("run.scratch=s3://bucket/runs", ["run.scratch=s3://bucket/runs", "must be a folder"]),
         ("distill.teacher=gs://bucket/teacher", ["distill.teacher=gs://bucket/teacher", "must be a folder"]),
         ("data.cache=s3://bucket/cache", ["data.cache=s3://bucket/cache", "must be a folder"]),
         ("run.folder=file:///scratch/runs", ["run.folder=file:///scratch/runs", "must be a folder"]),

@@ -12,6 +12,7 @@ from torch import nn
 from pidscale.config import TeacherSettings, UserError
 from pidscale.engine.ema import Ema
 from pidscale.engine.guard import Guard, shown
+from pidscale.engine.shelf import FolderShelf
 from pidscale.parallel.mesh import Mesh
 from tests.sealed import seal
 
@@ -24,7 +25,7 @@ def said() -> list[str]:
 
 
 def guard(root: Any, said: list[str], mesh: Mesh | None = None, **values: Any) -> Guard:
-    return Guard("teacher", TeacherSettings(**values), root, mesh or Mesh(), said.append)
+    return Guard("teacher", TeacherSettings(**values), FolderShelf(root), mesh or Mesh(), said.append)
 
 
 @pytest.mark.parametrize("norm, applied", BAD)
@@ -52,7 +53,9 @@ def test_the_line_names_the_checkpoint_that_stays_and_only_new_remedies(tmp_path
 
 
 def test_the_line_waits_for_the_checkpoint_that_is_being_written(tmp_path, said):
-    late = Guard("teacher", TeacherSettings(max_skips=1), tmp_path, Mesh(), said.append, lambda: seal(tmp_path, 9))
+    late = Guard(
+        "teacher", TeacherSettings(max_skips=1), FolderShelf(tmp_path), Mesh(), said.append, lambda: seal(tmp_path, 9)
+    )
     with pytest.raises(UserError, match="the checkpoint of step 9 stays"):
         late.step("teacher", 8, math.nan, False)
 

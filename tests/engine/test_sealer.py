@@ -15,6 +15,7 @@ from pidscale.engine import checkpoint, sealer
 from pidscale.engine import slices as slices_module
 from pidscale.engine.checkpoint import MANIFEST
 from pidscale.engine.sealer import Retention, Sealer
+from pidscale.engine.shelf import FolderShelf
 from pidscale.engine.slices import file_name, shared_out
 from pidscale.parallel.mesh import Mesh
 from pidscale.records.lock import LOCK, held
@@ -23,7 +24,7 @@ from tests.sealed import whole
 
 
 def writer(root, mesh=None):
-    return Sealer.open(root, mesh or Mesh(), 1, Retention(keep=3))
+    return Sealer.open(FolderShelf(root), mesh or Mesh(), 1, Retention(keep=3))
 
 
 def test_a_save_waits_for_a_copy_alone(tmp_path, monkeypatch):
@@ -159,7 +160,7 @@ def test_a_run_that_another_process_has_taken_over_seals_and_removes_nothing(tmp
     """Its driver did not answer for a while, and a driver on another host has taken the folder."""
     root = tmp_path / "checkpoints"
     with held(tmp_path) as owner:
-        one = Sealer.open(root, Mesh(), 1, Retention(keep=1), owner)
+        one = Sealer.open(FolderShelf(root), Mesh(), 1, Retention(keep=1), owner)
         one.save(3, {}, [whole("w", torch.ones(5))])
         one.wait()
         taken = {"host": "other 1234", "process": 7, "token": "theirs", "count": "000000000001"}

@@ -21,7 +21,7 @@ from pidscale.generator.card import Kind
 from pidscale.generator.generator import Generator, Teacher
 from pidscale.generator.load import check_fits, load_teacher
 from pidscale.pde.parameters import draw_params
-from pidscale.run.places import teacher_folder
+from pidscale.run.places import fetch_teacher
 
 STREAM = "distill/endpoint"
 
@@ -102,7 +102,7 @@ def open_teacher(settings: Settings, folder: Path, problem: Problem, device: tor
     Raises:
         UserError: When the teacher is missing, is a student, or has another equation or grid.
     """
-    path = teacher_folder(settings, folder)
+    path = fetch_teacher(settings, folder)
     if not path.exists():
         raise UserError(f"{path}: no teacher there; run `pidscale train` first, or set distill.teacher")
     kind = read_card(path).kind

@@ -28,6 +28,7 @@ class Remote:
     Args:
         address: The address of the set.
         patience: The seconds for which the store may be unavailable.
+        key: The setting that the address is the value of, for messages.
 
     Attributes:
         piece: The bytes of a request, many because a request takes as much time as some megabytes.
@@ -38,7 +39,7 @@ class Remote:
 
     piece = 2**24
 
-    def __init__(self, address: str, patience: float = 300.0) -> None:
+    def __init__(self, address: str, patience: float = 300.0, key: str = "data.path") -> None:
         import fsspec
 
         self.address = address.rstrip("/")
@@ -48,7 +49,7 @@ class Remote:
         except (ImportError, ValueError) as error:
             cause = " ".join(str(error).split())[:160]
             raise UserError(
-                f"data.path={address}: cannot be opened ({cause}); s3:// needs `pip install 'pidscale[remote]'`, another "
+                f"{key}={address}: cannot be opened ({cause}); s3:// needs `pip install 'pidscale[remote]'`, another "
                 "store its own fsspec library"
             ) from None
         self._base = str(self._base).rstrip("/")
