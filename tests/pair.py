@@ -58,11 +58,11 @@ class Pair:
         self.plug_in("two")
         self.ray("two", f"--address={HEAD}")
 
-    def train(self, run: str, *more: str, script: str = "train_teacher"):
+    def train(self, run: str, *more: str, script: str = "train_teacher", **environment: str):
         """Start a script, by default the training of a teacher, on host one; return the process and its log."""
         log = self.folder / f"{run}.log"
         words = ["python", str(LAUNCH / f"{script}.py"), *tiny(self.folder, run, *more)]
-        return self.hosts["one"].start(*words, log=log, RAY_ADDRESS=HEAD, **TOKEN), log
+        return self.hosts["one"].start(*words, log=log, RAY_ADDRESS=HEAD, **TOKEN, **environment), log
 
     def close(self) -> None:
         """End all hosts and the switch."""

@@ -20,7 +20,7 @@ from pidscale.make.make import make_shard_set
 from pidscale.pde import build_pde
 from tests import small
 from tests.distill.test_rollout import write_teacher
-from tests.hosts import LACKING, POSSIBLE, Host, Switch
+from tests.hosts import ADDRESSES, LACKING, POSSIBLE, Host, Switch
 from tests.pair import HEAD, TOKEN, Pair, driver, ended, progress, until, wait
 from tests.scripts import ROOT
 
@@ -77,6 +77,79 @@ def test_a_run_shrinks_when_a_host_is_lost_or_about_to_leave_and_grows_when_it_i
     ended(process, log)
     assert "with a checkpoint" in log.read_text() and "failure 2" not in log.read_text()
     pair.replace_second()
+
+
+STORE = {  # of the object store on host one, which both hosts reach and which no disk is behind
+    "AWS_ACCESS_KEY_ID": "tests",
+    "AWS_SECRET_ACCESS_KEY": "tests",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_ENDPOINT_URL": f"http://{ADDRESSES['one']}:9000",
+}
+IN_STORE = """
+import json, sys
+from pathlib import Path
+import boto3
+client = boto3.client("s3")
+if sys.argv[1] == "fill":
+    client.create_bucket(Bucket="all")
+    for path in Path(sys.argv[2]).iterdir():
+        client.put_object(Bucket="all", Key=f"set/{path.name}", Body=path.read_bytes())
+else:
+    keys = [one["Key"] for one in client.list_objects_v2(Bucket="all", Prefix="runs/")["Contents"]]
+    manifests = [key for key in keys if key.endswith("/manifest.json")]
+    worlds = [json.loads(client.get_object(Bucket="all", Key=key)["Body"].read())["world"] for key in manifests]
+    print(json.dumps({"keys": keys, "worlds": worlds}))
+"""
+
+
+@pytest.fixture
+def store(pair):
+    """Start an object store on host one, with the shard set in it; return a function that looks what lies there."""
+    log = pair.folder / "store.log"
+    one = pair.hosts["one"]
+    server = one.start("python", "-m", "moto.server", "-H", ADDRESSES["one"], "-p", "9000", log=log)
+    until(log, "Running on", server)
+    one.run("python", "-c", IN_STORE, "fill", str(pair.folder / "shards"), log=log, **STORE)
+
+    def look():
+        seen = pair.folder / "seen.log"
+        seen.unlink(missing_ok=True)
+        one.run("python", "-c", IN_STORE, "look", log=seen, **STORE)
+        return json.loads(seen.read_text().splitlines()[-1])
+
+    yield look
+    os.kill(driver(server), signal.SIGKILL)
+    server.wait(20)
+
+
+def test_hosts_that_share_no_disk_go_on_from_an_object_store_when_one_is_lost(pair, store, record_property):
+    """Runs, scratch folders and caches lie in /dev/shm, of which each host has its own; the store alone is shared."""
+    more = ["run.folder=s3://all/runs", "run.scratch=/dev/shm/copies", "data.path=s3://all/set"]
+    more += ["data.cache=/dev/shm/cache", "cluster.max_failures=1", "cluster.wait=120", "cluster.min_workers=1"]
+    more += ["cluster.shrink_after=3", "teacher.steps=100000"]
+    more += [f"cluster.environment.{name}={value}" for name, value in STORE.items()]
+    process, log = pair.train("far", *more, **STORE)
+    until(log, r"teacher: .*\b[2-9]\d/100000 ", process)
+    pair.hosts["two"].close()
+    until(log, r"failure 1 of cluster.max_failures=1; goes on from step \d+0", process)
+    until(log, r"do not fit on [12] host.*; goes on with cluster.workers=1: 1 x 1 CPU", process)
+    record_property("seconds_to_go_on", progress(process, log))
+    pair.plug_in("two")  # with empty disks
+    pair.ray("two", f"--address={HEAD}")
+    stopped = (
+        r"1 become 2 at the next checkpoint(?s:.*)stopped at step \d+0 of 100000 with a checkpoint in s3://all/runs"
+    )
+    until(log, stopped, process)
+    progress(process, log)
+    os.kill(driver(process), signal.SIGTERM)
+    ended(process, log)
+    assert "s3://all/runs/far: teacher was stopped; the same command goes on" in log.read_text()
+    seen = store()
+    assert {1, 2} & set(seen["worlds"]) and len(seen["worlds"]) <= 3, seen
+    assert "runs/far/teacher.json" in seen["keys"] and not any(key.endswith(".lock") for key in seen["keys"])
+    assert any("/tb/teacher/events" in key for key in seen["keys"])
+    assert any(key.startswith("runs/far/errors/") for key in seen["keys"])
+    assert not (pair.folder / "runs" / "far").exists()
 
 
 def test_a_run_without_enough_hosts_says_so_at_once_and_ends(pair):

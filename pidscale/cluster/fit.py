@@ -131,7 +131,7 @@ def fit(phase: str, settings: Settings, folder: Path, driver: Driver, workers: i
 
 def _timeout(settings: Settings) -> int:
     """Return the seconds that a collective waits for a rank, which may itself be waiting for an object store."""
-    remote = is_address(settings.data.path)
+    remote = is_address(settings.data.path) or is_address(settings.run.folder)
     return settings.cluster.timeout + (math.ceil(settings.data.patience) if remote else 0)
 
 
