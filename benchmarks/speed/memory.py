@@ -107,7 +107,7 @@ def _distil(rank: int, world: int, shards: Path, teacher: Path, folder: Path) ->
     resource.setrlimit(resource.RLIMIT_AS, (WALL_LIMIT, WALL_LIMIT))
     settings = wall_settings(shards, teacher, world)
     problem = open_problem(settings.pde, settings.data)
-    description = dict(open_teacher(settings, folder, problem, torch.device("cpu")).card.architecture)
+    description = dict(open_teacher(settings, folder, problem, None).card.architecture)
     parameters = check_model(settings, description, problem.grid.shape)
     plan = memory_plan(settings, description, problem.grid.shape, "distill", parameters)
     found: Row = {"space": world, "plan": plan_lines(plan), "warning": warning(plan, memory_limit(world))}

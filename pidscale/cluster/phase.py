@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from pidscale.cluster.fit import Driver, Stop, find_room, fit
 from pidscale.cluster.joining import connect
 from pidscale.config import Settings, UserError
@@ -61,7 +59,7 @@ def run_phase(phase: str, settings: Settings) -> Path:
         if start is not None:
             inputs["teacher.start (its weights)"] = start.card.weights_sha256
     else:
-        teacher = open_teacher(settings, folder, problem, torch.device("cpu"))
+        teacher = open_teacher(settings, folder, problem, None)
         card = teacher.card
         description = dict(card.architecture)  # a student has its teacher's network, whatever the model section says
         check_constraints(problem.pde, settings.distill.constraints)

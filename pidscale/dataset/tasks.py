@@ -72,7 +72,8 @@ def run_in_ray(
     """
     import ray
 
-    task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=3)(make)
+    # max_calls=0: a process serves many tasks; by default Ray ends one with a GPU after each task, and with it what it loaded
+    task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=3, max_calls=0)(make)
     waiting = list(reversed(jobs))
     running: list[Any] = []
     without_host = 0.0  # seconds for which no host was large enough for a task

@@ -173,6 +173,32 @@ def read_card(folder: str | Path) -> Card:
     return Card.from_plain(read_plain(folder), str(Path(folder) / CARD))
 
 
+def check_weights(folder: str | Path, card: Card) -> Path:
+    """Check that the weights that a card names are there, without reading them.
+
+    Args:
+        folder: Folder of the generator.
+        card: Its card.
+
+    Returns:
+        The path of their file.
+
+    Raises:
+        UserError: When the file is missing, or is not of the size that the card states.
+    """
+    path = Path(folder) / WEIGHTS
+    entry = card.weights
+    if entry is None:
+        raise UserError(f"{path}: the card names no weights; {REMEDY}")
+    if not _is(Path.is_file, path):
+        what = "is a folder, not a file" if path.is_dir() else "missing"
+        raise UserError(f"{path}: {what}; the card expects a file of {entry.bytes} bytes; {REMEDY}")
+    if (size := _size(path)) != entry.bytes:  # checked before reading: the file may be larger than the memory
+        how = "truncated" if size < entry.bytes else "longer than the file that was written"
+        raise UserError(f"{path}: {size} bytes, the card says {entry.bytes}: {how}; copy it again")
+    return path
+
+
 def read_weights(folder: str | Path, card: Card) -> dict[str, Tensor]:
     """Read the weights that a card names.
 
@@ -186,18 +212,9 @@ def read_weights(folder: str | Path, card: Card) -> dict[str, Tensor]:
     Raises:
         UserError: When the file is missing, truncated or altered.
     """
-    path = Path(folder) / WEIGHTS
-    entry = card.weights
-    if entry is None:
-        raise UserError(f"{path}: the card names no weights; {REMEDY}")
-    if not _is(Path.is_file, path):
-        what = "is a folder, not a file" if path.is_dir() else "missing"
-        raise UserError(f"{path}: {what}; the card expects a file of {entry.bytes} bytes; {REMEDY}")
-    if (size := _size(path)) != entry.bytes:  # checked before reading: the file may be larger than the memory
-        how = "truncated" if size < entry.bytes else "longer than the file that was written"
-        raise UserError(f"{path}: {size} bytes, the card says {entry.bytes}: {how}; copy it again")
+    path = check_weights(folder, card)
     data = _read(path)
-    if hashlib.sha256(data).hexdigest() != entry.sha256:
+    if hashlib.sha256(data).hexdigest() != card.weights_sha256:
         raise UserError(f"{path}: its checksum is not the one in the card: altered or damaged; copy it again")
     try:
         return load(data)

@@ -11,7 +11,7 @@ import torch
 from pidscale.caller import sheltered
 from pidscale.config import UserError
 from pidscale.generator.arguments import as_device
-from pidscale.generator.artifact import TEACHER, read_card, read_weights
+from pidscale.generator.artifact import TEACHER, check_weights, read_card, read_weights
 from pidscale.generator.card import Card, Kind
 from pidscale.generator.generator import Generator, Teacher
 from pidscale.generator.section import REMEDY
@@ -70,6 +70,24 @@ def load_teacher(path: str | Path, device: str | torch.device = "cpu") -> Teache
     return Teacher(**parts)
 
 
+def outline_teacher(path: str | Path) -> Teacher:
+    """Open a teacher without its weights, which are on the device `meta`: for a process that needs its card and shapes.
+
+    Args:
+        path: Folder of the teacher.
+
+    Returns:
+        The teacher.
+
+    Raises:
+        UserError: When the card cannot be used, the weights are missing or truncated, or the folder holds a student.
+    """
+    folder, card, parts = _opened(path, "meta", "outline_teacher")
+    if card.kind is not Kind.TEACHER:
+        raise UserError(f"{folder}: holds a {card.kind}, expected a teacher; load it with load_student")
+    return Teacher(**parts)
+
+
 def load_generator(path: str | Path, device: str | torch.device = "cpu") -> Student | Teacher:
     """Load a student or a teacher, whichever the folder holds; arguments and errors are as in `load_student`.
 
@@ -84,9 +102,11 @@ def _opened(path: str | Path, device: str | torch.device, function: str) -> tupl
     if not isinstance(path, (str, Path)):
         raise UserError(f"{function}({path!r}): expected the path of a folder")
     name = expanded(path, "path")
-    where = as_device(device)
+    where = torch.device("meta") if device == "meta" else as_device(device)
     card = read_card(name)
-    weights = read_weights(name, card)
+    weights = None if where.type == "meta" else read_weights(name, card)
+    if weights is None:
+        check_weights(name, card)
     pde = stored_pde(str(name), card.equation.name, card.equation.params)
     card.check_fits_equation(pde, str(name))
     try:
@@ -107,10 +127,12 @@ def _opened(path: str | Path, device: str | torch.device, function: str) -> tupl
     return Path(name), card, parts
 
 
-def _denoiser(card: Card, weights: dict[str, torch.Tensor]) -> PreconditionedNetwork:
-    """Return the network of a card with these weights, in float32 on the CPU."""
+def _denoiser(card: Card, weights: dict[str, torch.Tensor] | None) -> PreconditionedNetwork:
+    """Return the network of a card with these weights, in float32 on the CPU; without weights, on the device `meta`."""
     with torch.device("meta"):  # shapes only: the file has the weights, so none are drawn
         denoiser = build_denoiser(card.architecture, card.noise.sigma_data, "fp32")
+    if weights is None:
+        return denoiser
     own = {name: values.to(torch.float32, copy=True) for name, values in weights.items()}
     denoiser.load_state_dict(own, assign=True)
     return denoiser

@@ -15,7 +15,7 @@ import torch
 import pidscale
 from pidscale.config import UserError
 from pidscale.generator import artifact
-from pidscale.generator.load import load_student, load_teacher
+from pidscale.generator.load import load_student, load_teacher, outline_teacher
 from pidscale.generator.student import Student
 from tests.generator.known import refused
 from tests.generator.made import POINTS, write_generator
@@ -267,6 +267,27 @@ def test_an_empty_path_is_not_the_current_folder(folder: Path, monkeypatch) -> N
 def test_an_impossible_path_is_one_short_line(path: str) -> None:
     message = refused(lambda: load_student(path))
     assert "no such folder" in message and len(message) < 400
+
+
+def test_an_outline_reads_the_card_alone(tmp_path: Path) -> None:
+    """A driver has no memory for the weights of a large teacher: it sees their size, and workers see their bytes."""
+    teacher = write_generator(tmp_path / "teacher", kind="teacher")
+    whole = load_teacher(teacher)
+    weights = teacher / artifact.WEIGHTS
+    size = weights.stat().st_size
+    with weights.open("wb") as file:
+        file.truncate(size)
+    outline = outline_teacher(teacher)
+    assert outline.card == whole.card and outline.grid == whole.grid and outline.device.type == "meta"
+    shapes = {name: p.shape for name, p in whole.denoiser.named_parameters()}
+    assert {name: p.shape for name, p in outline.denoiser.named_parameters()} == shapes
+    with pytest.raises(UserError, match="its checksum is not the one in the card"):
+        load_teacher(teacher)
+    weights.write_bytes(b"short")
+    with pytest.raises(UserError, match=f"5 bytes, the card says {size}: truncated"):
+        outline_teacher(teacher)
+    with pytest.raises(UserError, match="holds a student, expected a teacher"):
+        outline_teacher(write_generator(tmp_path / "student"))
 
 
 def test_loading_and_sampling_need_torch_numpy_and_safetensors_only(folder: Path) -> None:

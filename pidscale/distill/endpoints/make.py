@@ -90,7 +90,8 @@ def _asked(settings: Settings, folder: Path) -> tuple[Rollout, dict[str, Any]]:
     refuse_job_package(path, KEY)
     if Path(path).is_file():
         raise UserError(f"{KEY}={path}: is a file; name a folder")
-    rollout = _rollout(json.dumps(to_plain(settings)), str(folder), "cpu")  # a driver may have no GPU
+    problem = open_problem(settings.pde, settings.data)
+    rollout = open_rollout(settings, open_teacher(settings, folder, problem, None))
     per_shard = -(-settings.data.samples_per_shard // d.chunk) * d.chunk
     count = -(-needed(settings) // d.chunk) * d.chunk
     asked = request(settings, rollout, count, per_shard)

@@ -19,7 +19,7 @@ from pidscale.distill.endpoints.endpoint import Endpoints, checksum
 from pidscale.generator.artifact import read_card
 from pidscale.generator.card import Kind
 from pidscale.generator.generator import Generator, Teacher
-from pidscale.generator.load import check_fits, load_teacher
+from pidscale.generator.load import check_fits, load_teacher, outline_teacher
 from pidscale.pde.parameters import draw_params
 from pidscale.run.places import fetch_teacher
 
@@ -87,14 +87,14 @@ class Rollout:
         return Endpoints(counters, params, torch.cat(fields), torch.cat(sums))
 
 
-def open_teacher(settings: Settings, folder: Path, problem: Problem, device: torch.device) -> Teacher:
+def open_teacher(settings: Settings, folder: Path, problem: Problem, device: torch.device | None) -> Teacher:
     """Load the frozen teacher.
 
     Args:
         settings: Settings of the run; `distill.teacher` replaces the run's own teacher.
         folder: Folder of the run.
         problem: Equation and grid that the teacher must have.
-        device: Device of the teacher.
+        device: Device of the teacher; None: its card and shapes are read, and no weights.
 
     Returns:
         The teacher.
@@ -108,7 +108,7 @@ def open_teacher(settings: Settings, folder: Path, problem: Problem, device: tor
     kind = read_card(path).kind
     if kind is not Kind.TEACHER:
         raise UserError(f"{path}: holds a {kind}, expected a teacher; set distill.teacher")
-    teacher = load_teacher(path, device)
+    teacher = outline_teacher(path) if device is None else load_teacher(path, device)
     teacher.denoiser.precision = settings.distill.teacher_precision
     check_fits(teacher, path, problem.pde, problem.grid, "set distill.teacher or the pde")
     return teacher
