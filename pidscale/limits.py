@@ -5,14 +5,16 @@ Must not know anything except the settings.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from pidscale.config import PHASES, Settings, UserError
 from pidscale.environment import check_environment
 from pidscale.paths import refuse_address
 from pidscale.setting import check_values
+
+_TOO_MANY = 2.0  # endpoints that a group of workers must not make for each one that it uses
 
 
 def check(settings: Settings, phases: Sequence[str] = PHASES) -> None:
@@ -88,6 +90,24 @@ def _check_batches(s: Settings, phases: Sequence[str]) -> None:
         )
 
 
+def chunks_made(batch: int, groups: int, chunk: int) -> float:
+    """Return how many endpoints the busiest group makes for each one that it uses.
+
+    Endpoints are made in whole chunks, and those of samples of other groups are dropped: 1 if each group has whole chunks.
+
+    Args:
+        batch: Number of samples in a global batch.
+        groups: Number of groups of workers that share the batch.
+        chunk: Number of samples in a chunk.
+
+    Returns:
+        The ratio.
+    """
+    bounds = [batch * group // groups for group in range(groups + 1)]  # as the ranks share a batch
+    shares = pairwise(bounds)
+    return max((-(-last // chunk) - first // chunk) * chunk / max(1, last - first) for first, last in shares)
+
+
 def _groups(s: Settings) -> str:
     """Return the name of the groups that divide the samples of a batch, for messages."""
     space = f" / cluster.space={s.cluster.space}" if s.cluster.space > 1 else ""
@@ -106,12 +126,14 @@ def _check_distill(s: Settings) -> None:
     """Check batches, endpoints and residual terms of the distillation."""
     d = s.distill
     groups = s.cluster.workers // s.cluster.space
-    share = d.global_batch // groups
-    if d.global_batch % groups or share % d.chunk:
+    if d.global_batch % d.chunk or chunks_made(d.global_batch, groups, d.chunk) >= _TOO_MANY:
+        fits = [n for n in range(1, d.chunk + 1) if d.global_batch % n == 0]
+        made = {n: chunks_made(d.global_batch, groups, n) for n in fits}
+        exact = max(n for n in fits if made[n] == 1)
+        best = exact if exact > 1 else max(n for n in fits if made[n] < _TOO_MANY)
         raise UserError(
-            f"distill.chunk={d.chunk} must divide the {d.global_batch} / {groups} samples of each group of {_groups(s)} "
-            "(distill.global_batch), so that endpoints are made in the same chunks everywhere"
-            + (f": set distill.chunk={math.gcd(d.chunk, share)}" if d.global_batch % groups == 0 else "")
+            f"distill.chunk={d.chunk} does not fit the {d.global_batch} / {groups} samples of each group of {_groups(s)} "
+            f"(distill.global_batch): endpoints are made in the same chunks everywhere; set distill.chunk={best}"
         )
     if d.source in ("thread", "actors") and s.cluster.space > 1:
         why = {"thread": "cannot talk beside the student", "actors": "has no actors"}[d.source]
@@ -143,6 +165,8 @@ def _check_names(s: Settings) -> None:
         refuse_address(
             place or "", key, "an address of a store; it must be a folder, which all hosts see; copy what lies there"
         )
+    if s.run.folder.startswith("file:"):
+        refuse_address(s.run.folder, "run.folder", "write the folder itself, without file://")
     for key, folder in (("run.folder", s.run.folder), ("data.path", s.data.path)):
         if not folder.strip():
             raise UserError(f"{key}={folder!r}: expected a folder; write out the default, or omit the key")

@@ -11,6 +11,7 @@ from pidscale.distill.endpoints.batch import open_supply
 from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.endpoints.stored import needed
 from pidscale.distill.objectives.physics import active_weights
+from pidscale.limits import chunks_made
 
 STEP = 4.0  # forward passes that a student's step costs per sample: one forward, two backward, one residual
 LITTLE = 0.1
@@ -66,6 +67,9 @@ def announcement(settings: Settings, rollout: Rollout, shape: Sequence[int]) -> 
     if d.takes_endpoints:
         open_supply(settings, rollout)  # only to raise its errors
         yield cost_line(d, needed(settings), 4 * math.prod(shape))
+        made = chunks_made(d.global_batch, settings.cluster.workers // settings.cluster.space, d.chunk)
+        if made > 1 and d.source != "shards":
+            yield f"distill.chunk={d.chunk}: some workers make {made:.2g} times the endpoints that they use; 1 avoids that"
 
 
 def weights_line(settings: DistillSettings) -> str:

@@ -133,7 +133,7 @@ def test_every_top_level_config_composes(config: str) -> None:
         ("run.scratch=s3://bucket/runs", ["run.scratch=s3://bucket/runs", "must be a folder"]),
         ("distill.teacher=gs://bucket/teacher", ["distill.teacher=gs://bucket/teacher", "must be a folder"]),
         ("data.cache=s3://bucket/cache", ["data.cache=s3://bucket/cache", "must be a folder"]),
-        ("run.folder=file:///scratch/runs", ["run.folder=file:///scratch/runs", "must be a folder"]),
+        ("run.folder=file:///scratch/runs", ["run.folder=file:///scratch/runs", "write the folder itself"]),
         ("run.folder=~nobody_of_that_name/runs", ["run.folder=~nobody_of_that_name/runs", "no home folder"]),
     ],
 )

@@ -20,7 +20,7 @@ from tests.distill.test_rollout import write_teacher
 from tests.ranks import spawn
 
 STEPS = 8
-LINKS = ((2, 1, 2, 2), (1, 2, 1, 4), (4, 3, 2, 6), (2, 0, 1, None))  # ranks, stage, space, and the step of the stop
+LINKS = ((2, 1, 2, 2), (1, 2, 1, 4), (3, 3, 1, 6), (2, 0, 2, None))  # ranks, stage, space, and the step of the stop
 OBJECTIVES = {
     "piddm": {"name": "piddm"},
     "dm": {"name": "dm"},

@@ -90,9 +90,15 @@ def test_checksums_tell_noise_apart(teacher):
     assert (checksum(changed) != checksum(eps)).nonzero().flatten().tolist() == [5]
 
 
-def test_a_chunk_is_never_cut(teacher):
-    with pytest.raises(ValueError, match="3 counters are no multiple of the chunk 2"):
-        Rollout(teacher, "heun", 3, 2, seed=0).endpoints(torch.arange(3))
+def test_a_part_of_a_chunk_is_the_same_part_of_the_whole(teacher):
+    rollout = Rollout(teacher, "heun", 3, 4, seed=0)
+    whole = rollout.endpoints(torch.arange(12))
+    for first, last in ((0, 3), (3, 9), (5, 7), (11, 12)):
+        part = rollout.endpoints(torch.arange(first, last))
+        assert part.counters.tolist() == list(range(first, last))
+        assert torch.equal(part.fields_BCYX, whole.fields_BCYX[first:last])
+        assert torch.equal(part.checksums, whole.checksums[first:last])
+        assert torch.equal(part.params_BP, whole.params_BP[first:last])
 
 
 def test_a_teacher_that_does_not_fit_is_refused(small_shards, tmp_path):

@@ -1,6 +1,7 @@
 """Teacher endpoints from counters: counter -> noise -> a fixed number of solver steps -> clean field. Knows no ranks.
 
-Endpoints are made in chunks of a fixed size, so that their bits do not depend on the number requested at once.
+Endpoints are made in chunks of a fixed size, which begin at multiples of it, so that their bits depend neither on the number
+requested at once nor on how many workers share a batch.
 """
 
 from __future__ import annotations
@@ -65,26 +66,24 @@ class Rollout:
         """Solve the probability-flow ODE from the noise of each counter.
 
         Args:
-            counters: Counters of the endpoints; their number must be a multiple of `chunk`.
+            counters: Counters of the endpoints. Chunks of which they are a part are made whole, and the rest is dropped.
 
         Returns:
             The endpoints.
-
-        Raises:
-            ValueError: When the number of counters is not a multiple of `chunk`.
         """
-        if len(counters) % self.chunk:
-            raise ValueError(f"{len(counters)} counters are no multiple of the chunk {self.chunk}")
         levels = self.teacher.noise.levels(self.steps)
-        params = self.params(counters)
+        places, runs = torch.unique_consecutive(counters // self.chunk, return_counts=True)
         fields: list[Tensor] = []
         sums: list[Tensor] = []
         with torch.no_grad():
-            for part, own in zip(counters.split(self.chunk), params.split(self.chunk), strict=True):
-                eps = self.eps(part)
-                sums.append(checksum(eps))
-                fields.append(integrate(self.teacher.conditioned_on(own), eps, levels, self.solver))
-        return Endpoints(counters, params, torch.cat(fields), torch.cat(sums))
+            for place, wanted in zip(places.tolist(), counters.split(runs.tolist()), strict=True):
+                whole = torch.arange(place * self.chunk, (place + 1) * self.chunk)
+                eps = self.eps(whole)
+                made = integrate(self.teacher.conditioned_on(self.params(whole)), eps, levels, self.solver)
+                own = (wanted - place * self.chunk).to(eps.device)
+                sums.append(checksum(eps[own]))
+                fields.append(made[own])
+        return Endpoints(counters, self.params(counters), torch.cat(fields), torch.cat(sums))
 
 
 def open_teacher(settings: Settings, folder: Path, problem: Problem, device: torch.device | None) -> Teacher:
