@@ -6,6 +6,8 @@ stage 3 divides its parameters in this way itself. Knows no equations.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +31,9 @@ def _piece(parameter: Tensor, stage: int, mesh: Mesh) -> Tensor:
 def pieces(module: nn.Module, stage: int, mesh: Mesh) -> dict[str, Tensor]:
     """Return this rank's flat pieces of the current float32 weights, by parameter name. No messages.
 
+    The pieces of all ranks are equally long. Those at the end of a parameter are filled up, at stage 3 with whatever was in
+    the memory that DeepSpeed uses for it; `values` omits that.
+
     Args:
         module: The module, as DeepSpeed has prepared it.
         stage: Its ZeRO stage.
@@ -38,6 +43,22 @@ def pieces(module: nn.Module, stage: int, mesh: Mesh) -> dict[str, Tensor]:
         The pieces.
     """
     return {n: _piece(p, stage, mesh) for n, p in module.named_parameters()}
+
+
+def values(module: nn.Module, stage: int, mesh: Mesh) -> list[Tensor]:
+    """Return this rank's pieces as `pieces` does, without what fills them up."""
+    return _cut(pieces(module, stage, mesh), _bounds(module, mesh))
+
+
+def _bounds(module: nn.Module, mesh: Mesh) -> dict[str, tuple[torch.Size, int, int]]:
+    """Return the shape of each parameter and the bounds of this rank's piece of it."""
+    shapes = {n: _shape(p) for n, p in module.named_parameters()}
+    return {n: (shape, *share(shape.numel(), mesh.rank, mesh.world)) for n, shape in shapes.items()}
+
+
+def _cut(filled: Mapping[str, Tensor], bounds: Mapping[str, tuple[torch.Size, int, int]]) -> list[Tensor]:
+    """Return pieces without what fills them up."""
+    return [filled[name][: stop - start] for name, (_, start, stop) in bounds.items()]
 
 
 def _shape(parameter: Tensor) -> torch.Size:
@@ -83,27 +104,25 @@ class Ema:
         gathered = ((n, self.mesh.gather_pieces(piece)) for n, piece in self.pieces.items())
         return {n: _joined(found, shapes[n]) for n, found in gathered if kept}
 
+    def values(self) -> list[Tensor]:
+        """Return this rank's pieces without what fills them up. No messages."""
+        return _cut(self.pieces, _bounds(self.module, self.mesh))
+
     def slices(self) -> list[Slice]:
         """Return this rank's pieces by name, without what fills them up. No messages."""
-        found = []
-        for name, (shape, start, stop) in self._ranges().items():
-            found.append(Slice(name, tuple(shape), start, self.pieces[name][: stop - start]))
-        return found
+        bounds = _bounds(self.module, self.mesh)
+        named = zip(bounds.items(), _cut(self.pieces, bounds), strict=True)
+        return [Slice(name, tuple(shape), start, own) for (name, (shape, start, _)), own in named]
 
     def restore(self, reader: Reader) -> None:
         """Take this rank's pieces from a checkpoint, whatever stage and world size wrote it. No messages."""
-        for name, (_, start, stop) in self._ranges().items():
+        for name, (_, start, stop) in _bounds(self.module, self.mesh).items():
             self.pieces[name].zero_()[: stop - start].copy_(reader.read(name, start, stop))
 
     def copy_from(self, other: Ema) -> None:
         """Take over the pieces of another average of the same network on the same mesh. No messages."""
         for name, piece in self.pieces.items():
             piece.copy_(other.pieces[name])
-
-    def _ranges(self) -> dict[str, tuple[torch.Size, int, int]]:
-        """Return the shape of each parameter and the bounds of this rank's piece of it."""
-        shapes = {n: _shape(p) for n, p in self.module.named_parameters()}
-        return {n: (shape, *share(shape.numel(), self.mesh.rank, self.mesh.world)) for n, shape in shapes.items()}
 
 
 def _joined(found: list[Tensor], shape: torch.Size) -> Tensor:

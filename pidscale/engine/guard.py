@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pidscale.config import TrainSettings, UserError
-from pidscale.engine.ema import Ema, pieces
+from pidscale.engine.ema import Ema, values
 from pidscale.engine.shelf import Shelf
 from pidscale.engine.zero import Zero
 from pidscale.parallel.mesh import Mesh
@@ -121,8 +121,8 @@ class Guard:
         Raises:
             UserError: A weight or an average is not finite on any rank.
         """
-        held = [p for zero in networks for p in pieces(zero.module, zero.settings.stage, self.mesh).values()]
-        held += [p for ema in averages for p in ema.pieces.values()]
+        held = [p for zero in networks for p in values(zero.module, zero.settings.stage, self.mesh)]
+        held += [p for ema in averages for p in ema.values()]
         if self.mesh.any(not all(bool(torch.isfinite(one).all()) for one in held)):
             raise UserError(
                 f"{self.phase}: weights are not finite at step {step} of {self.settings.steps}, so none are written; "

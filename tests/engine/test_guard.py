@@ -13,7 +13,10 @@ from pidscale.config import TeacherSettings, UserError
 from pidscale.engine.ema import Ema
 from pidscale.engine.guard import Guard, shown
 from pidscale.engine.shelf import FolderShelf
+from pidscale.engine.zero import Zero, ZeroSettings
 from pidscale.parallel.mesh import Mesh
+from tests.engine.test_ema import Odd
+from tests.ranks import spawn
 from tests.sealed import seal
 
 BAD = [(math.nan, False), (math.inf, False), (0.0, True)]  # norm of the gradient, and whether the step was taken
@@ -124,3 +127,28 @@ def test_a_loss_that_is_not_finite_is_shown_in_words():
         "not finite",
         "unknown, no step was taken",
     ]
+
+
+def _with_poison(rank, world, folder):
+    """Steps at every stage while new memory is full of NaN, as memory that was used before may be."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    mesh = Mesh(rank, world)
+    for stage in (0, 1, 2, 3):
+        section = {"zero_optimization": {"stage3_param_persistence_threshold": 10}} if stage == 3 else {}
+        zero = Zero(Odd(), ZeroSettings(stage, 1, 1, 0.5, section), mesh)
+        ema = Ema(zero.module, stage, mesh, 0.3)
+        for step in range(2):
+            zero.backward(zero(torch.tensor(0.5)) / world)
+            assert zero.step(0.1)[1]
+            ema.update(step)
+        guard(folder, [], mesh).weights(2, [zero], [ema])
+        if mesh.first:
+            ema.pieces["values.one"][0] = math.nan
+        with pytest.raises(UserError, match="weights are not finite at step 2"):
+            guard(folder, [], mesh).weights(2, [zero], [ema])
+
+
+def test_what_fills_up_the_pieces_of_a_parameter_is_not_looked_at(tmp_path):
+    """Three ranks share parameters of 1 and 7 values: DeepSpeed never writes to the rest of the last pieces."""
+    spawn(_with_poison, 3, tmp_path)
