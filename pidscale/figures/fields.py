@@ -1,19 +1,24 @@
-"""Pictures of fields: each channel has one colour scale and a colour bar over all rows. Knows no files."""
+"""Pictures of fields: each channel has one colour scale and a colour bar over all rows. Knows no files.
+
+Matplotlib is imported by the first picture: workers start without it, and only one of them draws.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from pidscale.engine.window import on_first
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde.base import Pde, Samples, shown_channels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAX_POINTS = 512  # points along a side of a picture; larger fields are subsampled
 
@@ -63,6 +68,8 @@ def picture_row(pde: Pde, window: Window, sets: Mapping[str, Samples], count: in
 
 def _draw(pde: Pde, shown: Mapping[str, Mapping[str, np.ndarray]], count: int) -> Figure:
     """Draw the layers of each set, by name."""
+    from matplotlib.figure import Figure
+
     names = [pde.channels[i].name for i in shown_channels(pde)] + ["residual"]
     rows = [(name, label) for name in names for label in shown]
     figure = Figure(figsize=(1.5 * count + 1.6, 1.45 * len(rows)), layout="constrained")
@@ -102,6 +109,8 @@ def _colour_scale(name: str, shown: Mapping[str, Mapping[str, np.ndarray]]) -> t
 
 def render(figure: Figure, dpi: int = 80) -> np.ndarray:
     """Return a figure as pixels, uint8 [Y, X, 3]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

@@ -82,6 +82,7 @@ def test_an_interrupted_conversion_ends_with_one_line(tmp_path, number, status):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
     )
     while not list(out.glob("train-*.tar")):
         assert process.poll() is None, process.stderr and process.stderr.read()
