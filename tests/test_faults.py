@@ -105,7 +105,7 @@ class Trial:
         """Wait for the message, and note it with the seconds that it took; return the line."""
         while not re.search(words, self.text()) and self.process.poll() is None and time.monotonic() - self.at < 300:
             time.sleep(0.02)
-            found = re.search(f".*(?:{words}).*", self.text())
+        found = re.search(f".*(?:{words}).*", self.text())
         assert found, self.text()[-3000:]
         self.figures["seconds_to_notice"] = round(time.monotonic() - self.at, 1)
         line = re.sub(r"/\S+/", "", found[0])
@@ -145,16 +145,16 @@ class Trial:
         assert self.figures["steps_lost"] <= 10
         assert not list((self.run / "checkpoints").glob("*/*.tmp"))
 
-    def worker(self, host: str = "two") -> int:
-        """The process of a worker on a host."""
-        for number in family(self.pair.hosts[host].first):
+    def process_of(self, kind: str, hosts: tuple[str, ...] = ("two",)) -> int:
+        """The process of an actor of Ray on one of these hosts."""
+        for number in (number for host in hosts for number in family(self.pair.hosts[host].first)):
             try:
                 title = Path(f"/proc/{number}/cmdline").read_text()
             except OSError:
                 continue
-            if title.startswith("ray::RayTrainWorker"):
+            if title.startswith(f"ray::{kind}"):
                 return number
-        raise AssertionError(f"no worker on host {host}")
+        raise AssertionError(f"no {kind} on {hosts}")
 
     def _step(self) -> int:
         """The last step that the log reports."""
@@ -174,7 +174,7 @@ class Trial:
 
 def worker_killed(trial: Trial) -> None:
     trial.strikes()
-    os.kill(trial.worker(), signal.SIGKILL)
+    os.kill(trial.process_of("RayTrainWorker"), signal.SIGKILL)
     trial.noticed(LOST)
     trial.goes_on()
 
@@ -207,9 +207,19 @@ def network_cut(trial: Trial) -> None:
 
 def worker_hangs(trial: Trial) -> None:
     trial.strikes()
-    os.kill(trial.worker(), signal.SIGSTOP)
+    os.kill(trial.process_of("RayTrainWorker"), signal.SIGSTOP)
     trial.noticed(LOST)
     trial.goes_on()
+
+
+def actor_killed(trial: Trial) -> None:
+    """The steps of the worker wait for an actor that Ray starts again; none is lost."""
+    trial.strikes()
+    os.kill(trial.process_of("TeacherActor", ("one", "two")), signal.SIGKILL)
+    trial.noticed("warning: teacher actor 0 was lost and started again")
+    trial.resumes()
+    trial.finishes(equal=False)  # one worker, and the unbroken run has two
+    assert trial.figures["steps_lost"] == 0
 
 
 def host_drained(trial: Trial) -> None:
@@ -236,7 +246,7 @@ def command_killed(trial: Trial) -> None:
     trial.strikes()
     os.kill(driver(trial.process), signal.SIGKILL)
     trial.gone()
-    trial.figures |= {"seconds_to_notice": 0.0, "message": ""}
+    trial.figures |= {"seconds_to_notice": None, "message": ""}  # nothing is left that could say something
     trial.start()
     trial.goes_on()
 
@@ -245,7 +255,7 @@ def head_lost(trial: Trial) -> None:
     trial.strikes()
     trial.pair.hosts["one"].close()
     trial.gone()
-    trial.figures |= {"seconds_to_notice": 0.0, "message": ""}
+    trial.figures |= {"seconds_to_notice": None, "message": ""}  # nothing is left that could say something
     trial.pair.hosts["two"].close()
     trial.pair.plug_in("one")
     trial.pair.plug_in("two")
@@ -326,6 +336,11 @@ FAULTS: dict[str, tuple[Callable[[Trial], None], tuple[str, ...], list[str]]] = 
     ),
     "network of a host cut": (network_cut, ("teacher", "distill"), ["cluster.timeout=20"]),
     "worker hangs": (worker_hangs, ("teacher", "distill"), ["cluster.timeout=20"]),
+    "teacher actor killed": (
+        actor_killed,
+        ("distill",),
+        ["cluster.workers=1", "distill.source=actors", "distill.actors=1", "distill.ahead=1"],
+    ),
     "host drained": (host_drained, ("teacher", "distill"), []),
     "command stopped": (command_stopped, ("teacher", "distill"), []),
     "command killed": (command_killed, ("teacher", "distill"), []),

@@ -24,9 +24,9 @@ from benchmarks.report import Row, circumstances, finish, known_trials, options
 NUMBERS = ("hosts", "steps_lost", "seconds_to_notice", "seconds_to_resume")
 
 
-def run_trials(times: int, only: str, file: Path) -> None:
-    """Run the tests of faults, whose figures pytest writes to a file."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "tests/test_faults.py", f"--trials={times}"]
+def run_trials(times: int, only: str, jobs: int, file: Path) -> None:
+    """Run the tests of faults, whose figures pytest writes to a file; each job has two hosts of its own."""
+    command = [sys.executable, "-m", "pytest", "-q", "-n", str(jobs), "tests/test_faults.py", f"--trials={times}"]
     subprocess.run([*command, f"--junitxml={file}", *(["-k", only] if only else [])], env=dict(os.environ), check=False)
 
 
@@ -82,14 +82,17 @@ def main() -> None:
     parser = options(__doc__, "faults")
     parser.add_argument("--trials", type=int, default=3, help="trials of each fault and phase")
     parser.add_argument("--only", default="", help="an expression of pytest -k that selects faults")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="trials that run side by side, which makes each of them slower"
+    )
     parser.add_argument("--add", action="store_true", help="keep the trials that the file has of this commit")
     given = parser.parse_args()
-    meta = circumstances(trials=given.trials)
+    meta = circumstances(jobs=given.jobs)
     commit = meta["versions"]["commit"]
     kept = [one for one in known_trials(given.json) if one["commit"] == commit] if given.add else []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "junit.xml"
-        run_trials(given.trials, given.only, file)
+        run_trials(given.trials, given.only, given.jobs, file)
         trials = kept + [{**one, "commit": commit} for one in read_trials(file)]
     finish(given.json, {"rows": list(rows_of(trials)), "trials": trials, "meta": meta}, "faults")
     if not all(one["recovered"] for one in trials):
