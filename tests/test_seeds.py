@@ -124,3 +124,22 @@ def test_each_epoch_has_its_own_permutation() -> None:
     assert all((a == b).mean() < 0.02 for a, b in [(orders[0], orders[1]), (orders[1], orders[2])])
     assert np.array_equal(orders[1], seeds.permutation(0, "order", 1, 1000))
     assert not np.array_equal(orders[1], seeds.permutation(1, "order", 1, 1000))
+
+
+def test_drawing_many_fields_takes_little_more_memory_than_they_do(monkeypatch):
+    """Each value takes some 40 bytes while it is drawn: 1536 fields of 512 x 512 points would take 27 GiB."""
+    whole = seeds.normal(3, "x", range(5, 12), (2, 20, 24), slice(3, 17))
+    monkeypatch.setattr(seeds, "_DRAWN_TOGETHER", 2 * 14 * 24 * 2)  # two samples
+    drawn = []
+    plain = seeds._normal
+
+    def counted(seed, stream, counters, *others):
+        drawn.append(len(counters))
+        return plain(seed, stream, counters, *others)
+
+    monkeypatch.setattr(seeds, "_normal", counted)
+    for counters in (range(5, 12), list(range(5, 12)), torch.arange(5, 12)):
+        assert torch.equal(seeds.normal(3, "x", counters, (2, 20, 24), slice(3, 17)), whole)
+    assert drawn == [2, 2, 2, 1] * 3
+    monkeypatch.setattr(seeds, "_DRAWN_TOGETHER", 1)
+    assert torch.equal(seeds.normal(3, "x", range(5, 12), (2, 20, 24), slice(3, 17)), whole)
