@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -45,22 +45,33 @@ class StepTimer:
 
 
 def rates(
-    parts: Mapping[str, float], steps: int, seconds: float, batch: int, waiting: str = "wait"
+    ranks: Sequence[Mapping[str, float]], steps: int, seconds: float, batch: int, waiting: str = "wait"
 ) -> dict[str, float]:
     """Return the rates of a number of steps as scalars for TensorBoard.
 
+    The sections are those of the first rank. Beside each is the time of the rank that spent most on it, and its number: a
+    slow rank is the one with most time in `data` or a network, and the others wait for it in `optimiser`.
+
     Args:
-        parts: Seconds by section.
+        ranks: Seconds by section, for each rank.
         steps: Number of steps.
         seconds: Duration of all of them.
         batch: Samples of a step.
         waiting: Section that waits for data.
 
     Returns:
-        Seconds a step by section and in all, fields a second, and the share of waiting.
+        Seconds a step by section and in all, fields a second, and the share of waiting; with several ranks also the largest
+        share of waiting, and the slowest rank by section.
     """
+    parts = ranks[0]
     shares = {f"time/{name}": value / steps for name, value in parts.items()}
     shares["time/wait_share"] = parts.get(waiting, 0.0) / seconds
+    if len(ranks) > 1:
+        for name in parts:
+            spent = [own.get(name, 0.0) for own in ranks]
+            shares[f"slowest/{name}"] = max(spent) / steps
+            shares[f"slowest/{name}_rank"] = spent.index(max(spent))
+        shares["slowest/wait_share"] = max(own.get(waiting, 0.0) for own in ranks) / seconds
     return shares | {"time/step": seconds / steps, "train/fields_per_second": steps * batch / seconds}
 
 

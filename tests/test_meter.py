@@ -28,9 +28,17 @@ def test_sections_add_up_and_start_again_at_zero() -> None:
         time.sleep(0.01)
     later = timer.take()
     assert timer.share("wait") == pytest.approx(later["wait"] / (later["wait"] + sum(parts.values())))
-    scalars = rates(parts | later, 4, 2.0, 8)
+    scalars = rates([parts | later], 4, 2.0, 8)
     assert scalars["time/wait"] == later["wait"] / 4 and scalars["time/wait_share"] == later["wait"] / 2.0
-    assert scalars["train/fields_per_second"] == 16 and rates(parts, 4, 2.0, 8, "teacher")["time/wait_share"] > 0
+    assert scalars["train/fields_per_second"] == 16 and rates([parts], 4, 2.0, 8, "teacher")["time/wait_share"] > 0
+    assert not any(name.startswith("slowest") for name in scalars)
+
+
+def test_the_slowest_rank_is_named() -> None:
+    scalars = rates([{"wait": 0.5, "network": 1.0}, {"wait": 0.0, "network": 3.0}, {"wait": 2.0}], 2, 4.0, 8)
+    assert scalars["time/network"] == 0.5 and scalars["slowest/network"] == 1.5 and scalars["slowest/network_rank"] == 1
+    assert scalars["slowest/wait"] == 1.0 and scalars["slowest/wait_rank"] == 2
+    assert scalars["time/wait_share"] == 0.125 and scalars["slowest/wait_share"] == 0.5
 
 
 def test_a_section_waits_for_the_device() -> None:

@@ -41,16 +41,7 @@ def run_phase(phase: str, settings: Settings) -> Path:
     Returns:
         The folder of the run.
     """
-    settings = absolute(settings)
-    check(settings, (phase,))
-    if phase == "distill":
-        settings = replace(settings, distill=settings.distill.complete)
-    refuse_job_package(settings.run.folder, "run.folder")
-    folder = run_folder(settings)
-    mirror = mirror_of(settings, folder)
-    check_folder(folder, "run.folder" if mirror is None else "run.scratch")
-    if mirror is not None:
-        mirror.pull()
+    settings, folder = _opened(phase, settings)
     problem = open_problem(settings.pde, settings.data)
     inputs = {"data.path (its data_hash)": problem.manifest.data_hash}
     if phase == "teacher":
@@ -90,6 +81,21 @@ def run_phase(phase: str, settings: Settings) -> Path:
         is_made(phase, settings)  # fetched, if it lies in a store
         print(f"{phase}: finished already in {run_place(settings)}")
     return folder
+
+
+def _opened(phase: str, settings: Settings) -> tuple[Settings, Path]:
+    """Return the checked settings of a run with absolute paths, and its folder, or its copy that equals what a store has."""
+    settings = absolute(settings)
+    check(settings, (phase,))
+    if phase == "distill":
+        settings = replace(settings, distill=settings.distill.complete)
+    refuse_job_package(settings.run.folder, "run.folder")
+    folder = run_folder(settings)
+    mirror = mirror_of(settings, folder)
+    check_folder(folder, "run.folder" if mirror is None else "run.scratch")
+    if mirror is not None:
+        mirror.pull()
+    return settings, folder
 
 
 def _finish(phase: str, settings: Settings, folder: Path, inputs: dict[str, str]) -> None:

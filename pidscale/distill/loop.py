@@ -143,8 +143,8 @@ def train(
             if done % d.log_every == 0 or done == d.steps:
                 now = time.perf_counter()
                 last |= {student.name: means for student in students if (means := student.take_means())}
-                board.scalars({"train/skipped": guard.total}, done)
-                _log(board, last, timer, now - logged[0], done - logged[1], learning_rate(d, step), batches, done)
+                course = {"train/lr": learning_rate(d, step), "train/skipped": float(guard.total)}
+                _log(board, last, course, mesh.gather(timer.take()), now - logged[0], done - logged[1], batches, done)
                 reporter.progress(done, d.steps, _note(last.get("student", {"loss": None})))
                 logged = (now, done)
                 sealer.check()
@@ -218,23 +218,22 @@ def _note(means: Mapping[str, float | None]) -> str:
 def _log(
     board: Board,
     means: dict[str, dict[str, float]],
-    timer: StepTimer,
+    course: dict[str, float],
+    spent: list[dict[str, float]],
     seconds: float,
     steps: int,
-    lr: float,
     batches: Batches,
     done: int,
 ) -> None:
     for name, values in means.items():
         kinds = {k: f"{name}/residual_{k}" if k in MEASURES else f"{name}/loss_{k}" for k in values}
         board.scalars({kinds[k]: v for k, v in values.items()}, done)
-    parts = timer.take()
     buffer = batches.buffer
-    board.scalars(rates(parts, steps, seconds, buffer.batch) | {"train/lr": lr}, done)
+    board.scalars(rates(spent, steps, seconds, buffer.batch) | course, done)
     if batches.endpoints:
         made, busy = batches.supply.tally.take()
         made = made * buffer.batch // (buffer.last - buffer.first)  # of all groups
-        work = busy + sum(parts.values()) - parts.get("wait", 0.0)
+        work = busy + sum(spent[0].values()) - spent[0].get("wait", 0.0)
         shares = {"buffer/fresh_fraction": buffer.made / max(1, buffer.used)}
         board.scalars(shares | {"endpoints/per_second": made / seconds, "endpoints/work_share": busy / work}, done)
 

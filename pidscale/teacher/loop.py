@@ -105,7 +105,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
             if done % t.log_every == 0 or done == t.steps:
                 mean = float(mesh.sum(sums[0])) / float(sums[1]) if sums[1] > 0 else mean
                 now = time.perf_counter()
-                speeds = rates(timer.take(), done - logged[1], now - logged[0], t.global_batch)
+                speeds = rates(mesh.gather(timer.take()), done - logged[1], now - logged[0], t.global_batch)
                 scalars = {
                     "train/lr": learning_rate(t, step),
                     "train/gradient_norm": norm,
