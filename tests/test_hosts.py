@@ -129,7 +129,7 @@ def test_hosts_that_share_no_disk_go_on_from_an_object_store_when_one_is_lost(pa
     more += ["cluster.shrink_after=3", "teacher.steps=100000"]
     more += [f"cluster.environment.{name}={value}" for name, value in STORE.items()]
     process, log = pair.train("far", *more, **STORE)
-    until(log, r"teacher: .*\b[2-9]\d/100000 ", process)
+    until(log, r"\] [1-9]\d+/100000 ", process)
     pair.hosts["two"].close()
     until(log, r"failure 1 of cluster.max_failures=1; goes on from step \d+0", process)
     until(log, r"do not fit on [12] host.*; goes on with cluster.workers=1: 1 x 1 CPU", process)
