@@ -12,7 +12,10 @@ from typing import Any
 from pidscale.config import UserError
 from pidscale.precision import FLOAT32_BYTES
 
-_BUCKET = 5 * 10**8  # parameters whose gradients DeepSpeed reduces at a time, by its own default
+_BUCKET = (
+    5 * 10**7
+)  # parameters whose gradients are reduced at a time; DeepSpeed's own default is ten times as many, 2 GB
+_LIVE = 10**9  # parameters that stage 3 has gathered at a time at most, by DeepSpeed's default
 # keys whose values follow from settings of ours, and the names of those
 _OURS = {
     "gradient_clipping": "teacher.clip and distill.clip",
@@ -154,8 +157,8 @@ def state_bytes(parameters: int, workers: int, stage: int) -> tuple[int, int, in
     """Return the float32 bytes of the weights, the gradients and the optimiser's state on one worker.
 
     Stage 1 divides the optimiser's state, stage 2 also the gradients, stage 3 also the weights. The optimiser's state is the
-    two moments of Adam and, from stage 1 on, the copy of the weights that DeepSpeed updates. DeepSpeed's buckets
-    (`reduce_bucket_size`) and the weights that stage 3 gathers temporarily are not counted.
+    two moments of Adam and, from stage 1 on, the copy of the weights that DeepSpeed updates. What else DeepSpeed needs is in
+    `buffer_bytes`.
 
     Args:
         parameters: The number of parameters of the model.
@@ -172,3 +175,20 @@ def state_bytes(parameters: int, workers: int, stage: int) -> tuple[int, int, in
         split if stage > 1 else one,
         3 * split if stage > 0 else 2 * one,
     )
+
+
+def buffer_bytes(parameters: int, stage: int, section: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the float32 bytes of what DeepSpeed needs besides the state of a network on one worker.
+
+    Args:
+        parameters: The number of parameters of the model.
+        stage: The ZeRO stage.
+        section: The section `cluster.deepspeed`.
+
+    Returns:
+        The bytes of the bucket of gradients that are reduced together, and of the weights that stage 3 gathers for a step.
+    """
+    own = section.get("zero_optimization", {})
+    bucket = int(own.get("reduce_bucket_size", min(_BUCKET, parameters)))
+    live = min(parameters, int(own.get("stage3_max_live_parameters", _LIVE)))
+    return FLOAT32_BYTES * bucket if stage > 0 else 0, FLOAT32_BYTES * live if stage > 2 else 0

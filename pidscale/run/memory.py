@@ -13,7 +13,7 @@ from typing import Any
 
 from pidscale.config import DistillSettings, Settings, TrainSettings
 from pidscale.engine.schedule import micro_plan
-from pidscale.engine.zero_config import state_bytes
+from pidscale.engine.zero_config import buffer_bytes, state_bytes
 from pidscale.models import row_unit
 from pidscale.parallel.mesh import Mesh
 from pidscale.parallel.split import Cut
@@ -37,6 +37,8 @@ class MemoryPlan:
         frozen: Weights of the frozen teacher.
         averaged: Weights of further networks that are not trained: averaged targets, teachers of later rounds.
         endpoints: Buffer of endpoints.
+        bucket: Gradients of each network in training that are reduced together.
+        gathered: Weights that ZeRO stage 3 gathers for a step. Networks take turns.
         checkpoint: Copy of each trained network's part of a checkpoint; 0 on a GPU, since it is in the host's memory.
         networks: Number of networks in training.
         micro_batch: Number of samples in a micro-step.
@@ -53,6 +55,8 @@ class MemoryPlan:
     frozen: int = 0
     averaged: int = 0
     endpoints: int = 0
+    bucket: int = 0
+    gathered: int = 0
     checkpoint: int = 0
     networks: int = 1
     micro_batch: int = 1
@@ -62,8 +66,9 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """Peak memory in bytes."""
-        state = self.networks * (self.weights + self.gradients + self.optimiser + self.ema + self.checkpoint)
-        return state + self.frozen + self.averaged + self.endpoints + max(self.activations, self.sampling)
+        each = self.weights + self.gradients + self.optimiser + self.ema + self.bucket + self.checkpoint
+        besides = self.frozen + self.averaged + self.endpoints + self.gathered
+        return self.networks * each + besides + max(self.activations, self.sampling)
 
 
 def memory_plan(
@@ -94,6 +99,7 @@ def memory_plan(
     field = FLOAT32_BYTES * description["channels"] * rows * shape[1]
     held = d.buffer_rows * -(-loop.global_batch // data) if distils and d.takes_endpoints else 0
     weights, gradients, optimiser = state_bytes(parameters, cluster.workers, cluster.zero_stage)
+    bucket, gathered = buffer_bytes(parameters, cluster.zero_stage, cluster.deepspeed)
     passes = d.needs.passes if distils else 1
     counted = partial(activation_bytes, description, shape, precision=model.precision, cuda=cluster.use_gpu)
     steps = counted(passes * micro, rows, model.recompute)
@@ -109,6 +115,8 @@ def memory_plan(
         frozen=FLOAT32_BYTES * parameters if distils else 0,
         averaged=averaged * FLOAT32_BYTES * parameters,
         endpoints=held * field,
+        bucket=bucket,
+        gathered=gathered,
         checkpoint=0 if cluster.use_gpu else -(-_CHECKPOINT * parameters // cluster.workers),
         networks=networks,
         micro_batch=micro,

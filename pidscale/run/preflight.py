@@ -116,6 +116,8 @@ def plan_lines(plan: MemoryPlan) -> str:
     parts = [f"{name} {size_text(plan.networks * count)}" for name, count in each.items()]
     parts[-1] += f" of {plan.networks} networks" if plan.networks > 1 else ""
     besides = {
+        "bucket of gradients": plan.networks * plan.bucket,
+        "gathered weights": plan.gathered,
         "copy for checkpoints": plan.networks * plan.checkpoint,
         "frozen teacher": plan.frozen,
         "its endpoints": plan.endpoints,
