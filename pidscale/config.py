@@ -3,8 +3,7 @@
 The defaults are those of the command line; each file in configs/ lists only the values that it changes. An unknown key, a
 value of the wrong type, or a value outside its bounds is an error. The settings of an equation (`pde.params`) and of an
 objective (`distill.objective`) are declared in the file of the equation or objective, and are checked when they are used.
-Reads and returns plain values. Knows no Hydra (app/ composes the files), no ranks and no equations. Imports no torch, unless
-the class of an objective is needed (`objective_class`).
+Knows no Hydra (app/ composes the files), no ranks and no equations; imports no torch before `objective_class` needs it.
 """
 
 from __future__ import annotations
@@ -374,11 +373,10 @@ class RunSettings:
 
     Attributes:
         name: Name of the run, and of its folder within `folder`.
-        folder: Folder that contains all runs, on storage that all hosts share; or an address, such as s3://bucket/runs.
+        folder: Folder of all runs, on storage that all hosts share; or an address, such as s3://bucket/runs.
         scratch: Folder of each host for its copy of a run whose `folder` is an address; empty: one in the temporary folder.
         seed: Random seed of everything except the shards and the report.
-        resume: Whether to continue an existing run: if there is one (`auto`), always (`must`: an error if there is none), or
-            never (`never`: an error if there is one).
+        resume: Whether to continue an existing run: if there is one (`auto`), always (`must`), or never (`never`).
     """
 
     name: str = "run"

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from pidscale.config import PHASES, Settings, UserError
 from pidscale.environment import check_environment
-from pidscale.paths import refuse_address
+from pidscale.paths import check_store, refuse_address
 from pidscale.setting import check_values
 
 _TOO_MANY = 2.0  # endpoints that a group of workers must not make for each one that it uses
@@ -165,8 +165,7 @@ def _check_names(s: Settings) -> None:
         refuse_address(
             place or "", key, "an address of a store; it must be a folder, which all hosts see; copy what lies there"
         )
-    if s.run.folder.startswith("file:"):
-        refuse_address(s.run.folder, "run.folder", "write the folder itself, without file://")
+    check_store(s.run.folder, "run.folder")
     for key, folder in (("run.folder", s.run.folder), ("data.path", s.data.path)):
         if not folder.strip():
             raise UserError(f"{key}={folder!r}: expected a folder; write out the default, or omit the key")

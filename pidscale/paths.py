@@ -25,6 +25,17 @@ PATH_SETTINGS = (
 """The settings that are paths."""
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # s3://bucket, and s3:/bucket as pathlib writes it
+_STORE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]+(/.*)?")
+_NO_STORES = (
+    "file",
+    "local",
+    "memory",
+    "http",
+    "https",
+    "ftp",
+    "data",
+    "github",
+)  # disks and pages, by schemes of fsspec
 _PACKAGE = "/working_dir_files/_ray_pkg_"  # where Ray unpacks what `ray job submit --working-dir` uploads
 
 
@@ -108,6 +119,20 @@ def refuse_address(path: str | Path, key: str, why: str) -> None:
     """
     if _ADDRESS.match(str(path)):
         raise UserError(f"{key}={path}: {why}")
+
+
+def check_store(path: str, key: str) -> None:
+    """Refuse an address at which nothing can be written and read again by other processes.
+
+    Args:
+        path: What the user wrote; a folder passes.
+        key: The setting that it is the value of, for the message.
+
+    Raises:
+        UserError: When the path is an address that names no bucket, or of a kind that keeps nothing.
+    """
+    if _ADDRESS.match(path) and (not _STORE.fullmatch(path) or path.split(":")[0].lower() in _NO_STORES):
+        raise UserError(f"{key}={path}: expected a folder, or the address of an object store such as s3://BUCKET/runs")
 
 
 def refuse_job_package(path: str | Path, key: str) -> None:

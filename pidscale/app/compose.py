@@ -109,7 +109,10 @@ def _check_argument(argument: str, known: Mapping[str, Sequence[str]]) -> None:
     key = key.lstrip("+")
     if "=" not in argument or not key:
         raise UserError(f"{argument!r}: expected group=choice or section.key=value; --help lists them")
-    if re.split(r"[./]", key)[0] == "hydra":
+    parts = re.split(r"[./]", key)
+    if not all(parts):
+        raise UserError(f"{argument}: {key} is not a setting; did you mean {'.'.join(filter(None, parts))}?")
+    if parts[0] == "hydra":
         raise UserError(f"{argument}: a setting of Hydra itself, which pidscale does not read; run.folder places a run")
     if "." not in key and key not in known:
         advice = _nearest(key, known) or f"groups: {', '.join(known)}; "

@@ -30,7 +30,7 @@ from pidscale.pde.base import Samples, shown_channels
 from pidscale.plain import finite, json_text
 from pidscale.run.bad_samples import settled
 from pidscale.run.phases import versions
-from pidscale.run.places import fetch_teacher, is_made, mirror_of, run_folder, teacher_folder
+from pidscale.run.places import fetch_teacher, is_made, mirror_of, run_folder, run_place, teacher_folder
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of rows done, the number of all rows, and the name of the next row."""
@@ -58,7 +58,8 @@ def open_generators(settings: Settings, problem: Problem, device: torch.device) 
         (folder / "student", "distill", "name another run"),
     ):
         if not path.exists():
-            raise UserError(f"{path}: no such folder; run `pidscale {command}` first, or {other}")
+            shown = path if mirror_of(settings, folder) is None else f"{run_place(settings)}/{path.name}"
+            raise UserError(f"{shown}: no such folder; run `pidscale {command}` first, or {other}")
     needs_teacher = settings.evaluate.calls or settings.distill.teacher
     found: dict[str, Generator] = {"teacher": load_teacher(teacher, device)}
     for name in (artifact.CONTROL, "student"):

@@ -21,6 +21,7 @@ from pidscale.config import UserError
 from pidscale.files import write_atomic
 from pidscale.generator.card import Card, Metrics, WeightsFile
 from pidscale.generator.section import REMEDY
+from pidscale.paths import is_address
 from pidscale.plain import not_finite
 
 VERSION = 1
@@ -131,6 +132,10 @@ def read_plain(folder: str | Path) -> dict[str, Any]:
     Raises:
         UserError: When the file is missing, is not a card, or does not match its checksum.
     """
+    if is_address(folder):
+        raise UserError(
+            f"{folder}: an address of a store, expected a folder of this machine; download the folder first"
+        )
     path = Path(folder) / CARD
     if not str(folder) or not _is(Path.is_dir, Path(folder)):
         what = "a file; expected the folder of" if _is(Path.is_file, Path(folder)) else "no such folder; expected"

@@ -82,7 +82,7 @@ def outline_teacher(path: str | Path) -> Teacher:
     Raises:
         UserError: When the card cannot be used, the weights are missing or truncated, or the folder holds a student.
     """
-    folder, card, parts = _opened(path, "meta", "outline_teacher")
+    folder, card, parts = _opened(path, None, "outline_teacher")
     if card.kind is not Kind.TEACHER:
         raise UserError(f"{folder}: holds a {card.kind}, expected a teacher; load it with load_student")
     return Teacher(**parts)
@@ -97,14 +97,14 @@ def load_generator(path: str | Path, device: str | torch.device = "cpu") -> Stud
     return load_student(path, device) if kind is Kind.STUDENT else load_teacher(path, device)
 
 
-def _opened(path: str | Path, device: str | torch.device, function: str) -> tuple[Path, Card, dict[str, Any]]:
-    """Return the folder, the card, and the attributes of a generator by name. `function` is the caller, for messages."""
+def _opened(path: str | Path, device: str | torch.device | None, function: str) -> tuple[Path, Card, dict[str, Any]]:
+    """Return folder, card and attributes of a generator, without weights if `device` is None; `function` is the caller."""
     if not isinstance(path, (str, Path)):
         raise UserError(f"{function}({path!r}): expected the path of a folder")
     name = expanded(path, "path")
-    where = torch.device("meta") if device == "meta" else as_device(device)
+    where = torch.device("meta") if device is None else as_device(device)
     card = read_card(name)
-    weights = None if where.type == "meta" else read_weights(name, card)
+    weights = None if device is None else read_weights(name, card)
     if weights is None:
         check_weights(name, card)
     pde = stored_pde(str(name), card.equation.name, card.equation.params)

@@ -269,6 +269,12 @@ def test_an_impossible_path_is_one_short_line(path: str) -> None:
     assert "no such folder" in message and len(message) < 400
 
 
+def test_an_address_is_not_a_folder() -> None:
+    for load in (load_student, load_teacher, outline_teacher):
+        with pytest.raises(UserError, match=r"s3://bucket/student: an address of a store.*download the folder first"):
+            load("s3://bucket/student")
+
+
 def test_an_outline_reads_the_card_alone(tmp_path: Path) -> None:
     """A driver has no memory for the weights of a large teacher: it sees their size, and workers see their bytes."""
     teacher = write_generator(tmp_path / "teacher", kind="teacher")

@@ -53,6 +53,14 @@ def test_large_files_travel_in_parts(objects, tmp_path):
     assert objects.listed() == {"large": len(data)} and (tmp_path / "copy").read_bytes() == data
 
 
+def test_a_bucket_that_does_not_exist_is_named(tmp_path):
+    nowhere = Objects("s3://no-such-bucket/runs", 5.0, "run.folder")
+    (tmp_path / "file").write_bytes(b"1")
+    for act in (lambda: nowhere.write("a", b"1"), lambda: nowhere.upload("a", tmp_path / "file")):
+        with pytest.raises(Unreachable, match=r"^run\.folder=s3://no-such-bucket/runs: nothing .* create the bucket"):
+            act()
+
+
 def test_requests_wait_for_a_store_that_comes_back(server, objects, tmp_path):
     server.line.cut()
     threading.Timer(2.0, server.line.mend).start()

@@ -17,12 +17,12 @@ from pidscale.config import Settings, UserError
 from pidscale.dataset.problem import Problem
 from pidscale.diffusion.solvers import integrate
 from pidscale.distill.endpoints.endpoint import Endpoints, checksum
-from pidscale.generator.artifact import read_card
+from pidscale.generator.artifact import TEACHER, read_card
 from pidscale.generator.card import Kind
 from pidscale.generator.generator import Generator, Teacher
 from pidscale.generator.load import check_fits, load_teacher, outline_teacher
 from pidscale.pde.parameters import draw_params
-from pidscale.run.places import fetch_teacher
+from pidscale.run.places import fetch_teacher, mirror_of
 
 STREAM = "distill/endpoint"
 
@@ -103,7 +103,9 @@ def open_teacher(settings: Settings, folder: Path, problem: Problem, device: tor
     """
     path = fetch_teacher(settings, folder)
     if not path.exists():
-        raise UserError(f"{path}: no teacher there; run `pidscale train` first, or set distill.teacher")
+        mirror = mirror_of(settings, folder)
+        shown = path if mirror is None or settings.distill.teacher else mirror.objects.where(TEACHER)
+        raise UserError(f"{shown}: no teacher there; run `pidscale train` first, or set distill.teacher")
     kind = read_card(path).kind
     if kind is not Kind.TEACHER:
         raise UserError(f"{path}: holds a {kind}, expected a teacher; set distill.teacher")

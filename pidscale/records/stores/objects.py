@@ -5,7 +5,7 @@ An object appears with all its bytes or not at all. Nothing is renamed, because 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,12 +50,21 @@ class Objects(Remote):
         return None
 
     def write(self, name: str, data: bytes) -> None:
-        """Write an object, which replaces one of that name."""
-        self._patient(name, lambda: self._files.pipe_file(f"{self._base}/{name}", data))
+        """Write an object, which replaces one of that name. Without its bucket, a UserError."""
+        self._put(name, lambda: self._files.pipe_file(f"{self._base}/{name}", data))
 
     def upload(self, name: str, path: Path) -> None:
-        """Write an object with the content of a file, which replaces one of that name."""
-        self._patient(name, lambda: self._files.put_file(str(path), f"{self._base}/{name}"))
+        """Write an object with the content of a file, which replaces one of that name. Without its bucket, a UserError."""
+        self._put(name, lambda: self._files.put_file(str(path), f"{self._base}/{name}"))
+
+    def _put(self, name: str, call: Callable[[], object]) -> None:
+        try:
+            self._patient(name, call)
+        except FileNotFoundError as error:
+            cause = " ".join(str(error).split())[:160]
+            raise Unreachable(
+                f"{self.key}={self.address}: nothing can be written there ({cause}); create the bucket or correct the address"
+            ) from None
 
     def download(self, name: str, path: Path) -> None:
         """Write the content of an object to a file; FileNotFoundError if there is no such object."""

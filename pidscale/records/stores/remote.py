@@ -44,6 +44,7 @@ class Remote:
 
         self.address = address.rstrip("/")
         self.patience = patience
+        self.key = key
         try:
             self._files, self._base = fsspec.core.url_to_fs(self.address, **_own_options(self.address))
         except (ImportError, ValueError) as error:
