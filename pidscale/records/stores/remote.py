@@ -153,7 +153,8 @@ def _refused(error: Exception) -> bool:
 
 
 def _own_options(address: str) -> dict[str, Any]:
-    """Return options that keep the library from repeating requests, which this module does."""
+    """Return options that keep the library from repeating requests, which this module does, and from waiting long for one."""
     if address.split("://")[0] not in ("s3", "s3a"):
         return {}
-    return {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 1}}}
+    once = {"mode": "standard", "total_max_attempts": 1}
+    return {"config_kwargs": {"retries": once, "connect_timeout": 10, "read_timeout": 20}}
