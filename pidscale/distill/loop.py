@@ -161,7 +161,7 @@ def train(
                 sealer.wait()
                 raise Stopped(f"distillation stopped at step {done} of {d.steps} with a checkpoint in {shelf}")
 
-        sealer.wait()  # the last step is safe before what may fail: samples, their picture and the disk
+        sealer.finish()  # the last step is safe before what may fail: samples, their picture and the disk
         guard.result(last, picture(students, batches.rollout, board, problem, d.steps))
         board.hparams(to_flat(settings), {f"student/{k}": v for k, v in last.get("student", {}).items()})
         sealer.meet()

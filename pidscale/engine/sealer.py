@@ -134,6 +134,11 @@ class Sealer:
         if failure is not None:
             raise failure
 
+    def finish(self) -> None:
+        """Wait as `wait` does for the last checkpoint of a run, and give up the host memory of the copies."""
+        self.wait()
+        self.buffers.clear()
+
     def meet(self) -> None:
         """Wait for all ranks, also for one that works alone for longer than collectives may take. One barrier."""
         self.aside.barrier()

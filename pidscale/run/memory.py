@@ -20,6 +20,7 @@ from pidscale.parallel.split import Cut
 from pidscale.precision import FLOAT32_BYTES
 from pidscale.run.activations import activation_bytes
 
+PROCESS = 2**29  # bytes that a worker takes before it has a network
 _CHECKPOINT = 4 * FLOAT32_BYTES  # of a parameter: its weight, two moments of Adam, and its average
 
 
@@ -40,6 +41,7 @@ class MemoryPlan:
         bucket: Gradients of each network in training that are reduced together.
         gathered: Weights that ZeRO stage 3 gathers for a step. Networks take turns.
         checkpoint: Copy of each trained network's part of a checkpoint; 0 on a GPU, since it is in the host's memory.
+        process: What a worker takes before it has a network: Python, torch, DeepSpeed and Ray, on a GPU the context of CUDA.
         networks: Number of networks in training.
         micro_batch: Number of samples in a micro-step.
         tile: Number of rows and columns of a field that the worker holds.
@@ -58,6 +60,7 @@ class MemoryPlan:
     bucket: int = 0
     gathered: int = 0
     checkpoint: int = 0
+    process: int = 0
     networks: int = 1
     micro_batch: int = 1
     tile: tuple[int, int] = (0, 0)
@@ -67,8 +70,8 @@ class MemoryPlan:
     def total(self) -> int:
         """Peak memory in bytes."""
         each = self.weights + self.gradients + self.optimiser + self.ema + self.bucket + self.checkpoint
-        besides = self.frozen + self.averaged + self.endpoints + self.gathered
-        return self.networks * each + besides + max(self.activations, self.sampling)
+        besides = self.frozen + self.averaged + self.endpoints + self.process
+        return self.networks * each + besides + max(self.gathered + self.activations, self.sampling)
 
 
 def memory_plan(
@@ -117,6 +120,7 @@ def memory_plan(
         endpoints=held * field,
         bucket=bucket,
         gathered=gathered,
+        process=PROCESS,
         checkpoint=0 if cluster.use_gpu else -(-_CHECKPOINT * parameters // cluster.workers),
         networks=networks,
         micro_batch=micro,

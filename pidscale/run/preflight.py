@@ -122,6 +122,7 @@ def plan_lines(plan: MemoryPlan) -> str:
         "frozen teacher": plan.frozen,
         "its endpoints": plan.endpoints,
         "averaged networks": plan.averaged,
+        "the process itself": plan.process,
     }
     parts += [f"{name} {size_text(count)}" for name, count in besides.items() if count]
     held = f"a micro-batch of {plan.micro_batch} on {plan.tile[0]} x {plan.tile[1]} points"

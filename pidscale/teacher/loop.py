@@ -131,7 +131,7 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
                 sealer.wait()
                 raise Stopped(f"teacher stopped at step {done} of {t.steps} with a checkpoint in {shelf}")
 
-        sealer.wait()  # the last step is safe before what may fail: samples, their report and the disk
+        sealer.finish()  # the last step is safe before what may fail: samples, their report and the disk
         spent = seconds + time.perf_counter() - start
         results, size = evaluate(teacher, board, t.steps)
         guard.result({"loss": mean, **results}, {"teacher": size})

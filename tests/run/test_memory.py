@@ -22,7 +22,7 @@ from pidscale.parallel.mesh import Mesh
 from pidscale.plain import size_text
 from pidscale.run.activations import Alive, activation_bytes, norms_of_cuda
 from pidscale.run.host_limits import device_limit, group_limit, memory_limit
-from pidscale.run.memory import MemoryPlan, advice, memory_plan
+from pidscale.run.memory import PROCESS, MemoryPlan, advice, memory_plan
 from tests.ranks import spawn
 
 TINY: dict[str, dict[str, Any]] = {
@@ -228,7 +228,15 @@ def test_the_plan_of_a_teacher_is_that_of_the_worker_with_most_rows() -> None:
     assert plan.sampling == activation_bytes(description, (54, 32), 1, 28, trains=False) + 4000
     assert (plan.frozen, plan.endpoints, plan.networks) == (0, 0, 1)
     assert plan.checkpoint == 4000  # weight, two moments and average, a quarter of each
-    assert plan.total == 17000 + plan.activations
+    assert plan.total == 17000 + PROCESS + plan.activations
+    three = memory_plan(replace(s, cluster=replace(s.cluster, zero_stage=3)), description, (54, 32), "teacher", 1000)
+    assert three.gathered == 4000 and three.weights == 1000 and three.bucket == 4000
+    assert (
+        three.total == plan.total - 3000 + 4000
+    )  # a quarter of the weights is held, and all of them while a step computes
+    own = {"zero_optimization": {"reduce_bucket_size": 10, "stage3_max_live_parameters": 100}}
+    few = replace(s, cluster=replace(s.cluster, zero_stage=3, deepspeed=own))
+    assert memory_plan(few, description, (54, 32), "teacher", 1000).total == three.total - 990 * 4 - 900 * 4
     on_gpus = replace(s, cluster=replace(s.cluster, use_gpu=True))
     assert memory_plan(on_gpus, description, (54, 32), "teacher", 1000).checkpoint == 0  # in the host's memory
 
@@ -239,7 +247,7 @@ def test_the_plan_of_a_distillation_holds_a_frozen_teacher_and_its_students() ->
     assert plan.networks == 2 and plan.frozen == 4000 and plan.micro_batch == 4
     assert plan.endpoints == 5 * 4 * (2 * 24 * 32 * 4)  # a buffer of 5 rows of 4 samples, two channels
     assert plan.activations == activation_bytes(description, (48, 32), 4, 24, recompute=True)
-    assert plan.total == 2 * 17000 + 4000 + plan.endpoints + plan.activations
+    assert plan.total == 2 * 17000 + 4000 + PROCESS + plan.endpoints + plan.activations
     alone = memory_plan(settings(recompute=True, control=False), description, (48, 32), "distill", 1000)
     assert plan.total - alone.total == 17000
     assert plan.sampling - alone.sampling == 4000  # a copy of each student
