@@ -18,14 +18,19 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "MALLOC_TOP_PAD_": str(2**26),
 }
+# A worker with a large network would keep gigabytes in pieces that nothing fits: it returns blocks of the size of its tensors.
+RETURN_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(2**24)}
+_LARGE = 2**31  # bytes
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-def worker_environment(settings: ClusterSettings) -> dict[str, str]:
-    """Return the environment variables of a worker."""
+def worker_environment(settings: ClusterSettings, needed: int = 0) -> dict[str, str]:
+    """Return the environment variables of a worker that needs so many bytes of memory."""
     own = actor_environment(settings)
-    return own if settings.use_gpu else own | {"DS_ACCELERATOR": "cpu"} | KEEP_MEMORY
+    if settings.use_gpu:
+        return own
+    return own | {"DS_ACCELERATOR": "cpu"} | (KEEP_MEMORY if needed < _LARGE else RETURN_MEMORY)
 
 
 def actor_environment(settings: ClusterSettings) -> dict[str, str]:

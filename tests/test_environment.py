@@ -6,7 +6,7 @@ import pytest
 
 from pidscale.app.compose import settings_from
 from pidscale.config import ClusterSettings, Settings, UserError, from_plain, to_plain
-from pidscale.environment import KEEP_MEMORY, actor_environment, worker_environment
+from pidscale.environment import KEEP_MEMORY, RETURN_MEMORY, actor_environment, worker_environment
 from pidscale.limits import check
 from pidscale.run.phases import signature
 
@@ -17,6 +17,8 @@ def test_workers_and_actors_get_what_is_set_beside_what_pidscale_sets(monkeypatc
     wanted = {"NCCL_IB_HCA": "mlx5", "NCCL_IB_GID_INDEX": "3", "AWS_SECRET_ACCESS_KEY": "secret"}
     settings = from_plain(ClusterSettings, {"environment": given, "cpus_per_worker": 4})
     assert actor_environment(settings) == wanted | {"OMP_NUM_THREADS": "4"}
+    large = wanted | {"OMP_NUM_THREADS": "4", "DS_ACCELERATOR": "cpu"} | RETURN_MEMORY
+    assert worker_environment(settings, 3 * 2**30) == large and "MALLOC_TOP_PAD_" not in large
     assert worker_environment(settings) == wanted | {"OMP_NUM_THREADS": "4", "DS_ACCELERATOR": "cpu"} | KEEP_MEMORY
     assert worker_environment(from_plain(ClusterSettings, {"use_gpu": True})) == {"OMP_NUM_THREADS": "1"}
     assert "secret" not in str(to_plain(settings))  # which files of the run hold

@@ -202,7 +202,7 @@ def _attempt(c: ClusterSettings, assignment: Assignment, larger: Sequence[Need],
             name=f"{phase}-{int(time.time() * 1000)}",  # new each time: only our own checkpoints decide where to resume
             storage_path=str(folder / "ray"),
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
-            worker_runtime_env={"env_vars": worker_environment(c)},
+            worker_runtime_env={"env_vars": worker_environment(c, assignment.plan.total)},
         ),
     )
     controllers: list[Any] = []
