@@ -18,7 +18,7 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "MALLOC_TOP_PAD_": str(2**26),
 }
-# A worker with a large network would keep gigabytes in pieces that nothing fits: it returns blocks of the size of its tensors.
+# A worker with a large network would keep gigabytes in pieces that nothing fits: it returns blocks as large as its tensors.
 RETURN_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(2**24)}
 _LARGE = 2**31  # bytes
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
