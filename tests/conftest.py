@@ -23,13 +23,18 @@ RAY_ENVIRONMENT = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--trials=N: each fault of test_faults.py N times."""
+    """--trials=N: each fault of test_faults.py N times. --soak=M: test_soak.py for about M minutes."""
     parser.addoption("--trials", type=int, default=0, help="number of trials of each fault")
+    parser.addoption("--soak", type=float, default=0, help="minutes of the long run with losses")
+    parser.addoption(
+        "--soak-rate", type=float, default=2.0, help="steps a second that the long run is expected to take"
+    )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Trials of faults take an hour: they are run by a benchmark, which sets --trials."""
-    return True if collection_path.name == "test_faults.py" and not config.getoption("--trials") else None
+    """Trials of faults and the long run take an hour: they are run by benchmarks, which set --trials and --soak."""
+    asked = {"test_faults.py": "--trials", "test_soak.py": "--soak"}.get(collection_path.name)
+    return True if asked and not config.getoption(asked) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,121 @@
+"""A long run on two hosts with a loss every few minutes: its weights are those of the unbroken run, and nothing piles up.
+
+`python -m benchmarks.proofs.soak` runs it for an hour; without --soak, this file is not collected. The unbroken run is at
+work at the same time, on two hosts of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.hosts import LACKING, POSSIBLE
+from tests.pair import Pair, driver
+from tests.scripts import family
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(4 * 3600),
+    pytest.mark.skipif(not POSSIBLE, reason=LACKING),
+]
+SETTINGS = ["teacher.checkpoint_every=20", "cluster.max_failures=1000", "cluster.wait=300", "cluster.timeout=20"]
+LOOK_EVERY = 20.0  # seconds
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Iterator[list[Pair]]:
+    """Two clusters of two hosts."""
+    made: list[Pair] = []
+    try:
+        for name in ("soaked", "unbroken"):
+            (tmp_path / name).mkdir()
+            made.append(Pair(tmp_path / name))
+            made[-1].start()
+        yield made
+    finally:
+        for pair in made:
+            pair.close()
+
+
+def _looks(pair: Pair, process: Any) -> dict[str, float]:
+    """What could pile up: memory and handles of the command and of Ray on the first host, which is never lost, and files."""
+    host = pair.hosts["one"].first
+    of_command = set(family(driver(process)))
+    found: dict[str, float] = {"processes": 0, "memory_mib": 0.0, "handles": 0, "command_mib": 0.0}
+    for number in family(host):
+        try:
+            size = int(Path(f"/proc/{number}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+            title = Path(f"/proc/{number}/cmdline").read_text()
+            handles = len(os.listdir(f"/proc/{number}/fd"))
+        except OSError:
+            continue
+        if number in of_command:
+            found["command_mib"] += size
+        elif "RayTrainWorker" not in title and "ray::" not in title:  # daemons: those of attempts come and go
+            found["processes"] += 1
+            found["memory_mib"] += size
+            found["handles"] += handles
+    root = Path(f"/proc/{host}/root")
+    found["shared_memory_mib"] = sum(p.stat().st_size for p in (root / "dev/shm").iterdir() if p.is_file()) / 2**20
+    found["files_of_run"] = sum(1 for p in (pair.folder / "runs").rglob("*") if p.is_file())
+    return found
+
+
+def _strike(pair: Pair, draw: random.Random) -> str:
+    """Let one of three losses happen on the second host."""
+    kind = draw.choice(["worker killed", "worker hangs", "host killed"])
+    if kind == "host killed":
+        pair.replace_second()
+        return kind
+    for number in family(pair.hosts["two"].first):
+        try:
+            title = Path(f"/proc/{number}/cmdline").read_text()
+        except OSError:
+            continue
+        if title.startswith("ray::RayTrainWorker"):
+            os.kill(number, signal.SIGKILL if kind == "worker killed" else signal.SIGSTOP)
+            return kind
+    return "none: no worker was there"
+
+
+def test_a_long_run_survives_a_loss_every_few_minutes(pairs, pytestconfig, record_property):
+    minutes = pytestconfig.getoption("--soak")
+    steps = max(200, int(minutes * 60 * pytestconfig.getoption("--soak-rate")))
+    draw = random.Random(0)
+    soaked, unbroken = pairs
+    reference, reference_log = unbroken.train("run", f"teacher.steps={steps}", *SETTINGS)
+    process, log = soaked.train("run", f"teacher.steps={steps}", *SETTINGS)
+    began = time.monotonic()
+    due = began + draw.uniform(180, 300)
+    looks: list[dict[str, float]] = []
+    losses: list[dict[str, Any]] = []
+    while process.poll() is None:
+        now = time.monotonic()
+        if now - began >= LOOK_EVERY * len(looks):
+            looks.append({"minute": round((now - began) / 60, 2), **_looks(soaked, process)})
+        if now >= due:
+            losses.append({"minute": round((now - began) / 60, 2), "loss": _strike(soaked, draw)})
+            due = now + draw.uniform(180, 300)
+        time.sleep(0.5)
+    record_property("minutes", round((time.monotonic() - began) / 60, 1))
+    record_property("losses", json.dumps(losses))
+    record_property("looks", json.dumps(looks))
+    record_property("steps", steps)
+    said = log.read_text()
+    record_property("failures", said.count("of cluster.max_failures=1000; goes on from step"))
+    assert process.returncode == 0, said[-3000:]
+    assert reference.wait(4 * 3600) == 0, reference_log.read_text()[-3000:]
+    first, second = (load_file(one.folder / "runs/run/teacher/weights.safetensors") for one in pairs)
+    same = all(torch.equal(first[name], second[name]) for name in second)
+    record_property("result_equal", same)
+    assert same
