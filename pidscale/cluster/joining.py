@@ -36,11 +36,11 @@ def connect(patience: float = 0.0) -> None:
     Args:
         patience: The seconds to wait for a head that is still starting; at least 10.
     """
-    if ray.is_initialized():
-        return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # we do not use its notices
+    if ray.is_initialized():
+        return
     named = address()
     if named is None:
         _start()
