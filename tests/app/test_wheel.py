@@ -62,7 +62,7 @@ def test_an_installation_composes_settings_in_any_folder(installed: Path, tmp_pa
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         str(installed / "pidscale" / "configs"),
-        "RunSettings(name='demo', folder='runs', seed=0, resume='auto')",
+        "RunSettings(name='demo', folder='runs', scratch='', seed=0, resume='auto')",
     ]
 
 
