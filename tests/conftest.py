@@ -75,6 +75,15 @@ def ray_cluster() -> Iterator[None]:
         ray.shutdown()
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[Any]:
+    """An S3 server of this file's own, behind a connection that tests can cut."""
+    from tests import s3
+
+    with s3.running() as running:
+        yield running
+
+
 @pytest.fixture(scope="session")
 def small_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real shard set of Darcy flow, small enough to train on in seconds."""

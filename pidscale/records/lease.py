@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pidscale.config import UserError
-from pidscale.records.lock import BEAT, LOCK, PATIENCE, lives_here, record_of_this_process, whose
+from pidscale.records.lock import LOCK, beat, counts, lives_here, record_of_this_process, whose
 from pidscale.records.stores.objects import Objects
 
 _SETTLED = 2.0  # seconds after which a name that was written is read again
@@ -82,7 +82,9 @@ def leased(objects: Objects) -> Iterator[Tenant | None]:
         yield None
         return
     ended = threading.Event()
-    thread = threading.Thread(target=_beat, args=(objects, owner, ended), daemon=True)
+    thread = threading.Thread(
+        target=beat, args=(owner, lambda count: _write(objects, owner.token, count), ended), daemon=True
+    )
     thread.start()
     try:
         yield owner
@@ -99,25 +101,7 @@ def _lives(objects: Objects) -> bool:
     first = _record(objects)
     if not first or lives_here(first) is False:
         return False
-    print(f"{objects.address}: looking for {PATIENCE:.0f} s whether {whose(first) or 'another process'} still holds it")
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        time.sleep(BEAT / 5)
-        now = _record(objects)
-        if now and now != first:
-            return True
-    return False
-
-
-def _beat(objects: Objects, owner: Tenant, ended: threading.Event) -> None:
-    """Write a new count every few seconds until the body has ended or another owner has the folder."""
-    count = 0
-    while not ended.wait(BEAT):
-        count += 1
-        with suppress(UserError):  # a store that is away for a while
-            if not owner.holds():
-                return
-            _write(objects, owner.token, count)
+    return counts(first, lambda: _record(objects), objects.address)
 
 
 def _write(objects: Objects, token: str, count: int) -> None:

@@ -16,7 +16,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +128,9 @@ def held(folder: Path) -> Iterator[Owner | None]:
         return
     owner = Owner(folder / LOCK, secrets.token_hex(8))
     ended = threading.Event()
-    thread = threading.Thread(target=_beat, args=(descriptor, owner, ended), daemon=True)
+    thread = threading.Thread(
+        target=beat, args=(owner, lambda count: _write(descriptor, owner.token, count), ended), daemon=True
+    )
     try:
         if _lives(folder / LOCK):
             yield None
@@ -169,28 +171,47 @@ def _lives(file: Path) -> bool:
     first = _record(file)
     if not first.get("host") or not isinstance(first["host"], str) or first["host"] == _this_host():
         return False  # on one host a lock ends with its process
+    return counts(first, lambda: _record(file), file.parent)
+
+
+def counts(first: Mapping[str, Any], read: Callable[[], Mapping[str, Any]], where: Path | str) -> bool:
+    """Return whether the owner of a lock writes a new record within `PATIENCE` seconds, and say that this is looked for.
+
+    Args:
+        first: The record that was read.
+        read: Reads the record again.
+        where: The place that is locked, for the line.
+
+    Returns:
+        Whether it does.
+    """
     print(
-        f"{file.parent}: looking for {PATIENCE:.0f} s whether {holder(file.parent) or 'another host'} still holds it",
-        flush=True,
+        f"{where}: looking for {PATIENCE:.0f} s whether {whose(first) or 'another process'} still holds it", flush=True
     )
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         time.sleep(min(1.0, BEAT / 5))
-        now = _record(file)
+        now = read()
         if now and now != first:
             return True
     return False
 
 
-def _beat(descriptor: int, owner: Owner, ended: threading.Event) -> None:
-    """Write a new count every few seconds until the body has ended or another owner has the file."""
+def beat(owner: Ownership, write: Callable[[int], None], ended: threading.Event) -> None:
+    """Write a new count every few seconds until an event is set or another owner has the lock.
+
+    Args:
+        owner: The owner.
+        write: Writes a count.
+        ended: The event.
+    """
     count = 0
     while not ended.wait(BEAT):
         count += 1
-        with suppress(OSError):  # a file system that is away for a while
+        with suppress(OSError, UserError):  # a file system or a store that is away for a while
             if not owner.holds():
                 return
-            _write(descriptor, owner.token, count)
+            write(count)
 
 
 def _write(descriptor: int, token: str, count: int) -> None:

@@ -23,12 +23,6 @@ from tests.sealed import whole
 NUMBERS = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def server():
-    with s3.running() as running:
-        yield running
-
-
 @pytest.fixture
 def address(server):
     server.line.mend()

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from pidscale.config import UserError
-from pidscale.records import lease
+from pidscale.records import lease, lock
 from pidscale.records.lease import leased, tenant_of
 from pidscale.records.lock import LOCK, record_of_this_process
 from pidscale.records.stores.objects import Objects
@@ -31,16 +31,10 @@ with leased(Objects(sys.argv[1], 30.0, "run.folder")) as owner:
 """
 
 
-@pytest.fixture(scope="module")
-def server():
-    with s3.running() as running:
-        yield running
-
-
 @pytest.fixture
 def objects(server, monkeypatch):
-    monkeypatch.setattr(lease, "BEAT", 0.2)
-    monkeypatch.setattr(lease, "PATIENCE", 2.0)
+    monkeypatch.setattr(lock, "BEAT", 0.2)
+    monkeypatch.setattr(lock, "PATIENCE", 2.0)
     monkeypatch.setattr(lease, "_SETTLED", 0.3)
     return Objects(f"s3://{s3.BUCKET}/lock{next(NUMBERS)}", 30.0, "run.folder")
 
@@ -70,7 +64,7 @@ def test_the_lock_of_a_killed_process_of_this_host_is_taken_at_once(objects):
     began = time.monotonic()
     with leased(objects) as owner:
         assert owner is not None and owner.holds()
-    assert time.monotonic() - began < lease.PATIENCE
+    assert time.monotonic() - began < lock.PATIENCE
 
 
 def test_the_lock_of_another_host_is_taken_once_its_count_stands_still(objects, capsys):

@@ -14,12 +14,6 @@ from tests import s3
 NUMBERS = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def server():
-    with s3.running() as running:
-        yield running
-
-
 @pytest.fixture
 def objects(server):
     server.line.mend()

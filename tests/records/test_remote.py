@@ -22,12 +22,6 @@ from tests import s3
 NUMBERS = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def server():
-    with s3.running() as running:
-        yield running
-
-
 @pytest.fixture
 def address(server, made):
     server.line.mend()

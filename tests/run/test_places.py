@@ -27,12 +27,6 @@ NUMBERS = itertools.count()
 INPUTS = {"data": "1"}
 
 
-@pytest.fixture(scope="module")
-def server():
-    with s3.running() as running:
-        yield running
-
-
 @pytest.fixture
 def hosts(server, small_shards, tmp_path) -> tuple[Settings, Settings]:
     """The settings of one run, as two hosts with disks of their own see it."""
