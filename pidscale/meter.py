@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +12,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+
+from pidscale.config import UserError
+
+LOG_SECONDS = "PIDSCALE_LOG_SECONDS"  # environment variable: seconds between two progress lines of a file or log
 
 
 class StepTimer:
@@ -148,6 +154,25 @@ class Board:
                 writer.close()
 
 
+def log_seconds() -> float:
+    """Return the seconds between two progress lines of a file or log.
+
+    Returns:
+        PIDSCALE_LOG_SECONDS of the environment, or 15.
+
+    Raises:
+        UserError: PIDSCALE_LOG_SECONDS is not a number of seconds.
+    """
+    given = os.environ.get(LOG_SECONDS, "15")
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UserError(f"{LOG_SECONDS}={given}: expected a number of seconds, at least 0")
+    return seconds
+
+
 class ProgressLine:
     """A progress line that is updated in place on a terminal, and repeated from time to time in a file or log.
 
@@ -155,13 +180,16 @@ class ProgressLine:
         label: Text at the beginning of the line.
         total: Number of steps.
         out: Where it is written; None takes the standard output.
-        every: Seconds between two lines of a file or log.
+        every: Seconds between two lines of a file or log; None takes PIDSCALE_LOG_SECONDS, or 15.
+
+    Raises:
+        UserError: PIDSCALE_LOG_SECONDS is not a number of seconds.
     """
 
-    def __init__(self, label: str, total: int, out: TextIO | None = None, every: float = 15.0) -> None:
+    def __init__(self, label: str, total: int, out: TextIO | None = None, every: float | None = None) -> None:
         self.label = label
         self.total = total
-        self.every = every
+        self.every = log_seconds() if every is None else every
         self.out = out or sys.stdout
         self.live = self.out.isatty()
         self.first: tuple[float, int] | None = None  # time and step of the first call

@@ -73,6 +73,14 @@ class Host:
         status = self.start(*words, log=log, **more).wait(timeout)
         assert status == 0, f"{' '.join(words)} on {self.name}: {status}\n{log.read_text()[-2000:]}"
 
+    def mount(self, *words: str) -> None:
+        """Mount something that only this host sees."""
+        _run("nsenter", f"--target={self.first}", "--mount", "mount", *words)
+
+    def unmount(self, folder: Path) -> None:
+        """Take away what was mounted last on a folder, though files of it may be open."""
+        _run("nsenter", f"--target={self.first}", "--mount", "umount", "--lazy", str(folder))
+
     def close(self) -> None:
         """End all processes of this host at once; one that has ended stays so."""
         if self.outer.poll() is not None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pidscale.make.make import make_shard_set
 from pidscale.pde import build_pde
 from tests.hosts import ADDRESSES, Host, Switch
-from tests.scripts import LAUNCH, tiny
+from tests.scripts import LAUNCH, family, tiny
 
 HEAD = f"{ADDRESSES['one']}:6379"
+SERVER = f"http://{ADDRESSES['one']}:8265"  # of jobs
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
 SMALL = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
 
@@ -20,8 +22,10 @@ SMALL = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-sta
 class Pair:
     """Two connected hosts with one CPU each, and a shard set that both see."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        """Start both hosts; `environment` is what their processes have beside that of every host."""
         self.folder = folder
+        self.own = {**TOKEN, **(environment or {})}
         self.hosts = {}
         self.switch = Switch()
         pde = build_pde("darcy")
@@ -40,16 +44,17 @@ class Pair:
         address = f"--node-ip-address={ADDRESSES[name]}"
         log = self.folder / f"ray-{name}.log"
         for _ in range(3):
-            status = self.hosts[name].start("ray", "start", address, *SMALL, *words, log=log, **TOKEN).wait(180)
+            status = self.hosts[name].start("ray", "start", address, *SMALL, *words, log=log, **self.own).wait(180)
             if status == 0:
                 return
             assert "timed out during startup" in log.read_text(), log.read_text()[-2000:]  # Ray waits only 30 s
-            self.hosts[name].start("ray", "stop", "--force", log=log, **TOKEN).wait(60)
+            self.hosts[name].start("ray", "stop", "--force", log=log, **self.own).wait(60)
         raise AssertionError(log.read_text()[-2000:])
 
-    def start(self) -> None:
-        """Start Ray on both hosts."""
-        self.ray("one", "--head", "--port=6379", "--include-dashboard=false")
+    def start(self, *, jobs: bool = False) -> None:
+        """Start Ray on both hosts; with `jobs`, also the server that `submit` needs."""
+        server = [f"--dashboard-host={ADDRESSES['one']}"] if jobs else ["--include-dashboard=false"]
+        self.ray("one", "--head", "--port=6379", *server)
         self.ray("two", f"--address={HEAD}")
 
     def replace_second(self) -> None:
@@ -61,8 +66,26 @@ class Pair:
     def train(self, run: str, *more: str, script: str = "train_teacher", **environment: str):
         """Start a script, by default the training of a teacher, on host one; return the process and its log."""
         log = self.folder / f"{run}.log"
-        words = ["python", str(LAUNCH / f"{script}.py"), *tiny(self.folder, run, *more)]
-        return self.hosts["one"].start(*words, log=log, RAY_ADDRESS=HEAD, **TOKEN, **environment), log
+        words = self._words(run, more, script)
+        return self.hosts["one"].start(*words, log=log, RAY_ADDRESS=HEAD, **self.own, **environment), log
+
+    def submit(self, run: str, job: str, *more: str, script: str):
+        """Submit a script as a job of Ray, whose log the command follows; return the process of the command and its log."""
+        log = self.folder / f"{run}.log"
+        words = ["ray", "job", "submit", f"--address={SERVER}", f"--submission-id={job}", "--"]
+        return self.hosts["one"].start(*words, *self._words(run, more, script), log=log, **self.own), log
+
+    def driver(self, run: str) -> int | None:
+        """The process of the script that is at work on a run; None if there is none."""
+        for number in family(self.hosts["one"].first):
+            with contextlib.suppress(OSError):
+                words = Path(f"/proc/{number}/cmdline").read_text().split("\0")
+                if words[0].endswith("python") and words[1].startswith(str(LAUNCH)) and f"run.name={run}" in words:
+                    return number
+        return None
+
+    def _words(self, run: str, more: Sequence[str], script: str) -> list[str]:
+        return ["python", str(LAUNCH / f"{script}.py"), *tiny(self.folder, run, *more)]
 
     def close(self) -> None:
         """End all hosts and the switch."""

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pidscale.meter import Board, ProgressLine, StepTimer, rates
+from pidscale.config import UserError
+from pidscale.meter import LOG_SECONDS, Board, ProgressLine, StepTimer, rates
 
 
 def test_sections_add_up_and_start_again_at_zero() -> None:
@@ -137,6 +138,17 @@ def test_a_log_has_few_lines_and_always_the_last(monkeypatch: pytest.MonkeyPatch
     assert lines[0].startswith("teacher [........................] 0/100 ETA --:--")
     assert lines[2] == "teacher [#######.................] 30/100 1.0/s ETA 01:10 loss 30"
     assert lines[-1] == "teacher [########################] 100/100 1.0/s ETA 00:00 loss 100"
+
+
+def test_the_environment_says_how_often_a_log_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LOG_SECONDS, "0.5")
+    assert ProgressLine("teacher", 100, io.StringIO()).every == 0.5
+    monkeypatch.delenv(LOG_SECONDS)
+    assert ProgressLine("teacher", 100, io.StringIO()).every == 15.0
+    for wrong in ("often", "-1", "nan", "inf", ""):
+        monkeypatch.setenv(LOG_SECONDS, wrong)
+        with pytest.raises(UserError, match=f"{LOG_SECONDS}={wrong}: expected a number of seconds"):
+            ProgressLine("teacher", 100, io.StringIO())
 
 
 def test_the_rate_of_a_resumed_run_counts_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:

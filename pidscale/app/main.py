@@ -62,8 +62,10 @@ def _carry_out(asked: argparse.Namespace) -> int:
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(name=package)
     command = importlib.import_module(f"pidscale.app.{asked.module}")
+    from pidscale.meter import log_seconds
     from pidscale.pde.own import look_here
 
+    log_seconds()  # a wrong value is an error here, and not in the thread that shows the progress
     look_here(asked.settings.pde.name)
     command.run(asked.settings)
     return 0

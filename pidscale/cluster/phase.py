@@ -25,7 +25,7 @@ from pidscale.pde.residuals import check_measures
 from pidscale.run.memory import MemoryPlan, memory_plan
 from pidscale.run.phases import begin, due, finish, hold_run
 from pidscale.run.places import is_made, made_by, mirror_of, run_folder, run_place
-from pidscale.run.preflight import check_model, model_description, plan_lines, plan_text
+from pidscale.run.preflight import check_model, model_description, plan_lines, plan_text, precision_remark
 from pidscale.teacher.start import open_start
 
 
@@ -66,6 +66,8 @@ def run_phase(phase: str, settings: Settings) -> Path:
             return memory_plan(settings, description, problem.grid.shape, phase, parameters)
 
         print(f"{phase}: {plan_lines(plan_of(settings))}", flush=True)
+        if (remark := precision_remark(settings)) is not None:
+            print(f"{phase}: {remark}", flush=True)
         if phase == "distill":
             for line in announcement(settings, open_rollout(settings, teacher), problem.shape):
                 print(f"{phase}: {line}", flush=True)

@@ -78,24 +78,29 @@ class Problem:
             return store
         return Cache(store, self.manifest, self.data.cache, int(self.data.cache_gib * 2**30))
 
-    def samples(self, split: str, limit: int, rows: slice | None = None) -> Samples:
+    def samples(self, split: str, limit: int, rows: slice | None = None, whole: bool = True) -> Samples:
         """Read the first samples of a split.
 
         Args:
             split: The name of the split.
             limit: The largest number of samples; a split may have fewer.
             rows: The rows that are read; None for all.
+            whole: Whether to look at all shards of the split first, as `shards` does.
 
         Returns:
             Fields [n, C, y, X] in physical units, with the varying parameters [n, P].
         """
-        shards = self.shards(split)
+        shards = self.shards(split, whole)
         ids = range(min(limit, len(shards)))
         return Samples(torch.from_numpy(shards.read(ids, rows)), read_params(shards, self, ids))
 
     def held_out(self, limit: int, rows: slice | None = None) -> Samples:
-        """Read samples to compare generated ones with: of the test split, or of train if the set has no test split."""
-        return self.samples("test" if "test" in self.manifest.splits else "train", limit, rows)
+        """Read samples to compare generated ones with: of the test split, or of train if the set has no test split.
+
+        Looks at no other shard than theirs: a training calls it while its other ranks wait.
+        """
+        split = "test" if "test" in self.manifest.splits else "train"
+        return self.samples(split, limit, rows, whole=False)
 
 
 def open_problem(pde_settings: PdeSettings, data: DataSettings) -> Problem:

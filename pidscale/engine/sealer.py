@@ -88,6 +88,8 @@ class Sealer:
         found = self.shelf.newest(self.aside, say)
         if self.mesh.first:
             self.shelf.sweep()
+            if found is not None:
+                say(f"{self.shelf}: goes on from step {found.step}")
         return found
 
     def save(self, step: int, state: dict[str, Any], slices: Iterable[Slice]) -> None:

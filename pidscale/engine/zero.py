@@ -133,7 +133,10 @@ class Zero:
         Adam's second moments infinite. Stages 1 and 2 measure the norm in float32 and skip it for this reason.
         """
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
-        total = sum((g.double().square().sum().cpu() for g in gradients), torch.zeros((), dtype=torch.float64))
+        squares = torch.stack(
+            [g.double().square().sum() for g in gradients]
+        ).cpu()  # one transfer, and not one for each
+        total = sum(squares, torch.zeros((), dtype=torch.float64))
         if not total < torch.finfo(torch.float32).max:
             for parameter in self.module.parameters():
                 parameter.grad = None

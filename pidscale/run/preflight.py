@@ -131,6 +131,13 @@ def plan_lines(plan: MemoryPlan) -> str:
     return f"memory on each worker: {', '.join(parts)}, in all at least {size_text(plan.total)}"
 
 
+def precision_remark(settings: Settings) -> str | None:
+    """Return a line if a run on GPUs leaves their tensor cores unused, else None."""
+    if not settings.cluster.use_gpu or settings.model.precision != "fp32":
+        return None
+    return "model.precision=fp32 leaves the tensor cores of the GPUs unused; model.precision=bf16 uses them"
+
+
 def warning(plan: MemoryPlan, limit: int | None) -> str | None:
     """Return a line if a worker needs more memory than its limit in bytes, else None."""
     if limit is None or plan.total <= limit:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pidscale.config import UserError
 from pidscale.dataset.problem import open_problem
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.distill.loop import open_batches
@@ -59,3 +60,17 @@ def test_held_out_fields_are_those_of_the_test_split(small_shards, tmp_path):
     problem = open_problem(settings.pde, settings.data)
     assert torch.equal(problem.held_out(4).fields, problem.samples("test", 4).fields)
     assert not torch.equal(problem.held_out(4).fields, problem.samples("train", 4).fields)
+
+
+def test_held_out_fields_need_no_other_shard_than_theirs(tmp_path):
+    """A training reads them while its other ranks wait, and a set may have 100,000 shards."""
+    pde = build_pde("darcy")
+    sizes = {"train": 16, "test": 16}
+    make_shard_set(pde, tmp_path, sizes, grid=pde.grid(small.POINTS), seed=3, samples_per_shard=8, parallel=False)
+    settings = small.settings(tmp_path, tmp_path)
+    problem = open_problem(settings.pde, settings.data)
+    before = problem.held_out(4).fields
+    sorted(tmp_path.glob("test-*.tar"))[-1].unlink()
+    assert torch.equal(problem.held_out(4).fields, before)
+    with pytest.raises(UserError, match="test-"):
+        problem.samples("test", 4)

@@ -122,7 +122,7 @@ def _lives(rank, world, root):
     one.wait()
     said = []
     newest = one.newest(said.append)
-    found["newest"] = newest.step, newest.state, newest.reader().whole("w").tolist(), len(said)
+    found["newest"] = newest.step, newest.state, newest.reader().whole("w").tolist(), list(said)
     mesh.barrier()
     if rank == 0:
         part = root / "runs" / "step_00000006" / file_name(1)
@@ -142,7 +142,7 @@ def test_all_ranks_seal_and_fail_together(tmp_path):
         assert found["full"][0] == "UserError" and "no room on the disk" in found["full"][1]
         assert "rank-00001" in found["elsewhere"][1] and "storage that all hosts share" in found["elsewhere"][1]
         assert found["elsewhere"][0] == "UserError" and found["left"] == ["step_00000003"]
-        assert found["newest"] == (6, {}, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 0)
+        assert found["newest"][:3] == (6, {}, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
         assert found["earlier"][:3] == (3, {"seconds": 0.1}, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     assert first["full"] == second["full"]
     assert second["broken"] == ("ValueError", "something else")
@@ -150,8 +150,10 @@ def test_all_ranks_seal_and_fail_together(tmp_path):
         "RuntimeError",
         "another rank could not write its part of a checkpoint: ValueError('something else')",
     )
-    (warning,) = first["earlier"][3]
-    assert "step_00000006: rank-00001.safetensors is missing or changed" in warning and second["earlier"][3] == []
+    assert first["newest"][3] == [f"{tmp_path / 'runs'}: goes on from step 6"] and second["earlier"][3] == []
+    _, warning, resumed = first["earlier"][3]
+    assert "step_00000006: rank-00001.safetensors is missing or changed" in warning
+    assert resumed == f"{tmp_path / 'runs'}: goes on from step 3"
     manifest = json.loads((root / "step_00000006" / MANIFEST).read_text())
     assert manifest["world"] == 2 and set(manifest["files"]) == {"state.json", file_name(0), file_name(1)}
 

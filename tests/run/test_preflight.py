@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,15 @@ from pidscale.config import ClusterSettings, ModelSettings, Settings, UserError
 from pidscale.models import build_denoiser
 from pidscale.run.host_limits import is_out_of_memory
 from pidscale.run.memory import MemoryPlan, advice
-from pidscale.run.preflight import check_model, model_description, out_of_memory_line, plan_lines, plan_text, warning
+from pidscale.run.preflight import (
+    check_model,
+    model_description,
+    out_of_memory_line,
+    plan_lines,
+    plan_text,
+    precision_remark,
+    warning,
+)
 
 
 def settings(kind: str = "unet", size: str = "tiny", stage: int = 1, deepspeed: Any = None, **change: Any) -> Settings:
@@ -120,6 +129,15 @@ def test_the_memory_of_a_worker_is_one_sentence() -> None:
         "frozen teacher 4.0 MiB, its endpoints 6.0 MiB, activations 90.0 MiB for a micro-batch of 8 on 64 x 256 points, "
         "or 95.0 MiB to sample, in all at least 125.0 MiB"
     )
+
+
+def test_tensor_cores_that_stay_unused_are_a_line() -> None:
+    s = settings(stage=1)
+    on_gpus = replace(s, cluster=replace(s.cluster, use_gpu=True))
+    remark = precision_remark(on_gpus)
+    assert remark is not None and "model.precision=bf16" in remark
+    assert precision_remark(s) is None
+    assert precision_remark(replace(on_gpus, model=replace(s.model, precision="bf16"))) is None
 
 
 def test_a_plan_that_does_not_fit_is_a_warning() -> None:
