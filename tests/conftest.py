@@ -23,17 +23,19 @@ RAY_ENVIRONMENT = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--trials=N: each fault of test_faults.py N times. --soak=M: test_soak.py for about M minutes."""
+    """--trials=N: each fault of test_faults.py N times. --soak=M: test_soak.py for M minutes. --shrunk: test_shrunk.py."""
     parser.addoption("--trials", type=int, default=0, help="number of trials of each fault")
     parser.addoption("--soak", type=float, default=0, help="minutes of the long run with losses")
     parser.addoption(
         "--soak-rate", type=float, default=2.0, help="steps a second that the long run is expected to take"
     )
+    parser.addoption("--shrunk", action="store_true", help="run the demo on two hosts, one of which is lost")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Trials of faults and the long run take an hour: they are run by benchmarks, which set --trials and --soak."""
-    asked = {"test_faults.py": "--trials", "test_soak.py": "--soak"}.get(collection_path.name)
+    """Trials of faults and long runs take up to hours: they are run by benchmarks, which set these options."""
+    options = {"test_faults.py": "--trials", "test_soak.py": "--soak", "test_shrunk.py": "--shrunk"}
+    asked = options.get(collection_path.name)
     return True if asked and not config.getoption(asked) else None
 
 

@@ -166,12 +166,14 @@ class Trial:
         return self.run / "checkpoints" / self.phase / f"step_{step:08d}" / "manifest.json"
 
     def process_of(self, kind: str, hosts: tuple[str, ...] = ("two",)) -> tuple[int, str]:
-        """The process of an actor or task of Ray on one of these hosts, and the host."""
-        for host in hosts:
-            for number in family(self.pair.hosts[host].first):
-                with contextlib.suppress(OSError):
-                    if Path(f"/proc/{number}/cmdline").read_text().startswith(f"ray::{kind}"):
-                        return number, host
+        """The process of an actor or task of Ray on one of these hosts, and the host. Waits for it: tasks come and go."""
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            for host in hosts:
+                for number in family(self.pair.hosts[host].first):
+                    with contextlib.suppress(OSError):
+                        if Path(f"/proc/{number}/cmdline").read_text().startswith(f"ray::{kind}"):
+                            return number, host
         raise AssertionError(f"no {kind} on {hosts}")
 
     def step(self) -> int:

@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 
 from benchmarks.report import Row, circumstances, finish, known_trials, options
 
-NUMBERS = ("hosts", "steps_lost", "seconds_to_notice", "seconds_to_resume")
+NUMBERS = ("hosts", "steps_lost", "seconds_to_notice", "seconds_to_resume", "seconds_silent")
 
 
 def run_trials(times: int, only: str, jobs: int, file: Path) -> None:
@@ -60,6 +60,7 @@ def rows_of(trials: list[Row]) -> Iterator[Row]:
             "phase": phase,
             "hosts": 2,
             "trials": len(own),
+            "submitted": sum(bool(one.get("submitted")) for one in own),
             "recovered": sum(bool(one["recovered"]) for one in own),
             "steps_lost_max": max(
                 (one["steps_lost"] for one in own if one.get("steps_lost") is not None), default=None
@@ -67,6 +68,7 @@ def rows_of(trials: list[Row]) -> Iterator[Row]:
             "seconds_to_notice": _median(own, "seconds_to_notice"),
             "seconds_to_notice_max": max((one.get("seconds_to_notice") or 0.0 for one in own), default=None),
             "seconds_to_resume": _median(own, "seconds_to_resume"),
+            "seconds_silent_max": max((one.get("seconds_silent") or 0.0 for one in own), default=None),
             "result_equal": None if not equal else sum(equal),
             "message": next((one["message"] for one in own if one.get("message")), ""),
         }
