@@ -176,14 +176,13 @@ def log_seconds() -> float:
 class ProgressLine:
     """A progress line that is updated in place on a terminal, and repeated from time to time in a file or log.
 
+    A PIDSCALE_LOG_SECONDS that is not a number of seconds raises a UserError.
+
     Args:
         label: Text at the beginning of the line.
         total: Number of steps.
         out: Where it is written; None takes the standard output.
         every: Seconds between two lines of a file or log; None takes PIDSCALE_LOG_SECONDS, or 15.
-
-    Raises:
-        UserError: PIDSCALE_LOG_SECONDS is not a number of seconds.
     """
 
     def __init__(self, label: str, total: int, out: TextIO | None = None, every: float | None = None) -> None:

@@ -24,7 +24,7 @@ from pidscale.pde.constraints import check_constraints
 from pidscale.pde.residuals import check_measures
 from pidscale.run.memory import MemoryPlan, memory_plan
 from pidscale.run.phases import begin, due, finish, hold_run
-from pidscale.run.places import is_made, made_by, mirror_of, run_folder, run_place
+from pidscale.run.places import home_of, is_made, made_by, run_place
 from pidscale.run.preflight import check_model, model_description, plan_lines, plan_text, precision_remark
 from pidscale.teacher.start import open_start
 
@@ -92,12 +92,10 @@ def _opened(phase: str, settings: Settings) -> tuple[Settings, Path]:
     if phase == "distill":
         settings = replace(settings, distill=settings.distill.complete)
     refuse_job_package(settings.run.folder, "run.folder")
-    folder = run_folder(settings)
-    mirror = mirror_of(settings, folder)
-    check_folder(folder, "run.folder" if mirror is None else "run.scratch")
-    if mirror is not None:
-        mirror.pull()
-    return settings, folder
+    home = home_of(settings)
+    check_folder(home.folder, home.setting)
+    home.pull()
+    return settings, home.folder
 
 
 def _finish(phase: str, settings: Settings, folder: Path, inputs: dict[str, str]) -> None:

@@ -27,10 +27,10 @@ from pidscale.generator.artifact import read_card
 from pidscale.parallel.mesh import Mesh
 from pidscale.records.lock import Ownership
 from pidscale.run.agree import agree
+from pidscale.run.home import Home
 from pidscale.run.host_limits import device_limit
 from pidscale.run.memory import MemoryPlan
-from pidscale.run.mirror import Mirror
-from pidscale.run.places import MAKES, fetch_teacher, mirror_of, run_place
+from pidscale.run.places import MAKES, fetch_teacher, home_of, run_place
 from pidscale.run.preflight import in_our_words, warning
 from pidscale.run.reporting import Reporter, Request, Stopped
 from pidscale.teacher import loop as teacher_loop
@@ -99,9 +99,8 @@ def _work(assignment: Assignment) -> None:
     c = settings.cluster
     bulletin.started.remote(assignment.attempt, rank, Place(socket.gethostname(), ray.util.get_node_ip_address()))
     _check_shared(settings, assignment.owner)
-    mirror = mirror_of(settings, folder)
-    if mirror is not None:
-        mirror.pull()
+    home = home_of(settings, folder)
+    home.pull()
     agree(settings, Mesh(rank, world, get_device()), _inputs(settings, folder, assignment.phase))
     mesh = Mesh.over(rank, world, get_device(), c.space, assignment.timeout)
 
@@ -113,18 +112,16 @@ def _work(assignment: Assignment) -> None:
     if context.get_local_rank() == 0 and warned:
         bulletin.say.remote(warned)
     requests = _Requests(bulletin, assignment.attempt, mesh.first)
-    reporter = Reporter(
-        progress, bulletin.say.remote, requests, mirror.push if mirror else lambda path: None, assignment.owner
-    )
+    reporter = Reporter(progress, bulletin.say.remote, requests, home.push, assignment.owner)
     extra: dict[str, Any] = {}
     if assignment.actors:
         extra["supply"] = Served(assignment.actors, mesh.data_rank, settings.distill.ahead, c.timeout, mesh.device)
     try:
-        with requests.listening(), in_our_words(settings, assignment.phase), _uploading(mirror if mesh.first else None):
+        with requests.listening(), in_our_words(settings, assignment.phase), _uploading(home, mesh):
             LOOPS[assignment.phase](settings, folder, mesh, reporter, **extra)
-            if mirror is not None and mesh.first:
+            if mesh.first:
                 for name in MAKES[assignment.phase]:
-                    mirror.push_generator(name)
+                    home.push_generator(name)
     except Stopped as stopped:
         if mesh.first:
             bulletin.say.remote(str(stopped))
@@ -174,15 +171,15 @@ class _Requests:
 
 
 @contextmanager
-def _uploading(mirror: Mirror | None) -> Iterator[None]:
-    """Upload the curves of a run that lies in an object store, now and then while the body runs, and at its end."""
-    if mirror is None:
+def _uploading(home: Home, mesh: Mesh) -> Iterator[None]:
+    """Bring the curves to where the run lies, on the first rank, now and then while the body runs and at its end."""
+    if not mesh.first:
         yield
         return
 
     def upload() -> None:
         with suppress(UserError):  # a store that is away for a while
-            mirror.push_logs()
+            home.push_logs()
 
     with repeated(upload, _LOGS_EVERY):
         yield

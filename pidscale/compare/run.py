@@ -30,7 +30,7 @@ from pidscale.pde.base import Samples, shown_channels
 from pidscale.plain import finite, json_text
 from pidscale.run.bad_samples import settled
 from pidscale.run.phases import versions
-from pidscale.run.places import fetch_teacher, is_made, mirror_of, run_folder, run_place, teacher_folder
+from pidscale.run.places import fetch_teacher, home_of, is_made, run_folder, teacher_folder
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of rows done, the number of all rows, and the name of the next row."""
@@ -58,7 +58,7 @@ def open_generators(settings: Settings, problem: Problem, device: torch.device) 
         (folder / "student", "distill", "name another run"),
     ):
         if not path.exists():
-            shown = path if mirror_of(settings, folder) is None else f"{run_place(settings)}/{path.name}"
+            shown = home_of(settings).where(path.name) if path.parent == folder else path
             raise UserError(f"{shown}: no such folder; run `pidscale {command}` first, or {other}")
     needs_teacher = settings.evaluate.calls or settings.distill.teacher
     found: dict[str, Generator] = {"teacher": load_teacher(teacher, device)}
@@ -138,10 +138,9 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
     Returns:
         `rows` and `meta`, as report/metrics.json holds them.
     """
-    folder = run_folder(settings)
-    mirror = mirror_of(settings, folder)
-    if mirror is not None:
-        mirror.pull()
+    home = home_of(settings)
+    folder = home.folder
+    home.pull()
     problem = settled(open_problem(settings.pde, settings.data), folder, Mesh(), print)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generators = open_generators(settings, problem, device)
@@ -164,11 +163,10 @@ def evaluate(settings: Settings, progress: Progress = lambda done, total, note: 
     write_atomic(report / "metrics.json", json_text(result, indent=1).encode())
     write_report(report / "index.html", result, problem, comparison.samples, against.truth)
     _write_cards(settings, rows, list(generators))
-    if mirror is not None:
-        mirror.push_all("report")
-        for name in generators:
-            if (folder / name).is_dir():
-                mirror.push_generator(name)
+    home.push_all("report")
+    for name in generators:
+        if (folder / name).is_dir():
+            home.push_generator(name)
     return result
 
 

@@ -20,12 +20,10 @@ from typing import Any
 from pidscale.config import Settings, UserError, to_flat, to_plain
 from pidscale.engine.disk import in_one_line
 from pidscale.files import write_atomic
-from pidscale.generator.artifact import CARD
 from pidscale.plain import json_text
-from pidscale.records.lease import leased, tenant_of
-from pidscale.records.lock import Ownership, held, holder
+from pidscale.records.lock import Ownership
 from pidscale.renamed import MEANT, signature_of_today
-from pidscale.run.places import MAKES, mirror_of, open_shelf, run_folder, run_place
+from pidscale.run.places import MAKES, home_of, open_shelf, run_folder, run_place
 
 # settings that may change between the attempts of a phase, because they do not change its result
 _COURSE = ("log_every", "checkpoint_every", "keep", "keep_every", "max_skips")
@@ -125,29 +123,19 @@ def begin(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
     """
     if not due(phase, settings, inputs):
         return False
-    folder = run_folder(settings)
+    home = home_of(settings)
+    folder = home.folder
     open_shelf(settings, folder, phase).sweep()  # first, so that a full disk has room for what follows
     with in_one_line(folder, "the run's records", None, "then the same command goes on"):
         folder.mkdir(parents=True, exist_ok=True)
         for name in MAKES[phase]:
-            _withdraw(settings, name)
+            home.withdraw(name)
         write_atomic(folder / "config.json", json_text(to_plain(settings), indent=1).encode())
         write_atomic(folder / "versions.json", json_text(versions(), indent=1).encode())
         _record(folder / f"{phase}.json", signature(phase, settings, inputs), finished=False)
-    mirror = mirror_of(settings, folder)
-    if mirror is not None:
-        for name in ("config.json", "versions.json", f"{phase}.json"):
-            mirror.push(folder / name)
+    for name in ("config.json", "versions.json", f"{phase}.json"):
+        home.push(folder / name)
     return True
-
-
-def _withdraw(settings: Settings, name: str) -> None:
-    """Remove the card of a generator of a run, also in the store."""
-    folder = run_folder(settings)
-    mirror = mirror_of(settings, folder)
-    if mirror is not None:
-        mirror.withdraw(name)
-    (folder / name / CARD).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -163,26 +151,23 @@ def hold_run(settings: Settings) -> Iterator[Ownership]:
     Raises:
         UserError: When another process holds the run.
     """
-    folder = run_folder(settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    mirror = mirror_of(settings, folder)
+    home = home_of(settings)
+    home.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with held(folder) if mirror is None else leased(mirror.objects) as owner:
+        with home.hold() as owner:
             if owner is None:
-                whose = (holder(folder) if mirror is None else tenant_of(mirror.objects)) or "another process"
+                whose = home.holder() or "another process"
                 place = run_place(settings)
                 raise UserError(f"{place}: {whose} is working on this run; wait for it, or change run.name")
-            if mirror is not None:
-                mirror.pull()  # what another driver may have written until now
+            home.pull()  # what another driver may have written until now
             try:
                 yield owner
             finally:
-                if mirror is not None:
-                    with suppress(UserError):
-                        mirror.push_logs()
+                with suppress(UserError):
+                    home.push_logs()
     finally:
         with suppress(OSError):
-            folder.rmdir()  # fails if anything was written
+            home.folder.rmdir()  # fails if anything was written
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -197,11 +182,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def finish(phase: str, settings: Settings, inputs: Mapping[str, str]) -> None:
     """Record that a phase is finished; arguments as for `begin`."""
-    path = run_folder(settings) / f"{phase}.json"
+    home = home_of(settings)
+    path = home.folder / f"{phase}.json"
     _record(path, signature(phase, settings, inputs), finished=True)
-    mirror = mirror_of(settings, path.parent)
-    if mirror is not None:
-        mirror.push(path)
+    home.push(path)
 
 
 def _record(path: Path, signed: dict[str, Any], finished: bool) -> None:

@@ -1,6 +1,6 @@
 """Where the things of a run lie: its folder or its place in an object store, its teacher, and what its phases make.
 
-If `run.folder` is an address, each host has a copy of the run below `run.scratch` (mirror.py). Knows no Ray and no equations.
+If `run.folder` is an address, each host has a copy of the run below `run.scratch` (home.py). Knows no Ray and no equations.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from pidscale.config import Settings, UserError
 from pidscale.engine.shelf import FolderShelf, Shelf, StoreShelf
-from pidscale.generator.artifact import CARD, CONTROL, TEACHER
+from pidscale.generator.artifact import CONTROL, TEACHER
 from pidscale.paths import is_address
 from pidscale.records.stores.objects import Objects
-from pidscale.run.mirror import Mirror
+from pidscale.run.home import FolderHome, Home, StoreHome
 
 MAKES = {"teacher": (TEACHER,), "distill": ("student", CONTROL)}
 """The folders of the generators that a phase makes."""
@@ -36,21 +36,22 @@ def run_place(settings: Settings) -> str:
     return f"{settings.run.folder.rstrip('/')}/{settings.run.name}"
 
 
-def mirror_of(settings: Settings, folder: Path) -> Mirror | None:
-    """Return the copy of a run on this host; None if the run lies in a folder that all hosts share.
+def home_of(settings: Settings, folder: Path | None = None) -> Home:
+    """Return where a run lies.
 
-    Raises a UserError if no installed library can reach the address.
+    Raises a UserError if no installed library can reach its address.
 
     Args:
         settings: Settings of the run.
-        folder: Folder of the run, or of its copy.
+        folder: Folder of the run, or of its copy on this host; None: the one that the settings name on this host.
 
     Returns:
-        The copy.
+        The place.
     """
+    own = folder or run_folder(settings)
     if not is_address(settings.run.folder):
-        return None
-    return Mirror(Objects(run_place(settings), settings.data.patience, "run.folder"), folder)
+        return FolderHome(own)
+    return StoreHome(Objects(run_place(settings), settings.data.patience, "run.folder"), own)
 
 
 def open_shelf(settings: Settings, folder: Path, phase: str) -> Shelf:
@@ -78,9 +79,8 @@ def teacher_folder(settings: Settings, folder: Path) -> Path:
 
 def fetch_teacher(settings: Settings, folder: Path) -> Path:
     """Return the folder of the teacher of a run's students, which is fetched first if the run lies in an object store."""
-    mirror = mirror_of(settings, folder)
-    if mirror is not None and not settings.distill.teacher:
-        mirror.pull_generator(TEACHER)
+    if not settings.distill.teacher:
+        home_of(settings, folder).pull_generator(TEACHER)
     return teacher_folder(settings, folder)
 
 
@@ -91,11 +91,8 @@ def made_by(phase: str, folder: Path) -> Path:
 
 def is_made(phase: str, settings: Settings) -> bool:
     """Return whether a phase has made its generator, which is fetched first if the run lies in an object store."""
-    folder = run_folder(settings)
-    mirror = mirror_of(settings, folder)
-    if mirror is not None:
-        return all([mirror.pull_generator(name) for name in MAKES[phase]][:1])
-    return (made_by(phase, folder) / CARD).exists()
+    home = home_of(settings)
+    return all([home.pull_generator(name) for name in MAKES[phase]][:1])
 
 
 def _scratch() -> Path:

@@ -16,7 +16,7 @@ from pidscale.config import Settings, UserError
 from pidscale.parallel.mesh import Mesh
 from pidscale.run import places
 from pidscale.run.phases import begin, due, finish, hold_run
-from pidscale.run.places import fetch_teacher, is_made, mirror_of, open_shelf, run_folder, run_place
+from pidscale.run.places import fetch_teacher, home_of, is_made, open_shelf, run_folder, run_place
 from pidscale.run.reporting import Reporter, Request, Stopped
 from pidscale.teacher import loop
 from tests import s3, small
@@ -59,8 +59,8 @@ def test_what_one_host_records_another_reads(hosts):
     with hold_run(two):
         assert due("teacher", changed, INPUTS)  # no checkpoint yet, so other settings may be used
     write_teacher(run_folder(one) / "teacher", one)
-    mirror = mirror_of(one, run_folder(one))
-    mirror.push_generator("teacher")
+    home = home_of(one, run_folder(one))
+    home.push_generator("teacher")
     finish("teacher", one, INPUTS)
     with hold_run(two):
         assert not due("teacher", two, INPUTS)
@@ -74,7 +74,7 @@ def test_what_one_host_records_another_reads(hosts):
 def test_the_copy_follows_the_store(hosts):
     """What is no longer in the store goes from the copy; a generator is fetched again once its card is another one."""
     one, two = hosts
-    here, there = (mirror_of(host, run_folder(host)) for host in hosts)
+    here, there = (home_of(host, run_folder(host)) for host in hosts)
     for name in ("a.json", "b.json"):
         here.folder.mkdir(parents=True, exist_ok=True)
         (here.folder / name).write_text(name)
@@ -99,15 +99,15 @@ def test_the_copy_follows_the_store(hosts):
 def _train(rank, world, settings, folder, until):
     """Train until a step, or to the end; return whether it came to its end."""
     done = [0]
-    mirror = mirror_of(settings, folder)
-    mirror.pull()
+    home = home_of(settings, folder)
+    home.pull()
     asked = lambda: Request.STOP if done[0] >= until else Request.NOTHING  # noqa: E731
-    reporter = Reporter(progress=lambda step, total, note: done.__setitem__(0, step), asked=asked, keep=mirror.push)
+    reporter = Reporter(progress=lambda step, total, note: done.__setitem__(0, step), asked=asked, keep=home.push)
     try:
         loop.train(settings, folder, Mesh(rank, world), reporter)
     except Stopped:
         return False
-    mirror.push_generator("teacher")
+    home.push_generator("teacher")
     return True
 
 

@@ -22,7 +22,7 @@ from pidscale.generator.card import Kind
 from pidscale.generator.generator import Generator, Teacher
 from pidscale.generator.load import check_fits, load_teacher, outline_teacher
 from pidscale.pde.parameters import draw_params
-from pidscale.run.places import fetch_teacher, mirror_of
+from pidscale.run.places import fetch_teacher, home_of
 
 STREAM = "distill/endpoint"
 
@@ -103,8 +103,7 @@ def open_teacher(settings: Settings, folder: Path, problem: Problem, device: tor
     """
     path = fetch_teacher(settings, folder)
     if not path.exists():
-        mirror = mirror_of(settings, folder)
-        shown = path if mirror is None or settings.distill.teacher else mirror.objects.where(TEACHER)
+        shown = path if settings.distill.teacher else home_of(settings, folder).where(TEACHER)
         raise UserError(f"{shown}: no teacher there; run `pidscale train` first, or set distill.teacher")
     kind = read_card(path).kind
     if kind is not Kind.TEACHER:
