@@ -82,9 +82,15 @@ def hold_set(root: Path, request: Mapping[str, Any], key: str = "data.path") -> 
             raise UserError(f"{root}: another run is making this set; wait for it or change {key}")
         check_request(root, request, key)
         write_atomic(root / "request.json", canonical(request) + b"\n")
-        for leftover in root.glob(".*.tmp"):  # of a killed run: no other process writes here now
-            leftover.unlink(missing_ok=True)
+        _sweep(root)  # what a killed run has left
         yield
+        _sweep(root)  # what killed tasks of this run have left
+
+
+def _sweep(root: Path) -> None:
+    """Remove unfinished files of a set. The process that holds it calls this while no task is at work."""
+    for leftover in root.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def _make_writable(root: Path, key: str) -> None:

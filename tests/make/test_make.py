@@ -80,6 +80,13 @@ def test_progress_counts_samples(tmp_path):
     assert seen == [(4, 9), (8, 9), (9, 9)]
 
 
+def test_what_a_task_that_was_killed_leaves_is_removed(tmp_path):
+    """Ray runs such a task once more, in a process that gives its unfinished file another name."""
+    left = tmp_path / ".train-00000.tar.123.tmp"
+    run(tmp_path, progress=lambda done, total: left.write_bytes(b"half"))
+    assert (tmp_path / "manifest.json").exists() and not left.exists()
+
+
 def test_a_finished_set_is_left_unchanged(finished, monkeypatch):
     monkeypatch.setattr(make, "make_shard", lambda job: pytest.fail("made again"))
     before = contents(finished)
