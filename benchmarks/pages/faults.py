@@ -14,7 +14,8 @@ HEADS = [
     "steps lost, at most",
     "seconds to the message",
     "seconds to the next step",
-    "equal weights",
+    "seconds of silence, at most",
+    "equal result",
 ]
 
 
@@ -26,7 +27,7 @@ def _line(row: Row) -> list[str]:
     trials = row["trials"]
     lost = "" if row["steps_lost_max"] is None else f"{row['steps_lost_max']:.0f}"
     equal = "" if row["result_equal"] is None else f"{row['result_equal']} of {trials}"
-    times = [_seconds(row["seconds_to_notice"]), _seconds(row["seconds_to_resume"])]
+    times = [_seconds(row[key]) for key in ("seconds_to_notice", "seconds_to_resume", "seconds_silent_max")]
     return [row["fault"], row["phase"], f"{row['recovered']} of {trials}", lost, *times, equal]
 
 
@@ -34,18 +35,21 @@ def page(result: dict[str, Any]) -> str:
     """Return the page."""
     rows = result["rows"]
     trials = sum(row["trials"] for row in rows)
+    jobs = sum(row["submitted"] for row in rows)
     said = [[row["fault"], row["phase"], f"`{row['message']}`"] for row in rows if row["message"]]
     return f"""# What happens when something is lost
 
 `python -m benchmarks.proofs.faults` starts runs of 2 workers on two hosts, one worker each, lets a fault happen after
-the first checkpoint, and follows the run to its end. Hosts are network namespaces of one machine with a real Ray and
-real runs; the folder of the runs is shared. Checkpoints are 10 steps apart. A fault that ends the command (a stop, a
-full disk, a lost head) is followed by the same command once more, and a host that is killed is started again, so that
-those times include the start of Ray. *Equal weights*: the finished weights equal those of the unbroken run to the bit;
-with one worker instead of two they need not. A run whose every step is skipped, and a user's mistake, end with one line
-and are not tried again: nothing is published.
+the first checkpoint (or the second shard), and follows the run to its end. Hosts are network namespaces of one machine
+with a real Ray and real runs; the folder of the runs is shared. Checkpoints are 10 steps apart. A fault that ends the
+command (a stop, a full disk, a lost head) is followed by the same command once more, and a host that is killed is
+started again, so that those times include the start of Ray. *Steps lost*: those that the log had reported and that the
+run takes again; of shards, samples of finished shards that are made again. *Silence*: the longest time after the fault
+for which the command is at work and prints nothing. *Equal result*: weights, or shards, equal those of the unbroken run
+to the bit; with one worker instead of two they need not. A run whose every step is skipped, and a user's mistake, end
+with one line and are not tried again: nothing is published.
 
-## {trials} trials
+## {trials} trials, {jobs} of them jobs of `ray job submit`
 
 {table(HEADS, map(_line, rows))}
 
