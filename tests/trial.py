@@ -21,7 +21,7 @@ from tests.pair import SERVER, TOKEN, Pair
 from tests.scripts import family
 
 SHARD = 16  # samples
-STEPS = {"teacher": 150, "distill": 80, "shards": 40 * SHARD}  # of shards: samples
+STEPS = {"teacher": 150, "distill": 50, "shards": 40 * SHARD}  # of shards: samples
 SCRIPTS = {"teacher": "train_teacher", "distill": "distill", "shards": "make_shards"}
 MADE = {"teacher": "teacher", "distill": "student"}
 JOBS = itertools.count()
