@@ -223,7 +223,10 @@ def write_shard(root: str | Path, split: str, number: int, samples: Iterable[Sam
         size = temporary.stat().st_size
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; check free space and permissions of the set's folder") from error
+        raise UserError(
+            f"{path}: {error.strerror}; check free space and permissions of the set's folder; "
+            "the same command continues from what is made"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(root)
