@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pidscale.config import UserError
-from pidscale.records.lock import LOCK, beat, counts, lives_here, record_of_this_process, whose
+from pidscale.records.lock import LOCK, beat, counts, lives_here, lost, record_of_this_process, whose
 from pidscale.records.stores.objects import Objects
 
 _SETTLED = 2.0  # seconds after which a name that was written is read again
@@ -42,10 +42,7 @@ class Tenant:
         """Raise UserError if another process has taken the folder, so that this one must not write there any more."""
         record = _record(self._objects())
         if record.get("token") != self.token:
-            raise UserError(
-                f"{self.address}: {whose(record) or 'another process'} has taken it over while this one did not answer; "
-                "nothing more is written here"
-            )
+            raise UserError(lost(self.address, record))
 
     def holds(self) -> bool:
         """Return whether the lock object still names this owner."""
@@ -82,9 +79,8 @@ def leased(objects: Objects) -> Iterator[Tenant | None]:
         yield None
         return
     ended = threading.Event()
-    thread = threading.Thread(
-        target=beat, args=(owner, lambda count: _write(objects, owner.token, count), ended), daemon=True
-    )
+    given = (owner.token, lambda: _record(objects), lambda count: _write(objects, owner.token, count), ended)
+    thread = threading.Thread(target=beat, args=given, daemon=True)
     thread.start()
     try:
         yield owner

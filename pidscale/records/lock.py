@@ -55,16 +55,32 @@ class Owner:
     token: str
 
     def check(self) -> None:
-        """Raise UserError if another host has taken the folder, so that this one must not write there any more."""
-        if self.file is not None and not self.holds():
-            whose = holder(self.file.parent) or "another process"
-            raise UserError(
-                f"{self.file.parent}: {whose} has taken it over while this one did not answer; nothing more is written here"
-            )
+        """Raise UserError if another host has taken the folder, or if it is gone, so that this one must not write there."""
+        if self.file is not None and (record := _record(self.file)).get("token") != self.token:
+            raise UserError(lost(str(self.file.parent), record))
 
     def holds(self) -> bool:
         """Return whether the lock file still names this owner; False once another host has taken the folder."""
         return self.file is None or _record(self.file).get("token") == self.token
+
+
+def lost(place: str, record: Mapping[str, Any]) -> str:
+    """Return the error of an owner that holds a folder no more.
+
+    Args:
+        place: The path or address of the folder, for the message.
+        record: What its lock says now; empty if there is none.
+
+    Returns:
+        One line.
+    """
+    if not record:
+        return (
+            f"{place}: its {LOCK} is gone: somebody removed it, or the storage is not there; nothing more is written here, "
+            "and once it is back, the same command goes on from its last checkpoint"
+        )
+    by = whose(record) or "another process"
+    return f"{place}: {by} has taken it over while this one did not answer; nothing more is written here"
 
 
 def holder(folder: Path) -> str:
@@ -126,11 +142,11 @@ def held(folder: Path) -> Iterator[Owner | None]:
     if descriptor is None:
         yield None
         return
-    owner = Owner(folder / LOCK, secrets.token_hex(8))
+    file = folder / LOCK
+    owner = Owner(file, secrets.token_hex(8))
     ended = threading.Event()
-    thread = threading.Thread(
-        target=beat, args=(owner, lambda count: _write(descriptor, owner.token, count), ended), daemon=True
-    )
+    given = (owner.token, lambda: _record(file), lambda count: _write(descriptor, owner.token, count), ended)
+    thread = threading.Thread(target=beat, args=given, daemon=True)
     try:
         if _lives(folder / LOCK):
             yield None
@@ -197,11 +213,14 @@ def counts(first: Mapping[str, Any], read: Callable[[], Mapping[str, Any]], wher
     return False
 
 
-def beat(owner: Ownership, write: Callable[[int], None], ended: threading.Event) -> None:
+def beat(
+    token: str, read: Callable[[], Mapping[str, Any]], write: Callable[[int], None], ended: threading.Event
+) -> None:
     """Write a new count every few seconds until an event is set or another owner has the lock.
 
     Args:
-        owner: The owner.
+        token: The word of this owner.
+        read: Returns what the lock says; empty while there is none, as on storage that is away.
         write: Writes a count.
         ended: The event.
     """
@@ -209,9 +228,11 @@ def beat(owner: Ownership, write: Callable[[int], None], ended: threading.Event)
     while not ended.wait(BEAT):
         count += 1
         with suppress(OSError, UserError):  # a file system or a store that is away for a while
-            if not owner.holds():
+            record = read()
+            if record.get("token") == token:
+                write(count)
+            elif record:
                 return
-            write(count)
 
 
 def _write(descriptor: int, token: str, count: int) -> None:

@@ -100,6 +100,13 @@ def test_an_owner_that_was_replaced_writes_nothing_more(objects):
     assert json.loads(objects.content(LOCK))["token"] == "theirs"
 
 
+def test_a_lock_that_somebody_removed_is_not_said_to_be_taken(objects):
+    with leased(objects) as owner:
+        objects.remove([LOCK])
+        with pytest.raises(UserError, match="is gone"):
+            owner.check()
+
+
 def test_of_two_that_start_at_once_one_gives_way(objects):
     owners = []
     both = threading.Barrier(2)

@@ -115,6 +115,26 @@ def test_a_folder_that_cannot_be_written_needs_no_lock(tmp_path):
         tmp_path.chmod(0o700)
 
 
+def test_a_folder_that_is_gone_is_not_said_to_be_taken(tmp_path, monkeypatch):
+    """Its storage may be away: an empty mount point has no lock either."""
+    monkeypatch.setattr(lock, "BEAT", 0.1)
+    (tmp_path / "run").mkdir()
+    with held(tmp_path / "run") as owner:
+        owner.check()
+        (tmp_path / "run").rename(tmp_path / "away")
+        (tmp_path / "run").mkdir()
+        with pytest.raises(UserError, match=r"is gone.*once it is back, the same command goes on") as error:
+            owner.check()
+        assert "taken it over" not in str(error.value)
+        time.sleep(0.3)  # its count is not written, and not given up
+        (tmp_path / "run").rmdir()
+        (tmp_path / "away").rename(tmp_path / "run")
+        owner.check()
+        first = json.loads((tmp_path / "run" / LOCK).read_text())["count"]
+        time.sleep(0.3)
+        assert json.loads((tmp_path / "run" / LOCK).read_text())["count"] > first
+
+
 @pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "pipe"])
 def test_what_is_no_lock_file_is_refused_and_left_alone(tmp_path, kind):
     held_folder = tmp_path / "held"
