@@ -195,6 +195,21 @@ def disk_away(trial: Trial) -> None:
     trial.again()
 
 
+def folder_not_shared(trial: Trial) -> None:
+    """Host two has a disk of its own where host one has the runs. Nothing is trained."""
+    trial.happens()
+    runs = trial.pair.folder / "runs"
+    two = trial.pair.hosts["two"]
+    two.mount("-t", "tmpfs", "none", str(runs))
+    try:
+        trial.noticed("host two does not see what the driver has written there; name a run.folder")
+        trial.ended()
+    finally:
+        two.unmount(runs)
+    assert trial.step() == 0 and not list(trial.run.glob("checkpoints/*/*"))
+    trial.figures |= ENDS
+
+
 def shard_damaged(trial: Trial) -> None:
     """Every read is checked, so that the next batch of a damaged shard ends the run; the restored shard lets it go on."""
     trial.strikes()
@@ -248,6 +263,7 @@ FAULTS: dict[str, tuple[Callable[[Trial], None], tuple[str, ...], list[str]]] = 
     "disk full": (disk_full, ALL, []),
     "disk read-only": (disk_read_only, BOTH, []),
     "disk away": (disk_away, BOTH, []),
+    "run folder not shared": (folder_not_shared, BOTH, []),
     "shard damaged": (shard_damaged, ("teacher",), []),
     "every step skipped": (steps_skipped, BOTH, ["teacher.lr=1e8", "distill.lr=1e8"]),
     "user's mistake in a worker": (mistake, ("teacher",), ["teacher.sigma_max=1.0"]),
