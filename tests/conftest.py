@@ -26,9 +26,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """--trials=N: each fault of test_faults.py N times. --soak=M: test_soak.py for M minutes. --shrunk: test_shrunk.py."""
     parser.addoption("--trials", type=int, default=0, help="number of trials of each fault")
     parser.addoption("--soak", type=float, default=0, help="minutes of the long run with losses")
-    parser.addoption(
-        "--soak-rate", type=float, default=2.0, help="steps a second that the long run is expected to take"
-    )
     parser.addoption("--shrunk", action="store_true", help="run the demo on two hosts, one of which is lost")
 
 

@@ -1,7 +1,8 @@
-"""A long run on two hosts with a loss every few minutes: its weights are those of the unbroken run, and nothing piles up.
+"""A long run on two hosts with a loss every few minutes: its checkpoints are those of the unbroken run, and nothing piles up.
 
 `python -m benchmarks.proofs.soak` runs it for an hour; without --soak, this file is not collected. The unbroken run is at
-work at the same time, on two hosts of its own.
+work at the same time, on two hosts of its own. Both are stopped when the time is over; what they hold after the same number
+of steps (weights, moments and averages) must be equal.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from tests.hosts import LACKING, POSSIBLE
 from tests.pair import Pair, driver
@@ -28,7 +27,13 @@ pytestmark = [
     pytest.mark.timeout(4 * 3600),
     pytest.mark.skipif(not POSSIBLE, reason=LACKING),
 ]
-SETTINGS = ["teacher.checkpoint_every=20", "cluster.max_failures=1000", "cluster.wait=300", "cluster.timeout=20"]
+SETTINGS = [
+    "teacher.steps=1000000",
+    "teacher.checkpoint_every=20",
+    "teacher.keep_every=200",
+    "teacher.evaluate_every=5000",
+]
+SETTINGS += ["cluster.max_failures=1000", "cluster.wait=300", "cluster.timeout=20"]
 LOOK_EVERY = 20.0  # seconds
 
 
@@ -88,34 +93,47 @@ def _strike(pair: Pair, draw: random.Random) -> str:
     return "none: no worker was there"
 
 
+def _kept(pair: Pair) -> dict[int, dict[str, str]]:
+    """The checksums of what the ranks have written into the checkpoints of a run, by step."""
+    files = (pair.folder / "runs/run/checkpoints/teacher").glob("step_????????/manifest.json")
+    manifests = [json.loads(path.read_text()) for path in files]
+    return {
+        one["step"]: {name: of["sha256"] for name, of in one["files"].items() if name.startswith("rank-")}
+        for one in manifests
+    }
+
+
 def test_a_long_run_survives_a_loss_every_few_minutes(pairs, pytestconfig, record_property):
     minutes = pytestconfig.getoption("--soak")
-    steps = max(200, int(minutes * 60 * pytestconfig.getoption("--soak-rate")))
     draw = random.Random(0)
-    soaked, unbroken = pairs
-    reference, reference_log = unbroken.train("run", f"teacher.steps={steps}", *SETTINGS)
-    process, log = soaked.train("run", f"teacher.steps={steps}", *SETTINGS)
+    soaked = pairs[0]
+    runs = [pair.train("run", *SETTINGS) for pair in pairs]
+    process, log = runs[0]
     began = time.monotonic()
     due = began + draw.uniform(180, 300)
     looks: list[dict[str, float]] = []
     losses: list[dict[str, Any]] = []
-    while process.poll() is None:
-        now = time.monotonic()
+    while (now := time.monotonic()) - began < 60 * minutes:
+        assert all(one.poll() is None for one, _ in runs), [text.read_text()[-3000:] for _, text in runs]
         if now - began >= LOOK_EVERY * len(looks):
             looks.append({"minute": round((now - began) / 60, 2), **_looks(soaked, process)})
         if now >= due:
             losses.append({"minute": round((now - began) / 60, 2), "loss": _strike(soaked, draw)})
             due = now + draw.uniform(180, 300)
         time.sleep(0.5)
+    for one, text in runs:
+        os.kill(driver(one), signal.SIGTERM)
+        assert one.wait(300) == 2, text.read_text()[-3000:]
     record_property("minutes", round((time.monotonic() - began) / 60, 1))
     record_property("losses", json.dumps(losses))
     record_property("looks", json.dumps(looks))
-    record_property("steps", steps)
-    said = log.read_text()
-    record_property("failures", said.count("of cluster.max_failures=1000; goes on from step"))
-    assert process.returncode == 0, said[-3000:]
-    assert reference.wait(4 * 3600) == 0, reference_log.read_text()[-3000:]
-    first, second = (load_file(one.folder / "runs/run/teacher/weights.safetensors") for one in pairs)
-    same = all(torch.equal(first[name], second[name]) for name in second)
+    record_property("failures", log.read_text().count("of cluster.max_failures=1000; goes on from step"))
+    first, second = map(_kept, pairs)
+    record_property("steps", max(first))
+    record_property("steps_unbroken", max(second))
+    common = sorted(first.keys() & second.keys())
+    record_property("compared", json.dumps(common))
+    same = all(first[step] == second[step] != {} for step in common)
     record_property("result_equal", same)
-    assert same
+    assert same and len(common) > 1 and common[-1] > 0.8 * max(first)
+    assert len([one for one in losses if not one["loss"].startswith("none")]) > 0

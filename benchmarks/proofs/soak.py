@@ -33,12 +33,11 @@ def growth(looks: list[Row], key: str) -> tuple[float, float]:
 def main() -> None:
     """Run it and write the result."""
     parser = options(__doc__, "soak")
-    parser.add_argument("--minutes", type=float, default=60.0, help="about how long the run takes without losses")
-    parser.add_argument("--rate", type=float, default=2.0, help="steps a second that the run is expected to take")
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long the run is at work")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "junit.xml"
-        asked = [f"--soak={given.minutes}", f"--soak-rate={given.rate}", f"--junitxml={file}"]
+        asked = [f"--soak={given.minutes}", f"--junitxml={file}"]
         words = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "tests/test_soak.py", *asked]
         status = subprocess.run(words, check=False).returncode
         case = next(ElementTree.parse(file).iter("testcase"))

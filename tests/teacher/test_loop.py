@@ -77,9 +77,10 @@ def _lives(rank, world, shards, folder):
 
 def test_a_failure_at_the_end_costs_no_step_and_damaged_checkpoints_are_passed_over(small_shards, tmp_path):
     (said,) = spawn(_lives, 1, small_shards, tmp_path, timeout=200)
-    assert said["whole"] == []
-    (warning,) = said["damaged"]
+    assert said["whole"] == [f"{tmp_path}/whole/checkpoints/teacher: goes on from step 8"]
+    warning, resumed = said["damaged"]
     assert "step_00000006" in warning and "this checkpoint is not used" in warning
+    assert resumed == f"{tmp_path}/damaged/checkpoints/teacher: goes on from step 3"
     first, second = (load_file(tmp_path / run / "teacher" / "weights.safetensors") for run in ("whole", "damaged"))
     assert first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
     assert sorted(p.name for p in (tmp_path / "damaged" / "checkpoints" / "teacher").iterdir()) == [
