@@ -75,9 +75,9 @@ class Pair:
         words = ["ray", "job", "submit", f"--address={SERVER}", f"--submission-id={job}", "--"]
         return self.hosts["one"].start(*words, *self._words(run, more, script), log=log, **self.own), log
 
-    def driver(self, run: str) -> int | None:
-        """The process of the script that is at work on a run; None if there is none."""
-        for number in family(self.hosts["one"].first):
+    def driver(self, run: str, process) -> int | None:
+        """The process of the script that is at work on a run, which a command or Ray has started; None if there is none."""
+        for number in {**family(self.hosts["one"].first), **family(process.pid)}:
             with contextlib.suppress(OSError):
                 words = Path(f"/proc/{number}/cmdline").read_text().split("\0")
                 if words[0].endswith("python") and words[1].startswith(str(LAUNCH)) and f"run.name={run}" in words:

@@ -33,7 +33,7 @@ SETTINGS = [
     "teacher.keep_every=200",
     "teacher.evaluate_every=5000",
 ]
-SETTINGS += ["cluster.max_failures=1000", "cluster.wait=300", "cluster.timeout=20"]
+SETTINGS += ["cluster.max_failures=1000", "cluster.wait=300", "cluster.timeout=60"]
 LOOK_EVERY = 20.0  # seconds
 
 
@@ -55,24 +55,26 @@ def pairs(tmp_path: Path) -> Iterator[list[Pair]]:
 def _looks(pair: Pair, process: Any) -> dict[str, float]:
     """What could pile up: memory and handles of the command and of Ray on the first host, which is never lost, and files."""
     host = pair.hosts["one"].first
-    of_command = set(family(driver(process)))
     found: dict[str, float] = {"processes": 0, "memory_mib": 0.0, "handles": 0, "command_mib": 0.0}
-    for number in family(host):
+    command = driver(process)
+    for number in (command, *family(host)):
         try:
             size = int(Path(f"/proc/{number}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
             title = Path(f"/proc/{number}/cmdline").read_text()
             handles = len(os.listdir(f"/proc/{number}/fd"))
         except OSError:
             continue
-        if number in of_command:
-            found["command_mib"] += size
-        elif "RayTrainWorker" not in title and "ray::" not in title:  # daemons: those of attempts come and go
+        if number == command:
+            found["command_mib"] = size
+        elif "ray::" not in title:  # daemons: those of attempts come and go
             found["processes"] += 1
             found["memory_mib"] += size
             found["handles"] += handles
     root = Path(f"/proc/{host}/root")
     found["shared_memory_mib"] = sum(p.stat().st_size for p in (root / "dev/shm").iterdir() if p.is_file()) / 2**20
-    found["files_of_run"] = sum(1 for p in (pair.folder / "runs").rglob("*") if p.is_file())
+    kept = pair.folder / "runs/run/checkpoints"
+    files = [path for path in (pair.folder / "runs").rglob("*") if path.is_file() and kept not in path.parents]
+    found["files_of_run"] = len(files) + sum(1 for _ in kept.rglob("*.tmp"))
     return found
 
 

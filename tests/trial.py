@@ -112,7 +112,7 @@ class Trial:
 
     def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to the command that drives the run."""
-        number = self.pair.driver(self.name)
+        number = self.pair.driver(self.name, self.process)
         assert number is not None, self.log.read_text()[-3000:]
         os.kill(number, how)
 
@@ -214,7 +214,7 @@ class Trial:
 
     def close(self) -> None:
         """End what may still be at work."""
-        if (number := self.pair.driver(self.name)) is not None:
+        if (number := self.pair.driver(self.name, self.process)) is not None:
             os.kill(number, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(20)
