@@ -39,7 +39,7 @@ def test_the_driver_says_it_once(monkeypatch, capsys):
     monkeypatch.setattr("pidscale.cluster.bulletin.ray.get", read)
     monkeypatch.setattr(Watch, "_wait", lambda self: None)
     bulletin = type("Bulletin", (), {"read": type("Method", (), {"remote": staticmethod(lambda: None)})})
-    watch = Watch("teacher", bulletin, bool, str, lambda: None, lambda places: across_hosts(places, 2, 2))
+    watch = Watch("teacher", bulletin, bool, str, lambda: None, 60.0, lambda places: across_hosts(places, 2, 2))
     for _ in range(3):
         watch._read()
     assert capsys.readouterr().out.count("warning: cluster.space=2: workers 0 to 1 (a, b)") == 1

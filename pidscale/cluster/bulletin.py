@@ -7,9 +7,11 @@ workers may live on at a host without a connection. Knows Ray; must not know mod
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import ray
@@ -21,6 +23,7 @@ from pidscale.meter import ProgressLine
 from pidscale.run.reporting import Request
 
 SILENT = 30.0  # seconds
+BEAT = 5.0  # seconds between two signs of life of a worker
 
 
 class Place(NamedTuple):
@@ -29,10 +32,14 @@ class Place(NamedTuple):
     Attributes:
         host: The name of the host.
         address: The address by which Ray knows the host.
+        node: The name by which Ray knows the host.
+        process: The number of the worker's process on the host.
     """
 
     host: str
     address: str
+    node: str = ""
+    process: int = 0
 
 
 @dataclass
@@ -43,6 +50,7 @@ class Reports:
         attempt: The number of the attempt.
         latest: The latest progress of the first worker: finished steps, all steps, and a note.
         places: Where workers run, by rank, of those that have started.
+        silent: Seconds since the last sign of life of a worker, by rank, of those that are at work.
         texts: Lines for the terminal that have not been read yet.
         request: What the driver asks of the loop.
     """
@@ -50,6 +58,7 @@ class Reports:
     attempt: int = 0
     latest: tuple[int, int, str] | None = None
     places: dict[int, Place] = field(default_factory=dict)
+    silent: dict[int, float] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
     request: Request = Request.NOTHING
 
@@ -59,10 +68,12 @@ class Bulletin:
 
     def __init__(self) -> None:
         self.reports = Reports()
+        self.alive: dict[int, float] = {}  # when a worker that is at work gave its last sign of life, by rank
 
     def begin(self, attempt: int) -> None:
         """Accept only reports of this attempt from now on."""
         self.reports = Reports(attempt, texts=self.reports.texts)
+        self.alive = {}
 
     def started(self, attempt: int, rank: int, place: Place) -> None:
         """Report that a worker has started.
@@ -74,6 +85,17 @@ class Bulletin:
         """
         if attempt == self.reports.attempt:
             self.reports.places[rank] = place
+            self.alive[rank] = time.monotonic()
+
+    def beat(self, attempt: int, rank: int) -> None:
+        """Report that the process of a worker is alive."""
+        if attempt == self.reports.attempt and rank in self.alive:
+            self.alive[rank] = time.monotonic()
+
+    def left(self, attempt: int, rank: int) -> None:
+        """Report that a worker has ended its work, or failed."""
+        if attempt == self.reports.attempt:
+            self.alive.pop(rank, None)
 
     def post(self, attempt: int, done: int, total: int, note: str) -> None:
         """Report the progress of the first worker.
@@ -102,14 +124,27 @@ class Bulletin:
     def read(self) -> Reports:
         """Return the reports; each line is returned once."""
         reports = self.reports
-        self.reports = Reports(reports.attempt, reports.latest, reports.places, request=reports.request)
-        return reports
+        now = time.monotonic()
+        silent = {rank: now - last for rank, last in self.alive.items()}
+        self.reports = replace(reports, texts=[])
+        return replace(reports, silent=silent)
 
 
 def open_bulletin() -> Any:
     """Start a bulletin on the host of this driver, and return its handle."""
-    here = NodeAffinitySchedulingStrategy(str(ray.get_runtime_context().get_node_id()), soft=False)
-    return ray.remote(num_cpus=0)(Bulletin).options(scheduling_strategy=here).remote()
+    return _on(ray.get_runtime_context().get_node_id(), Bulletin).remote()
+
+
+def _on(node: str, what: Any) -> Any:
+    """Return a class or a function as an actor or a task of a host."""
+    here = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(num_cpus=0)(what).options(scheduling_strategy=here)
+
+
+def _kill(process: int) -> None:
+    """Kill a process of this host, which may be stopped or stuck."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
 
 
 @dataclass
@@ -161,6 +196,7 @@ class Watch:
         asks: Returns what the driver asks of the loop.
         missing: Returns what is missing while no worker has started, for a line every 15 s.
         abandon: Ends the attempt; called once if a stop is asked for before a worker has started.
+        patience: Seconds without a sign of life after which a worker is ended.
         remark: Returns a line about where workers run, "" for none; it is printed once.
     """
 
@@ -171,6 +207,7 @@ class Watch:
         asks: Callable[[], Request],
         missing: Callable[[], str],
         abandon: Callable[[], None],
+        patience: float,
         remark: Callable[[Mapping[int, Place]], str] = lambda places: "",
     ) -> None:
         self.label = label
@@ -179,6 +216,8 @@ class Watch:
         self.asked = Request.NOTHING  # the latest request that the bulletin has
         self.missing = missing
         self.abandon = abandon
+        self.patience = patience
+        self.hung: dict[int, bool] = {}  # workers without a sign of life, by rank, and whether they have been ended
         self.remark = remark
         self.remarked = False
         self.reports = Reports()
@@ -197,6 +236,7 @@ class Watch:
             self._read()
             self._wait()
             self._say_silence()
+            self._end_hung()
 
         try:
             with repeated(watch, 0.5):
@@ -236,6 +276,20 @@ class Watch:
         if silent:
             where = "before the first step" if latest is None else f"after step {latest[0]} of {latest[1]}"
             print(f"{self.label}: nothing heard for {silent:.0f} s {where}", flush=True)
+
+    def _end_hung(self) -> None:
+        """End workers whose process gives no sign of life; the others may wait for them where no collective ends by itself.
+
+        Ray Train then reports them as lost. Two looks have to agree: a bulletin that was held up itself reads old ones first.
+        """
+        silent = {rank: seconds for rank, seconds in self.reports.silent.items() if seconds > self.patience}
+        for rank, seconds in silent.items():
+            if self.hung.get(rank) is False:
+                place = self.reports.places[rank]
+                where = f"worker {rank} on host {place.host}"
+                print(f"{self.label}: {where} has given no sign of life for {seconds:.0f} s and is ended", flush=True)
+                _on(place.node, _kill).remote(place.process)
+        self.hung = {rank: rank in self.hung for rank in silent}
 
     def _wait(self) -> None:
         """Say what is missing while no worker has started, and abandon the attempt if a stop is asked for."""

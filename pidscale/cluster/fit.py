@@ -18,7 +18,7 @@ from typing import Any
 
 import ray
 
-from pidscale.cluster.bulletin import Watch, open_bulletin
+from pidscale.cluster.bulletin import BEAT, Watch, open_bulletin
 from pidscale.cluster.changes import Changes
 from pidscale.cluster.failures import Failure, failure
 from pidscale.cluster.groups import across_hosts
@@ -214,6 +214,7 @@ def _attempt(c: ClusterSettings, assignment: Assignment, larger: Sequence[Need],
         lambda: Request.STOP if stop() else changes.asks,
         lambda: f"{need} on {described(hosts(), need.each)}",
         lambda: _end(controllers),
+        max(assignment.timeout, 4 * BEAT),
         lambda places: across_hosts(places, c.workers, c.space),
     )
     try:

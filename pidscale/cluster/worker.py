@@ -5,6 +5,7 @@ Knows Ray; knows models and equations only as arguments that it passes on.
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import traceback
@@ -18,7 +19,7 @@ import ray
 import torch
 import torch.distributed as dist
 
-from pidscale.cluster.bulletin import Place
+from pidscale.cluster.bulletin import BEAT, Place
 from pidscale.cluster.repeat import repeated
 from pidscale.config import Settings, UserError, from_plain
 from pidscale.distill import loop as distill_loop
@@ -78,11 +79,44 @@ def work(config: dict[str, Assignment]) -> None:
     Raises:
         Exception: Any error of the loop, with its traceback as a note, because Ray passes only the error to the driver.
     """
+    assignment = config["assignment"]
     try:
-        _work(config["assignment"])
+        with reported(assignment.bulletin, assignment.attempt, _rank()):
+            _work(assignment)
     except Exception as error:
         error.add_note(traceback.format_exc())
         raise
+
+
+def _rank() -> int:
+    import ray.train
+
+    rank: int = ray.train.get_context().get_world_rank()
+    return rank
+
+
+@contextmanager
+def reported(bulletin: Any, attempt: int, rank: int, every: float = BEAT) -> Iterator[None]:
+    """Report that this process is a worker, that it is alive while the body runs, and that it has left.
+
+    Args:
+        bulletin: The handle of the bulletin.
+        attempt: The number of the attempt.
+        rank: The rank of the worker.
+        every: Seconds between two signs of life.
+
+    Yields:
+        Nothing.
+    """
+    node = ray.get_runtime_context().get_node_id()
+    bulletin.started.remote(
+        attempt, rank, Place(socket.gethostname(), ray.util.get_node_ip_address(), node, os.getpid())
+    )
+    try:
+        with repeated(lambda: bulletin.beat.remote(attempt, rank), every):
+            yield
+    finally:
+        bulletin.left.remote(attempt, rank)
 
 
 def _work(assignment: Assignment) -> None:
@@ -97,7 +131,6 @@ def _work(assignment: Assignment) -> None:
     rank = context.get_world_rank()
     world = context.get_world_size()
     c = settings.cluster
-    bulletin.started.remote(assignment.attempt, rank, Place(socket.gethostname(), ray.util.get_node_ip_address()))
     _check_shared(settings, assignment.owner)
     home = home_of(settings, folder)
     home.pull()
