@@ -22,7 +22,7 @@ from pidscale.cluster.room import SAY_EVERY
 from pidscale.meter import ProgressLine
 from pidscale.run.reporting import Request
 
-SILENT = 30.0  # seconds
+SILENT = 25.0  # seconds, so that a log has a line within 30 s
 BEAT = 5.0  # seconds between two signs of life of a worker
 
 
