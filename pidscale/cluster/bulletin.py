@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
@@ -34,12 +35,14 @@ class Place(NamedTuple):
         address: The address by which Ray knows the host.
         node: The name by which Ray knows the host.
         process: The number of the worker's process on the host.
+        born: When that process began, as `birth` says it.
     """
 
     host: str
     address: str
     node: str = ""
     process: int = 0
+    born: str = ""
 
 
 @dataclass
@@ -141,10 +144,18 @@ def _on(node: str, what: Any) -> Any:
     return ray.remote(num_cpus=0)(what).options(scheduling_strategy=here)
 
 
-def _kill(process: int) -> None:
-    """Kill a process of this host, which may be stopped or stuck."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process, signal.SIGKILL)
+def birth(process: int) -> str:
+    """Return when a process of this host began, as its kernel counts; an empty string if that is not known."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    return ""
+
+
+def _kill(process: int, born: str) -> None:
+    """Kill a process of this host, which may be stopped or stuck, unless its number is that of another one by now."""
+    if born and birth(process) == born:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 @dataclass
@@ -288,7 +299,7 @@ class Watch:
                 place = self.reports.places[rank]
                 where = f"worker {rank} on host {place.host}"
                 print(f"{self.label}: {where} has given no sign of life for {seconds:.0f} s and is ended", flush=True)
-                _on(place.node, _kill).remote(place.process)
+                _on(place.node, _kill).remote(place.process, place.born)
         self.hung = {rank: rank in self.hung for rank in silent}
 
     def _wait(self) -> None:

@@ -19,7 +19,7 @@ import ray
 import torch
 import torch.distributed as dist
 
-from pidscale.cluster.bulletin import BEAT, Place
+from pidscale.cluster.bulletin import BEAT, Place, birth
 from pidscale.cluster.repeat import repeated
 from pidscale.config import Settings, UserError, from_plain
 from pidscale.distill import loop as distill_loop
@@ -109,9 +109,9 @@ def reported(bulletin: Any, attempt: int, rank: int, every: float = BEAT) -> Ite
         Nothing.
     """
     node = ray.get_runtime_context().get_node_id()
-    bulletin.started.remote(
-        attempt, rank, Place(socket.gethostname(), ray.util.get_node_ip_address(), node, os.getpid())
-    )
+    process = os.getpid()
+    place = Place(socket.gethostname(), ray.util.get_node_ip_address(), node, process, birth(process))
+    bulletin.started.remote(attempt, rank, place)
     try:
         with repeated(lambda: bulletin.beat.remote(attempt, rank), every):
             yield

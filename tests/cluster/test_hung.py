@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 
 import pytest
 import ray
 
-from pidscale.cluster.bulletin import Watch, open_bulletin
+from pidscale.cluster import bulletin as bulletins
+from pidscale.cluster.bulletin import Watch, birth, open_bulletin
 from pidscale.cluster.worker import reported
 from pidscale.run.reporting import Request
 
@@ -52,3 +54,16 @@ def test_a_worker_without_a_sign_of_life_is_ended_and_no_other(ray_cluster, caps
     assert all(ray.get([workers[0].answer.remote(), workers[2].answer.remote()], timeout=60))
     for worker in workers:
         ray.kill(worker)
+
+
+def test_a_number_that_belongs_to_another_process_by_now_is_left_alone():
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        bulletins._kill(other.pid, "1")
+        bulletins._kill(other.pid, "")
+        assert other.poll() is None
+        bulletins._kill(other.pid, birth(other.pid))
+        assert other.wait(10) == -signal.SIGKILL
+        bulletins._kill(other.pid, "1")  # gone
+    finally:
+        other.kill()
