@@ -19,8 +19,9 @@ import matplotlib
 
 from tests.conftest import RAY_ENVIRONMENT
 
-TOOLS = ("ip", "unshare", "nsenter", "mount")
-LACKING = "needs root, and ip, unshare, nsenter and mount"
+TOOLS = ("ip", "unshare", "nsenter", "mount", "setpriv")
+LACKING = "needs root, and ip, unshare, nsenter, mount and setpriv"
+WITH_US = ("setpriv", "--pdeathsig", "KILL")  # what is started so ends with the process that started it
 POSSIBLE = os.geteuid() == 0 and all(map(shutil.which, TOOLS))
 ADDRESSES = {"one": "10.77.0.1", "two": "10.77.0.2"}
 
@@ -44,7 +45,7 @@ class Host:
         )
         flags = ["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child"]
         self.outer = subprocess.Popen(
-            ["unshare", *flags, "sh", "-c", script], stderr=subprocess.DEVNULL, start_new_session=True
+            [*WITH_US, "unshare", *flags, "sh", "-c", script], stderr=subprocess.DEVNULL, start_new_session=True
         )
         until = time.monotonic() + 20
         while not ready.exists():
@@ -96,7 +97,7 @@ class Switch:
     def __init__(self) -> None:
         script = "ip link add switch type bridge && ip link set switch up && echo up && exec sleep 100000"
         self.process = subprocess.Popen(
-            ["unshare", "--net", "--kill-child", "--fork", "sh", "-c", script],
+            [*WITH_US, "unshare", "--net", "--kill-child", "--fork", "sh", "-c", script],
             stdout=subprocess.PIPE,
             start_new_session=True,
         )

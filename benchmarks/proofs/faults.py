@@ -4,7 +4,8 @@
     python -m benchmarks.proofs.faults --trials 1 --add --only killed
 
 The trials are those of tests/test_faults.py: two hosts that are network namespaces, a real Ray, real runs. `trials` of the
-result has each of them, `rows` has a line for each fault and phase. --add keeps the trials that the file has of this commit.
+result has each of them, `rows` has a line for each fault and phase. --add keeps the trials that the file has of this package
+(the folder pidscale/ as committed), so that they can be run in several parts.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ from xml.etree import ElementTree
 from benchmarks.report import Row, circumstances, finish, known_trials, options
 
 NUMBERS = ("hosts", "steps_lost", "seconds_to_notice", "seconds_to_resume", "seconds_silent")
+
+
+def package() -> str:
+    """Return the name that git gives the contents of pidscale/; an error of git if they are not committed."""
+    subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "pidscale"], check=True)
+    found = subprocess.run(["git", "rev-parse", "HEAD:pidscale"], check=True, capture_output=True, text=True)
+    return found.stdout.strip()
 
 
 def run_trials(times: int, only: str, jobs: int, file: Path) -> None:
@@ -90,12 +98,12 @@ def main() -> None:
     parser.add_argument("--add", action="store_true", help="keep the trials that the file has of this commit")
     given = parser.parse_args()
     meta = circumstances(jobs=given.jobs)
-    commit = meta["versions"]["commit"]
-    kept = [one for one in known_trials(given.json) if one["commit"] == commit] if given.add else []
+    tried = package()
+    kept = [one for one in known_trials(given.json) if one["package"] == tried] if given.add else []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "junit.xml"
         run_trials(given.trials, given.only, given.jobs, file)
-        trials = kept + [{**one, "commit": commit} for one in read_trials(file)]
+        trials = kept + [{**one, "package": tried} for one in read_trials(file)]
     finish(given.json, {"rows": list(rows_of(trials)), "trials": trials, "meta": meta}, "faults")
     if not all(one["recovered"] for one in trials):
         sys.exit(1)
