@@ -347,8 +347,8 @@ class ClusterSettings:
         max_failures: Number of times that a run restarts by itself after it lost a worker or a host.
         wait: Number of seconds to wait for free resources in the cluster, at the start and after a failure.
         shrink_after: Number of those seconds after which fewer workers are enough, if `min_workers` allows it.
-        timeout: Number of seconds that a collective operation waits for a rank (`data.patience` comes on top for an object
-            store), and without a sign of life of a process. Sections in which one rank works alone are not limited.
+        timeout: Number of seconds that a collective waits for a rank, and that a worker may give no sign of life; for data
+            in an object store `data.patience` comes on top. Sections in which one rank works alone are not limited by it.
         deepspeed: Further DeepSpeed settings, passed on unchanged after a check.
         environment: Environment variables of workers and teacher actors; null: the value that the starting process has.
     """

@@ -78,9 +78,9 @@ class Host:
         """Mount something that only this host sees."""
         _run("nsenter", f"--target={self.first}", "--mount", "--pid", "mount", *words)
 
-    def unmount(self, folder: Path) -> None:
+    def unmount(self, folder: str) -> None:
         """Take away what was mounted last on a folder, though files of it may be open."""
-        _run("nsenter", f"--target={self.first}", "--mount", "--pid", "umount", "--lazy", str(folder))
+        _run("nsenter", f"--target={self.first}", "--mount", "--pid", "umount", "--lazy", folder)
 
     def close(self) -> None:
         """End all processes of this host at once; one that has ended stays so."""

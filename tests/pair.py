@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pidscale.make.make import make_shard_set
@@ -91,6 +91,17 @@ class Pair:
         """End all hosts and the switch."""
         for one in (*self.hosts.values(), self.switch):
             one.close()
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[Pair]:
+    """Two hosts with Ray, while the body runs."""
+    made = Pair(folder)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
 
 
 def until(log: Path, words: str, process, seconds: float = 600) -> float:

@@ -9,12 +9,13 @@ without --trials, this file is not collected.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -30,6 +31,7 @@ pytestmark = [
 AGAIN = "the same command (goes on|continues|starts again)"
 LOST = r"lost .*; failure 1 of cluster.max_failures=2; goes on from step"
 ENVIRONMENT = {"PIDSCALE_LOG_SECONDS": "0.2", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
+EMPTY = ("-t", "tmpfs", "none")  # a disk of its own, as words of mount
 NUMBERS = itertools.count()
 BOTH = ("teacher", "distill")
 ALL = (*BOTH, "shards")
@@ -162,50 +164,46 @@ def disk_full(trial: Trial) -> None:
     trial.again()
 
 
+@contextlib.contextmanager
+def covered(trial: Trial, hosts: tuple[str, ...], *mounts: tuple[str, ...]) -> Iterator[None]:
+    """Let hosts see something else where the runs are, while the body runs."""
+    runs = str(trial.pair.folder / "runs")
+    seeing = [trial.pair.hosts[name] for name in hosts]
+    for host in seeing:
+        for words in mounts:
+            host.mount(*words, runs)
+    try:
+        yield
+    finally:
+        for host in seeing:
+            host.unmount(runs)
+
+
 def disk_read_only(trial: Trial) -> None:
     """Paths of the runs are read-only on both hosts; files that are open stay writable, as on a disk after an error."""
     trial.strikes()
-    runs = trial.pair.folder / "runs"
-    hosts = list(trial.pair.hosts.values())
-    for host in hosts:
-        host.mount("--bind", str(runs), str(runs))
-        host.mount("-o", "remount,bind,ro", str(runs))
-    try:
+    runs = str(trial.pair.folder / "runs")
+    with covered(trial, ("one", "two"), ("--bind", runs), ("-o", "remount,bind,ro")):
         trial.noticed(f"read-only.*{AGAIN}")
         trial.ended()
-    finally:
-        for host in hosts:
-            host.unmount(runs)
     trial.again()
 
 
 def disk_away(trial: Trial) -> None:
     """Both hosts see an empty folder where the runs were."""
     trial.strikes()
-    runs = trial.pair.folder / "runs"
-    hosts = list(trial.pair.hosts.values())
-    for host in hosts:
-        host.mount("-t", "tmpfs", "none", str(runs))
-    try:
+    with covered(trial, ("one", "two"), EMPTY):
         trial.noticed(f"error: .*{AGAIN}")
         trial.ended()
-    finally:
-        for host in hosts:
-            host.unmount(runs)
     trial.again()
 
 
 def folder_not_shared(trial: Trial) -> None:
     """Host two has a disk of its own where host one has the runs. Nothing is trained."""
     trial.happens()
-    runs = trial.pair.folder / "runs"
-    two = trial.pair.hosts["two"]
-    two.mount("-t", "tmpfs", "none", str(runs))
-    try:
+    with covered(trial, ("two",), EMPTY):
         trial.noticed("host two does not see what the driver has written there; name a run.folder")
         trial.ended()
-    finally:
-        two.unmount(runs)
     assert trial.step() == 0 and not list(trial.run.glob("checkpoints/*/*"))
     trial.figures |= ENDS
 

@@ -21,7 +21,7 @@ from pidscale.pde import build_pde
 from tests import small
 from tests.distill.test_rollout import write_teacher
 from tests.hosts import ADDRESSES, LACKING, POSSIBLE, Host, Switch
-from tests.pair import HEAD, TOKEN, Pair, driver, ended, progress, until, wait
+from tests.pair import HEAD, TOKEN, driver, ended, progress, running, until, wait
 from tests.scripts import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.skipif(not POSSIBLE, reason=LACKING)]
@@ -29,12 +29,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.skipif(no
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    made = Pair(tmp_path_factory.mktemp("hosts"))
-    try:
-        made.start()
+    with running(tmp_path_factory.mktemp("hosts")) as made:
         yield made
-    finally:
-        made.close()
 
 
 def test_a_run_shrinks_when_a_host_is_lost_or_about_to_leave_and_grows_when_it_is_back(pair, record_property):

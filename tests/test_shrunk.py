@@ -11,7 +11,7 @@ import re
 import pytest
 
 from tests.hosts import LACKING, POSSIBLE
-from tests.pair import HEAD, Pair, until
+from tests.pair import HEAD, running, until
 from tests.scripts import LAUNCH, ROOT
 
 pytestmark = [
@@ -25,12 +25,8 @@ LOST_AT = 400  # of the teacher's 1000 steps
 
 @pytest.fixture
 def pair(tmp_path):
-    made = Pair(tmp_path)
-    try:
-        made.start()
+    with running(tmp_path) as made:
         yield made
-    finally:
-        made.close()
 
 
 def test_the_student_of_a_run_that_lost_a_host_for_good_is_that_of_the_demo(pair, record_property):
