@@ -30,10 +30,13 @@ from torch import Tensor
 from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import field_of, resample, signed_wave_numbers, wave_numbers, waves
+from pidscale.ops.sweeps import Sweeps, Waves, stable_substeps
 from pidscale.ops.window import Window
 from pidscale.pde.evolution import FRAMES, RANGES, PeriodicEvolution
 from pidscale.pde.parameters import read_params
 from pidscale.pde.random_fields import periodic_field
+
+FASTEST = 0.4  # speed for which sweeps are stable; that of an initial state is at most about this
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,25 @@ class NavierStokes(PeriodicEvolution):
         force = self.params.force * (np.sin(phase) + np.cos(phase))
         times = np.arange(self.frames) * self.interval
         return vortices(initial[0], self.params.viscosity, force, times)[:, None]
+
+    def correct(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor, steps: int) -> Tensor:
+        """Return the fields after sweeps of deferred correction. Six transposes for each of the four stages of a substep."""
+        grid = window.grid
+        viscosity = self.params.viscosity
+        ky, kx = wave_numbers(window, fields_BCYX)
+        wave_number = math.pi * math.hypot(*(1 / h for h in grid.spacing))
+        sweeps = Sweeps(
+            rate=lambda frames: self._rate(frames, window),
+            waves=Waves(
+                -viscosity * (ky**2 + kx**2),
+                lambda state: waves(window, state),
+                lambda modes: field_of(window, modes),
+            ),
+            interval=self.interval,
+            substeps=stable_substeps(FASTEST, viscosity, wave_number, self.interval),
+            size=lambda values: self.size(values, window),
+        )
+        return sweeps.correct(self._frames(fields_BCYX), steps).flatten(1, 2)
 
     def interval_residual(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
         """Return the residual of every interval, [B, F - 1, 1, Y, X]."""
