@@ -117,6 +117,7 @@ def publish_student(
         architecture=teacher.card.architecture,
         noise=teacher.noise,
         constraints=tuple(d.constraints),
+        head=d.head,
         network_level=objective.network_level,
         provenance=provenance,
         metrics=Metrics.from_plain(metrics),

@@ -71,17 +71,18 @@ def has_head(pde: Pde) -> bool:
     return isinstance(pde, Correcting)
 
 
-def check_head(pde: Pde, steps: int) -> None:
+def check_head(pde: Pde, steps: int, key: str = "head") -> None:
     """Check that an equation takes so many steps.
 
     Args:
         pde: The equation.
         steps: Number of steps.
+        key: Name of the setting, for the message.
 
     Raises:
         UserError: When it does not.
     """
     if not 0 <= steps <= LARGEST:
-        raise UserError(f"head={steps}: expected a number of solver steps from 0 to {LARGEST}")
+        raise UserError(f"{key}={steps}: expected a number of solver steps from 0 to {LARGEST}")
     if steps and not has_head(pde):
-        raise UserError(f"head={steps}: {pde.name} has no solver steps of its own (a method `correct`); set head=0")
+        raise UserError(f"{key}={steps}: {pde.name} has no solver steps of its own (a method `correct`); set {key}=0")
