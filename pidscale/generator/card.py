@@ -7,8 +7,8 @@ code computes with them. `weights.file` is ignored: the file is always weights.s
 
 Format, version 1 (JSON): kind, equation {name, params}, grid {shape, extent, kind, boundary}, channels [{name, unit, role}],
 normaliser {mean, std}, architecture (models.architecture), noise (Noise.describe), constraints [name], head (number of solver
-steps behind every field; a missing one is 0), told (so version 1 calls the network level; null if it is that of the noise), provenance,
-metrics, weights {file, bytes, sha256}. `artifact.py` adds version and sha256.
+steps behind every field; a missing one is 0), told (so version 1 calls the network level; null if it is that of the noise),
+provenance, metrics, weights {file, bytes, sha256}. `artifact.py` adds version and sha256.
 """
 
 from __future__ import annotations
