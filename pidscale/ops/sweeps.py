@@ -43,7 +43,7 @@ class Sweeps:
     """Sweeps for one rate of change.
 
     Attributes:
-        rate: Rate of change of states, each of them alone.
+        rate: Rate of change of states [B, F, ...], each of them alone.
         waves: Waves in which a linear part of the rate is diagonal.
         interval: Time between two states.
         substeps: Steps of the Runge-Kutta method in an interval.
@@ -101,7 +101,7 @@ class Sweeps:
             left = guess.residual_BI[:, interval]
 
             def slope(modes: Tensor, knot: int, n: int = interval, left: Tensor = left) -> Tensor:
-                moved = self.rate(knots[knot][:, n] + self.waves.state(modes)) - rates[knot][:, n]
+                moved = self._rate_of(knots[knot][:, n] + self.waves.state(modes)) - rates[knot][:, n]
                 return self.waves.spectrum(moved - left) - self.waves.exponents * modes
 
             for step in range(0, 2 * self.substeps, 2):
@@ -112,6 +112,10 @@ class Sweeps:
                 modes = half * (half * (modes + dt / 6 * first) + dt / 3 * (second + third)) + dt / 6 * fourth
             found.append(self.waves.state(modes))
         return torch.stack(found, dim=1)
+
+    def _rate_of(self, state_B: Tensor) -> Tensor:
+        """Return the rate of change of a single state."""
+        return self.rate(state_B[:, None])[:, 0]
 
 
 @dataclass(frozen=True)
@@ -156,10 +160,13 @@ class _Guess:
             The same values.
         """
 
+        def kept_part(gradient: Tensor | None) -> Tensor | None:
+            return None if gradient is None else _pick(kept[0], gradient, torch.zeros_like(gradient))
+
         def gate(part: Tensor) -> Tensor:
             if part.requires_grad:
                 part = part.view_as(part)
-                part.register_hook(lambda gradient: _pick(kept[0], gradient, torch.zeros_like(gradient)))
+                part.register_hook(kept_part)
             return part
 
         return _Guess(*map(gate, self.parts))

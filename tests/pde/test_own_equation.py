@@ -12,7 +12,8 @@ import torch
 from pidscale.config import UserError
 from pidscale.generator.load import load_student
 from pidscale.pde import build_pde
-from pidscale.pde.base import shuffled, truths
+from pidscale.pde.base import shuffled, solution_mask, truths
+from pidscale.pde.head import correct
 from pidscale.pde.residuals import residual_rms
 from tests.scripts import ROOT, finish, start, tiny
 
@@ -104,6 +105,18 @@ def test_truths_of_the_example_score_far_below_null_and_shuffled_solutions(here:
     assert build_pde(pde.name, pde.params_dict()) == pde
 
 
+def test_the_example_has_a_head(here: Path) -> None:
+    pde = build_pde("fisher:Fisher", {"frames": 8})
+    grid = pde.grid(24)
+    fields, params = truths(pde, 0, range(4), grid)
+    near = torch.where(solution_mask(pde, grid), 0.8 * fields + 0.2 * fields.roll(1, dims=0), fields)
+    before = (near - fields).flatten(1).norm(dim=1)
+    for steps, least in ((1, 0.3), (2, 0.02)):
+        found = correct(pde, grid, near, params, steps)
+        assert ((found - fields).flatten(1).norm(dim=1) < least * before).all()
+        assert torch.equal(found[:, 0], fields[:, 0])
+
+
 def test_an_equation_needs_no_more_than_the_documentation_asks_for(here: Path) -> None:
     (here / "mine.py").write_text(LEAST)
     sys.modules.pop("mine", None)
@@ -117,6 +130,8 @@ def test_an_equation_needs_no_more_than_the_documentation_asks_for(here: Path) -
     assert residual_rms(pde, grid, null, params) == pytest.approx({"l2": 1.0, "dual": 1.0, "boundary": 0.0})
     assert torch.equal(pde.smooth(null, 3, grid), null) and pde.phase_error(null) is None
     assert pde.constraints == () and pde.params_dict() == {"size": 3.0}
+    with pytest.raises(UserError, match=r"head=1: mine:Least has no solver steps of its own \(a method `correct`\)"):
+        correct(pde, grid, null, params, 1)
 
 
 @pytest.mark.parametrize(
