@@ -1,6 +1,6 @@
 """Preconditioned conjugate gradients for a batch of symmetric systems. Knows no equations, no grids and no ranks.
 
-Shapes: u_Byx unknowns of each sample, the part at hand; every sample has coefficients of its own. Unrolled by autograd.
+Shapes: unknowns [B, ...], the part at hand; every sample has coefficients of its own. Autograd unrolls the steps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Form = Callable[[Tensor], Tensor]
 
 
 def conjugate_gradients(
-    residual: Form, operator: Form, precondition: Form, guess_Byx: Tensor, steps: int, total: Form
+    residual: Form, operator: Form, precondition: Form, guess: Tensor, steps: int, total: Form
 ) -> Tensor:
     """Return the guess after steps of preconditioned conjugate gradients for A u = b.
 
@@ -25,14 +25,14 @@ def conjugate_gradients(
         residual: b - A u as a function of u.
         operator: A, symmetric and positive definite.
         precondition: An approximate inverse of A, symmetric and positive definite.
-        guess_Byx: Unknowns to begin with [B, y, x], the part at hand.
+        guess: Unknowns to begin with [B, ...], the part at hand.
         steps: Number of steps.
         total: Sum of shares over all processes that share a field.
 
     Returns:
-        Unknowns [B, y, x].
+        Unknowns [B, ...].
     """
-    u = guess_Byx
+    u = guess
     if steps < 1:
         return u
     left = residual(u)
@@ -49,12 +49,12 @@ def conjugate_gradients(
     return u
 
 
-def _dot(one_Byx: Tensor, other_Byx: Tensor, total: Form) -> Tensor:
-    """Return the inner product of each sample [B, 1, 1]."""
-    return total((one_Byx * other_Byx).sum(dim=(1, 2), keepdim=True))
+def _dot(one: Tensor, other: Tensor, total: Form) -> Tensor:
+    """Return the inner product of each sample, [B, 1, ...]."""
+    return total((one * other).sum(dim=tuple(range(1, one.ndim)), keepdim=True))
 
 
-def _ratio(above_B11: Tensor, below_B11: Tensor) -> Tensor:
+def _ratio(above: Tensor, below: Tensor) -> Tensor:
     """Return the quotient, 0 where the divisor is not above 0: there is nothing left to correct."""
-    positive = below_B11 > 0
-    return torch.where(positive, above_B11 / torch.where(positive, below_B11, 1.0), 0.0)
+    positive = below > 0
+    return torch.where(positive, above / torch.where(positive, below, 1.0), 0.0)

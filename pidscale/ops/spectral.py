@@ -14,6 +14,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pidscale.caller import kept
 from pidscale.ops.grid import Grid
@@ -252,6 +253,39 @@ def field_of(window: Window, spectrum_Yk: Tensor, columns: int | None = None) ->
     width = window.grid.shape[1]
     lines = window.to_rows(torch.fft.ifft(spectrum_Yk, dim=-2, norm="forward"), columns or width // 2 + 1)
     return torch.fft.irfft(lines, n=width, norm="forward")
+
+
+def inverse_laplacian(window: Window, field: Tensor) -> Tensor:
+    """Return an approximate inverse of -lap_h: exact on nodes, and but for the smallest waves on cells and periodic grids.
+
+    Waves whose eigenvalue is 0 are divided by the smallest other one. On a strip it acts along each line.
+
+    Args:
+        window: Window of whole fields.
+        field: Fields [..., Y, X]; values on the edge of nodes are ignored, and are 0 in the result.
+
+    Returns:
+        Fields of the same shape.
+    """
+    grid = window.grid
+    if grid.kind == "node":
+        flat = field.flatten(0, -3)[:, 1:-1, 1:-1]
+        return functional.pad(-solve_dirichlet(flat, window), (1, 1, 1, 1)).reshape(field.shape)
+    if grid.kind == "cell":
+        mu = zero_flux_eigenvalues(window, field)
+        return field_of_cosines(window, cosine_waves(window, field) / _above_zero(mu))
+    if grid.kind == "periodic":
+        ky, kx = wave_numbers(window, field)
+        return field_of(window, waves(window, field) / _above_zero(ky**2 + kx**2))
+    if grid.boundary == "periodic":
+        k = line_wave_numbers(grid.shape[1], grid.extent[1], field)
+        return torch.fft.irfft(torch.fft.rfft(field) / _above_zero(k**2), n=grid.shape[1])
+    return functional.pad(sine_waves(sine_waves(field[..., 1:-1]) / sine_eigenvalues(window, field)), (1, 1))
+
+
+def _above_zero(mu: Tensor) -> Tensor:
+    """Return eigenvalues with the smallest positive one in place of 0."""
+    return torch.where(mu > 0, mu, mu[mu > 0].min())
 
 
 @kept(32)

@@ -168,7 +168,7 @@ class Darcy(Equation):
             residual=lambda u: within_edge(flux(u) + self.params.source, window),
             operator=lambda u: within_edge(-flux(u), window),
             precondition=lambda r: within_edge(-solve_dirichlet(inside_edge(r, window), window), window),
-            guess_Byx=within_edge(inside_edge(fields_BCYX[:, 1], window), window),
+            guess=within_edge(inside_edge(fields_BCYX[:, 1], window), window),
             steps=steps,
             total=window.total,
         )

@@ -134,6 +134,38 @@ def test_an_equation_needs_no_more_than_the_documentation_asks_for(here: Path) -
         correct(pde, grid, null, params, 1)
 
 
+NONLINEAR = (
+    LEAST.replace("mine:Least", "mine:Cubic")
+    .replace("class Least(Eq", "class Cubic(Eq")
+    .replace(
+        "laplacian(f[:, 1], window.grid.spacing)", "laplacian(f[:, 1], window.grid.spacing) - f[:, 1, 1:-1, 1:-1] ** 3"
+    )
+)
+HEAD = """
+    def correct(self, window, fields_BCYX, params_BP, steps):
+        from pidscale.pde.newton import gauss_newton
+
+        return gauss_newton(self, window, fields_BCYX, params_BP, steps)
+"""
+
+
+def test_three_lines_give_an_equation_a_head(here: Path) -> None:
+    """lap u - u^3 = f, without the data of a solver: what Newton's method leaves falls quadratically."""
+    (here / "mine.py").write_text(NONLINEAR + HEAD)
+    sys.modules.pop("mine", None)
+    pde = build_pde("mine:Cubic", {"size": 10.0})
+    sys.modules.pop("mine", None)
+    grid = pde.grid(16)
+    fields = torch.zeros(3, 2, 16, 16, dtype=torch.float64)
+    fields[:, 0] = torch.tensor([1.0, 4.0, -8.0], dtype=torch.float64)[:, None, None]
+    params = fields.new_zeros(3, 0)
+    left = [residual_rms(pde, grid, correct(pde, grid, fields, params, steps), params)["dual"] for steps in range(4)]
+    assert left[1] < 0.1 * left[0] and left[2] < 1e-3 * left[1] and left[3] < 1e-7 * left[0], left
+    near = fields + 0.1 * torch.randn(fields.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    near.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: correct(pde, grid, x, params, 1), (near,), fast_mode=True)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
