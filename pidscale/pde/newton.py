@@ -37,13 +37,16 @@ def gauss_newton(pde: Pde, window: Window, fields_BCYX: Tensor, params_BP: Tenso
 
     Args:
         pde: The equation.
-        window: Window of whole fields; UserError for a part of a field.
+        window: Window of whole fields.
         fields_BCYX: Joint physical fields.
         params_BP: Varying parameters of each sample.
         steps: Number of steps, of INNER conjugate gradients each.
 
     Returns:
         Joint physical fields, their inputs unchanged.
+
+    Raises:
+        UserError: When the window holds a part of a field.
     """
     if window.holders > 1:
         raise UserError(f"{pde.name}: its solver steps take whole fields only; set cluster.space=1")
@@ -78,10 +81,10 @@ def _newton_step(
         return _size(pde, window, parts).sum() / 2
 
     weighed = torch.func.grad(half_size)  # W, because the size is quadratic
-    values, pulled = torch.func.vjp(residuals, u_BCYX)
+    values, pulled = torch.func.vjp(residuals, u_BCYX)[:2]
 
     def product(change_BCYX: Tensor) -> Tensor:
-        _, moved = torch.func.jvp(residuals, (u_BCYX,), (torch.where(free_CYX, change_BCYX, 0.0),))
+        moved = torch.func.jvp(residuals, (u_BCYX,), (torch.where(free_CYX, change_BCYX, 0.0),))[1]
         return torch.where(free_CYX, pulled(weighed(moved))[0], 0.0)
 
     slope = torch.where(free_CYX, pulled(weighed(values))[0], 0.0)
