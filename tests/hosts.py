@@ -41,8 +41,8 @@ class Host:
         script = (
             f"hostname {name} && ip link set lo up && mkdir -p /tmp/ray && mount -t tmpfs none /tmp/ray && "
             f"mount -t tmpfs -o size=512m none /dev/shm && mount --bind {table} /etc/hosts && "
-            f"touch {ready} && exec sleep 100000"
-        )
+            f"touch {ready} && while :; do sleep 100000 & wait; done"
+        )  # process 1 is a shell that waits, which buries orphans as the init of a host does
         flags = ["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child"]
         self.outer = subprocess.Popen(
             [*WITH_US, "unshare", *flags, "sh", "-c", script], stderr=subprocess.DEVNULL, start_new_session=True

@@ -106,7 +106,7 @@ class Trial:
         """Ask the run to stop, as a user would."""
         if self.submitted:
             words = ["ray", "job", "stop", f"--address={SERVER}", self.job]
-            self.pair.hosts["one"].run(*words, log=self.pair.folder / "stop.log", **TOKEN)
+            self.pair.hosts["one"].start(*words, log=self.pair.folder / "stop.log", **TOKEN)
         else:
             self.kill(signal.SIGTERM)
 
