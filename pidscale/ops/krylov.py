@@ -18,8 +18,8 @@ def conjugate_gradients(
 ) -> Tensor:
     """Return the guess after steps of preconditioned conjugate gradients for A u = b.
 
-    The error in the energy norm, sqrt(e A e), falls with each step. The residual is computed anew in each of them, so that
-    rounding errors do not add up. Each step takes two sums over the processes that share a field.
+    The error in the energy norm, sqrt(e A e), falls with each step. The residual is computed from the unknowns each time,
+    so that rounding errors do not add up. Each step takes two sums over the processes that share a field.
 
     Args:
         residual: b - A u as a function of u.
@@ -44,7 +44,8 @@ def conjugate_gradients(
         if step + 1 < steps:
             left = residual(u)
             lifted = precondition(left)
-            before, size = size, _dot(left, lifted, total)
+            before = size
+            size = _dot(left, lifted, total)
             direction = lifted + _ratio(size, before) * direction
     return u
 

@@ -138,7 +138,8 @@ class _Guess:
     def of(cls, u_BF: Tensor, sweeps: Sweeps) -> _Guess:
         """Return what is known of states. One message to each neighbour where rows are times."""
         if sweeps.times is None:
-            rows, rates = u_BF, sweeps.rate(u_BF)
+            rows = u_BF
+            rates = sweeps.rate(u_BF)
         else:
             rows, rates = sweeps.times.line_up(u_BF, 1, 2, sweeps.rate)
         begins, ends = _ends(sweeps)
