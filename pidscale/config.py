@@ -362,7 +362,7 @@ class ClusterSettings:
     max_failures: int = setting(0, at_least=0)
     wait: int = setting(600, at_least=0)
     shrink_after: int = setting(60, at_least=0)
-    timeout: int = setting(300, at_least=1)
+    timeout: int = setting(300, at_least=1, at_most=10**6, why="a hung worker is noticed after it")
     deepspeed: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
 

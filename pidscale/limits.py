@@ -154,17 +154,19 @@ def _check_distill(s: Settings) -> None:
 def _check_names(s: Settings) -> None:
     """Check names and folders."""
     name = s.run.name
-    if not name.isprintable() or "/" in name or name.startswith(".") or not 0 < len(name) <= 100:
+    fits = 0 < len(name) <= 100 and len(name.encode()) <= 200  # a file system counts bytes
+    if not name.isprintable() or "/" in name or name.startswith(".") or not name.strip() or not fits:
         raise UserError(
-            f"run.name={name[:120]!r}: expected up to 100 characters without '/' that do not start with '.'"
+            f"run.name={name[:120]!r}: expected up to 100 characters (200 bytes) without '/' that do not start with '.'"
         )
     if s.data.cache is not None and not s.data.cache.strip():
         raise UserError("data.cache='': expected a folder, or omit the key")
-    folders = {"run.scratch": s.run.scratch, "teacher.start": s.teacher.start, "distill.teacher": s.distill.teacher}
-    for key, place in {**folders, "data.cache": s.data.cache}.items():
+    for key, place in {"teacher.start": s.teacher.start, "distill.teacher": s.distill.teacher}.items():
         refuse_address(
             place or "", key, "an address of a store; it must be a folder, which all hosts see; copy what lies there"
         )
+    for key, place in {"run.scratch": s.run.scratch, "data.cache": s.data.cache}.items():
+        refuse_address(place or "", key, "an address of a store; expected a folder on a disk of each host")
     check_store(s.run.folder, "run.folder")
     for key, folder in (("run.folder", s.run.folder), ("data.path", s.data.path)):
         if not folder.strip():

@@ -26,6 +26,7 @@ PATH_SETTINGS = (
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # s3://bucket, and s3:/bucket as pathlib writes it
 _STORE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]+(/.*)?")
+_MISSPELT = re.compile(r"(?i:s3a?|gs|gcs|az|abfss?|oss|hdfs)(:(?!//)|//)")  # s3:bucket, s3//bucket
 _NO_STORES = (
     "file",
     "local",
@@ -129,9 +130,11 @@ def check_store(path: str, key: str) -> None:
         key: The setting that it is the value of, for the message.
 
     Raises:
-        UserError: When the path is an address that names no bucket, or of a kind that keeps nothing.
+        UserError: When the path is an address that names no bucket, is misspelt, or is of a kind that keeps nothing.
     """
-    if _ADDRESS.match(path) and (not _STORE.fullmatch(path) or path.split(":")[0].lower() in _NO_STORES):
+    scheme = path.split(":")[0]
+    keeps_nothing = scheme.lower() in _NO_STORES or scheme != scheme.lower()
+    if _MISSPELT.match(path) or (_ADDRESS.match(path) and (not _STORE.fullmatch(path) or keeps_nothing)):
         raise UserError(f"{key}={path}: expected a folder, or the address of an object store such as s3://BUCKET/runs")
 
 

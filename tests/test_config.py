@@ -126,6 +126,7 @@ def test_whole_numbers_serve_where_fractions_are_wanted() -> None:
         ("evaluate", "teacher_steps", []),
         ("evaluate", "teacher_steps", [9, 0]),
         ("cluster", "workers", 0),
+        ("cluster", "timeout", 10**17),
         ("cluster", "zero_stage", 4),
         ("distill", "solver", "rk4"),
         ("distill", "norm", "h2"),
@@ -178,7 +179,7 @@ def test_endpoints_come_in_whole_chunks() -> None:
     assert "distill.scale_samples=40" in refused({"distill": base | {"scale_samples": 40}})
 
 
-@pytest.mark.parametrize("name", ["", "a/b", ".hidden", "..", "/tmp/x"])
+@pytest.mark.parametrize("name", ["", " ", "a/b", ".hidden", "..", "/tmp/x", 100 * "日"])
 def test_a_run_name_is_one_folder(name: str) -> None:
     assert refused({"run": {"name": name}}).startswith(f"run.name={name!r}")
 

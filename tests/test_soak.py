@@ -71,11 +71,21 @@ def _looks(pair: Pair, process: Any) -> dict[str, float]:
             found["memory_mib"] += size
             found["handles"] += handles
     root = Path(f"/proc/{host}/root")
-    found["shared_memory_mib"] = sum(p.stat().st_size for p in (root / "dev/shm").iterdir() if p.is_file()) / 2**20
-    kept = pair.folder / "runs/run/checkpoints"
-    files = [path for path in (pair.folder / "runs").rglob("*") if path.is_file() and kept not in path.parents]
-    found["files_of_run"] = len(files) + sum(1 for _ in kept.rglob("*.tmp"))
+    found["shared_memory_mib"] = sum(map(_size, (root / "dev/shm").iterdir())) / 2**20
+    kept = str(pair.folder / "runs/run/checkpoints")
+    found["files_of_run"] = 0
+    for folder, inside, files in os.walk(pair.folder / "runs"):  # which passes over what goes meanwhile
+        names = [*inside, *files] if folder.startswith(kept) else files
+        found["files_of_run"] += sum(not folder.startswith(kept) or name.endswith(".tmp") for name in names)
     return found
+
+
+def _size(path: Path) -> int:
+    """The bytes of a file; 0 of what is none, or gone by now."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
 
 
 def _strike(pair: Pair, draw: random.Random) -> str:

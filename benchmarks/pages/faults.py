@@ -44,10 +44,12 @@ the first checkpoint (or the second shard), and follows the run to its end. Host
 with a real Ray and real runs; the folder of the runs is shared. Checkpoints are 10 steps apart. A fault that ends the
 command (a stop, a full disk, a lost head) is followed by the same command once more, and a host that is killed is
 started again, so that those times include the start of Ray. *Steps lost*: those that the log had reported and that the
-run takes again; of shards, samples of finished shards that are made again. *Silence*: the longest time after the fault
-for which the command is at work and prints nothing. *Equal result*: weights, or shards, equal those of the unbroken run
-to the bit; with one worker instead of two they need not. A run whose every step is skipped, and a user's mistake, end
-with one line and are not tried again: nothing is published.
+run takes again; of shards, samples of finished shards that are made again. *Recovered*: the run reached its end with what it
+makes; where nothing can be made (a run folder that is not shared, a run whose every step is skipped, a user's mistake), it
+ended with one line of error, was not tried again, and published nothing. *Silence*: the longest time after the fault
+for which the command is at work and prints nothing. *Equal result*: weights, or shards, equal those of the
+unbroken run to the bit. The run with a teacher actor, and that after a host is lost for good, have one worker where the
+unbroken one has two, whose sums are taken in another order.
 
 ## {trials} trials, {jobs} of them jobs of `ray job submit`
 

@@ -22,6 +22,7 @@ from xml.etree import ElementTree
 
 from benchmarks.report import Row, circumstances, finish, known_trials, options
 
+PHASES = ("shards", "teacher", "distill")
 NUMBERS = ("hosts", "steps_lost", "seconds_to_notice", "seconds_to_resume", "seconds_silent")
 
 
@@ -56,6 +57,11 @@ def _value(name: str, text: str) -> Any:
     if text in ("None", "True", "False"):
         return {"None": None, "True": True, "False": False}[text]
     return float(text) if name in NUMBERS else text
+
+
+def ordered(trials: list[Row]) -> list[Row]:
+    """Return trials by fault and phase."""
+    return sorted(trials, key=lambda one: (one["fault"], PHASES.index(one["phase"])))
 
 
 def rows_of(trials: list[Row]) -> Iterator[Row]:
@@ -103,7 +109,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "junit.xml"
         run_trials(given.trials, given.only, given.jobs, file)
-        trials = kept + [{**one, "package": tried} for one in read_trials(file)]
+        trials = ordered(kept + [{**one, "package": tried} for one in read_trials(file)])
     finish(given.json, {"rows": list(rows_of(trials)), "trials": trials, "meta": meta}, "faults")
     if not all(one["recovered"] for one in trials):
         sys.exit(1)

@@ -72,6 +72,7 @@ def newest(root: Path, mesh: Mesh, say: Callable[[str], None] = print) -> Checkp
     Returns:
         The checkpoint; None if there is none.
     """
+    passed_over = False
     for folder in mesh.broadcast(_folders(root) if mesh.first else None):
         manifest, state = mesh.broadcast((_manifest(folder), _state(folder)) if mesh.first else None)
         damaged = [MANIFEST] if manifest is None else [STATE] if state is None else []
@@ -80,8 +81,11 @@ def newest(root: Path, mesh: Mesh, say: Callable[[str], None] = print) -> Checkp
         if damaged:
             if mesh.first:
                 say(f"warning: {folder}: {damaged[0]} is missing or changed, so that this checkpoint is not used")
+            passed_over = True
             continue
         return Checkpoint(folder, int(manifest["step"]), state, int(manifest["world"]))
+    if passed_over and mesh.first:
+        say(f"warning: {root}: no checkpoint is complete and unchanged, so that the phase starts at step 0")
     return None
 
 

@@ -148,7 +148,9 @@ def check_wanted(
         found = manifest.grid.get(key)
         if canonical(found) != canonical(wanted):
             made = f"made for grid {key} {found}"
-            raise UserError(f"{where}: {made}, but the run has {wanted}; change data.path or the grid of the run")
+            raise UserError(
+                f"{where}: {made}, but the run has {wanted}; change data.path, or the grid of the run (pde.points)"
+            )
 
 
 def check_set(manifest: Manifest, root: str | Path | Store, contents: bool = False) -> None:

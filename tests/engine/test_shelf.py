@@ -138,3 +138,4 @@ def test_a_manifest_that_leads_elsewhere_is_damaged(address, tmp_path, attempt):
     shelf.objects.write(name, json.dumps({**manifest, "sha256": _own_checksum(manifest)}).encode())
     said: list[str] = []
     assert shelf.newest(Mesh(), said.append) is None and "manifest.json is missing or changed" in said[0]
+    assert "no checkpoint is complete and unchanged, so that the phase starts at step 0" in said[1] and len(said) == 2
