@@ -195,9 +195,7 @@ USUAL = "piddm"  # the default objective
 def objective_class(name: Any) -> Any:
     """Return the class of an objective, a subclass of `pidscale.distill.objectives.base.Objective`.
 
-    Imports `OBJECTIVES` lazily: that package imports torch and this module. While settings are read, this happens only if
-    `distill.source` of a distillation is not `inline` (limits.py), or if a setting of an objective has its default value
-    under the name of an earlier version (renamed.py).
+    Imports `OBJECTIVES`, and with it torch: while settings are read, only where limits.py and renamed.py need an objective.
 
     Args:
         name: Name of the objective.
@@ -243,6 +241,7 @@ class DistillSettings(TrainSettings):
         physics_ramp: Share of the steps over which the weight of the residual then rises to its full value.
         gradient_to: Fields that the residual's gradient changes: the `solution`, also the `shape` of the inputs, or `all`.
         constraints: Names of the hard constraints that the output of the student satisfies.
+        head: Number of solver steps of the equation behind every field of the student, in training and afterwards.
         control: Whether to train the control as well: the same student without the residual, on the same endpoints.
         scale_samples: Number of teacher samples that the scale of each term is measured on.
         scale_steps: Number of solver steps per sample for the scales.
@@ -273,6 +272,7 @@ class DistillSettings(TrainSettings):
     physics_ramp: float = setting(0.0, at_least=0, at_most=1, why="it is a share of the steps")
     gradient_to: str = setting("shape", choices=("solution", "shape", "all"))
     constraints: list[str] = field(default_factory=list)
+    head: int = setting(0, at_least=0, at_most=64, why="gradients go through every step")
     control: bool = True
     scale_samples: int = setting(128, at_least=1, at_most=2**20, why="all are in memory at once")
     scale_steps: int = setting(18, at_least=1, at_most=10_000, why="a sample takes two teacher calls for each")

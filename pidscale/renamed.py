@@ -37,6 +37,7 @@ MEANT: dict[str, Any] = {
     "distill.physics_from": 0.0,
     "distill.physics_ramp": 0.0,
     "distill.constraints": [],
+    "distill.head": 0,
     "distill.teacher_precision": "fp32",
 }
 

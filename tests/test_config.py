@@ -147,6 +147,8 @@ def test_whole_numbers_serve_where_fractions_are_wanted() -> None:
         ("distill", "physics_weight", -0.1),
         ("distill", "physics_weight", 10**400),
         ("distill", "physics_weight", 1e7),
+        ("distill", "head", -1),
+        ("distill", "head", 65),
         ("distill", "weights.l2", 1e300),
     ],
 )

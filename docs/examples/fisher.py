@@ -17,11 +17,11 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.stencil import laplacian
 from pidscale.ops.window import Window
-from pidscale.pde.evolution import FRAMES, RANGES, Evolution
+from pidscale.pde.evolution import FRAMES, RANGES
+from pidscale.pde.flow import Flow
 from pidscale.pde.parameters import check_span, read_params
 from pidscale.pde.random_fields import cosine_cells
 
@@ -50,7 +50,7 @@ class FisherParams:
 
 
 @dataclass(frozen=True)
-class Fisher(Evolution):
+class Fisher(Flow):
     """u_t = D lap u + r u (1 - u), no flux."""
 
     splits: ClassVar[bool] = True
@@ -92,9 +92,9 @@ class Fisher(Evolution):
         diffusion = np.array([self.params.diffusion])
         return react_and_diffuse(initial, diffusion, lambda u: growth * u * (1 - u), times, grid.extent)
 
-    def interval_residual(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
-        """Return the residual of every interval, [B, F - 1, 1, Y, X]: the equation, by the 5-point form."""
+    def rate(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
+        """Return the rate of change of every frame, [B, F, 1, Y, X]: the equation, by the 5-point form."""
         u = frames_BFSYX
         curvature = window.stencil(u.flatten(0, 2), 1, lambda v: laplacian(v, window.grid.spacing)).reshape(u.shape)
         growth = params_BP[:, :, None, None, None]
-        return one_step_residual(u, self.params.diffusion * curvature + growth * u * (1 - u), self.interval)
+        return self.params.diffusion * curvature + growth * u * (1 - u)

@@ -23,14 +23,14 @@ def open_generator(asked: argparse.Namespace, teacher: str | None = None) -> Stu
     """Load the generator of --student onto --device.
 
     Args:
-        asked: Parsed arguments `student`, `equation` and `device`.
+        asked: Parsed arguments `student`, `equation`, `head` and `device`.
         teacher: Folder of the student's teacher, if it is needed.
 
     Returns:
         The generator, with its teacher if one is named or is inside its folder.
 
     Raises:
-        UserError: When the folder holds no generator, or one of another equation.
+        UserError: When the folder holds no generator, or one of another equation, or the equation has no such head.
     """
     import_equation(asked.equation)
     if teacher is None:
@@ -41,4 +41,4 @@ def open_generator(asked: argparse.Namespace, teacher: str | None = None) -> Stu
         raise UserError(
             f"{asked.student}: a generator of {generator.pde.name}, not of {asked.equation}; name another folder"
         )
-    return generator
+    return generator if asked.head is None else generator.with_head(asked.head)

@@ -21,6 +21,7 @@ from pidscale.generator.artifact import read_card
 from pidscale.limits import check
 from pidscale.paths import absolute, check_folder, refuse_job_package
 from pidscale.pde.constraints import check_constraints
+from pidscale.pde.head import check_head
 from pidscale.pde.residuals import check_measures
 from pidscale.run.memory import MemoryPlan, memory_plan
 from pidscale.run.phases import begin, due, finish, hold_run
@@ -54,6 +55,7 @@ def run_phase(phase: str, settings: Settings) -> Path:
         card = teacher.card
         description = dict(card.architecture)  # a student has its teacher's network, whatever the model section says
         check_constraints(problem.pde, settings.distill.constraints)
+        check_head(problem.pde, settings.distill.head, "distill.head")
         check_measures(problem.pde, problem.grid, extra_measures(active_weights(settings.distill)))
         inputs["distill.teacher (its weights)"] = card.weights_sha256
     parameters = check_model(settings, description, problem.grid.shape)

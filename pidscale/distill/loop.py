@@ -39,7 +39,6 @@ from pidscale.generator.generator import Generator
 from pidscale.meter import Board, StepTimer, rates
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.constraints import check_constraints
 from pidscale.pde.terms import MEASURES
 from pidscale.plain import json_text
 from pidscale.run.bad_samples import settled
@@ -92,7 +91,6 @@ def train(
     d = settings.distill
     problem = settled(open_problem(settings.pde, settings.data), folder, mesh, reporter.say, reporter.keep)
     teacher = open_teacher(settings, folder, problem, mesh.device)
-    check_constraints(problem.pde, d.constraints)
     shelf = open_shelf(settings, folder, "distill")
     sealer = Sealer.open(shelf, mesh, settings.cluster.zero_stage, Retention(d.keep, d.keep_every), reporter.owner)
     found = sealer.newest(reporter.say)

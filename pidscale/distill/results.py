@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -90,14 +91,6 @@ def publish_student(
     objective = student.objective
     settings = student.settings
     d = settings.distill
-    endpoints = {"solver": d.solver, "steps": d.solver_steps, "reuse": d.reuse} if d.takes_endpoints else {}
-    further = {
-        "endpoints": endpoints,
-        "weights": objective.physics.weights if objective.physics else {},
-        "gradient_to": d.gradient_to,
-        **{"huber": 0.0, "power": 0.0},  # for objectives without these settings
-        **{key: value for key, value in to_plain(d.own).items() if key != "name"},
-    }
     provenance = Provenance(
         data_hash=problem.manifest.data_hash,
         seed=settings.run.seed,
@@ -107,7 +100,7 @@ def publish_student(
         start=d.start,
         scales=scales,
         residual_floor=problem.manifest.truth_residual["train"].get("l2"),
-        further=further,
+        further=_recipe(student),
     )
     card = Card.of(
         Kind.STUDENT,
@@ -117,6 +110,7 @@ def publish_student(
         architecture=teacher.card.architecture,
         noise=teacher.noise,
         constraints=tuple(d.constraints),
+        head=d.head,
         network_level=objective.network_level,
         provenance=provenance,
         metrics=Metrics.from_plain(metrics),
@@ -124,3 +118,16 @@ def publish_student(
     publish(folder / student.name, weights, card)
     if d.carry_teacher:
         publish(folder / student.name / TEACHER, teacher.denoiser.state_dict(), teacher.card)
+
+
+def _recipe(student: Student) -> dict[str, Any]:
+    """Return what the card records of the endpoints and of the loss, which no code reads."""
+    d = student.settings.distill
+    physics = student.objective.physics
+    return {
+        "endpoints": {"solver": d.solver, "steps": d.solver_steps, "reuse": d.reuse} if d.takes_endpoints else {},
+        "weights": physics.weights if physics else {},
+        "gradient_to": d.gradient_to,
+        **{"huber": 0.0, "power": 0.0},  # for objectives without these settings
+        **{key: value for key, value in to_plain(d.own).items() if key != "name"},
+    }

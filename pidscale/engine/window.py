@@ -16,6 +16,7 @@ from pidscale.ops.window import Form, Window
 from pidscale.parallel.halo import attach_halo, finish_halo, start_halo
 from pidscale.parallel.mesh import Space
 from pidscale.parallel.reduce import total
+from pidscale.parallel.relay import from_above, to_below
 from pidscale.parallel.split import Cut, gather_cut, gather_on_first
 from pidscale.parallel.transpose import to_columns, to_rows
 
@@ -105,14 +106,23 @@ class TileWindow(Window):
         rows = self.cut.inside(lost, self.cut.total - lost)
         return to_columns(field_yK, rows, Cut.even(field_yK.shape[-1], self.space.size), self.space)
 
-    def to_rows(self, field_Yk: Tensor, columns: int) -> Tensor:
+    def to_rows(self, field_Yk: Tensor, columns: int, lost: int = 0) -> Tensor:
         """Exchange all rows of this rank's columns for all columns of its rows. One all-to-all."""
-        return to_rows(field_Yk, self.cut, Cut.even(columns, self.space.size), self.space)
+        rows = self.cut.inside(lost, self.cut.total - lost)
+        return to_rows(field_Yk, rows, Cut.even(columns, self.space.size), self.space)
 
     def top_row(self, field_yX: Tensor) -> Tensor:
         """Return the first row of the whole field, without gradients. One all-reduce."""
         own = field_yX[..., :1, :].detach()
         return total(own if self.first else torch.zeros_like(own), self.space)
+
+    def from_above(self, like: Tensor) -> Tensor:
+        """Return what the rank above has handed on. One message, and one back for the gradient."""
+        return like if self.first else from_above(like, self.space)
+
+    def to_below(self, values: Tensor, carrier: Tensor) -> Tensor:
+        """Hand a tensor on to the rank below. One message, and one back for the gradient."""
+        return carrier if self.last else to_below(values, carrier, self.space)
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sum over the space group on each of its ranks. One all-reduce, and one for the gradient."""

@@ -6,9 +6,9 @@ equation can check is checked when the generator is loaded: `equation` and `cons
 code computes with them. `weights.file` is ignored: the file is always weights.safetensors. Knows no files and no ranks.
 
 Format, version 1 (JSON): kind, equation {name, params}, grid {shape, extent, kind, boundary}, channels [{name, unit, role}],
-normaliser {mean, std}, architecture (models.architecture), noise (Noise.describe), constraints [name],
-told (so version 1 calls the network level; null if it is the level of the noise), provenance, metrics, weights {file, bytes,
-sha256}. `artifact.py` adds version and sha256.
+normaliser {mean, std}, architecture (models.architecture), noise (Noise.describe), constraints [name], head (number of solver
+steps behind every field; a missing one is 0), told (so version 1 calls the network level; null if it is that of the noise),
+provenance, metrics, weights {file, bytes, sha256}. `artifact.py` adds version and sha256.
 """
 
 from __future__ import annotations
@@ -187,6 +187,7 @@ class Card:
         architecture: Description of the network, as `models.architecture` returns it.
         noise: Noise schedule.
         constraints: Names of the hard constraints that the output satisfies.
+        head: Number of solver steps of the equation behind every field.
         network_level: Noise level that a student's network is conditioned on; None if it is the level of its noise.
         provenance: Origin of the generator.
         metrics: Measured figures.
@@ -201,6 +202,7 @@ class Card:
     architecture: Mapping[str, Any]
     noise: Noise
     constraints: tuple[str, ...] = ()
+    head: int = 0
     network_level: float | None = None
     provenance: Provenance = field(default_factory=Provenance)
     metrics: Metrics = field(default_factory=Metrics)
@@ -237,6 +239,7 @@ class Card:
             "architecture": dict(self.architecture),
             "noise": self.noise.describe(),
             "constraints": list(self.constraints),
+            "head": self.head,
             _NETWORK_LEVEL: self.network_level,
             "provenance": self.provenance.to_plain(),
             "metrics": self.metrics.to_plain(),
@@ -273,6 +276,7 @@ class Card:
             architecture=_architecture(card.section("architecture")),
             noise=noise,
             constraints=card.texts("constraints") if card.has("constraints") else (),
+            head=card.whole("head") if card.has("head") else 0,
             network_level=_network_level(card, noise),
             provenance=Provenance.from_section(card.section("provenance")),
             metrics=Metrics.from_section(card.section("metrics")),

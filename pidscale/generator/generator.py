@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde.base import Pde
 from pidscale.pde.constraints import constrain
+from pidscale.pde.head import check_head, correct
 from pidscale.pde.parameters import condition, draw_params
 from pidscale.pde.residuals import residual_squares
 from pidscale.precision import float32_island
@@ -48,6 +49,7 @@ class Generator(ABC):
         normaliser: Conversion between physical units and units of the model.
         noise: Noise schedule.
         device: Device of the network.
+        head: Number of solver steps of the equation behind every field that it generates (pde/head.py).
     """
 
     card: Card
@@ -57,6 +59,7 @@ class Generator(ABC):
     normaliser: Normaliser
     noise: Noise
     device: torch.device
+    head: int = field(default=0, kw_only=True)
 
     @property
     def channels(self) -> list[str]:
@@ -67,6 +70,20 @@ class Generator(ABC):
     def shape(self) -> tuple[int, int, int]:
         """Shape [C, Y, X] of one joint field."""
         return len(self.pde.channels), *self.grid.shape
+
+    @sheltered
+    def with_head(self, steps: int) -> Self:
+        """Return this generator with solver steps of its equation behind every field: samples, refinements and answers.
+
+        Args:
+            steps: Number of steps; 0 for the network's own fields.
+
+        Returns:
+            The generator, with the same network. A number out of range, or an equation without solver steps, is a UserError.
+        """
+        steps = as_int("head", steps, 0)
+        check_head(self.pde, steps)
+        return replace(self, head=steps)
 
     @sheltered
     def eps(self, counters: range, seed: int, stream: str = "sample") -> Tensor:
@@ -106,12 +123,21 @@ class Generator(ABC):
 
     def generate_physical(self, eps_BCYX: Tensor, params_BP: Tensor) -> Tensor:
         """Generate fields [B, C, Y, X] in physical units from noise, without gradients; they satisfy the constraints."""
-        return self.to_physical(self.generate(eps_BCYX, params_BP))
+        return self.to_physical(self.generate(eps_BCYX, params_BP), params_BP)
 
     @sheltered
-    def to_physical(self, x_BCYX: Tensor) -> Tensor:
-        """Convert fields from units of the model to physical units and apply the constraints of the card."""
-        return constrain(self.pde, Window(self.grid), self.card.constraints, self.normaliser.decode(x_BCYX))
+    def to_physical(self, x_BCYX: Tensor, params_BP: Tensor) -> Tensor:
+        """Convert fields to physical units, apply the constraints of the card, and take the steps of the head.
+
+        Args:
+            x_BCYX: Fields in units of the model.
+            params_BP: Varying parameters of each sample.
+
+        Returns:
+            Physical fields [B, C, Y, X].
+        """
+        fields = constrain(self.pde, Window(self.grid), self.card.constraints, self.normaliser.decode(x_BCYX))
+        return correct(self.pde, self.grid, fields, params_BP, self.head)
 
     def split(self, physical_NCYX: Tensor) -> Fields:
         """Return the channels of joint fields [n, C, Y, X] by name, each [n, Y, X]."""
@@ -229,8 +255,9 @@ class Teacher(Generator):
         steps: int = TEACHER_STEPS,
         solver: str = "heun",
         params: Mapping[str, Any] | None = None,
+        head: int | None = None,
     ) -> Fields:
-        """Generate samples. Sample i depends only on (seed, i), its parameters, `steps` and `solver`.
+        """Generate samples. Sample i depends only on (seed, i), its parameters, `steps`, `solver` and `head`.
 
         An argument out of range raises a UserError that names it.
 
@@ -241,6 +268,7 @@ class Teacher(Generator):
             steps: Number of solver steps.
             solver: A name of `SOLVERS`.
             params: Varying parameters by name, one number or [n]; parameters that are not given are drawn.
+            head: Number of solver steps behind each field; None for those of this generator (`with_head`).
 
         Returns:
             Channels [n, Y, X] in physical units and varying parameters [n] by name, on the CPU.
@@ -248,9 +276,10 @@ class Teacher(Generator):
         n = as_int("n", n, 1)
         batch = as_int("batch", batch, 1)
         seed = as_int("seed", seed, 0)
+        generator = self if head is None else self.with_head(head)
 
         def make(counters: range, eps: Tensor, own: Tensor) -> Tensor:
-            return self.to_physical(self.generate(eps, own, steps, solver))
+            return generator.to_physical(self.generate(eps, own, steps, solver), own)
 
         return self._sample(n, seed, batch, params, make)
 
@@ -286,7 +315,7 @@ class OneStepGenerator(Generator):
         with float32_island(self.device):
             network = self.conditioned_on(params_BP.cpu())  # in float64, which some devices do not have
             x = self._call(network, eps_BCYX)
-        return self.to_physical(x)
+        return self.to_physical(x, params_BP)
 
     def _call(self, network: Denoiser, eps_BCYX: Tensor) -> Tensor:
         """Return d(eps) in units of the model."""

@@ -23,6 +23,7 @@ from pidscale.paths import expanded
 from pidscale.pde import stored_pde
 from pidscale.pde.base import Pde
 from pidscale.pde.constraints import check_constraints
+from pidscale.pde.head import check_head
 
 
 @sheltered
@@ -112,6 +113,7 @@ def _opened(path: str | Path, device: str | torch.device | None, function: str) 
     try:
         denoiser = _denoiser(card, weights)
         check_constraints(pde, card.constraints)
+        check_head(pde, card.head)
     except (UserError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:2])[:160]
         raise UserError(f"{name}: card and weights do not fit together ({reason}); {REMEDY}") from None
@@ -123,6 +125,7 @@ def _opened(path: str | Path, device: str | torch.device | None, function: str) 
         "normaliser": card.normaliser,
         "noise": card.noise,
         "device": where,
+        "head": card.head,
     }
     return Path(name), card, parts
 

@@ -47,8 +47,9 @@ class Student(OneStepGenerator):
         batch: int = 64,
         params: Mapping[str, Any] | None = None,
         nfe: int = 1,
+        head: int | None = None,
     ) -> Fields:
-        """Generate samples. Sample i depends only on (seed, i), its parameters and `nfe`.
+        """Generate samples. Sample i depends only on (seed, i), its parameters, `nfe` and `head`.
 
         An argument out of range, or `nfe` above 1 without a teacher, raises a UserError that names the argument.
 
@@ -59,6 +60,7 @@ class Student(OneStepGenerator):
             params: Varying parameters by name, one number or [n]; parameters that are not given are drawn.
             nfe: Number of network calls for each sample: 1 for the student alone, more for calls of its teacher after that
                 (more_calls.py).
+            head: Number of solver steps behind each field; None for those of this student (`with_head`).
 
         Returns:
             Channels [n, Y, X] in physical units and varying parameters [n] by name, on the CPU.
@@ -67,12 +69,13 @@ class Student(OneStepGenerator):
         batch = as_int("batch", batch, 1)
         seed = as_int("seed", seed, 0)
         nfe = as_int("nfe", nfe, 1)
+        generator = self if head is None else self.with_head(head)
 
         def make(counters: range, eps: Tensor, own: Tensor) -> Tensor:
             if nfe == 1:
-                return self.generate_physical(eps, own)
+                return generator.generate_physical(eps, own)
             again = self.eps(counters, seed, "sample/again")
-            return self.to_physical(more_calls(self, self.teacher, eps, again, own, nfe - 1))
+            return generator.to_physical(more_calls(self, self.teacher, eps, again, own, nfe - 1), own)
 
         return self._sample(n, seed, batch, params, make)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pidscale.methods.base import Finish, Method
-from pidscale.methods.controls import Shuffled, Smooth, SolveInput, Trivial, Truth
+from pidscale.methods.controls import Head, Shuffled, Smooth, SolveInput, Trivial, Truth
 from pidscale.methods.direct import Direct, MeanField
 from pidscale.methods.eci import Eci
 from pidscale.methods.few_calls import FewCalls
@@ -30,6 +30,6 @@ METHODS: dict[str, type[Any]] = {
     "trivial": Trivial,
     "shuffled": Shuffled,
 }
-FINISHES: dict[str, type[Any]] = {"smooth": Smooth, "solve_input": SolveInput}
+FINISHES: dict[str, type[Any]] = {"head": Head, "smooth": Smooth, "solve_input": SolveInput}
 
 __all__ = ["FINISHES", "METHODS", "Finish", "Method"]

@@ -17,6 +17,7 @@ from pidscale.generator.generator import Generator
 from pidscale.methods.base import SAMPLE, Question
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde, Samples, shuffled
+from pidscale.pde.head import correct
 
 
 def _truth(question: Question) -> Samples:
@@ -85,6 +86,24 @@ class Smooth:
     def run(self, generator: Generator, samples: Samples) -> Samples:
         """Return the smoothed samples."""
         fields = generator.pde.smooth(samples.fields, self.sweeps, generator.grid, samples.params)
+        return Samples(fields, samples.params)
+
+
+@dataclass(frozen=True)
+class Head:
+    """Take solver steps of the equation behind any generator (pde/head.py).
+
+    Attributes:
+        steps: Number of steps.
+        solves: False.
+    """
+
+    steps: int = 4
+    solves: ClassVar[bool] = False
+
+    def run(self, generator: Generator, samples: Samples) -> Samples:
+        """Return the samples with corrected solutions."""
+        fields = correct(generator.pde, generator.grid, samples.fields, samples.params, self.steps)
         return Samples(fields, samples.params)
 
 

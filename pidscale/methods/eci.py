@@ -91,7 +91,8 @@ class Eci:
                 e = implied if self.noise == "state" else self._drawn(generator, question, drawn, step)
                 level = there if again == self.mix - 1 else here
                 x = clean + level * e
-        return Samples(self._exact(generator, question, generator.to_physical(clean)), question.params_NP)
+        found = generator.to_physical(clean, question.params_NP)
+        return Samples(self._exact(generator, question, found), question.params_NP)
 
     def _drawn(self, generator: Generator, question: Question, drawn_NCYX: Tensor, step: int) -> Tensor:
         """Return the noise of a step: that of the question, or new noise every `resample` steps."""

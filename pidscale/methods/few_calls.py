@@ -39,4 +39,4 @@ class FewCalls:
         eps = question.eps_NCYX.to(generator.device)
         again = question.noise(generator, "again")
         x = more_calls(generator, generator.teacher, eps, again, question.params_NP, self.calls - 1)
-        return Samples(generator.to_physical(x), question.params_NP)
+        return Samples(generator.to_physical(x, question.params_NP), question.params_NP)

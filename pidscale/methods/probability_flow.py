@@ -33,4 +33,4 @@ class ProbabilityFlow:
         assert isinstance(generator, Teacher)
         eps = question.eps_NCYX.to(generator.device)
         x = generator.generate(eps, question.params_NP, self.steps, self.solver)
-        return Samples(generator.to_physical(x), question.params_NP)
+        return Samples(generator.to_physical(x, question.params_NP), question.params_NP)

@@ -45,3 +45,48 @@ def one_step_residual(u_BF: Tensor, rate_BF: Tensor, interval: float, begins: bo
     change = (u_BF[:, 1:] - u_BF[:, :-1]) / interval
     means = interval_means(rate_BF, begins, ends)
     return change[:, 1 - begins : change.shape[1] - 1 + ends] - means
+
+
+def solve_decay(right_BI: Tensor, mass: Tensor, decay: Tensor, interval: float) -> Tensor:
+    """Return the states d from d = 0 on with mass (d[n + 1] - d[n]) / interval + decay means(d)[n] = right[n].
+
+    The system of all times is banded and is solved by elimination, once for each wave. Exact.
+
+    Args:
+        right_BI: Right-hand side of each interval [B, I, ...], three intervals or more.
+        mass: Positive factors, broadcast against a state.
+        decay: Factors of 0 or above, broadcast against a state.
+        interval: Time between two states.
+
+    Returns:
+        States [B, I + 1, ...], the first one 0.
+    """
+    rows = [
+        {place: weight * decay for place, weight in _weights(n, right_BI.shape[1]).items()}
+        for n in range(right_BI.shape[1])
+    ]
+    for n, row in enumerate(rows):
+        row[n] = row.get(n, 0.0) - mass / interval
+        row[n + 1] = row[n + 1] + mass / interval
+    right = list(right_BI.unbind(dim=1))
+    for n, row in enumerate(rows):
+        for m in range(n + 1, min(n + 4, len(rows))):
+            if n + 1 in rows[m]:
+                factor = rows[m].pop(n + 1) / row[n + 1]
+                for place in (place for place in row if place > n + 1):
+                    rows[m][place] = rows[m].get(place, 0.0) - factor * row[place]
+                right[m] = right[m] - factor * right[n]
+    states: dict[int, Tensor] = {}
+    for n in reversed(range(len(rows))):
+        above = sum((rows[n][place] * states[place] for place in rows[n] if place > n + 1), 0.0)
+        states[n + 1] = (right[n] - above) / rows[n][n + 1]
+    return torch.stack([torch.zeros_like(right[0]), *(states[n + 1] for n in range(len(rows)))], dim=1)
+
+
+def _weights(interval: int, count: int) -> dict[int, float]:
+    """Return the weights of states in the mean of `interval_means` over one of `count` intervals."""
+    if interval == 0:
+        return {0: 9 / 24, 1: 19 / 24, 2: -5 / 24, 3: 1 / 24}
+    if interval == count - 1:
+        return {count - 3: 1 / 24, count - 2: -5 / 24, count - 1: 19 / 24, count: 9 / 24}
+    return {interval - 1: -1 / 24, interval: 13 / 24, interval + 1: 13 / 24, interval + 2: -1 / 24}

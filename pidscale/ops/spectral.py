@@ -14,6 +14,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pidscale.caller import kept
 from pidscale.ops.grid import Grid
@@ -57,6 +58,29 @@ def dual_square_dirichlet(field_ByX: Tensor, window: Window) -> Tensor:
     return ((_sine_matrix(height, dtype, device) @ lines).square() / mu).flatten(1).sum(dim=1) / (height * width)
 
 
+def solve_dirichlet(right_ByX: Tensor, window: Window, shift: float = 0.0) -> Tensor:
+    """Return the solution of lap_h u + shift u = right, exact, with u = 0 on the edge.
+
+    Args:
+        right_ByX: Right-hand side at interior nodes [B, y, X - 2], the rows at hand.
+        window: Window of the grid with its edges.
+        shift: Factor of u, no eigenvalue of -lap_h.
+
+    Returns:
+        Solution at the same nodes.
+    """
+    height, width = (points - 2 for points in window.grid.shape)
+    dtype = right_ByX.dtype
+    device = str(right_ByX.device)
+    spacing = window.grid.spacing
+    along_y = _sine_matrix(height, dtype, device)
+    along_x = _sine_matrix(width, dtype, device)
+    mu = _sine_eigenvalues(height, spacing[0], dtype, device)[:, None]
+    mu = mu + _sine_eigenvalues(width, spacing[1], dtype, device)[None, window.columns(width)]
+    modes = along_y @ window.to_columns(right_ByX @ along_x, lost=1)
+    return window.to_rows(along_y @ (modes / (shift - mu)), width, lost=1) @ along_x
+
+
 @kept(32)
 def dual_square_of_one(grid: Grid) -> float:
     """Return `dual_square_dirichlet` of the constant 1, from the products of its sine modes along y and x."""
@@ -82,6 +106,17 @@ def dual_square_dirichlet_line(field_BX: Tensor, spacing: float) -> Tensor:
     device = str(field_BX.device)
     mu = _sine_eigenvalues(points, spacing, dtype, device)
     return ((field_BX @ _sine_matrix(points, dtype, device)).square() / mu).mean(dim=1)
+
+
+def sine_waves(lines_X: Tensor) -> Tensor:
+    """Return the orthonormal sine transform of lines with zero Dirichlet ends [..., X - 2]; it is its own inverse."""
+    return lines_X @ _sine_matrix(lines_X.shape[-1], lines_X.dtype, str(lines_X.device))
+
+
+def sine_eigenvalues(window: Window, like: Tensor) -> Tensor:
+    """Return the eigenvalues of -d2/dx2 for the sine waves of the columns at hand, as `like` is in dtype and device."""
+    width = window.grid.shape[1] - 2
+    return _sine_eigenvalues(width, window.grid.spacing[1], like.dtype, str(like.device))[window.columns(width)]
 
 
 @kept(32)
@@ -111,6 +146,31 @@ def _inverse_eigenvalues(
     return inverse.to(dtype=dtype, device=device)
 
 
+def cosine_waves(window: Window, field_yX: Tensor) -> Tensor:
+    """Return the orthonormal cosine transform of a field on cells, all waves along y of the columns at hand [..., Y, k]."""
+    height, width = window.grid.shape
+    dtype = field_yX.dtype
+    device = str(field_yX.device)
+    lines = window.to_columns(field_yX @ _cosine_matrix(width, dtype, device).T)
+    return _cosine_matrix(height, dtype, device) @ lines
+
+
+def field_of_cosines(window: Window, modes_Yk: Tensor) -> Tensor:
+    """Return the field of a spectrum, the rows at hand [..., y, X]: the inverse of `cosine_waves`."""
+    height, width = window.grid.shape
+    dtype = modes_Yk.dtype
+    device = str(modes_Yk.device)
+    lines = window.to_rows(_cosine_matrix(height, dtype, device).T @ modes_Yk, width)
+    return lines @ _cosine_matrix(width, dtype, device)
+
+
+def zero_flux_eigenvalues(window: Window, like: Tensor) -> Tensor:
+    """Return the eigenvalues of -lap_h for the modes of `cosine_waves`, [Y, k], in the dtype and on the device of `like`."""
+    angles = [math.pi / (2 * n) * torch.arange(n, dtype=torch.float64) for n in window.grid.shape]
+    along_y, along_x = ((2.0 / h * angle.sin()) ** 2 for angle, h in zip(angles, window.grid.spacing, strict=True))
+    return (along_y[:, None] + along_x[None, window.columns(len(along_x))]).to(like)
+
+
 def dual_square_zero_flux(field_ByX: Tensor, window: Window) -> Tensor:
     """Return the squared dual norm of fields on cells with zero flux at the edges, divided by the number of cells.
 
@@ -126,8 +186,7 @@ def dual_square_zero_flux(field_ByX: Tensor, window: Window) -> Tensor:
     height, width = window.grid.shape
     dtype = field_ByX.dtype
     device = str(field_ByX.device)
-    lines = window.to_columns(field_ByX @ _cosine_matrix(width, dtype, device).T)
-    modes = _cosine_matrix(height, dtype, device) @ lines
+    modes = cosine_waves(window, field_ByX)
     inverse = _inverse_eigenvalues("zero_flux", (height, width), window.grid.spacing, dtype, device)
     return (modes.square() * inverse[:, window.columns(width)]).flatten(1).sum(dim=1) / (height * width)
 
@@ -194,6 +253,39 @@ def field_of(window: Window, spectrum_Yk: Tensor, columns: int | None = None) ->
     width = window.grid.shape[1]
     lines = window.to_rows(torch.fft.ifft(spectrum_Yk, dim=-2, norm="forward"), columns or width // 2 + 1)
     return torch.fft.irfft(lines, n=width, norm="forward")
+
+
+def inverse_laplacian(window: Window, field: Tensor) -> Tensor:
+    """Return an approximate inverse of -lap_h: exact on nodes, and but for the smallest waves on cells and periodic grids.
+
+    Waves whose eigenvalue is 0 are divided by the smallest other one. On a strip it acts along each line.
+
+    Args:
+        window: Window of whole fields.
+        field: Fields [..., Y, X]; values on the edge of nodes are ignored, and are 0 in the result.
+
+    Returns:
+        Fields of the same shape.
+    """
+    grid = window.grid
+    if grid.kind == "node":
+        flat = field.flatten(0, -3)[:, 1:-1, 1:-1]
+        return functional.pad(-solve_dirichlet(flat, window), (1, 1, 1, 1)).reshape(field.shape)
+    if grid.kind == "cell":
+        mu = zero_flux_eigenvalues(window, field)
+        return field_of_cosines(window, cosine_waves(window, field) / _above_zero(mu))
+    if grid.kind == "periodic":
+        ky, kx = wave_numbers(window, field)
+        return field_of(window, waves(window, field) / _above_zero(ky**2 + kx**2))
+    if grid.boundary == "periodic":
+        k = line_wave_numbers(grid.shape[1], grid.extent[1], field)
+        return torch.fft.irfft(torch.fft.rfft(field) / _above_zero(k**2), n=grid.shape[1])
+    return functional.pad(sine_waves(sine_waves(field[..., 1:-1]) / sine_eigenvalues(window, field)), (1, 1))
+
+
+def _above_zero(mu: Tensor) -> Tensor:
+    """Return eigenvalues with the smallest positive one in place of 0."""
+    return torch.where(mu > 0, mu, mu[mu > 0].min())
 
 
 @kept(32)

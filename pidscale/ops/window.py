@@ -138,12 +138,13 @@ class Window:
         """
         return field_yK
 
-    def to_rows(self, field_Yk: Tensor, columns: int) -> Tensor:
+    def to_rows(self, field_Yk: Tensor, columns: int, lost: int = 0) -> Tensor:
         """Exchange columns for rows, the inverse of `to_columns`.
 
         Args:
             field_Yk: All rows of the columns at hand [..., Y, k].
             columns: Number K of all columns.
+            lost: Number of rows that are missing at each end of the field.
 
         Returns:
             All columns of the rows at hand [..., y, K].
@@ -153,6 +154,29 @@ class Window:
     def top_row(self, field_yX: Tensor) -> Tensor:
         """Return the first row of the whole field [..., 1, X], detached."""
         return field_yX[..., :1, :].detach()
+
+    def from_above(self, like: Tensor) -> Tensor:
+        """Return the tensor that the process above gave to `to_below`; `like` itself where the first row is at hand.
+
+        Args:
+            like: Tensor of the same shape and dtype.
+
+        Returns:
+            The tensor.
+        """
+        return like
+
+    def to_below(self, values: Tensor, carrier: Tensor) -> Tensor:
+        """Give a tensor to the process below, which waits for it.
+
+        Args:
+            values: The tensor.
+            carrier: A tensor that the result of this process depends on.
+
+        Returns:
+            The carrier, through which the gradient of the process below reaches `values`.
+        """
+        return carrier
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sum of shares over all processes that share the field, differentiable, on each of them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -178,6 +178,26 @@ class Pde(Controls, Protocol):
 
         Returns:
             Share of the rows at hand [B]: the shares of all windows of a field add up to its squared norm.
+        """
+
+
+@runtime_checkable
+class Correcting(Protocol):
+    """The part of an equation that corrects solutions by steps of a solver of its own, the last layer of a generator."""
+
+    def correct(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor, steps: int) -> Tensor:
+        """Return the fields with their solution moved towards the equation; inputs stay as they are.
+
+        Differentiable; runs in the dtype of the fields, float32 or float64. An exact solver ignores the number of steps.
+
+        Args:
+            window: The rows at hand and the way to ask for the others.
+            fields_BCYX: Joint physical fields, the rows at hand.
+            params_BP: Varying parameters of each sample.
+            steps: Number of steps, at least 1.
+
+        Returns:
+            Joint physical fields.
         """
 
 

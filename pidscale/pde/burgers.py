@@ -17,6 +17,7 @@ there is no boundary term. Knows no files, no models and no ranks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from torch import Tensor
 from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import line_wave_numbers, resample
+from pidscale.ops.sweeps import Sweeps, Waves, stable_substeps
 from pidscale.ops.window import Window
 from pidscale.pde.base import Channel
 from pidscale.pde.evolution import RANGES
@@ -36,6 +38,7 @@ from pidscale.pde.random_fields import periodic_line
 from pidscale.pde.strip import Strip
 
 FINE = 256  # the solver resolves waves on at least so many points
+FASTEST = 3.0  # times the root mean square of the initial state: the speed for which sweeps are stable
 LARGEST = 5.0  # generated initial velocities are clipped to this size before they are solved: ten times the usual size
 
 
@@ -109,6 +112,22 @@ class Burgers(Strip):
         rows = self._integrate(np.fft.irfft(np.pad(waves, (0, fine // 2 + 1 - len(waves))), fine, norm="forward"), grid)
         rows = np.concatenate([state[None], rows[1:]])
         return rows[None], int((np.abs(state) > LARGEST).sum())
+
+    def correct(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor, steps: int) -> Tensor:
+        """Return the fields after sweeps of deferred correction. Messages: one to each neighbour a sweep, one more below."""
+        grid = window.grid
+        points = grid.shape[1]
+        p = self.params
+        exponents = -p.viscosity * line_wave_numbers(points, grid.extent[1], fields_BCYX) ** 2
+        sweeps = Sweeps(
+            rate=lambda rows: self._rate(rows, grid),
+            waves=Waves(exponents, torch.fft.rfft, lambda modes: torch.fft.irfft(modes, n=points)),
+            interval=grid.spacing[0],
+            substeps=stable_substeps(FASTEST * p.size, p.viscosity, math.pi / grid.spacing[1], grid.spacing[0]),
+            size=lambda values: self.size(values, window),
+            times=window,
+        )
+        return sweeps.correct(fields_BCYX[:, 0], steps)[:, None]
 
     def interval_residual(self, u_BTX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
         """Return the residual of the intervals between rows at all points, [B, T - 1, X]."""

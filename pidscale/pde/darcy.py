@@ -30,11 +30,12 @@ from torch import Tensor
 
 from pidscale.config import UserError
 from pidscale.ops.grid import Grid
-from pidscale.ops.spectral import dual_square_dirichlet, dual_square_of_one
+from pidscale.ops.krylov import conjugate_gradients
+from pidscale.ops.spectral import dual_square_dirichlet, dual_square_of_one, solve_dirichlet
 from pidscale.ops.stencil import flux_divergence
 from pidscale.ops.window import Window
 from pidscale.pde.base import Channel, Equation
-from pidscale.pde.dirichlet import nodal_terms
+from pidscale.pde.dirichlet import inside_edge, nodal_terms, within_edge
 from pidscale.pde.parameters import check_params, check_ranges
 from pidscale.pde.random_fields import COVARIANCE, cosine_field
 from pidscale.pde.terms import Term
@@ -150,6 +151,28 @@ class Darcy(Equation):
             return flux_divergence(fields[:, 0], fields[:, 1], window.grid.spacing) + self.params.source
 
         return nodal_terms(window, fields_BCYX, form, self.residual_scale, self.pressure_scale)
+
+    def correct(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor, steps: int) -> Tensor:
+        """Return the fields after steps of conjugate gradients on the pressure, preconditioned by the inverse of -lap.
+
+        In the energy norm, k steps leave at most 2 q^k of the error, q = (sqrt(c) - 1) / (sqrt(c) + 1) with the contrast c of
+        a: 1/3 for the default phases. A step takes two messages to each neighbour, two transposes and two sums.
+        """
+        a = fields_BCYX[:, 0].clamp_min(self.lowest)
+
+        def flux(u: Tensor) -> Tensor:
+            pair = torch.stack([a, u], dim=1)
+            return window.stencil(pair, 1, lambda x: flux_divergence(x[:, 0], x[:, 1], window.grid.spacing))
+
+        pressure = conjugate_gradients(
+            residual=lambda u: within_edge(flux(u) + self.params.source, window),
+            operator=lambda u: within_edge(-flux(u), window),
+            precondition=lambda r: within_edge(-solve_dirichlet(inside_edge(r, window), window), window),
+            guess=within_edge(inside_edge(fields_BCYX[:, 1], window), window),
+            steps=steps,
+            total=window.total,
+        )
+        return torch.stack([fields_BCYX[:, 0], pressure], dim=1)
 
     def dual_square(self, term: Term, window: Window) -> Tensor:
         """Return the squared dual norm [B] of the interior residual relative to that of the source."""

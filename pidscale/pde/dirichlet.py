@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pidscale.caller import kept
 from pidscale.ops.grid import Grid
-from pidscale.ops.spectral import dual_square_dirichlet
+from pidscale.ops.spectral import dual_square_dirichlet, solve_dirichlet
 from pidscale.ops.stencil import laplacian
 from pidscale.ops.window import Form, Window
 from pidscale.pde.base import Channel, Equation
@@ -74,6 +75,16 @@ def nodal_terms(window: Window, fields_BCyX: Tensor, form: Form, scale: float, e
     }
 
 
+def inside_edge(field_ByX: Tensor, window: Window) -> Tensor:
+    """Return a field at interior nodes, the rows at hand."""
+    return field_ByX[:, int(window.first) : field_ByX.shape[1] - int(window.last), 1:-1]
+
+
+def within_edge(interior_ByX: Tensor, window: Window) -> Tensor:
+    """Return a field at interior nodes with an edge of zeros, the inverse of `inside_edge`."""
+    return functional.pad(interior_ByX, (1, 1, int(window.first), int(window.last)))
+
+
 @dataclass(frozen=True)
 class ShiftedPoisson(Equation):
     """lap u + shift u = f, where f has covariance (-lap + tau^2)^-alpha scaled to root mean square 1.
@@ -126,6 +137,11 @@ class ShiftedPoisson(Equation):
 
         source = np.asarray(fields[0], dtype=np.float64)
         return np.stack([source, solve_shifted_poisson(source, self.shift, grid.extent)]), 0
+
+    def correct(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor, steps: int) -> Tensor:
+        """Return the source with the solution that its sine transform gives, exact. Two transposes."""
+        solution = solve_dirichlet(inside_edge(fields_BCYX[:, 0], window), window, self.shift)
+        return torch.stack([fields_BCYX[:, 0], within_edge(solution, window)], dim=1)
 
     def residual(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Term]:
         """Return lap u + shift u - f at interior nodes [B, Y - 2, X - 2], and u on the edge [B, 2 (Y + X) - 4]."""

@@ -28,6 +28,7 @@ from pidscale.pde.terms import Term
 
 RANGES = COVARIANCE | {"duration": (1e-3, 100.0)}  # of parameters that all equations in time have
 FRAMES = {"frames": (4, 101)}  # of the number of frames
+L2_SHARE = 1e-3  # of the squared l2 norm in the size of a residual that a correction lowers
 TYPICAL_POINTS = 32  # points a side of the grid that scales are measured on
 TYPICAL_SAMPLES = 32  # samples that scales are measured on
 
@@ -125,9 +126,20 @@ class Evolution(Equation, ABC):
     def residual(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Term]:
         """Return the residual of every interval [B, F - 1, S, Y, X]; the operators hold the boundary, which has no term."""
         params = given_params(self, fields_BCYX, params_BP)
-        values = self.interval_residual(self._frames(fields_BCYX), window, params)
+        return {"interior": self._term(self.interval_residual(self._frames(fields_BCYX), window, params), window)}
+
+    def _term(self, values_BISYX: Tensor, window: Window) -> Term:
+        """Return the term of a residual of intervals."""
         points = (self.frames - 1) * len(self.species) * math.prod(window.grid.shape)
-        return {"interior": Term(values, self.residual_scale, points, self.frames - 1)}
+        return Term(values_BISYX, self.residual_scale, points, self.frames - 1)
+
+    def size(self, values_BISYX: Tensor, window: Window) -> Tensor:
+        """Return what a correction lowers [B]: the squared dual norm of a residual, and a little of its l2 norm.
+
+        The dual norm leaves out constants. One sum over the processes that share a field.
+        """
+        term = self._term(values_BISYX, window)
+        return window.total(self.dual_square(term, window) + L2_SHARE * term.share())
 
     def dual_square(self, term: Term, window: Window) -> Tensor:
         """Return the squared dual norm [B] in space, mean over intervals and species, relative to stationary states."""

@@ -27,13 +27,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import field_of, resample, signed_wave_numbers, wave_numbers, waves
+from pidscale.ops.sweeps import Waves, stable_substeps
 from pidscale.ops.window import Window
 from pidscale.pde.evolution import FRAMES, RANGES, PeriodicEvolution
+from pidscale.pde.flow import Flow
 from pidscale.pde.parameters import read_params
 from pidscale.pde.random_fields import periodic_field
+
+FASTEST = 0.4  # speed for which sweeps are stable; that of an initial state is at most about this
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class NavierStokesParams:
 
 
 @dataclass(frozen=True)
-class NavierStokes(PeriodicEvolution):
+class NavierStokes(Flow, PeriodicEvolution):
     """w_t + u . grad w = nu lap w + f, periodic.
 
     Attributes:
@@ -96,12 +99,20 @@ class NavierStokes(PeriodicEvolution):
         times = np.arange(self.frames) * self.interval
         return vortices(initial[0], self.params.viscosity, force, times)[:, None]
 
-    def interval_residual(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
-        """Return the residual of every interval, [B, F - 1, 1, Y, X]."""
-        return one_step_residual(frames_BFSYX, self._rate(frames_BFSYX, window), self.interval)
+    def waves(self, window: Window, like: Tensor) -> Waves:
+        """Return Fourier waves with their diffusion."""
+        ky, kx = wave_numbers(window, like)
+        exponents = -self.params.viscosity * (ky**2 + kx**2)
+        return Waves(exponents, lambda state: waves(window, state), lambda modes: field_of(window, modes))
 
-    def _rate(self, w: Tensor, window: Window) -> Tensor:
+    def substeps(self, grid: Grid) -> int:
+        """Return the number of steps with which no wave grows at the speed FASTEST."""
+        highest = math.pi * math.hypot(*(1 / h for h in grid.spacing))
+        return stable_substeps(FASTEST, self.params.viscosity, highest, self.interval)
+
+    def rate(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
         """Return f + nu lap w - u . grad w at every frame; the product is computed in space, on a finer grid."""
+        w = frames_BFSYX
         grid = window.grid
         height = grid.shape[0]
         finer = window.over(replace(grid, shape=(3 * height // 2, 3 * grid.shape[1] // 2)))

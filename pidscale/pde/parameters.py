@@ -121,10 +121,20 @@ def draw_params(pde: Pde, seed: int, stream: str, counters: Sequence[int] | Tens
 
 def condition(pde: Pde, params_BP: Tensor) -> Tensor:
     """Return the varying parameters as the network is conditioned on them, float32 [B, P]: each range scaled to [-1, 1]."""
-    ranges = torch.tensor(list(pde.varying.values()), dtype=params_BP.dtype, device=params_BP.device).reshape(-1, 2)
-    middle = ranges.mean(dim=1)
-    half = (ranges[:, 1] - ranges[:, 0]) / 2
+    middle, half = _ranges(pde, params_BP)
     return ((params_BP - middle) / torch.where(half > 0, half, torch.ones_like(half))).float()
+
+
+def params_of(pde: Pde, condition_BP: Tensor) -> Tensor:
+    """Return the varying parameters of conditions [B, P], the inverse of `condition`."""
+    middle, half = _ranges(pde, condition_BP)
+    return middle + half * condition_BP
+
+
+def _ranges(pde: Pde, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return middle and half width [P] of the ranges of the varying parameters, as `like` is in dtype and device."""
+    ranges = torch.tensor(list(pde.varying.values()), dtype=like.dtype, device=like.device).reshape(-1, 2)
+    return ranges.mean(dim=1), (ranges[:, 1] - ranges[:, 0]) / 2
 
 
 def given_params(pde: Pde, fields_BCYX: Tensor, params_BP: Tensor | None) -> Tensor:

@@ -105,18 +105,30 @@ class Propagated(PeriodicEvolution):
         times = np.arange(self.frames) * self.interval
         return advect_and_diffuse(initial[0], (b_y, b_x), diffusivity, times, grid.extent)[:, None]
 
+    def _exponents(self, window: Window, like: Tensor, params_BP: Tensor) -> tuple[Tensor, Tensor]:
+        """Return decay and phase of every wave over one interval, [B, Y, k] each: L_k dt = decay - i phase."""
+        ky, kx = wave_numbers(window, like)
+        signed_ky, signed_kx = signed_wave_numbers(window, like)
+        b_y, b_x, diffusivity = (
+            torch.as_tensor(part, dtype=like.dtype, device=like.device).reshape(-1, 1, 1)
+            for part in self.velocity_and_diffusivity(params_BP.unbind(dim=1))
+        )
+        phase = self.interval * (b_y * signed_ky + b_x * signed_kx)
+        return -self.interval * diffusivity * (ky**2 + kx**2), phase
+
+    def correct(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor, steps: int) -> Tensor:
+        """Return the first frame with the frames that follow from it, exact for every wave. Two transposes."""
+        decay, phase = (part[:, None] for part in self._exponents(window, fields_BCYX, params_BP))
+        first = fields_BCYX[:, :1]
+        count = torch.arange(1, self.frames, dtype=decay.dtype, device=decay.device)[:, None, None]
+        growth = torch.polar((count * decay).exp(), -count * phase)
+        return torch.cat([first, field_of(window, growth * waves(window, first))], dim=1)
+
     def interval_residual(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
         """Return the residual of every interval, [B, F - 1, 1, Y, X]."""
         u = frames_BFSYX
         dt = self.interval
-        ky, kx = wave_numbers(window, u)
-        signed_ky, signed_kx = signed_wave_numbers(window, u)
-        b_y, b_x, diffusivity = (
-            torch.as_tensor(part, dtype=u.dtype, device=u.device).reshape(-1, 1, 1)
-            for part in self.velocity_and_diffusivity(params_BP.unbind(dim=1))
-        )
-        phase = dt * (b_y * signed_ky + b_x * signed_kx)
-        decay = -dt * diffusivity * (ky**2 + kx**2)
+        decay, phase = self._exponents(window, u, params_BP)
         # exp(L dt) - 1 without cancellation
         real = torch.expm1(decay) * phase.cos() - 2 * (phase / 2).sin().square()
         growth = torch.complex(real, -decay.exp() * phase.sin())[:, None, None]

@@ -26,11 +26,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.grid import Grid
+from pidscale.ops.spectral import cosine_waves, field_of_cosines, zero_flux_eigenvalues
 from pidscale.ops.stencil import laplacian
+from pidscale.ops.sweeps import Waves
 from pidscale.ops.window import Window
-from pidscale.pde.evolution import FRAMES, RANGES, Evolution
+from pidscale.pde.evolution import FRAMES, RANGES
+from pidscale.pde.flow import Flow
 from pidscale.pde.parameters import read_params
 from pidscale.pde.random_fields import cosine_cells
 
@@ -61,7 +63,7 @@ class ReactionDiffusionParams:
 
 
 @dataclass(frozen=True)
-class ReactionDiffusion(Evolution):
+class ReactionDiffusion(Flow):
     """FitzHugh-Nagumo equations with zero flux at the edge.
 
     Attributes:
@@ -113,13 +115,23 @@ class ReactionDiffusion(Evolution):
 
         return react_and_diffuse(initial, np.array([p.diffusion_u, p.diffusion_v]), reaction, times, grid.extent)
 
-    def interval_residual(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
-        """Return the residual of every interval, [B, F - 1, 2, Y, X]."""
+    def waves(self, window: Window, like: Tensor) -> Waves:
+        """Return cosine waves with their diffusion."""
+        return Waves(
+            -self._diffusion(like) * zero_flux_eigenvalues(window, like),
+            lambda state: cosine_waves(window, state),
+            lambda modes: field_of_cosines(window, modes),
+        )
+
+    def _diffusion(self, like: Tensor) -> Tensor:
+        """Return D_u and D_v [2, 1, 1], in the dtype and on the device of `like`."""
         p = self.params
+        return torch.tensor([p.diffusion_u, p.diffusion_v], dtype=like.dtype, device=like.device)[:, None, None]
+
+    def rate(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
+        """Return the right-hand side at every frame."""
         s = frames_BFSYX
-        u = s[:, :, 0]
-        v = s[:, :, 1]
+        u, v = s.unbind(dim=2)
         curvature = window.stencil(s.flatten(0, 2), 1, lambda u: laplacian(u, window.grid.spacing)).reshape(s.shape)
-        reaction = torch.stack([u - u**3 - p.source - v, u - v], dim=2)
-        diffusion = torch.tensor([p.diffusion_u, p.diffusion_v], dtype=s.dtype, device=s.device)
-        return one_step_residual(s, diffusion[:, None, None] * curvature + reaction, self.interval)
+        reaction = torch.stack([u - u**3 - self.params.source - v, u - v], dim=2)
+        return self._diffusion(s) * curvature + reaction

@@ -58,7 +58,7 @@ def residual_shares(
     Returns:
         Shares by name, each [B]: `l2`, `dual`, `boundary` and the measures of `extra`.
     """
-    _check_fields(pde, window, fields_BCyX)
+    check_fields(pde, window, fields_BCyX)
     with float32_island(fields_BCyX.device):
         terms = pde.residual(window, fields_BCyX, params_BP)
         shares = {"dual": pde.dual_square(terms["interior"], window)}
@@ -147,8 +147,17 @@ def _expected(pde: Pde, points: int) -> tuple[int, str, str]:
     return len(pde.channels), grid.kind, grid.boundary
 
 
-def _check_fields(pde: Pde, window: Window, fields: Tensor) -> None:
-    """Raise UserError for fields or a grid that the residual would accept silently and measure wrongly."""
+def check_fields(pde: Pde, window: Window, fields: Tensor) -> None:
+    """Check fields and grid, which a residual would accept silently and measure wrongly.
+
+    Args:
+        pde: The equation.
+        window: The rows at hand, on the grid of the fields.
+        fields: Joint physical fields, the rows at hand.
+
+    Raises:
+        UserError: When they are not those of the equation.
+    """
     grid = window.grid
     rows = window.rows
     if window.holders > 1 and not pde.splits:

@@ -23,10 +23,12 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
+from torch.nn import functional
 
 from pidscale import seeds
-from pidscale.ops.evolution import one_step_residual
+from pidscale.ops.evolution import one_step_residual, solve_decay
 from pidscale.ops.grid import Grid
+from pidscale.ops.spectral import sine_eigenvalues, sine_waves
 from pidscale.ops.window import Window
 from pidscale.pde.base import Channel
 from pidscale.pde.parameters import check_span, draw_params, read_params
@@ -114,6 +116,17 @@ class Stokes(Strip):
         (viscosity,) = params
         times = np.linspace(0.0, grid.extent[0], grid.shape[0])
         return diffuse(np.asarray(fields[0], dtype=np.float64), viscosity, times, grid.extent[1])[None], 0
+
+    def correct(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor, steps: int) -> Tensor:
+        """Return the velocity that follows from its first row and end columns, exact. Two transposes."""
+        u = fields_BCYX[:, 0]
+        dt, dy = window.grid.spacing
+        missing = functional.pad(-self.interval_residual(u, window, params_BP), (0, 0, 0, int(window.last)))
+        right = window.to_columns(sine_waves(missing))[:, :-1]
+        mu = sine_eigenvalues(window, u)
+        waves = solve_decay(right, 1 - mu * dy**2 / 12, params_BP * mu, dt)
+        change = sine_waves(window.to_rows(waves, window.grid.shape[1] - 2))
+        return (u + functional.pad(change, (1, 1)))[:, None]
 
     def interval_residual(self, u_BTX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
         """Return the residual of the intervals between rows at inner points, [B, T - 1, Y - 2]."""

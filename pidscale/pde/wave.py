@@ -82,6 +82,14 @@ class Wave(PeriodicEvolution):
         times = np.arange(self.frames) * self.interval
         return standing_waves(initial[0], self.params.speed, times, grid.extent)[:, None]
 
+    def correct(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor, steps: int) -> Tensor:
+        """Return the first frame with the frames that follow from it, exact for every wave. Two transposes."""
+        ky, kx = wave_numbers(window, fields_BCYX)
+        first = fields_BCYX[:, :1]
+        count = torch.arange(1, self.frames, dtype=ky.dtype, device=ky.device)[:, None, None]
+        swing = torch.cos(count * (self.params.speed * self.interval * (ky**2 + kx**2).sqrt()))
+        return torch.cat([first, field_of(window, swing * waves(window, first))], dim=1)
+
     def interval_residual(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
         """Return the residual of the first interval, then of three frames at a time, [B, F - 1, 1, Y, X]."""
         u = frames_BFSYX

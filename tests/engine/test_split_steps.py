@@ -105,7 +105,8 @@ def learning(settings, objective):
     """By this objective, with those of OWN that it has."""
     kind = OBJECTIVES[objective].settings_class
     own = {"name": objective} | {field.name: OWN[field.name] for field in fields(kind) if field.name in OWN}
-    return replace(settings, distill=replace(settings.distill, objective=own))
+    head = 2 if objective == "piddm" else 0  # solver steps behind the network, for one of them
+    return replace(settings, distill=replace(settings.distill, objective=own, head=head))
 
 
 def objective_of(settings, teacher, window):

@@ -12,7 +12,8 @@ import torch
 from pidscale.config import UserError
 from pidscale.generator.load import load_student
 from pidscale.pde import build_pde
-from pidscale.pde.base import shuffled, truths
+from pidscale.pde.base import shuffled, solution_mask, truths
+from pidscale.pde.head import correct
 from pidscale.pde.residuals import residual_rms
 from tests.scripts import ROOT, finish, start, tiny
 
@@ -104,6 +105,18 @@ def test_truths_of_the_example_score_far_below_null_and_shuffled_solutions(here:
     assert build_pde(pde.name, pde.params_dict()) == pde
 
 
+def test_the_example_has_a_head(here: Path) -> None:
+    pde = build_pde("fisher:Fisher", {"frames": 8})
+    grid = pde.grid(24)
+    fields, params = truths(pde, 0, range(4), grid)
+    near = torch.where(solution_mask(pde, grid), 0.8 * fields + 0.2 * fields.roll(1, dims=0), fields)
+    before = (near - fields).flatten(1).norm(dim=1)
+    for steps, least in ((1, 0.3), (2, 0.02)):
+        found = correct(pde, grid, near, params, steps)
+        assert ((found - fields).flatten(1).norm(dim=1) < least * before).all()
+        assert torch.equal(found[:, 0], fields[:, 0])
+
+
 def test_an_equation_needs_no_more_than_the_documentation_asks_for(here: Path) -> None:
     (here / "mine.py").write_text(LEAST)
     sys.modules.pop("mine", None)
@@ -117,6 +130,40 @@ def test_an_equation_needs_no_more_than_the_documentation_asks_for(here: Path) -
     assert residual_rms(pde, grid, null, params) == pytest.approx({"l2": 1.0, "dual": 1.0, "boundary": 0.0})
     assert torch.equal(pde.smooth(null, 3, grid), null) and pde.phase_error(null) is None
     assert pde.constraints == () and pde.params_dict() == {"size": 3.0}
+    with pytest.raises(UserError, match=r"head=1: mine:Least has no solver steps of its own \(a method `correct`\)"):
+        correct(pde, grid, null, params, 1)
+
+
+NONLINEAR = (
+    LEAST.replace("mine:Least", "mine:Cubic")
+    .replace("class Least(Eq", "class Cubic(Eq")
+    .replace(
+        "laplacian(f[:, 1], window.grid.spacing)", "laplacian(f[:, 1], window.grid.spacing) - f[:, 1, 1:-1, 1:-1] ** 3"
+    )
+)
+HEAD = """
+    def correct(self, window, fields_BCYX, params_BP, steps):
+        from pidscale.pde.newton import gauss_newton
+
+        return gauss_newton(self, window, fields_BCYX, params_BP, steps)
+"""
+
+
+def test_three_lines_give_an_equation_a_head(here: Path) -> None:
+    """lap u - u^3 = f, without the data of a solver: what Newton's method leaves falls quadratically."""
+    (here / "mine.py").write_text(NONLINEAR + HEAD)
+    sys.modules.pop("mine", None)
+    pde = build_pde("mine:Cubic", {"size": 10.0})
+    sys.modules.pop("mine", None)
+    grid = pde.grid(16)
+    fields = torch.zeros(3, 2, 16, 16, dtype=torch.float64)
+    fields[:, 0] = torch.tensor([1.0, 4.0, -8.0], dtype=torch.float64)[:, None, None]
+    params = fields.new_zeros(3, 0)
+    left = [residual_rms(pde, grid, correct(pde, grid, fields, params, steps), params)["dual"] for steps in range(4)]
+    assert left[1] < 0.1 * left[0] and left[2] < 1e-3 * left[1] and left[3] < 1e-7 * left[0], left
+    near = fields + 0.1 * torch.randn(fields.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    near.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: correct(pde, grid, x, params, 1), (near,), fast_mode=True)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh, Space
 from pidscale.parallel.split import Cut
 from pidscale.pde import PDES, build_pde
+from pidscale.pde.head import correct_rows
 from pidscale.pde.heat import Heat
 from pidscale.pde.parameters import draw_params
 from pidscale.pde.residuals import residual_shares, residual_squares
@@ -148,3 +149,40 @@ def test_an_equation_without_splits_is_not_split():
     window = TileWindow(pde.grid(16), Cut.even(16, 2), Space(0, 2))
     with pytest.raises(UserError, match=r"heat: its residual takes whole fields only; set cluster\.space=1"):
         residual_shares(pde, window, torch.zeros(1, 5, 8, 16), torch.zeros(1, 1))
+
+
+def corrected(name, window, x, params):
+    """Return fields after two solver steps, and the gradient of a rough loss."""
+    pde = build_pde(name, {"frames": 5} if name in FRAMES else {})
+    found = correct_rows(pde, window, x, params, 2)
+    weights = torch.randn(3, len(pde.channels), *window.grid.shape, generator=torch.Generator().manual_seed(9))
+    (found * window.crop(weights).to(found)).sum().backward()
+    return found.detach(), x.grad
+
+
+def corrected_on_tiles(rank, world, names, dtype):
+    mesh = Mesh.over(rank, world, torch.device("cpu"), world)
+    found = {}
+    for name in names:
+        for points in POINTS:
+            _, grid, fields, params = made(name, points, dtype)
+            window = TileWindow(grid, Cut(HEAD_CUTS[world, points]), mesh.space)
+            mesh.space.traffic.clear()
+            parts = corrected(name, window, window.crop(fields).clone().requires_grad_(), params)
+            found[name, points] = *parts, dict(mesh.space.traffic.messages)
+    return found
+
+
+HEAD_CUTS = {(2, 16): (0, 5, 16), (2, 17): (0, 9, 17), (3, 16): (0, 5, 8, 16), (3, 17): (0, 5, 11, 17)}
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_solver_steps_on_split_fields_equal_those_on_whole_fields(world, dtype, tolerance):
+    ranks = spawn(corrected_on_tiles, world, list(PDES), dtype)
+    for name, points in ranks[0]:
+        _, grid, fields, params = made(name, points, dtype)
+        values, gradient = corrected(name, Window(grid), fields.requires_grad_(), params)
+        near(torch.cat([rank[name, points][0] for rank in ranks], dim=-2), values, tolerance)
+        near(torch.cat([rank[name, points][1] for rank in ranks], dim=-2), gradient, tolerance)
+        assert all(sum(rank[name, points][2].values()) > 0 for rank in ranks)

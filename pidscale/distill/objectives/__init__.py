@@ -10,6 +10,8 @@ from pidscale.distill.objectives.pid import Pid
 from pidscale.distill.objectives.piddm import Piddm
 from pidscale.generator.generator import Generator
 from pidscale.ops.window import Window
+from pidscale.pde.constraints import check_constraints
+from pidscale.pde.head import check_head
 
 OBJECTIVES: dict[str, type[Objective]] = {  # keys are values of distill.objective.name
     "piddm": Piddm,
@@ -20,5 +22,10 @@ OBJECTIVES: dict[str, type[Objective]] = {  # keys are values of distill.objecti
 
 
 def open_objective(settings: Settings, teacher: Generator, window: Window) -> Objective:
-    """Return the selected objective; its `physics` is not set yet."""
+    """Return the selected objective; its `physics` is not set yet.
+
+    Raises UserError where the equation has no such constraint or head.
+    """
+    check_constraints(teacher.pde, settings.distill.constraints)
+    check_head(teacher.pde, settings.distill.head, "distill.head")
     return settings.distill.needs(settings.distill, teacher, window, seed=settings.run.seed)

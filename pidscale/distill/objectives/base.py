@@ -25,6 +25,8 @@ from pidscale.generator.generator import Generator
 from pidscale.meter import StepTimer
 from pidscale.ops.window import Window
 from pidscale.pde.constraints import constrain
+from pidscale.pde.head import correct_rows
+from pidscale.pde.parameters import params_of
 
 Parts = dict[str, Tensor]
 S = TypeVar("S", bound=ObjectiveSettings)
@@ -70,8 +72,8 @@ class Learned(NamedTuple):
     Attributes:
         loss: Loss of each sample, [B].
         parts: Parts of the loss by name, [B] each.
-        fields: Fields of the student [B, C, y, X], which `partner_losses` is given. With physics they are its samples with
-            the hard constraints applied, whose residual is in the loss; without, an objective may return any of its fields.
+        fields: Fields of the student [B, C, y, X], which `partner_losses` is given. With physics they are its samples behind
+            constraints and head, whose residual is in the loss; without, an objective may return any of its fields.
     """
 
     loss: Tensor
@@ -226,18 +228,28 @@ class Objective(ABC, Generic[S]):
             condition_BP: Conditions of the samples, that is, their scaled parameters.
 
         Returns:
-            Fields that satisfy the hard constraints, [B, C, y, X], in units of the model.
+            Fields behind the hard constraints and the head, [B, C, y, X], in units of the model.
         """
         x = one_step(conditioned(network, condition_BP), eps_BCYX, self.teacher.noise.sigma_max, self.network_level)
-        return self.held(x)
+        return self.finished(x, condition_BP)
 
-    def held(self, x_BCYX: Tensor) -> Tensor:
-        """Return samples with the hard constraints applied."""
-        names, teacher = self.settings.constraints, self.teacher
-        if not names:
+    def finished(self, x_BCYX: Tensor, condition_BP: Tensor) -> Tensor:
+        """Return a network's fields with the hard constraints applied and the steps of the head taken.
+
+        Args:
+            x_BCYX: Fields of a student's network, in units of the model.
+            condition_BP: Conditions of the samples.
+
+        Returns:
+            The student's samples, in units of the model.
+        """
+        names, steps, teacher = self.settings.constraints, self.settings.head, self.teacher
+        if not names and not steps:
             return x_BCYX
         units = teacher.normaliser
-        return units.encode(constrain(teacher.pde, self.window, names, units.decode(x_BCYX)))
+        fields = constrain(teacher.pde, self.window, names, units.decode(x_BCYX))
+        params = params_of(teacher.pde, condition_BP)
+        return units.encode(correct_rows(teacher.pde, self.window, fields, params, steps))
 
     def penalised(self, loss_B: Tensor, parts: Parts, x_BCYX: Tensor, batch: Batch) -> Learned:
         """Add the residual of the student's samples to a loss, unless `physics` is None.
@@ -245,8 +257,8 @@ class Objective(ABC, Generic[S]):
         Args:
             loss_B: Loss of the distillation.
             parts: Parts of the loss, [B] each.
-            x_BCYX: With physics, samples from one call, with the hard constraints applied; without, any fields of the
-                student, which are passed on.
+            x_BCYX: With physics, samples from one call, behind constraints and head (`finished`); without, any fields of
+                the student, which are passed on.
             batch: Batch that the fields were computed from.
 
         Returns:

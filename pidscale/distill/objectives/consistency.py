@@ -155,4 +155,5 @@ class Consistency(Objective[ConsistencySettings]):
             right = self.map(ahead, conditioned(self.networks[TARGET], own)(ahead, there), there)
         with timer.section("residual"):
             loss = mismatch(left, right, self.own.huber, self.points, self.own.distance)
-            return self.penalised(loss, {"consistency": loss}, self.held(field[0]) if field else left, batch)
+            x = self.finished(field[0], batch.condition_BP) if field else left
+            return self.penalised(loss, {"consistency": loss}, x, batch)

@@ -108,4 +108,5 @@ class Pid(Objective[PidSettings]):
             left, right = trajectory_residual(z, here, ahead, t, s, top, teacher)
         with timer.section("residual"):
             loss = mismatch(left, right, self.own.huber, self.points, self.own.distance)
-            return self.penalised(loss, {"trajectory": loss}, self.held(field[0]) if field else here, batch)
+            x = self.finished(field[0], batch.condition_BP) if field else here
+            return self.penalised(loss, {"trajectory": loss}, x, batch)

@@ -1,0 +1,248 @@
+"""Deferred correction of a sequence of states in time: sweeps that follow the error of a guess from state to state.
+
+A sweep solves d' = F(u + d) - F(u) - R for the correction d, where F is the rate of change, u the guess (between its states a
+cubic) and R the residual of each interval. The part of F that is diagonal in waves is integrated exactly, the rest by the
+classical Runge-Kutta method of fourth order on it (Lawson, 1967). A guess without residual is not changed. Knows no equations
+and no ranks.
+
+Shapes: u_BF... states at even times; u_BI... one entry for each interval; u_B... a single state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pidscale.ops.evolution import one_step_residual
+from pidscale.ops.window import Window
+
+Form = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Waves:
+    """A transform to waves in which the linear part of a rate is diagonal.
+
+    Attributes:
+        exponents: Factor of each wave in the linear part, at most 0; broadcast against a spectrum.
+        spectrum: Transform of a state.
+        state: Its inverse.
+    """
+
+    exponents: Tensor
+    spectrum: Form
+    state: Form
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """Sweeps for one rate of change.
+
+    Attributes:
+        rate: Rate of change of states [B, F, ...], each of them alone.
+        waves: Waves in which a linear part of the rate is diagonal.
+        interval: Time between two states.
+        substeps: Steps of the Runge-Kutta method in an interval.
+        size: Size of a residual of each sample [B], summed over all processes that share a field.
+        times: Window whose rows are the times; None where every process holds all times.
+    """
+
+    rate: Form
+    waves: Waves
+    interval: float
+    substeps: int
+    size: Form
+    times: Window | None = None
+
+    def correct(self, u_BF: Tensor, steps: int) -> Tensor:
+        """Return the guess after sweeps. A sweep that raises the residual of a sample leaves this sample as it was.
+
+        Args:
+            u_BF: The guess, the rows at hand where rows are times [B, F, ...].
+            steps: Number of sweeps.
+
+        Returns:
+            States [B, F, ...], the first one unchanged.
+        """
+        guess = _Guess.of(u_BF, self)
+        size = self.size(guess.residual_BI)
+        for _ in range(steps):
+            kept: list[Tensor] = []
+            entry = guess.gated(kept)
+            moved = _Guess.of(entry.u_BF + self._sweep(entry), self)
+            moved_size = self.size(moved.residual_BI)
+            better = moved_size < size  # False for what is not finite
+            kept.append(better)
+            guess = guess.replaced(better, moved)
+            size = torch.where(better, moved_size, size)
+        return guess.u_BF
+
+    def _sweep(self, guess: _Guess) -> Tensor:
+        """Return the correction of one sweep, in the shape of the guess."""
+        start = torch.zeros_like(guess.u_BF[:, 0]).requires_grad_(guess.u_BF.requires_grad)
+        if self.times is not None:
+            start = self.times.from_above(start)
+        ends = self._march(guess, start)
+        own = torch.cat([start[:, None], ends], dim=1)[:, : guess.u_BF.shape[1]]
+        return own if self.times is None else self.times.to_below(ends[:, -1], own)
+
+    def _march(self, guess: _Guess, start_B: Tensor) -> Tensor:
+        """Return the correction at the end of every interval, [B, I, ...], from that at the beginning of the first."""
+        dt = self.interval / self.substeps
+        half = (self.waves.exponents * (dt / 2)).exp()
+        knots, rates = guess.knots(self)
+        found: list[Tensor] = []
+        modes = self.waves.spectrum(start_B)
+        for interval in range(guess.residual_BI.shape[1]):
+            left = guess.residual_BI[:, interval]
+
+            def slope(modes: Tensor, knot: int, n: int = interval, left: Tensor = left) -> Tensor:
+                moved = self._rate_of(knots[knot][:, n] + self.waves.state(modes)) - rates[knot][:, n]
+                return self.waves.spectrum(moved - left) - self.waves.exponents * modes
+
+            for step in range(0, 2 * self.substeps, 2):
+                first = slope(modes, step)
+                second = slope(half * (modes + dt / 2 * first), step + 1)
+                third = slope(half * modes + dt / 2 * second, step + 1)
+                fourth = slope(half * (half * modes + dt * third), step + 2)
+                modes = half * (half * (modes + dt / 6 * first) + dt / 3 * (second + third)) + dt / 6 * fourth
+            found.append(self.waves.state(modes))
+        return torch.stack(found, dim=1)
+
+    def _rate_of(self, state_B: Tensor) -> Tensor:
+        """Return the rate of change of a single state."""
+        return self.rate(state_B[:, None])[:, 0]
+
+
+@dataclass(frozen=True)
+class _Guess:
+    """States with what is known of them.
+
+    Attributes:
+        u_BF: The states at hand.
+        rows_BF: The same with those of neighbours where rows are times.
+        rates_BF: Rate of change of these.
+        residual_BI: Residual of the intervals that begin at the states at hand.
+    """
+
+    u_BF: Tensor
+    rows_BF: Tensor
+    rates_BF: Tensor
+    residual_BI: Tensor
+
+    @classmethod
+    def of(cls, u_BF: Tensor, sweeps: Sweeps) -> _Guess:
+        """Return what is known of states. One message to each neighbour where rows are times."""
+        if sweeps.times is None:
+            rows = u_BF
+            rates = sweeps.rate(u_BF)
+        else:
+            rows, rates = sweeps.times.line_up(u_BF, 1, 2, sweeps.rate)
+        begins, ends = _ends(sweeps)
+        return cls(u_BF, rows, rates, one_step_residual(rows, rates, sweeps.interval, begins, ends))
+
+    def replaced(self, which_B: Tensor, other: _Guess) -> _Guess:
+        """Return this guess with some samples of another one."""
+        return _Guess(*(_pick(which_B, new, own) for new, own in zip(other.parts, self.parts, strict=True)))
+
+    def gated(self, kept: list[Tensor]) -> _Guess:
+        """Return this guess for a sweep whose gradient reaches the samples that keep its result, and no others.
+
+        Where a sweep overflows, 0 times infinity would make the gradient of a sample that does not keep it NaN.
+
+        Args:
+            kept: Empty list, to which the caller appends which samples keep the result, before it takes gradients.
+
+        Returns:
+            The same values.
+        """
+
+        def kept_part(gradient: Tensor | None) -> Tensor | None:
+            return None if gradient is None else _pick(kept[0], gradient, torch.zeros_like(gradient))
+
+        def gate(part: Tensor) -> Tensor:
+            if part.requires_grad:
+                part = part.view_as(part)
+                part.register_hook(kept_part)
+            return part
+
+        return _Guess(*map(gate, self.parts))
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """States, rows, rates and residual."""
+        return self.u_BF, self.rows_BF, self.rates_BF, self.residual_BI
+
+    def knots(self, sweeps: Sweeps) -> tuple[list[Tensor], list[Tensor]]:
+        """Return states [B, I, ...] at even times of all intervals, both ends included, and their rates of change."""
+        begins, ends = _ends(sweeps)
+        first = 1 - begins
+        count = self.residual_BI.shape[1]
+        parts = [part / (2 * sweeps.substeps) for part in range(1, 2 * sweeps.substeps)]
+        inner = [between(self.rows_BF, part, begins, ends) for part in parts]
+        outer = [part[:, first + i : first + i + count] for i in (0, 1) for part in (self.rows_BF, self.rates_BF)]
+        inner_rates = sweeps.rate(torch.cat(inner, dim=1)).split(count, dim=1)
+        return [outer[0], *inner, outer[2]], [outer[1], *inner_rates, outer[3]]
+
+
+def _pick(which_B: Tensor, new: Tensor, own: Tensor) -> Tensor:
+    """Return some samples of one tensor and the others of another."""
+    return torch.where(which_B.reshape(-1, *[1] * (own.ndim - 1)), new, own)
+
+
+def _ends(sweeps: Sweeps) -> tuple[bool, bool]:
+    """Return whether the first and whether the last time is at hand."""
+    return (True, True) if sweeps.times is None else (sweeps.times.first, sweeps.times.last)
+
+
+def between(u_BF: Tensor, part: float, begins: bool = True, ends: bool = True) -> Tensor:
+    """Return states at a part of each interval, from the cubic through four states.
+
+    Args:
+        u_BF: States at even times [B, F, ...].
+        part: Part of the interval, 0 to 1.
+        begins: Whether the first state is the first of the whole sequence; otherwise its interval is left out.
+        ends: Whether the last state is the last of the whole sequence; otherwise its interval is left out.
+
+    Returns:
+        States [B, F - 1, ...], or fewer where intervals are left out.
+    """
+    count = u_BF.shape[1] - 3  # cubics
+    inner = _cubic(u_BF, 1 + part, count)
+    first = [_cubic(u_BF[:, :4], part, 1)] * begins
+    last = [_cubic(u_BF[:, -4:], 2 + part, 1)] * ends
+    return torch.cat([*first, inner, *last], dim=1)
+
+
+def _cubic(u_BF: Tensor, at: float, count: int) -> Tensor:
+    """Return the cubics through states n to n + 3 at n + `at`, for the first `count` numbers n."""
+    total = torch.zeros_like(u_BF[:, :count])
+    for i in range(4):
+        weight = math.prod((at - j) / (i - j) for j in range(4) if j != i)
+        total = total + weight * u_BF[:, i : i + count]
+    return total
+
+
+def stable_substeps(speed: float, diffusivity: float, wave_number: float, interval: float) -> int:
+    """Return the least number of substeps with which no wave that is advected and diffused grows.
+
+    Args:
+        speed: Largest speed.
+        diffusivity: Diffusivity.
+        wave_number: Largest angular wave number of the grid.
+        interval: Time between two states.
+
+    Returns:
+        Number of substeps, at most 64.
+    """
+    waves = torch.linspace(0.0, wave_number, 257, dtype=torch.float64)
+    for count in range(1, 64):
+        turn = 1j * speed * waves * interval / count
+        growth = (1 + turn + turn**2 / 2 + turn**3 / 6 + turn**4 / 24).abs()
+        if float((growth * (-diffusivity * waves**2 * interval / count).exp()).max()) <= 1 + 1e-9:
+            return count
+    return 64
