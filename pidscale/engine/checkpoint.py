@@ -85,8 +85,13 @@ def newest(root: Path, mesh: Mesh, say: Callable[[str], None] = print) -> Checkp
             continue
         return Checkpoint(folder, int(manifest["step"]), state, int(manifest["world"]))
     if passed_over and mesh.first:
-        say(f"warning: {root}: no checkpoint is complete and unchanged, so that the phase starts at step 0")
+        say(nothing_whole(root))
     return None
+
+
+def nothing_whole(place: object) -> str:
+    """Return the warning that no checkpoint of a place can be used."""
+    return f"warning: {place}: no checkpoint is complete and unchanged, so that the phase starts at step 0"
 
 
 def check_resumable(root: Path) -> None:

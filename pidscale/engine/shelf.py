@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from pidscale.config import UserError
 from pidscale.engine import checkpoint
-from pidscale.engine.checkpoint import MANIFEST, STATE, Checkpoint
+from pidscale.engine.checkpoint import MANIFEST, STATE, Checkpoint, nothing_whole
 from pidscale.engine.slices import file_name
 from pidscale.parallel.mesh import Mesh
 from pidscale.plain import json_text
@@ -177,6 +177,8 @@ class StoreShelf:
                     )
                 continue
             return Checkpoint(folder, step, state, int(manifest["world"]))
+        if listed:  # on the first rank alone
+            say(nothing_whole(self))
         return None
 
     def attempt(self, step: int, suffix: str) -> Path:
