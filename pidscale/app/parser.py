@@ -239,7 +239,7 @@ def _add_student(command: _Parser, what: str) -> None:
     command.add_argument("--student", required=True, metavar="FOLDER", help=what)
     _add_equation(command, "the student")
     command.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter that is known")
-    text = "solver steps of the equation behind every field (default: none)"
+    text = "solver steps of the equation behind every field (default: those that its card names)"
     command.add_argument("--head", type=int, metavar="K", help=text)
     command.add_argument("--device", default="cpu", help="(default %(default)s)")
 

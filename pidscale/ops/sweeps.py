@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pidscale.caller import kept
 from pidscale.ops.evolution import one_step_residual
 from pidscale.ops.window import Window
 
@@ -227,6 +228,7 @@ def _cubic(u_BF: Tensor, at: float, count: int) -> Tensor:
     return total
 
 
+@kept(64)
 def stable_substeps(speed: float, diffusivity: float, wave_number: float, interval: float) -> int:
     """Return the least number of substeps with which no wave that is advected and diffused grows.
 

@@ -21,7 +21,7 @@ from pidscale.caller import kept
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_periodic, dual_square_zero_flux
 from pidscale.ops.window import Window
-from pidscale.pde.base import Channel, Equation
+from pidscale.pde.base import Channel, Equation, Pde
 from pidscale.pde.parameters import draw_params, given_params
 from pidscale.pde.random_fields import COVARIANCE
 from pidscale.pde.terms import Term
@@ -134,12 +134,8 @@ class Evolution(Equation, ABC):
         return Term(values_BISYX, self.residual_scale, points, self.frames - 1)
 
     def size(self, values_BISYX: Tensor, window: Window) -> Tensor:
-        """Return what a correction lowers [B]: the squared dual norm of a residual, and a little of its l2 norm.
-
-        The dual norm leaves out constants. One sum over the processes that share a field.
-        """
-        term = self._term(values_BISYX, window)
-        return window.total(self.dual_square(term, window) + L2_SHARE * term.share())
+        """Return what a correction lowers [B]. One sum over the processes that share a field."""
+        return window.total(share_of_size(self, self._term(values_BISYX, window), window))
 
     def dual_square(self, term: Term, window: Window) -> Tensor:
         """Return the squared dual norm [B] in space, mean over intervals and species, relative to stationary states."""
@@ -173,6 +169,14 @@ class PeriodicEvolution(Evolution):
     def grid(self, points: int) -> Grid:
         """Return the periodic unit square, `points` points a side."""
         return Grid((points, points), (1.0, 1.0), "periodic", "periodic")
+
+
+def share_of_size(pde: Pde, term: Term, window: Window) -> Tensor:
+    """Return the share of the rows at hand in what a correction lowers [B]: the squared dual norm, a little of the l2 norm.
+
+    The dual norm alone leaves out constants.
+    """
+    return pde.dual_square(term, window) + L2_SHARE * term.share()
 
 
 def descend(residual: Callable[[Tensor], Tensor], fields: Tensor, free: Tensor, steps: int) -> Tensor:

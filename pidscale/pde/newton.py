@@ -19,7 +19,7 @@ from pidscale.ops.krylov import conjugate_gradients
 from pidscale.ops.spectral import inverse_laplacian
 from pidscale.ops.window import Window
 from pidscale.pde.base import Pde, solution_mask
-from pidscale.pde.evolution import L2_SHARE
+from pidscale.pde.evolution import share_of_size
 from pidscale.pde.terms import Term
 
 Residuals = Callable[[Tensor], dict[str, Tensor]]
@@ -65,9 +65,8 @@ def gauss_newton(pde: Pde, window: Window, fields_BCYX: Tensor, params_BP: Tenso
 
 
 def _size(pde: Pde, window: Window, terms: dict[str, Term]) -> Tensor:
-    """Return what a step lowers [B]: the squared dual norm, a little of the l2 norm for constants, and the boundary term."""
-    interior = terms["interior"]
-    size = pde.dual_square(interior, window) + L2_SHARE * interior.share()
+    """Return what a step lowers [B]: that of the interior, and the boundary term."""
+    size = share_of_size(pde, terms["interior"], window)
     return size + terms["boundary"].share() if "boundary" in terms else size
 
 

@@ -22,7 +22,7 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import dual_square_dirichlet_line, dual_square_periodic_line
 from pidscale.ops.window import Window
 from pidscale.pde.base import Channel, Equation
-from pidscale.pde.evolution import L2_SHARE, TYPICAL_POINTS, TYPICAL_SAMPLES, descend
+from pidscale.pde.evolution import TYPICAL_POINTS, TYPICAL_SAMPLES, descend, share_of_size
 from pidscale.pde.parameters import draw_params, given_params
 from pidscale.pde.terms import Term
 
@@ -94,12 +94,8 @@ class Strip(Equation, ABC):
         return Term(values_BTX, self.residual_scale, intervals * values_BTX.shape[-1], intervals)
 
     def size(self, values_BTX: Tensor, window: Window) -> Tensor:
-        """Return what a correction lowers [B]: the squared dual norm of a residual, and a little of its l2 norm.
-
-        The dual norm leaves out constants. One sum over the processes that share a field.
-        """
-        term = self._term(values_BTX, window)
-        return window.total(self.dual_square(term, window) + L2_SHARE * term.share())
+        """Return what a correction lowers [B]. One sum over the processes that share a field."""
+        return window.total(share_of_size(self, self._term(values_BTX, window), window))
 
     def dual_square(self, term: Term, window: Window) -> Tensor:
         """Return the squared dual norm [B] along the line, mean over intervals, relative to that of stationary states."""

@@ -49,6 +49,14 @@ def guesses(pde: Pde, grid: Grid, truth: torch.Tensor) -> dict[str, torch.Tensor
     }
 
 
+def with_a_wild_one(pde: Pde, grid: Grid, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Three near fields, and the same with values in the last one that no steps can help."""
+    near = guesses(pde, grid, truth)["near"]
+    wild = near.clone()
+    wild[2] = 1e3 * wild[2] + 50
+    return near, wild
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_steps_lower_the_error_of_any_solution(name: str) -> None:
     pde, grid, truth, params = some(name)
@@ -119,9 +127,7 @@ def test_inputs_and_dtype_stay(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_changes_no_other_sample(name: str) -> None:
     pde, grid, truth, params = some(name, 16, 3)
-    near = guesses(pde, grid, truth)["near"]
-    wild = near.clone()
-    wild[2] = 1e3 * wild[2] + 50
+    near, wild = with_a_wild_one(pde, grid, truth)
     alone = correct(pde, grid, near[:2], params[:2], 3)
     beside = correct(pde, grid, wild, params, 3)
     torch.testing.assert_close(beside[:2], alone, rtol=1e-12, atol=1e-12)
@@ -197,9 +203,7 @@ def test_what_has_no_head_or_too_many_steps_is_refused() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_that_steps_cannot_help_spoils_no_gradient(name: str) -> None:
     pde, grid, truth, params = some(name, 16, 3)
-    near = guesses(pde, grid, truth)["near"]
-    wild = near.clone()
-    wild[2] = 1e3 * wild[2] + 50
+    near, wild = with_a_wild_one(pde, grid, truth)
     wild.requires_grad_()
     near.requires_grad_()
     correct(pde, grid, wild, params, 3).square().flatten(1).mean(dim=1).sum().backward()
