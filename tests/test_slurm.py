@@ -46,7 +46,8 @@ def test_hosts_that_do_not_join_are_counted_in_one_line(monkeypatch, capsys):
 STAND_INS = {
     "ray": """
 if [[ $1 == get-auth-token ]]; then echo -n made-token; exit; fi
-trap 'echo "Ray stopped" >>ended; exit' TERM
+ended() { echo "Ray stopped" >>ended; exit; }
+if [[ -n "${LOSES:-}" ]]; then trap 'trap ended TERM' TERM; else trap ended TERM; fi
 echo "$*, $RAY_AUTH_MODE $RAY_AUTH_TOKEN" >>started
 while true; do sleep 0.05; done
 """,
@@ -169,6 +170,14 @@ def test_ray_is_stopped_if_nodes_are_missing_or_the_job_ends_while_they_join(job
     job.wait("gathered")
     process.terminate()
     assert process.wait(30) == 143 and "Ray stopped" in job.lines("ended") and not job.lines("commands")
+
+
+def test_a_signal_that_a_process_lost_as_it_started_is_sent_once_more(job):
+    process = job.submit("train", STEPS="1000", LOSES="1")
+    job.wait("commands")
+    process.terminate()
+    assert process.wait(60) == 2, job.lines("out")
+    assert job.lines("ended") == ["checkpoint", "Ray stopped", "Ray stopped"]
 
 
 def test_a_job_without_a_command_or_an_allocation_is_refused(job):
