@@ -317,6 +317,7 @@ class EvaluateSettings:
         samples: Number of samples per row, and number of held-out truths that they are compared with.
         teacher_steps: Numbers of solver steps; the report has a row of the teacher for each.
         calls: Numbers of network calls, one of the student and the rest of its teacher; the report has a row for each.
+        head_steps: Numbers of solver steps of the equation; the report has a row of each network with so many behind it.
         refine: Number of evaluations per sample for a row with refined samples, whose residual is lowered; 0: no such row.
         seed: Random seed of the noise.
         batch: Number of samples generated at once.
@@ -324,9 +325,8 @@ class EvaluateSettings:
 
     samples: int = setting(1536, at_least=2, why="a variance needs two samples")
     teacher_steps: list[int] = setting([4, 18], at_least=1, some=True, distinct=True, why="each is a row of the report")
-    calls: list[int] = setting(
-        [], at_least=2, distinct=True, why="each is a row of the report; one call is the student's"
-    )
+    calls: list[int] = setting([], at_least=2, distinct=True, why="each is a row; one call is the student's own")
+    head_steps: list[int] = setting([4, 16], at_least=1, at_most=64, distinct=True, why="each is a row of the report")
     refine: int = setting(0, at_least=0)
     seed: int = setting(1000, at_least=0)
     batch: int = setting(64, at_least=1)

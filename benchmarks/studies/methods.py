@@ -11,17 +11,17 @@ one for each core. Seconds are those of the method with its teacher and endpoint
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 
 from benchmarks.report import Row, circumstances, finish, merged, options, processor, save
 from benchmarks.studies.measure import launch, open_comparison
-from pidscale.compare.contender import NONE, TEACHER, Contender
+from pidscale.compare.contender import NONE, TEACHER, Contender, finished, headed
 from pidscale.generator.generator import Generator
 from pidscale.generator.load import load_student, load_teacher
-from pidscale.methods.controls import Shuffled, Smooth, SolveInput, Trivial, Truth
+from pidscale.methods.controls import Shuffled, SolveInput, Trivial, Truth
 from pidscale.methods.few_calls import FewCalls
 from pidscale.methods.one_call import OneCall
 from pidscale.methods.probability_flow import ProbabilityFlow
@@ -36,6 +36,7 @@ STEPS = "distill.steps=1100"
 CORE = ["cluster.workers=1", "cluster.cpus_per_worker=1"]
 TEACHER_STEPS = (4, 9, 18)
 REFINE_STEPS = 20
+HEAD_STEPS = (4, 16)
 LAMBDA0, PIDDM = "student-lambda0", "piddm-1"
 STUDENTS = {  # folders below those of the distillations
     LAMBDA0: "piddm/student-lambda0",
@@ -67,20 +68,20 @@ def train(pde: str, seed: int, folder: Path, objectives: Iterable[str] = OBJECTI
         launch(script, *arguments)
 
 
-def contenders() -> Iterator[Contender]:
+def contenders(generators: Mapping[str, Generator]) -> Iterator[Contender]:
     """Yield the rows of one equation and seed, in their order."""
     yield Contender("truth", NONE, Truth())
     yield Contender("trivial", NONE, Trivial())
     yield Contender("shuffled", NONE, Shuffled())
     for steps in TEACHER_STEPS:
         yield Contender(f"teacher-heun-{steps}", TEACHER, ProbabilityFlow(steps))
-    yield Contender("teacher+smooth3", TEACHER, ProbabilityFlow(TEACHER_STEPS[-1]), Smooth(3))
+    yield from finished(TEACHER, generators[TEACHER], ProbabilityFlow(TEACHER_STEPS[-1]), HEAD_STEPS)
     for name in STUDENTS:
         yield Contender(name, name, OneCall())
-        if name == LAMBDA0:
-            yield Contender(f"{LAMBDA0}+smooth3", LAMBDA0, OneCall(), Smooth(3))
+        rows = finished if name == LAMBDA0 else headed
+        yield from rows(name, generators[name], OneCall(), HEAD_STEPS)
         if name == PIDDM:
-            yield Contender("sample-then-solve", PIDDM, OneCall(), SolveInput())
+            yield Contender("sample-then-solve", PIDDM, OneCall(), SolveInput(), head=0)
             for calls in (2, 8):
                 yield Contender(f"piddm-{calls}", PIDDM, FewCalls(calls))
             yield Contender("piddm-ref", PIDDM, Refine(REFINE_STEPS))
@@ -95,7 +96,7 @@ def measure(pde: str, seed: int, folder: Path) -> list[Row]:
         generators[name] = load_student(folder / f"{pde}-{seed}-{place}", teacher=teacher)
     comparison = open_comparison(run, generators)
     rows = []
-    for contender in contenders():
+    for contender in contenders(generators):
         print(f"{pde} {seed} {contender.name}", flush=True)
         rows.append(comparison.measure(contender))
     where = {"pde": pde, "seed": seed, "commit": versions()["commit"], "machine": processor()}

@@ -57,7 +57,7 @@ def write_report(
         truth: Held-out truths.
     """
     first = result["rows"][0]
-    best = [r["method"] for r in result["rows"] if r["trained"] == TEACHER and "finish" not in r["asked"]][-1]
+    best = [r["method"] for r in result["rows"] if r["trained"] == TEACHER and _plain(r)][-1]
     shown = {"truth": truth, "teacher": made[best], "student": made["student"]}
     n = first["n_samples"]
     pde = problem.pde
@@ -81,10 +81,15 @@ def _lines(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each network that differ in their number of calls alone."""
     lines = {}
     for name, label in ((TEACHER, "teacher (Heun)"), (STUDENT, STUDENT), (CONTROL, CONTROL)):
-        own = [row for row in rows if row["trained"] == name and "finish" not in row["asked"] and not row["gradients"]]
+        own = [row for row in rows if row["trained"] == name and _plain(row) and not row["gradients"]]
         if own:
             lines[label] = own
     return lines
+
+
+def _plain(row: dict[str, Any]) -> bool:
+    """Return whether a row is that of a generator as it was made."""
+    return not {"finish", "head"} & row["asked"].keys()
 
 
 def _table(rows: list[dict[str, Any]], channels: list[str]) -> str:

@@ -91,13 +91,15 @@ class Comparison:
     def __post_init__(self) -> None:
         self.samples: dict[str, Samples] = {}
         self.moved: dict[str, int] = {}  # input values that the solver did not accept, by row
-        self._outcomes: dict[tuple[str, Method], Outcome] = {}
+        self._outcomes: dict[tuple[str, Method, int], Outcome] = {}
         self._solved: dict[tuple[str, Method], tuple[Tensor, float]] = {}
 
     def measure(self, contender: Contender) -> dict[str, Any]:
         """Ask a contender and return its row."""
-        key = (contender.trained, contender.method)
         generator = self.generators.get(contender.trained) or self.generators["teacher"]
+        if contender.head is not None:
+            generator = generator.with_head(contender.head)
+        key = (contender.trained, contender.method, generator.head)
         if key not in self._outcomes:
             batch = len(self.question) if contender.trained == NONE else self.batch
             self._outcomes[key] = ask(contender.method, generator, self.question, batch)
@@ -113,7 +115,10 @@ class Comparison:
         return row(contender, outcome, seconds, self.against, solved)
 
     def _solutions(self, contender: Contender, outcome: Outcome) -> tuple[Tensor, float]:
-        """Return numerical solutions for the contender's inputs, which no finish changes, and the seconds for each."""
+        """Return numerical solutions for the contender's inputs, and the seconds for each.
+
+        No finish and no head changes inputs.
+        """
         if contender.trained == NONE:
             return self.against.truth.fields, 0.0
         key = (contender.trained, contender.method)

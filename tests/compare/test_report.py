@@ -24,9 +24,11 @@ from pidscale.generator.load import load_student
 from tests.generator.made import write_generator
 from tests.small import settings
 
-METHODS = ["truth", "trivial", "shuffled", "teacher-heun-2", "teacher-heun-3", "teacher+smooth3", "student-lambda0"]
-METHODS += ["student-lambda0+smooth3", "sample-then-solve", "student", "student-2", "student-8", "student-refined"]
-EVALUATE = {"samples": 8, "batch": 3, "teacher_steps": [3, 2], "calls": [8, 2], "refine": 5}
+METHODS = ["truth", "trivial", "shuffled", "teacher-heun-2", "teacher-heun-3", "teacher+smooth3"]
+METHODS += ["teacher+head-2", "teacher+head-32", "student-lambda0", "student-lambda0+smooth3", "student-lambda0-head0"]
+METHODS += ["student-lambda0+head-32", "sample-then-solve", "student", "student+head-2", "student+head-32"]
+METHODS += ["student-2", "student-8", "student-refined"]
+EVALUATE = {"samples": 8, "batch": 3, "teacher_steps": [3, 2], "calls": [8, 2], "refine": 5, "head_steps": [32, 2]}
 KEYS = {
     "method",
     "trained",
@@ -53,7 +55,7 @@ def made(small_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Simple
     units = open_problem(s.pde, s.data).normaliser
     folder = root / "run"
     write_generator(folder / "teacher", "teacher", normaliser=units)
-    write_generator(folder / "student-lambda0", normaliser=units, seed=1)
+    write_generator(folder / "student-lambda0", normaliser=units, seed=1, head=2)
     write_generator(folder / "student", network="fno", normaliser=units, seed=2, teacher=folder / "teacher")
     before = answers(folder / "student", folder / "teacher")
     result = evaluate(s)
@@ -113,6 +115,22 @@ def test_truths_and_controls_bound_the_measures(made: SimpleNamespace) -> None:
     smooth = rows["teacher+smooth3"]
     rough = rows["teacher-heun-3"]
     assert smooth["residual_l2"] < rough["residual_l2"] and smooth["nfe"] == rough["nfe"]
+
+
+def test_solver_steps_behind_a_network_lower_its_error_as_much_as_they_are(made: SimpleNamespace) -> None:
+    rows = made.rows
+    for name, plain, few in (
+        ("teacher", "teacher-heun-3", "teacher+head-2"),
+        ("student", "student", "student+head-2"),
+        ("student-lambda0", "student-lambda0-head0", "student-lambda0"),
+    ):
+        errors = [rows[one]["solution_error"] for one in (plain, few, f"{name}+head-32")]
+        assert errors[2] < 0.01 * errors[0] and errors[1] < errors[0], (name, errors)
+        assert rows[few]["nfe"] == rows[plain]["nfe"] and rows[few]["boundary_rms"] == 0 < rows[plain]["boundary_rms"]
+        assert rows[few]["variance_ratio"]["permeability"] == rows[plain]["variance_ratio"]["permeability"]
+    assert rows["student-lambda0-head0"]["asked"] == {"method": "one_call", "head": 0}
+    assert rows["student+head-2"]["asked"] == {"method": "one_call", "finish": "head", "head": 0}
+    assert rows["student-lambda0+smooth3"]["asked"]["head"] == 0 and rows["student-lambda0+smooth3"]["boundary_rms"] > 0
 
 
 def test_network_calls_and_costs_are_those_of_each_method(made: SimpleNamespace) -> None:

@@ -31,6 +31,7 @@ def write_generator(
     equation: str = "darcy",
     teacher: Path | None = None,
     noise: Noise | None = None,
+    head: int = 0,
 ) -> Path:
     """Write a consolidated generator on 16 x 16 points and return its folder. teacher: folder of a student's teacher."""
     pde = build_pde(equation)
@@ -49,6 +50,7 @@ def write_generator(
         normaliser=units,
         architecture=described,
         noise=EdmNoise() if noise is None else noise,
+        head=head,
         provenance=Provenance(teacher=read_card(teacher).weights_sha256 if teacher else None, further={"run": "made"}),
         metrics=Metrics(1.5),
     )
