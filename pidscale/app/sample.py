@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import warnings
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -33,7 +34,11 @@ def run(asked: argparse.Namespace) -> None:
             f"--teacher={asked.teacher}: only --nfe above 1 calls the teacher; set --nfe, or omit --teacher"
         )
     generator = open_generator(asked, asked.teacher)
-    fields = _sample(generator, asked, params)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fields = _sample(generator, asked, params)
+    for one in caught:
+        print(f"warning: {one.message}")
     write_npz(asked.out, {"equation": generator.pde.name, **fields})
     residual = residual_text(_residual(generator, fields, asked.batch))
     print(f"{asked.out}: {asked.count} samples of {generator.pde.name}; root mean square residual: {residual}")

@@ -50,6 +50,8 @@ def run(asked: argparse.Namespace) -> None:
     answer = _search(asked, student, observation, params)
     write_answer(asked.out, student.pde.name, answer)
     print("\n".join(_summary(answer)))
+    if isinstance(answer, Answer) and (line := student.refused(student.join(answer.fields))):
+        print(f"warning: {line}")
     print(f"answer: {asked.out}")
     if asked.picture is not None:
         draw(asked.picture, layers(student, observation, answer))

@@ -6,6 +6,7 @@ model, params_BP parameters that vary from sample to sample.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde.base import Pde
 from pidscale.pde.constraints import constrain
-from pidscale.pde.head import check_head, correct
+from pidscale.pde.head import check_head, correct, has_head
 from pidscale.pde.parameters import condition, draw_params
 from pidscale.pde.residuals import residual_squares
 from pidscale.precision import float32_island
@@ -195,6 +196,22 @@ class Generator(ABC):
             raise UserError("fields: too large for the residual in their dtype; give float64, or smaller values")
         return found
 
+    def refused(self, physical_NCYX: Tensor) -> str:
+        """Return a sentence on inputs that the solver steps behind these fields had to replace; empty if they took all."""
+        counts = self.pde.refused(physical_NCYX) if self.head and has_head(self.pde) else torch.zeros(1)
+        if not counts.any():
+            return ""
+        inputs = ", ".join(channel.name for channel in self.pde.channels if channel.role == "input")
+        return (
+            f"{inputs}: {int(counts.sum())} values in {int((counts > 0).sum())} of {len(counts)} samples lie outside what a "
+            f"solver of {self.pde.name} takes; the head's {self.head} steps used the nearest that it takes"
+        )
+
+    def _warn_of_refused(self, physical_NCYX: Tensor) -> None:
+        """Warn the caller of the public method that calls a function that calls this one."""
+        if line := self.refused(physical_NCYX):
+            warnings.warn(line, stacklevel=5)
+
     def _sample(
         self,
         n: int,
@@ -212,7 +229,9 @@ class Generator(ABC):
         for start in range(0, n, batch):
             counters = range(start, min(n, start + batch))
             parts.append(make(counters, self.eps(counters, seed), params[start : counters.stop]).cpu())
-        return self.split(torch.cat(parts)) | dict(zip(self.pde.varying, params.T, strict=True))
+        joint = torch.cat(parts)
+        self._warn_of_refused(joint)
+        return self.split(joint) | dict(zip(self.pde.varying, params.T, strict=True))
 
 
 @dataclass(frozen=True)
@@ -281,7 +300,7 @@ class Teacher(Generator):
         def make(counters: range, eps: Tensor, own: Tensor) -> Tensor:
             return generator.to_physical(self.generate(eps, own, steps, solver), own)
 
-        return self._sample(n, seed, batch, params, make)
+        return generator._sample(n, seed, batch, params, make)
 
 
 @dataclass(frozen=True)

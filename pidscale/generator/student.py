@@ -77,7 +77,7 @@ class Student(OneStepGenerator):
             again = self.eps(counters, seed, "sample/again")
             return generator.to_physical(more_calls(self, self.teacher, eps, again, own, nfe - 1), own)
 
-        return self._sample(n, seed, batch, params, make)
+        return generator._sample(n, seed, batch, params, make)
 
     @sheltered
     def refine(self, n: int, seed: int = 0, steps: int = 20, **how: Any) -> Refined:
@@ -177,7 +177,9 @@ class Student(OneStepGenerator):
         return posterior(self, observation, count, params, search_from(search, physics=0.0))
 
     def _solve(self, known: Observation, params: Mapping[str, Any] | None, search: dict[str, Any]) -> Answer:
-        return solve_task(self, known, params, search_from(search))
+        answer = solve_task(self, known, params, search_from(search))
+        self._warn_of_refused(self.join(answer.fields))
+        return answer
 
     def _observed(self, task: str, values: Any, mask: Any, sigma: Any) -> Observation:
         observation = observe(self, task, values, mask, sigma)

@@ -157,6 +157,9 @@ class Pde(Controls, Protocol):
     def unknown(self, grid: Grid) -> Tensor:
         """Return where a solution channel is solution and not input, bool [Y, X]: False on an initial row, for example."""
 
+    def refused(self, fields_BCYX: Tensor) -> Tensor:
+        """Return the number of input values of each sample that a solver replaces by the nearest one that it takes, [B]."""
+
     def residual(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Term]:
         """Return the terms of the residual. Differentiable; runs in the dtype of the fields, float32 or float64.
 
@@ -204,8 +207,8 @@ class Correcting(Protocol):
 class Equation:
     """Defaults that suit most equations: a base class for frozen dataclasses whose field `params` is a dataclass.
 
-    By default no parameter varies, solution channels hold no input, the null solution is zero, and there are no hard
-    constraints, no phases and no smoother.
+    By default no parameter varies, solution channels hold no input, the null solution is zero, a solver takes all inputs, and
+    there are no hard constraints, no phases and no smoother.
 
     Attributes:
         splits: Whether the residual is correct for a window that holds some rows. An equation sets this to True once its
@@ -241,6 +244,10 @@ class Equation:
     def smooth(self, fields_BCYX: Tensor, sweeps: int, grid: Grid, params_BP: Tensor | None = None) -> Tensor:
         """Return the fields unchanged: there is no smoother."""
         return fields_BCYX
+
+    def refused(self, fields_BCYX: Tensor) -> Tensor:
+        """Return zeros [B]: a solver takes all inputs."""
+        return torch.zeros(len(fields_BCYX), dtype=torch.int64, device=fields_BCYX.device)
 
     def phase_error(self, fields_BCYX: Tensor) -> Tensor | None:
         """Return None: there are no phases."""

@@ -144,6 +144,10 @@ class Darcy(Equation):
         pressure = solve_diffusion(np.maximum(a, self.lowest), np.full(grid.shape, self.params.source), grid.extent)
         return np.stack([a, pressure]), raised
 
+    def refused(self, fields_BCYX: Tensor) -> Tensor:
+        """Return at how many points of each sample the permeability is below `lowest`, [B]."""
+        return (fields_BCYX[:, 0] < self.lowest).flatten(1).sum(dim=1)
+
     def residual(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor | None = None) -> dict[str, Term]:
         """Return div(a grad u) + f at interior nodes [B, Y - 2, X - 2], and u on the edge [B, 2 (Y + X) - 4]."""
 

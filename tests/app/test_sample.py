@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from pidscale.app.main import main
+from pidscale.diffusion.normaliser import Normaliser
 from pidscale.generator import artifact
 from pidscale.generator.load import load_student, load_teacher
 from tests.app.conftest import Run
@@ -64,6 +65,19 @@ def test_samples_are_those_of_the_library(ask, made: Path, tmp_path: Path) -> No
         f"s.npz: 5 samples of darcy; root mean square residual: l2 {mean['l2']:.3g}, "
         f"dual {mean['dual']:.3g}, boundary {mean['boundary']:.3g}\n"
     )
+
+
+def test_inputs_that_solver_steps_cannot_take_are_told_in_one_line(ask, made: Path, tmp_path: Path) -> None:
+    units = Normaliser((1.0, 0.005), (2.0, 0.004))  # a permeability that is often below 0
+    low = write_generator(tmp_path / "low", normaliser=units)
+    said, _ = ask("sample", "--student", low, "-n", 2, "--out", "s.npz", "--head", 2)
+    first, last = said.splitlines()
+    assert first.startswith("warning: permeability: ") and "in 2 of 2 samples lie outside" in first
+    assert last.startswith("s.npz: 2 samples")
+    np.savez(tmp_path / "known.npz", pressure=written(tmp_path / "s.npz")["pressure"][:1])
+    quick = ["--steps", 2, "--starts", 1, "--head", 2]
+    said, _ = ask("solve", "inverse", "--student", low, "--input", "known.npz", "--out", "a.npz", *quick)
+    assert said.splitlines()[-2].startswith("warning: permeability: ")
 
 
 def test_parameters_are_chosen_and_written(ask, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,25 @@ def test_samples_are_those_of_the_network_with_corrected_solutions(student: Stud
     assert torch.equal(student.with_head(4).sample(5, seed=2)["pressure"], headed["pressure"])
     assert torch.equal(student.with_head(4).sample(5, seed=2, head=0)["pressure"], plain["pressure"])
     assert student.head == 0  # with_head returns another one
+
+
+def test_inputs_that_no_solver_takes_are_counted_and_warned_of(tmp_path: Path, student: Student) -> None:
+    low = load_student(write_generator(tmp_path / "low", normaliser=Normaliser((1.0, 0.005), (2.0, 0.004))))
+    plain = low.sample(3, seed=4)
+    floor = 0.3
+    count = int((plain["permeability"] < floor).sum())
+    assert count > 0
+    with pytest.warns(UserWarning, match=rf"^permeability: {count} values in \d of 3 samples lie outside") as caught:
+        headed = low.sample(3, seed=4, head=3)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert torch.equal(headed["permeability"], plain["permeability"])  # for the steps alone
+    with pytest.warns(UserWarning, match="what a solver of darcy takes; the head's 2 steps") as caught:
+        low.with_head(2).inverse(plain["pressure"], steps=2, starts=1)
+    assert caught[-1].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        student.sample(3, head=3)
+        low.sample(3)
 
 
 def test_teachers_and_further_calls_take_steps_too(tmp_path: Path) -> None:
