@@ -47,25 +47,28 @@ STUDENTS = {  # folders below those of the distillations
 }
 
 
-def commands(pde: str, seed: int, folder: Path, objectives: Iterable[str] = OBJECTIVES) -> Iterator[list[str]]:
-    """Yield the scripts of one equation and seed with their arguments, in order."""
-    data = [f"pde={pde}", f"data.path={folder / 'shards' / pde}"]
-    own = OWN.get(pde, [])
-    place = [f"run.folder={folder}", f"run.seed={seed}", *CORE]
-    teacher = folder / f"{pde}-{seed}" / "teacher"
-    yield ["make_shards", *data, *own]
-    yield ["train_teacher", *data, *own, *place, f"run.name={pde}-{seed}"]
-    for objective in objectives:
-        settings = [f"distill={objective}", f"run.name={pde}-{seed}-{objective}", f"distill.teacher={teacher}", STEPS]
-        settings += [] if objective == "pid" else ENDPOINTS
-        settings += ["distill.control=false"] if objective == "dm" else []
-        yield ["distill", *data, *settings, *own, *place]
+def shared(pde: str, seed: int, folder: Path) -> list[str]:
+    """Return the arguments that all scripts of one equation and seed share."""
+    data = [f"pde={pde}", f"data.path={folder / 'shards' / pde}", *OWN.get(pde, [])]
+    return [*data, f"run.folder={folder}", f"run.seed={seed}", *CORE]
+
+
+def train_teacher(pde: str, seed: int, folder: Path) -> Path:
+    """Make shards and teacher where they are missing, and return the folder of the teacher."""
+    arguments = shared(pde, seed, folder)
+    launch("make_shards", *arguments)
+    launch("train_teacher", *arguments, f"run.name={pde}-{seed}")
+    return folder / f"{pde}-{seed}" / "teacher"
 
 
 def train(pde: str, seed: int, folder: Path, objectives: Iterable[str] = OBJECTIVES) -> None:
     """Run what is missing."""
-    for script, *arguments in commands(pde, seed, folder, objectives):
-        launch(script, *arguments)
+    teacher = train_teacher(pde, seed, folder)
+    for objective in objectives:
+        settings = [f"distill={objective}", f"run.name={pde}-{seed}-{objective}", f"distill.teacher={teacher}", STEPS]
+        settings += [] if objective == "pid" else ENDPOINTS
+        settings += ["distill.control=false"] if objective == "dm" else []
+        launch("distill", *shared(pde, seed, folder), *settings)
 
 
 def contenders(generators: Mapping[str, Generator]) -> Iterator[Contender]:

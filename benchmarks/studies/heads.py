@@ -1,0 +1,71 @@
+"""Where solver steps belong: behind the student in training or only afterwards, and how much residual the loss needs then.
+
+python -m benchmarks.studies.heads [--pde darcy] [--seed 0] [--folder runs/methods] [--json benchmarks/results/heads.json]
+
+For each equation and seed, one teacher (that of benchmarks.studies.methods) and six students of as many steps: the weights of
+the residual times 0, 0.1 and 1, without a head in training and with one of 4 steps. Each student is measured with 0, 1, 2, 4
+and 8 steps behind it. A finished run is not repeated; the file keeps the rows that are not asked for, so that two of these
+commands may run side by side, one for each core.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from benchmarks.report import Row, circumstances, finish, merged, options, save
+from benchmarks.studies.measure import launch, open_comparison
+from benchmarks.studies.methods import PDES, shared, train_teacher
+from pidscale.compare.contender import Contender
+from pidscale.generator.load import load_student
+from pidscale.methods.one_call import OneCall
+
+WEIGHTS = (0.0, 0.1, 1.0)
+TRAINED = (0, 4)
+STEPS = (0, 1, 2, 4, 8)
+
+
+def train(pde: str, seed: int, folder: Path, weight: float, head: int) -> Path:
+    """Run what is missing of one student, and return its folder."""
+    teacher = train_teacher(pde, seed, folder)
+    name = f"{pde}-{seed}-head{head}-weight{weight:g}"
+    own = [f"distill.teacher={teacher}", f"distill.physics_weight={weight:g}", f"distill.head={head}"]
+    launch("distill", *shared(pde, seed, folder), *own, f"run.name={name}", "distill.control=false")
+    return folder / name
+
+
+def measure(pde: str, seed: int, folder: Path, weight: float, head: int) -> list[Row]:
+    """Return one row of a student for each number of steps behind it."""
+    run = train(pde, seed, folder, weight, head)
+    name = run.name
+    comparison = open_comparison(run, {name: load_student(run / "student")})
+    where = {"pde": pde, "seed": seed, "weight": weight, "trained_head": head}
+    rows = []
+    for steps in STEPS:
+        print(f"{name} with {steps} steps", flush=True)
+        row = comparison.measure(Contender(f"{name}+{steps}", name, OneCall(), head=steps))
+        rows.append(where | {"steps": steps} | row)
+    return rows
+
+
+def main() -> None:
+    """Run what is missing, measure and write the rows."""
+    parser = options(__doc__, "heads")
+    parser.add_argument("--pde", nargs="+", choices=PDES, default=list(PDES))
+    parser.add_argument("--seed", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--folder", type=Path, default=Path("runs/methods"))
+    arguments = parser.parse_args()
+    folder = arguments.folder.absolute()
+    torch.set_num_threads(1)
+    for seed, pde, weight, head in product(arguments.seed, arguments.pde, WEIGHTS, TRAINED):
+        own = measure(pde, seed, folder, weight, head)
+        rows = merged(arguments.json, own, ("pde", "seed", "weight", "trained_head"))
+        result = {"rows": rows, "meta": circumstances()}
+        save(arguments.json, result)
+    finish(arguments.json, result)
+
+
+if __name__ == "__main__":
+    main()
