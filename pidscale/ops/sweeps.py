@@ -78,6 +78,8 @@ class Sweeps:
             moved_size = self.size(moved.residual_BI)
             better = moved_size < size  # False for what is not finite
             kept.append(better)
+            if not better.any():
+                break  # so would all further sweeps end
             guess = guess.replaced(better, moved)
             size = torch.where(better, moved_size, size)
         return guess.u_BF
