@@ -15,6 +15,7 @@ from typing import ParamSpec, TypeVar, cast
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from pidscale.precision import float32_island
 
@@ -77,6 +78,16 @@ def kept(most: int) -> Callable[[Callable[Given, Result]], Callable[Given, Resul
     """
 
     def remember(build: Callable[Given, Result]) -> Callable[Given, Result]:
-        return cast(Callable[Given, Result], lru_cache(maxsize=most)(torch.no_grad()(exactly(build))))
+        cached = cast(Callable[Given, Result], lru_cache(maxsize=most)(torch.no_grad()(exactly(build))))
+
+        @wraps(cached)
+        def inside(*given: Given.args, **named: Given.kwargs) -> Result:
+            if not torch.compiler.is_exporting():
+                return cached(*given, **named)
+            # real tensors, which become constants of the program and outlive the exporter
+            with torch._C.DisableTorchFunction(), _disable_current_modes():
+                return cached(*given, **named)
+
+        return inside
 
     return remember

@@ -84,8 +84,8 @@ def float32_or_better(values: Tensor) -> Tensor:
 def float32_island(device: torch.device) -> Iterator[None]:
     """Run the body without autocast and without rounding of float32 in convolutions and matrix products.
 
-    The settings are restored afterwards. A compiler that traces this context switches autocast off only; the precision of
-    its products is decided where the compiled code runs.
+    The settings are restored afterwards. A compiler that traces this context switches autocast off only, an exporter nothing:
+    the precision of their products is decided where the code runs.
 
     Args:
         device: Device whose autocast is switched off.
@@ -93,6 +93,9 @@ def float32_island(device: torch.device) -> Iterator[None]:
     Yields:
         Nothing; it is used in a `with` statement.
     """
+    if torch.compiler.is_exporting():
+        yield
+        return
     with torch.autocast(device_type=device.type, enabled=False):
         if torch.compiler.is_compiling():
             yield

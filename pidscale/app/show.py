@@ -71,6 +71,7 @@ def _describe_card(card: Mapping[str, Any]) -> list[str]:
         ("weights", f"{size_text(weights['bytes'])}, SHA-256 {weights['sha256']}"),
         ("noise", _join([noise["kind"], *_pairs(noise, but=("kind",))])),
         ("constraints", _join(card.get("constraints", ()))),
+        ("head", f"{card['head']} solver steps behind every field" if card.get("head") else ""),
         ("objective", _join([origin.get("objective", ""), *how])),
         ("endpoints", _join(_pairs(origin.get("endpoints", {})))),
         ("residual", residual and f"weights {residual}"),

@@ -331,6 +331,10 @@ class OneStepGenerator(Generator):
         """
         if torch.is_inference_mode_enabled():
             raise UserError("torch.inference_mode() is on: a search needs gradients; call it outside")
+        return self.fields_of(eps_BCYX, params_BP)
+
+    def fields_of(self, eps_BCYX: Tensor, params_BP: Tensor) -> Tensor:
+        """Return what `differentiable` does, in any mode of torch."""
         with float32_island(self.device):
             network = self.conditioned_on(params_BP.cpu())  # in float64, which some devices do not have
             x = self._call(network, eps_BCYX)

@@ -15,6 +15,7 @@ from torch import Tensor
 from pidscale.caller import sheltered
 from pidscale.generator.arguments import as_int
 from pidscale.generator.generator import Fields, OneStepGenerator, Teacher
+from pidscale.generator.module import FieldModule
 from pidscale.generator.more_calls import more_calls
 from pidscale.generator.refine import Refined, refine
 from pidscale.generator.tasks.likeliest import Answer, solve_task
@@ -175,6 +176,13 @@ class Student(OneStepGenerator):
         """
         observation = self._observed(task, values, mask, sigma)
         return posterior(self, observation, count, params, search_from(search, physics=0.0))
+
+    def module(self) -> FieldModule:
+        """Return the student as a `torch.nn.Module` of noise [B, C, Y, X] and varying parameters [B, P].
+
+        Its output are physical fields [B, C, Y, X] behind constraints and head; `torch.export` takes it (docs/head.md).
+        """
+        return FieldModule(self)
 
     def _solve(self, known: Observation, params: Mapping[str, Any] | None, search: dict[str, Any]) -> Answer:
         answer = solve_task(self, known, params, search_from(search))

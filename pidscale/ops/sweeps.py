@@ -78,7 +78,7 @@ class Sweeps:
             moved_size = self.size(moved.residual_BI)
             better = moved_size < size  # False for what is not finite
             kept.append(better)
-            if not better.any():
+            if not torch.compiler.is_compiling() and not better.any():
                 break  # so would all further sweeps end
             guess = guess.replaced(better, moved)
             size = torch.where(better, moved_size, size)

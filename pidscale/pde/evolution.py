@@ -210,7 +210,7 @@ def descend(residual: Callable[[Tensor], Tensor], fields: Tensor, free: Tensor, 
 def _dual_square(values: Tensor, window: Window) -> Tensor:
     """Return the squared dual norm in space of values [B, ..., Y, X], mean over the dims between, [B]."""
     dual = dual_square_zero_flux if window.grid.kind == "cell" else dual_square_periodic
-    return dual(values.flatten(0, -3), window).reshape(len(values), -1).mean(dim=1)
+    return dual(values.flatten(0, -3), window).unflatten(0, values.shape[:-2]).flatten(1).mean(dim=1)
 
 
 @kept(64)

@@ -151,12 +151,13 @@ def given_params(pde: Pde, fields_BCYX: Tensor, params_BP: Tensor | None) -> Ten
     Raises:
         UserError: When the parameters of a sample are missing.
     """
+    count = fields_BCYX.shape[0]  # len() would fix it where a tracer leaves it open
     if params_BP is None and not pde.varying:
-        return fields_BCYX.new_zeros(len(fields_BCYX), 0)
-    if params_BP is None or params_BP.shape != (len(fields_BCYX), len(pde.varying)):
+        return fields_BCYX.new_zeros(count, 0)
+    if params_BP is None or params_BP.shape != (count, len(pde.varying)):
         found = "none" if params_BP is None else f"shape {tuple(params_BP.shape)}"
         raise UserError(
-            f"{pde.name}: {', '.join(pde.varying)} vary from sample to sample: expected {len(fields_BCYX)} x "
+            f"{pde.name}: {', '.join(pde.varying)} vary from sample to sample: expected {count} x "
             f"{len(pde.varying)} values with the fields, got {found}"
         )
     return params_BP.to(fields_BCYX.dtype).to(fields_BCYX.device)  # in this order: some devices have no float64

@@ -171,7 +171,7 @@ def check_fields(pde: Pde, window: Window, fields: Tensor) -> None:
     shape = (channels, rows.stop - rows.start, grid.shape[1])
     is_tensor = isinstance(fields, Tensor)
     fits = is_tensor and fields.dtype in (torch.float32, torch.float64) and fields.shape[1:] == shape
-    if not fits or not len(fields):
+    if not fits or fields.shape[0] == 0:
         found = f"{fields.dtype} {list(fields.shape)}" if is_tensor else type(fields).__name__
         wanted = ", ".join(map(str, ("B", *shape)))
         raise UserError(

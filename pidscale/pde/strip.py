@@ -118,7 +118,7 @@ def _dual_square(values_BTX: Tensor, grid: Grid) -> Tensor:
     """Return the squared dual norm along the line, mean over the intervals of the whole grid, [B]."""
     dual = dual_square_periodic_line if grid.boundary == "periodic" else dual_square_dirichlet_line
     lines = dual(values_BTX.flatten(0, 1), grid.spacing[1])
-    return lines.reshape(len(values_BTX), -1).sum(dim=1) / (grid.shape[0] - 1)
+    return lines.unflatten(0, values_BTX.shape[:2]).flatten(1).sum(dim=1) / (grid.shape[0] - 1)
 
 
 @kept(64)

@@ -221,6 +221,11 @@ def test_they_need_torch_numpy_and_safetensors_only(
     found = base_only("sample", "--student", made / "student", "-n", 2, "--out", "s.npz")
     assert found.returncode == 0 and not found.stderr, found.stderr
     assert written(tmp_path / "s.npz")["pressure"].shape == (2, POINTS, POINTS)
+    headed = write_generator(tmp_path / "headed", seed=1, head=2)
+    found = base_only("sample", "--student", headed, "-n", 2, "--out", "headed.npz")
+    assert found.returncode == 0 and not found.stderr, found.stderr
+    assert not np.array_equal(written(tmp_path / "headed.npz")["pressure"], written(tmp_path / "s.npz")["pressure"])
+    assert "head        2 solver steps behind every field" in base_only("show", headed).stdout
     for folder in (made / "student", made / "teacher", small_shards):
         found = base_only("show", folder)
         assert found.returncode == 0 and "equation" in found.stdout and not found.stderr, found.stderr

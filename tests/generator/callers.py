@@ -52,9 +52,8 @@ def state() -> dict[str, object]:
 def forget() -> None:
     """Empty every cache of the package, as in a new process."""
     modules = [module for name, module in sys.modules.items() if name.startswith("pidscale.")]
-    caches = [
-        one for module in modules for one in vars(module).values() if isinstance(one, functools._lru_cache_wrapper)
-    ]
+    kept = [getattr(one, "__wrapped__", None) for module in modules for one in vars(module).values()]
+    caches = [one for one in kept if isinstance(one, functools._lru_cache_wrapper)]
     assert len(caches) > 12
     for cache in caches:
         cache.cache_clear()
