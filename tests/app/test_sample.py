@@ -67,7 +67,7 @@ def test_samples_are_those_of_the_library(ask, made: Path, tmp_path: Path) -> No
     )
 
 
-def test_inputs_that_solver_steps_cannot_take_are_told_in_one_line(ask, made: Path, tmp_path: Path) -> None:
+def test_inputs_that_solver_steps_cannot_take_are_reported_in_one_line(ask, made: Path, tmp_path: Path) -> None:
     units = Normaliser((1.0, 0.005), (2.0, 0.004))  # a permeability that is often below 0
     low = write_generator(tmp_path / "low", normaliser=units)
     said, _ = ask("sample", "--student", low, "-n", 2, "--out", "s.npz", "--head", 2)
