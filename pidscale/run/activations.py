@@ -1,4 +1,4 @@
-"""Memory of a training step, measured by forward and backward passes over tensors that have shapes but no storage.
+"""Memory of a training step, measured: passes of a network over tensors that have shapes but no storage, and solver steps.
 
 Knows no settings and no ranks.
 """
@@ -17,6 +17,10 @@ from torch.utils._pytree import tree_leaves
 
 from pidscale.models import build_denoiser
 from pidscale.models.layers import Attention
+from pidscale.ops.grid import Grid
+from pidscale.pde.base import Pde
+from pidscale.pde.head import correct
+from pidscale.pde.parameters import draw_params
 
 
 class Alive(TorchDispatchMode):
@@ -158,3 +162,37 @@ def activation_bytes(
 
     # without storage, a batch of one has strides that real tensors do not have, for which attention takes another kernel
     return of(micro_batch) if micro_batch > 1 else 2 * of(2) - of(3)
+
+
+def head_bytes(pde: Pde, grid: Grid, steps: int, trains: bool = True) -> int:
+    """Return the most bytes that solver steps behind a network hold at once for one sample.
+
+    Measured with up to three steps, on one sample; each further step keeps as much as the third.
+
+    Args:
+        pde: The equation.
+        grid: Grid of the whole field.
+        steps: Number of steps.
+        trains: Whether there is a backward pass through the steps; without one as in sampling.
+
+    Returns:
+        Bytes.
+    """
+    params = draw_params(pde, 0, "memory", [0])
+    quiet = 0.1 * torch.randn(1, len(pde.channels), *grid.shape, generator=torch.Generator().manual_seed(0))
+
+    def most(count: int) -> int:
+        fields = quiet.clone().requires_grad_(trains)
+        with torch.set_grad_enabled(trains), Alive([fields]) as alive:
+            found = correct(pde, grid, fields, params, count)
+            if trains:
+                found.sum().backward()
+        return alive.most
+
+    if steps == 0:
+        return 0
+    most(1)  # which makes tables that all calls share
+    if steps <= 3:
+        return most(steps)
+    two, three = most(2), most(3)
+    return three + (steps - 3) * (three - two)

@@ -1,7 +1,8 @@
 """Memory that a worker needs, computed before the run starts, and settings that would reduce it.
 
 Activations are measured, not estimated: the network itself runs forward and backward over tensors that have shapes but no
-storage. Knows no Ray and sends no messages: one process can plan for the workers of any cluster.
+storage, and the solver steps of a head run on one sample. Knows no Ray and sends no messages: one process can plan for the
+workers of any cluster.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from pidscale.engine.zero_config import buffer_bytes, state_bytes
 from pidscale.models import row_unit
 from pidscale.parallel.mesh import Mesh
 from pidscale.parallel.split import Cut
+from pidscale.pde import build_pde
 from pidscale.precision import FLOAT32_BYTES
-from pidscale.run.activations import activation_bytes
+from pidscale.run.activations import activation_bytes, head_bytes
 
 PROCESS = 2**29  # bytes that a worker takes before it has a network
 _CHECKPOINT = 4 * FLOAT32_BYTES  # of a parameter: its weight, two moments of Adam, and its average
@@ -41,6 +43,7 @@ class MemoryPlan:
         bucket: Gradients of each network in training that are reduced together.
         gathered: Weights that ZeRO stage 3 gathers for a step. Networks take turns.
         checkpoint: Copy of each trained network's part of a checkpoint; 0 on a GPU, since it is in the host's memory.
+        head: What the solver steps behind the student hold for their backward pass, in one micro-step.
         process: What a worker takes before it has a network: Python, torch, DeepSpeed and Ray, on a GPU the context of CUDA.
         networks: Number of networks in training.
         micro_batch: Number of samples in a micro-step.
@@ -60,6 +63,7 @@ class MemoryPlan:
     bucket: int = 0
     gathered: int = 0
     checkpoint: int = 0
+    head: int = 0
     process: int = 0
     networks: int = 1
     micro_batch: int = 1
@@ -71,7 +75,7 @@ class MemoryPlan:
         """Peak memory in bytes."""
         each = self.weights + self.gradients + self.optimiser + self.ema + self.bucket + self.checkpoint
         besides = self.frozen + self.averaged + self.endpoints + self.process
-        return self.networks * each + besides + max(self.gathered + self.activations, self.sampling)
+        return self.networks * each + besides + max(self.gathered + self.activations + self.head, self.sampling)
 
 
 def memory_plan(
@@ -107,7 +111,10 @@ def memory_plan(
     counted = partial(activation_bytes, description, shape, precision=model.precision, cuda=cluster.use_gpu)
     steps = counted(passes * micro, rows, model.recompute)
     forward = counted(sampled, rows, trains=False)
-    sampling = forward + networks * FLOAT32_BYTES * parameters  # from unpartitioned copies with averaged weights
+    head, corrected = _head(settings, shape, rows) if distils else (0, 0)
+    training = steps + micro * head
+    copies = networks * FLOAT32_BYTES * parameters  # unpartitioned, with averaged weights, from which samples are taken
+    sampling = max(forward, sampled * corrected) + copies
     return MemoryPlan(
         weights,
         gradients,
@@ -121,12 +128,24 @@ def memory_plan(
         bucket=bucket,
         gathered=gathered,
         process=PROCESS,
+        head=micro * head,  # behind the sample whose residual is taken, however many passes there are
         checkpoint=0 if cluster.use_gpu else -(-_CHECKPOINT * parameters // cluster.workers),
         networks=networks,
         micro_batch=micro,
         tile=(rows, shape[1]),
-        advice=advice(settings, phase, steps >= sampling, sampling > steps),
+        advice=advice(settings, phase, training >= sampling, sampling > training),
     )
+
+
+def _head(settings: Settings, shape: tuple[int, int], rows: int) -> tuple[int, int]:
+    """Return the bytes that the steps of the head hold for each sample on a tile: in training, and in sampling."""
+    steps = settings.distill.head
+    if steps == 0:
+        return 0, 0
+    pde = build_pde(settings.pde.name, settings.pde.params)
+    whole = [head_bytes(pde, pde.grid(max(shape)), steps, trains) for trains in (True, False)]
+    training, sampling = (-(-each * rows // shape[0]) for each in whole)
+    return training, sampling
 
 
 def _networks(d: DistillSettings) -> tuple[int, int]:
@@ -157,6 +176,8 @@ def advice(settings: Settings, phase: str, steps: bool = True, samples: bool = T
         ways += [f"{phase}.micro_batch below {micro}"]
     if steps and not settings.model.recompute:
         ways += ["model.recompute=true"]
+    if steps and phase == "distill" and settings.distill.head:
+        ways += [f"distill.head below {settings.distill.head}"]
     if samples and phase == "distill" and settings.distill.chunk > 1:
         ways += [f"distill.chunk below {settings.distill.chunk}"]
     ways += [f"cluster.zero_stage={cluster.zero_stage + 1}"] if cluster.zero_stage < 3 and cluster.workers > 1 else []

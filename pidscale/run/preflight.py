@@ -127,7 +127,8 @@ def plan_lines(plan: MemoryPlan) -> str:
     parts += [f"{name} {size_text(count)}" for name, count in besides.items() if count]
     held = f"a micro-batch of {plan.micro_batch} on {plan.tile[0]} x {plan.tile[1]} points"
     parts += [f"activations {size_text(plan.activations)} for {held}"]
-    parts += [f"or {size_text(plan.sampling)} to sample"] if plan.sampling > plan.activations else []
+    parts += [f"solver steps behind it {size_text(plan.head)}"] if plan.head else []
+    parts += [f"or {size_text(plan.sampling)} to sample"] if plan.sampling > plan.activations + plan.head else []
     return f"memory on each worker: {', '.join(parts)}, in all at least {size_text(plan.total)}"
 
 

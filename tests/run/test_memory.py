@@ -19,10 +19,14 @@ from pidscale.models import architecture, build_denoiser
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
+from pidscale.pde import build_pde
+from pidscale.pde.base import solution_mask, truths
+from pidscale.pde.head import correct
 from pidscale.plain import size_text
-from pidscale.run.activations import Alive, activation_bytes, norms_of_cuda
+from pidscale.run.activations import Alive, activation_bytes, head_bytes, norms_of_cuda
 from pidscale.run.host_limits import device_limit, group_limit, memory_limit
 from pidscale.run.memory import PROCESS, MemoryPlan, advice, memory_plan
+from pidscale.run.preflight import plan_lines
 from tests.ranks import spawn
 
 TINY: dict[str, dict[str, Any]] = {
@@ -251,6 +255,37 @@ def test_the_plan_of_a_distillation_holds_a_frozen_teacher_and_its_students() ->
     alone = memory_plan(settings(recompute=True, control=False), description, (48, 32), "distill", 1000)
     assert plan.total - alone.total == 17000
     assert plan.sampling - alone.sampling == 4000  # a copy of each student
+
+
+@pytest.mark.parametrize("name", ["poisson", "darcy", "burgers", "navier_stokes", "reaction_diffusion"])
+def test_solver_steps_hold_what_is_measured_on_one_sample(name: str) -> None:
+    """On truths that a generator missed a little, with more steps than are measured."""
+    pde = build_pde(name)
+    grid = pde.grid(16)
+    truth, params = truths(pde, 3, range(3), grid)
+    fields = truth.float() * torch.where(solution_mask(pde, grid), 0.95, 1.0)
+    correct(pde, grid, fields, params, 1)
+    for trains in (True, False):
+        given = fields.clone().requires_grad_(trains)
+        with torch.set_grad_enabled(trains), Alive([given]) as alive:
+            found = correct(pde, grid, given, params, 5)
+            if trains:
+                found.square().sum().backward()
+        assert 3 * head_bytes(pde, grid, 5, trains) == pytest.approx(alive.most, rel=0.15), trains
+    assert head_bytes(pde, grid, 0) == 0
+
+
+def test_the_plan_of_a_distillation_holds_the_steps_of_its_head() -> None:
+    description = tiny("unet")
+    plain = settings()
+    headed = replace(plain, distill=replace(plain.distill, head=4))
+    without, plan = (memory_plan(one, description, (48, 48), "distill", 1000) for one in (plain, headed))
+    pde = build_pde("darcy")
+    assert without.head == 0 and plan.head == 4 * -(-head_bytes(pde, pde.grid(48), 4) // 2)  # half of the rows
+    assert plan.total - without.total == plan.head > 0
+    assert f"solver steps behind it {size_text(plan.head)}" in plan_lines(plan)
+    assert "distill.head below 4" in plan.advice and "distill.head" not in without.advice
+    assert memory_plan(headed, description, (48, 48), "teacher", 1000).head == 0
 
 
 def test_steps_and_sampling_do_not_add_up() -> None:
