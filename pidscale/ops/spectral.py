@@ -129,17 +129,25 @@ def _cosine_matrix(n: int, dtype: torch.dtype, device: str) -> Tensor:
 
 
 @kept(32)
-def _inverse_eigenvalues(
+def _eigenvalues(
     kind: str, shape: tuple[int, int], spacing: tuple[float, float], dtype: torch.dtype, device: str
 ) -> Tensor:
-    """Return 1 / mu of the modes of a zero-flux or a periodic field, [Y, X or X // 2 + 1], 0 for the zero mode."""
+    """Return the eigenvalues mu of -lap_h for the modes of a zero-flux or a periodic field, [Y, X or X // 2 + 1]."""
     if kind == "zero_flux":
         angles = [math.pi / (2 * n) * torch.arange(n, dtype=torch.float64) for n in shape]
     else:
         angles = [math.pi * torch.fft.fftfreq(shape[0], dtype=torch.float64)]
         angles += [math.pi * torch.fft.rfftfreq(shape[1], dtype=torch.float64)]
     along_y, along_x = ((2.0 / h * angle.sin()) ** 2 for angle, h in zip(angles, spacing, strict=True))
-    mu = along_y[:, None] + along_x[None, :]
+    return (along_y[:, None] + along_x[None, :]).to(dtype=dtype, device=device)
+
+
+@kept(32)
+def _inverse_eigenvalues(
+    kind: str, shape: tuple[int, int], spacing: tuple[float, float], dtype: torch.dtype, device: str
+) -> Tensor:
+    """Return 1 / mu of the modes of a zero-flux or a periodic field, [Y, X or X // 2 + 1], 0 for the zero mode."""
+    mu = _eigenvalues(kind, shape, spacing, torch.float64, "cpu")
     inverse = torch.where(mu > 0, 1.0 / mu.clamp_min(1e-300), 0.0)
     if kind == "periodic":  # columns that stand for two, of both signs
         inverse[:, 1 : (shape[1] + 1) // 2] *= 2.0
@@ -166,9 +174,8 @@ def field_of_cosines(window: Window, modes_Yk: Tensor) -> Tensor:
 
 def zero_flux_eigenvalues(window: Window, like: Tensor) -> Tensor:
     """Return the eigenvalues of -lap_h for the modes of `cosine_waves`, [Y, k], in the dtype and on the device of `like`."""
-    angles = [math.pi / (2 * n) * torch.arange(n, dtype=torch.float64) for n in window.grid.shape]
-    along_y, along_x = ((2.0 / h * angle.sin()) ** 2 for angle, h in zip(angles, window.grid.spacing, strict=True))
-    return (along_y[:, None] + along_x[None, window.columns(len(along_x))]).to(like)
+    mu = _eigenvalues("zero_flux", window.grid.shape, window.grid.spacing, like.dtype, str(like.device))
+    return mu[:, window.columns(window.grid.shape[1])]
 
 
 def dual_square_zero_flux(field_ByX: Tensor, window: Window) -> Tensor:
