@@ -129,6 +129,17 @@ def test_tests_and_benchmarks_import_nothing_of_each_other(folder: str, other: s
     assert not wrong
 
 
+def test_every_module_that_is_to_be_run_exists() -> None:
+    missing = []
+    for file in _files("*.py", "*.md", "Makefile"):
+        for line in file.read_text().splitlines():
+            for name in re.findall(r"python -m ((?:benchmarks|pidscale)(?:\.[a-z_0-9]+)+)", line):
+                path = ROOT / name.replace(".", "/")
+                if not path.with_suffix(".py").is_file() and not (path / "__main__.py").is_file():
+                    missing.append(f"{file.relative_to(ROOT)}: {name}")
+    assert not missing
+
+
 def test_every_module_says_what_it_is_for() -> None:
     silent = [
         str(f.relative_to(ROOT)) for f in _files("pidscale/*.py") if not ast.get_docstring(ast.parse(f.read_text()))

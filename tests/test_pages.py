@@ -50,7 +50,7 @@ def test_the_reader_is_as_fast_as_its_goals() -> None:
 def test_waiting_for_endpoints_is_as_it_was_measured() -> None:
     """A background thread with eight uses hides the teacher's eight calls, and larger calls pay."""
     result = committed("rollout")
-    (thread,) = (row for row in result["rows"] if (row["source"], row["calls"], row["reuse"]) == ("ring", 8, 8))
+    (thread,) = (row for row in result["rows"] if (row["source"], row["calls"], row["reuse"]) == ("thread", 8, 8))
     assert thread["wait_high"] < 0.1
     assert max(row["ratio"] for row in result["endpoints"]) > 1.5
 

@@ -43,14 +43,14 @@ def page(result: dict[str, Any]) -> str:
     return f"""# What endpoints cost, by where they come from
 
 `python -m benchmarks.speed.rollout`, {meta["repeats"]} turns; UNet tiny on Poisson, {points} x {points} points, batches of
-{meta["batch"]}, ZeRO 1, both norms of the residual, a ring of {meta["ring"]} rows; {meta["steps"]} steps after
+{meta["batch"]}, ZeRO 1, both norms of the residual, a buffer of {meta["buffer_rows"]} rows; {meta["steps"]} steps after
 {meta["warm"]} to warm up. {meta["machine"]}. [sources.md](sources.md) says what the sources are.
 
 ## By source
 
 K calls of the teacher for an endpoint (`dpm2m`), R uses of it. Both cores for each: two threads of the student (`inline`,
-`shards`), or one of the student and one of the teacher (`ring`, `actors`). Samples of `shards` are made beforehand, which is
-not counted.
+`shards`), or one of the student and one of the teacher (`thread`, `actors`). Samples of `shards` are made
+beforehand, which is not counted.
 
 {_sources(result["rows"])}
 

@@ -3,7 +3,7 @@
 python -m benchmarks.speed.rollout [--json benchmarks/results/rollout.json] [--repeats 3]
 
 Every source trains the same student (UNet tiny on Poisson, real ZeRO, both norms of the residual) in a process of its own
-with both cores: `inline` and `shards` give the student two threads, `ring` and `actors` one to the student and one to the
+with both cores: `inline` and `shards` give the student two threads, `thread` and `actors` one to the student and one to the
 teacher. Sources take turns. Steps of the first two passes through the buffer of endpoints, in which every row is new, are not
 counted. Endpoints a second are those of the teacher alone, one thread, by the number of samples in a call.
 """
@@ -37,13 +37,13 @@ from pidscale.parallel.mesh import Mesh
 
 POINTS = 32
 BATCH = 16
-RING = 4  # rows of the buffer of endpoints
+BUFFER_ROWS = 4  # rows of the buffer of endpoints
 MODEL = {"kind": "unet", "size": "tiny"}
 CALLS = (8, 32)
 REUSES = (1, 8)
 THREADS = {"inline": 2, "thread": 1, "actors": 1, "shards": 2}
-WARM = 2 * RING
-STEPS = 4 * RING * 2  # rows of R = 8 are needed at an even rate: two passes hold one of each eighth
+WARM = 2 * BUFFER_ROWS
+STEPS = 4 * BUFFER_ROWS * 2  # rows of R = 8 are needed at an even rate: two passes hold one of each eighth
 CHUNKS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -54,7 +54,7 @@ def settings_of(folder: Path, source: str, calls: int, reuse: int) -> Settings:
         "source": source,
         "solver": "dpm2m",
         "solver_steps": calls,
-        "buffer_rows": RING,
+        "buffer_rows": BUFFER_ROWS,
         "reuse": reuse,
         "steps": WARM + STEPS,
         "chunk": BATCH,
@@ -175,7 +175,7 @@ def main() -> None:
         result: dict[str, Any] = {"endpoints": spawn(_endpoints, 1, folder, 3 * arguments.repeats, timeout=900)[0]}
         result["rows"] = sources(folder, arguments.repeats)
     result["meta"] = circumstances(
-        points=POINTS, batch=BATCH, ring=RING, repeats=arguments.repeats, steps=STEPS, warm=WARM
+        points=POINTS, batch=BATCH, buffer_rows=BUFFER_ROWS, repeats=arguments.repeats, steps=STEPS, warm=WARM
     )
     finish(arguments.json, result, "rollout")
 

@@ -47,7 +47,7 @@ AXES: dict[str, dict[str, list[str]]] = {
     "lambda": {str(f): [f"distill.physics_weight={f}"] for f in (0, 0.1, 1, 10)},
     "norm": {norm: [f"distill.norm={norm}"] for norm in ("l2", "dual", "both")},
     "start": {start: [f"distill.start={start}"] for start in ("teacher", "scratch")},
-    "source": {source: [f"distill.source={source}"] for source in ("inline", "ring", "shards")},
+    "source": {source: [f"distill.source={source}"] for source in ("inline", "thread", "shards")},
 }
 KEYS = {
     "solution_error": "solution error",
