@@ -10,6 +10,8 @@ from pidscale.ops.window import Window
 from pidscale.pde import PDES, build_pde
 from pidscale.pde.base import truths
 from pidscale.pde.constraints import CONSTRAINTS, check_constraints, constrain
+from pidscale.pde.head import correct
+from pidscale.pde.parameters import draw_params
 from pidscale.pde.residuals import residual_squares
 
 PAIRS = [(name, kind) for name in sorted(PDES) for kind in build_pde(name).constraints]
@@ -30,6 +32,16 @@ def test_a_constraint_changes_no_truth_and_holds_for_any_field(name: str, kind: 
         assert torch.equal(held[:, 0], rough[:, 0]) and torch.equal(held[:, 1, 1:-1, 1:-1], rough[:, 1, 1:-1, 1:-1])
     else:
         assert held.mean(dim=(2, 3)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", [name for name, kind in PAIRS if kind == "zero_edge"])
+def test_solver_steps_hold_the_edge_at_zero_by_themselves(name: str) -> None:
+    pde = build_pde(name)
+    grid = pde.grid(16)
+    rough = torch.randn(3, 2, *grid.shape, generator=torch.Generator().manual_seed(0))
+    held = constrain(pde, Window(grid), ["zero_edge"], rough)
+    params = draw_params(pde, 0, "test", range(3))
+    assert torch.equal(correct(pde, grid, rough, params, 2), correct(pde, grid, held, params, 2))
 
 
 @pytest.mark.parametrize("kind", CONSTRAINTS)
