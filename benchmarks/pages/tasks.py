@@ -6,39 +6,68 @@ from typing import Any
 
 from benchmarks.pages.builder import groups, number, table
 from benchmarks.report import Row
-from benchmarks.studies.tasks import COLUMNS, DIRECT, DRAWN, NOISE, SHARE, STARTS, STEPS, TASKS, TUNED
+from benchmarks.studies.tasks import COLUMNS, DIRECT, DRAWN, HEAD, NOISE, SHARE, STARTS, STEPS, TASKS, TUNED
 
 APART = ("pde", "seed", "task", "method", "n", "first", "machine", "draws")  # keys that have no column of numbers
 
 
-def better(rows: list[Row], other: str) -> dict[str, list[str]]:
-    """Return for each task of one equation the channels in which the student does not err less than another method."""
-    found = {}
-    for task in TASKS:
-        by_method = {row["method"]: row for row in rows if row["task"] == task}
-        student = by_method["student"]
-        errors = [key for key in student if key.startswith(("error_", "misclassified"))]
-        lost = [key for key in errors if student[key] >= by_method[other][key]]
-        found[task] = [key.removeprefix("error_") for key in lost]
+HEADED, CONTROL = f"student+head-{HEAD}", f"control+head-{HEAD}"
+PAIRS = {  # what a column of verdicts says of one method and another
+    "the student beats the mean field": ("student", "mean field"),
+    "the student beats direct search": ("student", "direct"),
+    f"with {HEAD} solver steps it is as near as without": (HEADED, "student"),
+    "with them it beats the control with them": (HEADED, CONTROL),
+}
+
+
+def lost(rows: list[Row], one: str, other: str, may_equal: bool) -> dict[str, dict[str, int]]:
+    """Return for each task of one equation the channels in which a method errs more than another, and for how many seeds."""
+    found: dict[str, dict[str, int]] = {task: {} for task in TASKS}
+    for own in groups(rows, "seed").values():
+        for task in TASKS:
+            by_method = {row["method"]: row for row in own if row["task"] == task}
+            for key, error in by_method[one].items():
+                than = by_method[other].get(key)
+                if key.startswith(("error_", "misclassified")) and (error > than if may_equal else error >= than):
+                    channel = key.removeprefix("error_")
+                    found[task][channel] = found[task].get(channel, 0) + 1
     return found
 
 
 def _verdicts(rows: list[Row]) -> str:
-    lines = []
-    for task, lost in better(rows, "mean field").items():
-        places = [" and ".join(where) for where in (lost, better(rows, "direct")[task])]
-        lines.append([task, *(f"not in {place}" if place else "yes" for place in places)])
-    return table(["task", "the student beats the mean field", "the student beats direct search"], lines)
+    """The table of what holds for every seed, and where not."""
+    methods = {row["method"] for row in rows}
+    pairs = {head: pair for head, pair in PAIRS.items() if methods.issuperset(pair)}
+    found = {head: lost(rows, *pair, may_equal=pair == (HEADED, "student")) for head, pair in pairs.items()}
+    seeds = len(groups(rows, "seed"))
+
+    def cell(where: dict[str, int]) -> str:
+        several = seeds > 1
+        words = [f"{channel} ({count} of {seeds} seeds)" if several else channel for channel, count in where.items()]
+        return f"not in {' and '.join(words)}" if words else "yes"
+
+    lines = [[task, *(cell(one[task]) for one in found.values())] for task in TASKS]
+    return table(["task", *pairs], lines)
 
 
 def _section(pde: str, rows: list[Row]) -> str:
-    """The table of one equation, and what it shows."""
+    """The table of one equation, means over seeds, and what it shows."""
     keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in APART]
-    lines = [[r["task"], r["method"], *(number(r[key]) if key in r else "" for key in keys)] for r in rows]
+    lines = []
+    for task, own in groups(rows, "task").items():
+        for method, same in groups(own, "method").items():
+            means = [sum(row[key] for row in same) / len(same) if key in same[0] else "" for key in keys]
+            lines.append([task, method, *map(number, means)])
     heads = ["task", "method", *(key.replace("_", " ") for key in keys)]
     first = rows[0]["first"]
     fields = f"test fields {first} to {first + rows[0]['n'] - 1}"
-    title = f"## {pde}, {fields}, student of seed {rows[0]['seed']}; {rows[0]['machine']}"
+    seeds = list(groups(rows, "seed"))
+    of = (
+        f"student of seed {seeds[0]}"
+        if len(seeds) == 1
+        else f"means over students of seeds {', '.join(map(str, seeds))}"
+    )
+    title = f"## {pde}, {fields}, {of}; {rows[0]['machine']}"
     return f"{title}\n\n{table(heads, lines)}\n\n{_verdicts(rows)}"
 
 

@@ -2,8 +2,9 @@
 
 python -m benchmarks.studies.heads [--pde darcy] [--seed 0] [--folder runs/methods] [--json benchmarks/results/heads.json]
 
-For each equation and seed, one teacher (that of benchmarks.studies.methods) and six students of as many steps: the weights of
-the residual times 0, 0.1 and 1, without a head in training and with one of 4 steps. Each student is measured with 0, 1, 2, 4
+For each equation and seed, one teacher and six students of as many steps: the weights of the residual times 0, 0.1 and 1,
+without a head in training and with one of 4 steps. Those without a head and with weights of 0 and 1 are the `piddm` of
+benchmarks.studies.methods and its control, whose settings all share. Each student is measured with 0, 1, 2, 4
 and 8 steps behind it. A finished run is not repeated; the file keeps the rows that are not asked for, so that two of these
 commands may run side by side, one for each core.
 """
@@ -17,34 +18,39 @@ import torch
 
 from benchmarks.report import Row, circumstances, finish, merged, options, save
 from benchmarks.studies.measure import launch, open_comparison
-from benchmarks.studies.methods import PDES, shared, train_teacher
+from benchmarks.studies.methods import ENDPOINTS, PDES, STEPS, shared, train, train_teacher
 from pidscale.compare.contender import Contender
 from pidscale.generator.load import load_student
 from pidscale.methods.one_call import OneCall
 
 WEIGHTS = (0.0, 0.1, 1.0)
 TRAINED = (0, 4)
-STEPS = (0, 1, 2, 4, 8)
+AFTER = (0, 1, 2, 4, 8)
+PLAIN = {0.0: "piddm/student-lambda0", 1.0: "piddm/student"}  # students of benchmarks.studies.methods, by weight
 
 
-def train(pde: str, seed: int, folder: Path, weight: float, head: int) -> Path:
-    """Run what is missing of one student, and return its folder."""
+def trained(pde: str, seed: int, folder: Path, weight: float, head: int) -> Path:
+    """Run what is missing of one student, and return the folder of the student."""
+    if head == 0 and weight in PLAIN:
+        train(pde, seed, folder, ["piddm"])
+        return folder / f"{pde}-{seed}-{PLAIN[weight]}"
     teacher = train_teacher(pde, seed, folder)
     name = f"{pde}-{seed}-head{head}-weight{weight:g}"
-    own = [f"distill.teacher={teacher}", f"distill.physics_weight={weight:g}", f"distill.head={head}"]
-    launch("distill", *shared(pde, seed, folder), *own, f"run.name={name}", "distill.control=false")
-    return folder / name
+    own = ["distill=piddm", f"distill.physics_weight={weight:g}", f"distill.head={head}", STEPS, *ENDPOINTS]
+    own += [f"distill.teacher={teacher}", f"run.name={name}", "distill.control=false"]
+    launch("distill", *shared(pde, seed, folder), *own)
+    return folder / name / "student"
 
 
 def measure(pde: str, seed: int, folder: Path, weight: float, head: int) -> list[Row]:
     """Return one row of a student for each number of steps behind it."""
-    run = train(pde, seed, folder, weight, head)
-    name = run.name
-    comparison = open_comparison(run, {name: load_student(run / "student")})
+    student = trained(pde, seed, folder, weight, head)
+    name = f"head{head}-weight{weight:g}"
+    comparison = open_comparison(student.parent, {name: load_student(student)})
     where = {"pde": pde, "seed": seed, "weight": weight, "trained_head": head}
     rows = []
-    for steps in STEPS:
-        print(f"{name} with {steps} steps", flush=True)
+    for steps in AFTER:
+        print(f"{pde} {seed} {name} with {steps} steps", flush=True)
         row = comparison.measure(Contender(f"{name}+{steps}", name, OneCall(), head=steps))
         rows.append(where | {"steps": steps} | row)
     return rows

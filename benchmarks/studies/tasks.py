@@ -1,9 +1,10 @@
 """Forward, inverse and reconstruction on held-out fields: the student, direct search of the field, and the mean field.
 
-python -m benchmarks.studies.tasks [--pde darcy poisson burgers] [--seed 0] [--count 32] [--folder runs/methods]
+python -m benchmarks.studies.tasks [--pde darcy poisson burgers] [--seed 0 1 2] [--count 32] [--folder runs/methods]
     [--json benchmarks/results/tasks.json]
 
-The students are those of benchmarks.studies.methods (`piddm`), which trains those that are missing. Fields are those of the
+The students are those of benchmarks.studies.methods (`piddm`), which trains those that are missing; `control` is that without
+the residual, and `+head-K` searches through K solver steps. Fields are those of the
 test split after its first TUNED, on which settings were chosen. `forward` knows the inputs, `inverse` the solution,
 `reconstruct` 3 % of the points of all channels, `noisy` the same with noise of 1 % of each channel's standard deviation,
 `columns` three columns. Errors are relative L2 distances to the truth over the values that are not known.
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -44,6 +46,7 @@ STEPS = 150  # evaluations of a student for each of its starts
 STARTS = 2
 DRAWS = 32
 DRAWN = 8  # of the fields have posterior samples, which cost most
+HEAD = 4  # solver steps of the rows `+head-4`
 DIRECT = STEPS * STARTS  # evaluations of a field, which are far cheaper than those of a student
 TASKS = ("forward", "inverse", "reconstruct", "noisy", "columns")
 Params = dict[str, Tensor] | None
@@ -111,6 +114,7 @@ class Subject:
 
     problem: Problem
     student: Student
+    control: Student
     truth: Samples
     mean_CYX: Tensor  # of the training set
     scales: dict[str, float]  # of the residual's terms, by the student's own samples
@@ -123,11 +127,18 @@ class Subject:
     def methods(self, seen: Observation) -> dict[str, Callable[[], Answer]]:
         """Return the ways to answer a task."""
         plain = (self.problem.pde, self.problem.grid, self.problem.normaliser, seen)
-        return {
-            "student": partial(solve_task, self.student, seen, self.params, Search(STEPS, STARTS)),
-            "direct": partial(direct, *plain, self.scales, self.params, Search(DIRECT), self.mean_CYX),
-            "mean field": partial(mean_field, *plain, self.params, self.mean_CYX),
+        searched = {
+            "student": self.student,
+            f"student+head-{HEAD}": self.student.with_head(HEAD),
+            "control": self.control,
+            f"control+head-{HEAD}": self.control.with_head(HEAD),
         }
+        ways: dict[str, Callable[[], Answer]] = {
+            name: partial(solve_task, one, seen, self.params, Search(STEPS, STARTS)) for name, one in searched.items()
+        }
+        ways["direct"] = partial(direct, *plain, self.scales, self.params, Search(DIRECT), self.mean_CYX)
+        ways["mean field"] = partial(mean_field, *plain, self.params, self.mean_CYX)
+        return ways
 
     def answers(self, task: str) -> Iterator[Row]:
         """Yield the row of each method."""
@@ -173,7 +184,8 @@ def open_subject(run: Path, count: int) -> Subject:
     truth = Samples(held_out.fields[TUNED:], held_out.params[TUNED:])
     mean = problem.samples("train", 4096).fields.mean(dim=0)
     student = load_student(run / "student")
-    return Subject(problem, student, truth, mean, residual_scales(student))
+    control = load_student(run / "student-lambda0")
+    return Subject(problem, student, control, truth, mean, residual_scales(student))
 
 
 def measure(pde: str, seed: int, count: int, folder: Path) -> Iterator[Row]:
@@ -192,15 +204,15 @@ def main() -> None:
     """Train what is missing, solve and write the rows."""
     parser = options(__doc__, "tasks")
     parser.add_argument("--pde", nargs="+", choices=PDES, default=list(PDES))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--count", type=int, default=32)
     parser.add_argument("--folder", type=Path, default=Path("runs/methods"))
     arguments = parser.parse_args()
     folder = arguments.folder.absolute()
     torch.set_num_threads(1)
-    for pde in arguments.pde:
-        train(pde, arguments.seed, folder, ["piddm"])
-        rows = merged(arguments.json, list(measure(pde, arguments.seed, arguments.count, folder)), ("pde",))
+    for seed, pde in product(arguments.seed, arguments.pde):
+        train(pde, seed, folder, ["piddm"])
+        rows = merged(arguments.json, list(measure(pde, seed, arguments.count, folder)), ("pde", "seed"))
         result = {"rows": rows, "meta": circumstances()}
         save(arguments.json, result)
     finish(arguments.json, result, "tasks")
