@@ -19,7 +19,9 @@ def conjugate_gradients(
     """Return the guess after steps of preconditioned conjugate gradients for A u = b.
 
     The error in the energy norm, sqrt(e A e), falls with each step. The residual is computed from the unknowns each time,
-    so that rounding errors do not add up. Each step takes two sums over the processes that share a field.
+    so that rounding errors do not add up, and a step goes to the minimum along its direction whatever rounding has made of
+    it, so that further steps do no harm where nothing is left to correct. Each step takes two sums over the processes that
+    share a field.
 
     Args:
         residual: b - A u as a function of u.
@@ -37,22 +39,23 @@ def conjugate_gradients(
         return u
     left = residual(u)
     direction = precondition(left)
-    size = _dot(left, direction, total)
+    size = total(_dot(left, direction))
     for step in range(steps):
         ahead = operator(direction)
-        u = u + _ratio(size, _dot(direction, ahead, total)) * direction
+        slope, curvature = total(torch.stack([_dot(left, direction), _dot(direction, ahead)]))
+        u = u + _ratio(slope, curvature) * direction
         if step + 1 < steps:
             left = residual(u)
             lifted = precondition(left)
             before = size
-            size = _dot(left, lifted, total)
+            size = total(_dot(left, lifted))
             direction = lifted + _ratio(size, before) * direction
     return u
 
 
-def _dot(one: Tensor, other: Tensor, total: Form) -> Tensor:
-    """Return the inner product of each sample, [B, 1, ...]."""
-    return total((one * other).sum(dim=tuple(range(1, one.ndim)), keepdim=True))
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    """Return the share of this process in the inner product of each sample, [B, 1, ...]."""
+    return (one * other).sum(dim=tuple(range(1, one.ndim)), keepdim=True)
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:
