@@ -68,7 +68,7 @@ def exactly(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 def kept(most: int) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
-    """Return a decorator that caches results, built in a shelter, in full precision and without gradients.
+    """Return a decorator that caches results, built in a shelter, in full precision, without gradients and transforms.
 
     Args:
         most: Number of results to keep; the one that was used longest ago is dropped first.
@@ -78,7 +78,11 @@ def kept(most: int) -> Callable[[Callable[Given, Result]], Callable[Given, Resul
     """
 
     def remember(build: Callable[Given, Result]) -> Callable[Given, Result]:
-        cached = cast(Callable[Given, Result], lru_cache(maxsize=most)(torch.no_grad()(exactly(build))))
+        def built(*given: Given.args, **named: Given.kwargs) -> Result:
+            with torch._C._DisableFuncTorch():  # a transform of torch.func would put its own tensors into the cache
+                return torch.no_grad()(exactly(build))(*given, **named)
+
+        cached = cast(Callable[Given, Result], lru_cache(maxsize=most)(wraps(build)(built)))
 
         @wraps(cached)
         def inside(*given: Given.args, **named: Given.kwargs) -> Result:

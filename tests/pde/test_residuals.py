@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pidscale.ops.window import Window
 from pidscale.pde import build_pde
 from pidscale.pde.base import truths
 from pidscale.pde.residuals import floor_of, residual_rms, residual_squares, truth_residuals
@@ -36,3 +37,17 @@ def test_the_floor_of_stored_samples_is_the_mean_and_the_largest_of_their_residu
     assert set(floor) == {"l2", "dual", "boundary", "max_l2", "max_dual", "max_boundary"}
     assert floor["l2"] == pytest.approx(residual_rms(pde, grid, stored, params)["l2"])
     assert floor["max_l2"] == residuals["l2"].max() > floor["l2"]
+
+
+def test_the_first_residual_of_an_equation_may_lie_inside_a_transform_of_torch_func() -> None:
+    """Tables that outlive the call hold no tensors of the transform."""
+    pde = build_pde("burgers", {"size": 0.37})  # whose tables no other test has made
+    window = Window(pde.grid(8))
+    fields = torch.rand(1, 1, *window.grid.shape, dtype=torch.float64)
+
+    def values(u: torch.Tensor) -> torch.Tensor:
+        return pde.residual(window, u, torch.zeros(1, 0))["interior"].values
+
+    found, ahead = torch.func.jvp(values, (fields,), (torch.ones_like(fields),))
+    assert torch.equal(found, values(fields)) and ahead.isfinite().all()
+    torch.testing.assert_close(ahead, (values(fields + 1e-6) - values(fields - 1e-6)) / 2e-6, rtol=1e-6, atol=1e-6)
