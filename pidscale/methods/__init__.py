@@ -8,11 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 from pidscale.methods.base import Finish, Method
+from pidscale.methods.cocogen import CoCoGen
 from pidscale.methods.controls import Head, Shuffled, Smooth, SolveInput, Trivial, Truth
+from pidscale.methods.d_flow import DFlow
+from pidscale.methods.diffusion_pde import DiffusionPde
 from pidscale.methods.direct import Direct, MeanField
+from pidscale.methods.dps import Dps
 from pidscale.methods.eci import Eci
 from pidscale.methods.few_calls import FewCalls
 from pidscale.methods.one_call import OneCall
+from pidscale.methods.pcfm import Pcfm
 from pidscale.methods.probability_flow import ProbabilityFlow
 from pidscale.methods.refine import Refine
 from pidscale.methods.search import LatentSearch
@@ -24,6 +29,11 @@ METHODS: dict[str, type[Any]] = {
     "latent_search": LatentSearch,
     "probability_flow": ProbabilityFlow,
     "eci": Eci,
+    "pcfm": Pcfm,
+    "dps": Dps,
+    "diffusion_pde": DiffusionPde,
+    "d_flow": DFlow,
+    "cocogen": CoCoGen,
     "direct": Direct,
     "mean_field": MeanField,
     "truth": Truth,

@@ -6,6 +6,7 @@ are measured in compare/. Shapes: eps_NCYX noise, params_NP varying parameters, 
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -258,6 +259,36 @@ def check_question(method: Method, generator: Generator, question: Question) -> 
         raise UserError(f"{name}: takes {' or '.join(sorted(method.takes))}, not a generator of kind {has}")
     if question.task not in method.answers:
         raise UserError(f"{name}: does not answer {question.task!r}; it answers {', '.join(sorted(method.answers))}")
+
+
+def check_settings(method: Method, **least: float) -> None:
+    """Check the settings of a method that have a least value.
+
+    Args:
+        method: The method.
+        **least: The least value of each setting.
+
+    Raises:
+        UserError: When a value is below it, or not finite.
+    """
+    for name, bound in least.items():
+        value = getattr(method, name)
+        if not bound <= value < math.inf:
+            raise UserError(f"method.{name}={value}: expected {bound} or more")
+
+
+def check_given(method: Method, question: Question) -> None:
+    """Check that a question gives every varying parameter, for a method that cannot search for one.
+
+    Args:
+        method: The method.
+        question: The question.
+
+    Raises:
+        UserError: When one is not given.
+    """
+    if question.params_NP.isnan().any():
+        raise UserError(f"{type(method).__name__}: needs every varying parameter; give them as params")
 
 
 def ask(method: Method, generator: Generator, question: Question, batch: int) -> Outcome:

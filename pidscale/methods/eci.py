@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pidscale.config import UserError
 from pidscale.generator.generator import Generator
-from pidscale.methods.base import FLOW_TEACHER, SAMPLE, Question
+from pidscale.methods.base import FLOW_TEACHER, SAMPLE, Question, check_given, check_settings
 from pidscale.methods.search import TASKS
 from pidscale.pde.base import Samples
 from pidscale.precision import float32_or_better
@@ -54,9 +54,7 @@ class Eci:
     answers: ClassVar[frozenset[str]] = TASKS | {SAMPLE}
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("mix", 1), ("resample", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"method.{name}={getattr(self, name)}: expected {least} or more")
+        check_settings(self, steps=1, mix=1, resample=0)
         if self.noise not in NOISES:
             raise UserError(f"method.noise={self.noise!r}: expected one of {', '.join(NOISES)}")
         if self.resample and self.noise != "drawn":
@@ -76,8 +74,7 @@ class Eci:
         Raises:
             UserError: When a varying parameter is not given.
         """
-        if question.params_NP.isnan().any():
-            raise UserError("Eci: needs every varying parameter; give them as params")
+        check_given(self, question)
         network = generator.conditioned_on(question.params_NP)
         levels = generator.noise.levels(self.steps).tolist()
         drawn = float32_or_better(question.eps_NCYX.to(generator.device))

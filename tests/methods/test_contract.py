@@ -27,6 +27,11 @@ FAST: dict[str, dict[str, Any]] = {
     "latent_search": {"steps": 5, "starts": 2},
     "probability_flow": {"steps": 6},
     "eci": {"steps": 6, "mix": 2},
+    "pcfm": {"steps": 6, "inner": 8, "final": 2},
+    "dps": {"steps": 6},
+    "diffusion_pde": {"steps": 6},
+    "d_flow": {"steps": 4, "iterations": 5},
+    "cocogen": {"steps": 6, "after": 3},
     "direct": {"steps": 6},
 }
 TABLE = (Path(base.__file__).parent / "README.md").read_text()
