@@ -62,18 +62,7 @@ class Eci:
 
     @torch.no_grad()
     def run(self, generator: Generator, question: Question) -> Samples:
-        """Sample each field.
-
-        Args:
-            generator: A flow teacher.
-            question: Noise, with or without known values.
-
-        Returns:
-            Samples whose known values are exact.
-
-        Raises:
-            UserError: When a varying parameter is not given.
-        """
+        """Sample each field; known values are exact. A varying parameter that is not given raises a UserError."""
         check_given(self, question)
         network = generator.conditioned_on(question.params_NP)
         levels = generator.noise.levels(self.steps).tolist()
