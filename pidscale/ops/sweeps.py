@@ -2,8 +2,9 @@
 
 A sweep solves d' = F(u + d) - F(u) - R for the correction d, where F is the rate of change, u the guess (between its states a
 cubic) and R the residual of each interval. The part of F that is diagonal in waves is integrated exactly, the rest by the
-classical Runge-Kutta method of fourth order on it (Lawson, 1967). A guess without residual is not changed. Knows no equations
-and no ranks.
+classical Runge-Kutta method of fourth order on it (Lawson, 1967). What then is left of the residual in waves that decay
+within an interval, no cubic between states describes: there the decay alone is solved for, by the residual's own mean over
+each interval. A guess without residual is not changed. Knows no equations and no ranks.
 
 Shapes: u_BF... states at even times; u_BI... one entry for each interval; u_B... a single state.
 """
@@ -16,12 +17,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pidscale.caller import kept
-from pidscale.ops.evolution import one_step_residual
+from pidscale.ops.evolution import one_step_residual, solve_decay
+from pidscale.ops.gate import Gate, pick
 from pidscale.ops.window import Window
 
 Form = Callable[[Tensor], Tensor]
+STABLE = 2.7  # largest decay in a substep with which the Runge-Kutta method is stable
+STIFF = 0.1  # decay in an interval from which on waves are solved by the residual's own mean
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class Waves:
     """A transform to waves in which the linear part of a rate is diagonal.
 
     Attributes:
-        exponents: Factor of each wave in the linear part, at most 0; broadcast against a spectrum.
+        exponents: Factor of each wave in the linear part, at most 0; broadcast against a spectrum, or a scalar 0 if no part
+            is diagonal.
         spectrum: Transform of a state.
         state: Its inverse.
     """
@@ -44,7 +50,7 @@ class Sweeps:
     """Sweeps for one rate of change.
 
     Attributes:
-        rate: Rate of change of states [B, F, ...], each of them alone.
+        rate: Rate of change of states [B, F, ...], each of them alone, from these and the samples' parameters [B, P].
         waves: Waves in which a linear part of the rate is diagonal.
         interval: Time between two states.
         substeps: Steps of the Runge-Kutta method in an interval.
@@ -52,46 +58,73 @@ class Sweeps:
         times: Window whose rows are the times; None where every process holds all times.
     """
 
-    rate: Form
+    rate: Callable[[Tensor, Tensor], Tensor]
     waves: Waves
     interval: float
     substeps: int
     size: Form
     times: Window | None = None
 
-    def correct(self, u_BF: Tensor, steps: int) -> Tensor:
-        """Return the guess after sweeps. A sweep that raises the residual of a sample leaves this sample as it was.
+    def correct(self, u_BF: Tensor, params_BP: Tensor, steps: int) -> Tensor:
+        """Return the guess after sweeps. A sweep that raises the size of a sample's residual leaves this sample as it was.
 
         Args:
             u_BF: The guess, the rows at hand where rows are times [B, F, ...].
+            params_BP: Parameters of each sample.
             steps: Number of sweeps.
 
         Returns:
             States [B, F, ...], the first one unchanged.
         """
-        guess = _Guess.of(u_BF, self)
+        gate = Gate()
+        guess = _Guess.of(gate(u_BF), gate(params_BP), self)
         size = self.size(guess.residual_BI)
+        moved_any = torch.zeros_like(size, dtype=torch.bool)
         for _ in range(steps):
-            kept: list[Tensor] = []
-            entry = guess.gated(kept)
-            moved = _Guess.of(entry.u_BF + self._sweep(entry), self)
+            inner = Gate()
+            moved = self._swept(guess.gated(inner))
             moved_size = self.size(moved.residual_BI)
             better = moved_size < size  # False for what is not finite
-            kept.append(better)
+            inner.passes_B = better
             if not torch.compiler.is_compiling() and not better.any():
                 break  # so would all further sweeps end
             guess = guess.replaced(better, moved)
             size = torch.where(better, moved_size, size)
-        return guess.u_BF
+            moved_any = moved_any | better
+        gate.passes_B = moved_any
+        return pick(moved_any, guess.u_BF, u_BF)
 
-    def _sweep(self, guess: _Guess) -> Tensor:
-        """Return the correction of one sweep, in the shape of the guess."""
-        start = torch.zeros_like(guess.u_BF[:, 0]).requires_grad_(guess.u_BF.requires_grad)
+    def _swept(self, guess: _Guess) -> _Guess:
+        """Return the guess after one sweep."""
+        moved = _Guess.of(guess.u_BF + self._advance(guess), guess.params_BP, self)
+        if self.waves.exponents.ndim == 0:
+            return moved
+        return _Guess.of(moved.u_BF + self._settle(moved), guess.params_BP, self)
+
+    def _advance(self, guess: _Guess) -> Tensor:
+        """Return the correction that follows the error from state to state, in the shape of the guess."""
+        start = torch.zeros_like(guess.u_BF[:, 0])
         if self.times is not None:
+            start.requires_grad_(guess.u_BF.requires_grad)  # so that its exchange is part of the graph of every rank
             start = self.times.from_above(start)
         ends = self._march(guess, start)
         own = torch.cat([start[:, None], ends], dim=1)[:, : guess.u_BF.shape[1]]
         return own if self.times is None else self.times.to_below(ends[:, -1], own)
+
+    def _settle(self, guess: _Guess) -> Tensor:
+        """Return the correction of waves that decay within an interval, in the shape of the guess. Two transposes."""
+        decay = -self.waves.exponents
+        missing = -guess.residual_BI
+        if self.times is None:
+            modes = self.waves.spectrum(missing)
+        else:
+            all_waves = self.waves.spectrum(functional.pad(missing, (0, 0, 0, int(self.times.last))))
+            modes = self.times.to_columns(all_waves)[:, :-1]
+            decay = decay[self.times.columns(len(decay))]
+        found = solve_decay(modes * (decay * self.interval > STIFF), torch.ones_like(decay), decay, self.interval)
+        if self.times is not None:
+            found = self.times.to_rows(found, len(self.waves.exponents))
+        return self.waves.state(found)
 
     def _march(self, guess: _Guess, start_B: Tensor) -> Tensor:
         """Return the correction at the end of every interval, [B, I, ...], from that at the beginning of the first."""
@@ -104,7 +137,8 @@ class Sweeps:
             left = guess.residual_BI[:, interval]
 
             def slope(modes: Tensor, knot: int, n: int = interval, left: Tensor = left) -> Tensor:
-                moved = self._rate_of(knots[knot][:, n] + self.waves.state(modes)) - rates[knot][:, n]
+                state = knots[knot][:, n] + self.waves.state(modes)
+                moved = self.rate(state[:, None], guess.params_BP)[:, 0] - rates[knot][:, n]
                 return self.waves.spectrum(moved - left) - self.waves.exponents * modes
 
             for step in range(0, 2 * self.substeps, 2):
@@ -116,10 +150,6 @@ class Sweeps:
             found.append(self.waves.state(modes))
         return torch.stack(found, dim=1)
 
-    def _rate_of(self, state_B: Tensor) -> Tensor:
-        """Return the rate of change of a single state."""
-        return self.rate(state_B[:, None])[:, 0]
-
 
 @dataclass(frozen=True)
 class _Guess:
@@ -130,55 +160,38 @@ class _Guess:
         rows_BF: The same with those of neighbours where rows are times.
         rates_BF: Rate of change of these.
         residual_BI: Residual of the intervals that begin at the states at hand.
+        params_BP: Parameters of each sample.
     """
 
     u_BF: Tensor
     rows_BF: Tensor
     rates_BF: Tensor
     residual_BI: Tensor
+    params_BP: Tensor
 
     @classmethod
-    def of(cls, u_BF: Tensor, sweeps: Sweeps) -> _Guess:
+    def of(cls, u_BF: Tensor, params_BP: Tensor, sweeps: Sweeps) -> _Guess:
         """Return what is known of states. One message to each neighbour where rows are times."""
         if sweeps.times is None:
             rows = u_BF
-            rates = sweeps.rate(u_BF)
+            rates = sweeps.rate(u_BF, params_BP)
         else:
-            rows, rates = sweeps.times.line_up(u_BF, 1, 2, sweeps.rate)
+            rows, rates = sweeps.times.line_up(u_BF, 1, 2, lambda rows: sweeps.rate(rows, params_BP))
         begins, ends = _ends(sweeps)
-        return cls(u_BF, rows, rates, one_step_residual(rows, rates, sweeps.interval, begins, ends))
+        return cls(u_BF, rows, rates, one_step_residual(rows, rates, sweeps.interval, begins, ends), params_BP)
 
     def replaced(self, which_B: Tensor, other: _Guess) -> _Guess:
         """Return this guess with some samples of another one."""
-        return _Guess(*(_pick(which_B, new, own) for new, own in zip(other.parts, self.parts, strict=True)))
+        return _Guess(*(pick(which_B, new, own) for new, own in zip(other.parts, self.parts, strict=True)))
 
-    def gated(self, kept: list[Tensor]) -> _Guess:
-        """Return this guess for a sweep whose gradient reaches the samples that keep its result, and no others.
-
-        Where a sweep overflows, 0 times infinity would make the gradient of a sample that does not keep it NaN.
-
-        Args:
-            kept: Empty list, to which the caller appends which samples keep the result, before it takes gradients.
-
-        Returns:
-            The same values.
-        """
-
-        def kept_part(gradient: Tensor | None) -> Tensor | None:
-            return None if gradient is None else _pick(kept[0], gradient, torch.zeros_like(gradient))
-
-        def gate(part: Tensor) -> Tensor:
-            if part.requires_grad:
-                part = part.view_as(part)
-                part.register_hook(kept_part)
-            return part
-
+    def gated(self, gate: Gate) -> _Guess:
+        """Return this guess behind a gate for gradients."""
         return _Guess(*map(gate, self.parts))
 
     @property
-    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """States, rows, rates and residual."""
-        return self.u_BF, self.rows_BF, self.rates_BF, self.residual_BI
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """States, rows, rates, residual and parameters."""
+        return self.u_BF, self.rows_BF, self.rates_BF, self.residual_BI, self.params_BP
 
     def knots(self, sweeps: Sweeps) -> tuple[list[Tensor], list[Tensor]]:
         """Return states [B, I, ...] at even times of all intervals, both ends included, and their rates of change."""
@@ -188,13 +201,8 @@ class _Guess:
         parts = [part / (2 * sweeps.substeps) for part in range(1, 2 * sweeps.substeps)]
         inner = [between(self.rows_BF, part, begins, ends) for part in parts]
         outer = [part[:, first + i : first + i + count] for i in (0, 1) for part in (self.rows_BF, self.rates_BF)]
-        inner_rates = sweeps.rate(torch.cat(inner, dim=1)).split(count, dim=1)
+        inner_rates = sweeps.rate(torch.cat(inner, dim=1), self.params_BP).split(count, dim=1)
         return [outer[0], *inner, outer[2]], [outer[1], *inner_rates, outer[3]]
-
-
-def _pick(which_B: Tensor, new: Tensor, own: Tensor) -> Tensor:
-    """Return some samples of one tensor and the others of another."""
-    return torch.where(which_B.reshape(-1, *[1] * (own.ndim - 1)), new, own)
 
 
 def _ends(sweeps: Sweeps) -> tuple[bool, bool]:

@@ -114,20 +114,23 @@ class Burgers(Strip):
         return rows[None], int((np.abs(state) > LARGEST).sum())
 
     def correct(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor, steps: int) -> Tensor:
-        """Return the fields after sweeps of deferred correction. Messages: one to each neighbour a sweep, one more below."""
+        """Return the fields after sweeps of deferred correction.
+
+        Messages of a sweep: two to each neighbour, one more below, and two transposes.
+        """
         grid = window.grid
         points = grid.shape[1]
         p = self.params
         exponents = -p.viscosity * line_wave_numbers(points, grid.extent[1], fields_BCYX) ** 2
         sweeps = Sweeps(
-            rate=lambda rows: self._rate(rows, grid),
+            rate=lambda rows, _: self._rate(rows, grid),
             waves=Waves(exponents, torch.fft.rfft, lambda modes: torch.fft.irfft(modes, n=points)),
             interval=grid.spacing[0],
             substeps=stable_substeps(FASTEST * p.size, p.viscosity, math.pi / grid.spacing[1], grid.spacing[0]),
             size=lambda values: self.size(values, window),
             times=window,
         )
-        return sweeps.correct(fields_BCYX[:, 0], steps)[:, None]
+        return sweeps.correct(fields_BCYX[:, 0], params_BP, steps)[:, None]
 
     def interval_residual(self, u_BTX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
         """Return the residual of the intervals between rows at all points, [B, T - 1, X]."""

@@ -60,13 +60,13 @@ class Flow(Evolution):
     def correct(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor, steps: int) -> Tensor:
         """Return the fields after sweeps of deferred correction, each of which takes four rates a substep."""
         sweeps = Sweeps(
-            rate=lambda frames: self.rate(frames, window, params_BP),
+            rate=lambda frames, params: self.rate(frames, window, params),
             waves=self.waves(window, fields_BCYX),
             interval=self.interval,
             substeps=self.substeps(window.grid),
             size=lambda values: self.size(values, window),
         )
-        return sweeps.correct(self._frames(fields_BCYX), steps).flatten(1, 2)
+        return sweeps.correct(self._frames(fields_BCYX), params_BP, steps).flatten(1, 2)
 
 
 def _same(values: Tensor) -> Tensor:

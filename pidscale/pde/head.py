@@ -5,11 +5,11 @@ The entry points through which the rest of the system corrects fields. Knows no 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from pidscale.caller import sheltered
 from pidscale.config import UserError
+from pidscale.ops.gate import Gate, pick
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde.base import Correcting, Pde
@@ -44,7 +44,7 @@ def correct(pde: Pde, grid: Grid, fields_BCYX: Tensor, params_BP: Tensor | None 
 def correct_rows(pde: Pde, window: Window, fields_BCyX: Tensor, params_BP: Tensor | None, steps: int) -> Tensor:
     """Return the rows at hand of what `correct` returns.
 
-    A sample for which the steps lead to values that are not finite stays as it was.
+    A sample for which the steps lead to values that are not finite stays as it was, and so does its gradient.
 
     Args:
         pde: The equation, one that `check_head` accepts.
@@ -61,9 +61,11 @@ def correct_rows(pde: Pde, window: Window, fields_BCyX: Tensor, params_BP: Tenso
     assert isinstance(pde, Correcting)
     check_fields(pde, window, fields_BCyX)
     with float32_island(fields_BCyX.device):
-        found = pde.correct(window, fields_BCyX, given_params(pde, fields_BCyX, params_BP), steps)
+        gate = Gate()
+        found = pde.correct(window, gate(fields_BCyX), gate(given_params(pde, fields_BCyX, params_BP)), steps)
         broken = window.total((~found.detach().isfinite()).flatten(1).sum(dim=1, dtype=found.dtype))
-        return torch.where((broken == 0)[:, None, None, None], found, fields_BCyX)
+        gate.passes_B = broken == 0
+        return pick(gate.passes_B, found, fields_BCyX)
 
 
 def has_head(pde: Pde) -> bool:

@@ -106,9 +106,10 @@ class NavierStokes(Flow, PeriodicEvolution):
         return Waves(exponents, lambda state: waves(window, state), lambda modes: field_of(window, modes))
 
     def substeps(self, grid: Grid) -> int:
-        """Return the number of steps with which no wave grows at the speed FASTEST."""
+        """Return the number of steps with which no wave grows at the speed FASTEST, or at one that the force reaches."""
         highest = math.pi * math.hypot(*(1 / h for h in grid.spacing))
-        return stable_substeps(FASTEST, self.params.viscosity, highest, self.interval)
+        driven = abs(self.params.force) * self.duration / (2 * math.pi)
+        return stable_substeps(max(FASTEST, driven), self.params.viscosity, highest, self.interval)
 
     def rate(self, frames_BFSYX: Tensor, window: Window, params_BP: Tensor) -> Tensor:
         """Return f + nu lap w - u . grad w at every frame; the product is computed in space, on a finer grid."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pidscale.config import UserError
+from pidscale.ops.gate import Gate, pick
 from pidscale.ops.krylov import conjugate_gradients
 from pidscale.ops.spectral import inverse_laplacian
 from pidscale.ops.window import Window
@@ -52,15 +53,18 @@ def gauss_newton(pde: Pde, window: Window, fields_BCYX: Tensor, params_BP: Tenso
         raise UserError(f"{pde.name}: its solver steps take whole fields only; set cluster.space=1")
     free = solution_mask(pde, window.grid).to(fields_BCYX.device)
 
-    def residuals(u: Tensor) -> dict[str, Tensor]:
-        return {name: term.values for name, term in pde.residual(window, u, params_BP).items()}
-
     u = fields_BCYX
     for _ in range(steps):
-        terms = pde.residual(window, u, params_BP)
-        moved = u + torch.where(free, _newton_step(pde, window, u, free, terms, residuals), 0.0)
-        better = _size(pde, window, pde.residual(window, moved, params_BP)) < _size(pde, window, terms)
-        u = torch.where(better[:, None, None, None], moved, u)
+        gate = Gate()
+        entry, params = gate(u), gate(params_BP)
+
+        def residuals(u: Tensor, params: Tensor = params) -> dict[str, Tensor]:
+            return {name: term.values for name, term in pde.residual(window, u, params).items()}
+
+        terms = pde.residual(window, entry, params)
+        moved = entry + torch.where(free, _newton_step(pde, window, entry, free, terms, residuals), 0.0)
+        gate.passes_B = _size(pde, window, pde.residual(window, moved, params)) < _size(pde, window, terms)
+        u = pick(gate.passes_B, moved, u)
     return u
 
 

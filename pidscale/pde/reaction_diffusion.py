@@ -18,6 +18,7 @@ the zero flux, so there is no boundary term. Knows no files, no models and no ra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -29,12 +30,14 @@ from torch import Tensor
 from pidscale.ops.grid import Grid
 from pidscale.ops.spectral import cosine_waves, field_of_cosines, zero_flux_eigenvalues
 from pidscale.ops.stencil import laplacian
-from pidscale.ops.sweeps import Waves
+from pidscale.ops.sweeps import STABLE, Waves
 from pidscale.ops.window import Window
 from pidscale.pde.evolution import FRAMES, RANGES
 from pidscale.pde.flow import Flow
 from pidscale.pde.parameters import read_params
 from pidscale.pde.random_fields import cosine_cells
+
+FASTEST = 6.0  # rate of the reaction for which sweeps are stable: |1 - 3 u^2| for |u| up to 1.5
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,10 @@ class ReactionDiffusion(Flow):
             lambda state: cosine_waves(window, state),
             lambda modes: field_of_cosines(window, modes),
         )
+
+    def substeps(self, grid: Grid) -> int:
+        """Return the number of steps with which a reaction of the rate FASTEST is stable."""
+        return math.ceil(self.interval * FASTEST / STABLE)
 
     def _diffusion(self, like: Tensor) -> Tensor:
         """Return D_u and D_v [2, 1, 1], in the dtype and on the device of `like`."""

@@ -117,6 +117,22 @@ def test_the_example_has_a_head(here: Path) -> None:
         assert torch.equal(found[:, 0], fields[:, 0])
 
 
+def test_a_sample_that_steps_cannot_help_spoils_no_gradient_of_parameters(here: Path) -> None:
+    pde = build_pde("fisher:Fisher", {"frames": 8})
+    grid = pde.grid(12)
+    fields, params = truths(pde, 0, range(3), grid)
+    near = torch.where(solution_mask(pde, grid), 0.9 * fields, fields)
+    wild = near.clone()
+    wild[2] = 1e3 * wild[2] + 50
+    found = []
+    for given in (near, wild):
+        own = params.clone().requires_grad_()
+        correct(pde, grid, given, own, 2).square().sum().backward()
+        found.append(own.grad)
+    assert found[1].isfinite().all() and (found[1][2] == 0).all()
+    torch.testing.assert_close(found[1][:2], found[0][:2], rtol=1e-10, atol=0)
+
+
 def test_an_equation_needs_no_more_than_the_documentation_asks_for(here: Path) -> None:
     (here / "mine.py").write_text(LEAST)
     sys.modules.pop("mine", None)
