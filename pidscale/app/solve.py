@@ -50,7 +50,7 @@ def run(asked: argparse.Namespace) -> None:
     answer = _search(asked, student, observation, params)
     write_answer(asked.out, student.pde.name, answer)
     print("\n".join(_summary(answer)))
-    if isinstance(answer, Answer) and (line := student.refused(student.join(answer.fields))):
+    if line := student.refused(answer.fields if isinstance(answer, Answer) else answer.samples):
         print(f"warning: {line}")
     print(f"answer: {asked.out}")
     if asked.picture is not None:

@@ -18,7 +18,7 @@ from pidscale.methods.few_calls import FewCalls
 from pidscale.methods.one_call import OneCall
 from pidscale.methods.probability_flow import ProbabilityFlow
 from pidscale.methods.refine import Refine
-from pidscale.pde.head import has_head
+from pidscale.pde.head import has_head, is_exact
 
 NONE = "none"
 TEACHER = "teacher"
@@ -110,11 +110,16 @@ def headed(name: str, generator: Generator, method: Method, head_steps: Sequence
         head_steps: Numbers of solver steps.
 
     Yields:
-        A row without steps, if it was made with some, and one for each other number; none for an equation without steps.
+        A row without steps, if it was made with some, and one for each other number, or one for all if a step is exact.
+        None for an equation without steps.
     """
     if not has_head(generator.pde):
         return
     if generator.head:
         yield Contender(f"{name}-head0", name, method, head=0)
+    if is_exact(generator.pde):  # any number of steps is one
+        if head_steps and not generator.head:
+            yield Contender(f"{name}+head", name, method, Head(1), head=0)
+        return
     for steps in sorted(set(head_steps) - {generator.head}):
         yield Contender(f"{name}+head-{steps}", name, method, Head(steps), head=0)

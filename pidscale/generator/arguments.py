@@ -43,10 +43,9 @@ def as_int(name: str, value: Any, least: int, most: float = math.inf) -> int:
         number = operator.index(value)
     except TypeError:
         number = least - 1
-    if number < least or isinstance(value, bool):
-        raise UserError(f"{name}={value!r}: expected a whole number, {least} or more")
-    if number > most:
-        raise UserError(f"{name}={value!r}: expected {most} or fewer")
+    if not least <= number <= most or isinstance(value, bool):
+        wanted = f"a whole number, {least} or more" if most == math.inf else f"a whole number from {least} to {most}"
+        raise UserError(f"{name}={value!r}: expected {wanted}")
     return number
 
 

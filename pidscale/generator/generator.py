@@ -29,7 +29,7 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde.base import Pde
 from pidscale.pde.constraints import constrain
-from pidscale.pde.head import check_head, correct, has_head
+from pidscale.pde.head import LARGEST, check_head, correct
 from pidscale.pde.parameters import condition, draw_params
 from pidscale.pde.residuals import residual_squares
 from pidscale.precision import float32_island
@@ -82,7 +82,7 @@ class Generator(ABC):
         Returns:
             The generator, with the same network. A number out of range, or an equation without solver steps, is a UserError.
         """
-        steps = as_int("head", steps, 0)
+        steps = as_int("head", steps, 0, LARGEST)
         check_head(self.pde, steps)
         return replace(self, head=steps)
 
@@ -196,9 +196,18 @@ class Generator(ABC):
             raise UserError("fields: too large for the residual in their dtype; give float64, or smaller values")
         return found
 
-    def refused(self, physical_NCYX: Tensor) -> str:
-        """Return a sentence on inputs that the solver steps behind these fields had to replace; empty if they took all."""
-        counts = self.pde.refused(physical_NCYX) if self.head and has_head(self.pde) else torch.zeros(1)
+    def refused(self, fields: Mapping[str, Tensor]) -> str:
+        """Return a sentence on inputs that the solver steps behind fields had to replace; empty if they took all.
+
+        Args:
+            fields: Channels [..., Y, X] by name. Other names are ignored.
+
+        Returns:
+            The sentence.
+        """
+        if self.head == 0:
+            return ""
+        counts = self.pde.refused(torch.stack([fields[name] for name in self.channels], dim=-3).flatten(0, -4))
         if not counts.any():
             return ""
         inputs = ", ".join(channel.name for channel in self.pde.channels if channel.role == "input")
@@ -207,9 +216,9 @@ class Generator(ABC):
             f"solver of {self.pde.name} takes; the head's {self.head} steps used the nearest that it takes"
         )
 
-    def _warn_of_refused(self, physical_NCYX: Tensor) -> None:
+    def _warn_of_refused(self, fields: Mapping[str, Tensor]) -> None:
         """Warn the caller of the public method that calls a function that calls this one."""
-        if line := self.refused(physical_NCYX):
+        if line := self.refused(fields):
             warnings.warn(line, stacklevel=5)
 
     def _sample(
@@ -229,9 +238,9 @@ class Generator(ABC):
         for start in range(0, n, batch):
             counters = range(start, min(n, start + batch))
             parts.append(make(counters, self.eps(counters, seed), params[start : counters.stop]).cpu())
-        joint = torch.cat(parts)
-        self._warn_of_refused(joint)
-        return self.split(joint) | dict(zip(self.pde.varying, params.T, strict=True))
+        fields = self.split(torch.cat(parts))
+        self._warn_of_refused(fields)
+        return fields | dict(zip(self.pde.varying, params.T, strict=True))
 
 
 @dataclass(frozen=True)

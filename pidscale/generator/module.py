@@ -5,6 +5,9 @@ Knows no files and no ranks.
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from pidscale.generator.generator import OneStepGenerator
@@ -13,18 +16,19 @@ from pidscale.generator.generator import OneStepGenerator
 class FieldModule(nn.Module):
     """What a generator makes of noise by one network call, behind its constraints and its head.
 
-    `torch.export` takes it with any batch size: the program then needs torch alone.
+    `torch.export` takes it with any batch size: the program then needs torch alone. It stays on the generator's device and in
+    its dtype.
     """
 
     def __init__(self, generator: OneStepGenerator) -> None:
-        """Wrap a generator, whose weights are shared.
+        """Wrap a copy of a generator's network.
 
         Args:
             generator: The generator.
         """
         super().__init__()
-        self.denoiser = generator.denoiser
-        self._generator = generator
+        self.denoiser = deepcopy(generator.denoiser)
+        self._generator = replace(generator, denoiser=self.denoiser)
 
     def forward(self, eps_BCYX: Tensor, params_BP: Tensor) -> Tensor:
         """Return physical fields.

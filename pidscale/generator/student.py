@@ -21,7 +21,7 @@ from pidscale.generator.refine import Refined, refine
 from pidscale.generator.tasks.likeliest import Answer, solve_task
 from pidscale.generator.tasks.observations import Observation, observe, warnings_for
 from pidscale.generator.tasks.posterior import Posterior, posterior
-from pidscale.generator.tasks.search import search_from
+from pidscale.generator.tasks.search import Search, search_from
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Student(OneStepGenerator):
         Returns:
             The refined samples, residuals before and after, and distances from the samples as they were drawn.
         """
-        return refine(self, n, seed, steps, **how)
+        return self._refined(n, seed, steps, how)
 
     @sheltered
     def forward(self, inputs: Any, sigma: Any = None, params: Mapping[str, Any] | None = None, **search: Any) -> Answer:
@@ -175,7 +175,7 @@ class Student(OneStepGenerator):
             The samples with their mean, standard deviation and intervals.
         """
         observation = self._observed(task, values, mask, sigma)
-        return posterior(self, observation, count, params, search_from(search, physics=0.0))
+        return self._drawn(observation, count, params, search_from(search, physics=0.0))
 
     def module(self) -> FieldModule:
         """Return the student as a `torch.nn.Module` of noise [B, C, Y, X] and varying parameters [B, P].
@@ -186,8 +186,18 @@ class Student(OneStepGenerator):
 
     def _solve(self, known: Observation, params: Mapping[str, Any] | None, search: dict[str, Any]) -> Answer:
         answer = solve_task(self, known, params, search_from(search))
-        self._warn_of_refused(self.join(answer.fields))
+        self._warn_of_refused(answer.fields)
         return answer
+
+    def _refined(self, n: int, seed: int, steps: int, how: Mapping[str, Any]) -> Refined:
+        refined = refine(self, n, seed, steps, **how)
+        self._warn_of_refused(refined.fields)
+        return refined
+
+    def _drawn(self, known: Observation, count: int, params: Mapping[str, Any] | None, search: Search) -> Posterior:
+        draws = posterior(self, known, count, params, search)
+        self._warn_of_refused(draws.samples)
+        return draws
 
     def _observed(self, task: str, values: Any, mask: Any, sigma: Any) -> Observation:
         observation = observe(self, task, values, mask, sigma)

@@ -19,6 +19,8 @@ from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde, Samples, shuffled
 from pidscale.pde.head import correct
 
+CHUNK = 64  # samples that solver steps are taken for at once
+
 
 def _truth(question: Question) -> Samples:
     """Return the truths of a question. Raises UserError if it has none."""
@@ -102,9 +104,11 @@ class Head:
     solves: ClassVar[bool] = False
 
     def run(self, generator: Generator, samples: Samples) -> Samples:
-        """Return the samples with corrected solutions."""
-        fields = correct(generator.pde, generator.grid, samples.fields, samples.params, self.steps)
-        return Samples(fields, samples.params)
+        """Return the samples with corrected solutions, CHUNK at a time."""
+        pairs = zip(samples.fields.split(CHUNK), samples.params.split(CHUNK), strict=True)
+        with torch.no_grad():
+            parts = [correct(generator.pde, generator.grid, *pair, self.steps) for pair in pairs]
+        return Samples(torch.cat(parts), samples.params)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ class Gate:
         passes_B: Samples that keep the result, bool; set before gradients are taken.
     """
 
-    def __init__(self) -> None:
-        self.passes_B: Tensor
+    passes_B: Tensor
 
     def __call__(self, entry_B: Tensor) -> Tensor:
         """Return what a result is computed from, with the same values."""

@@ -191,7 +191,8 @@ class Correcting(Protocol):
     def correct(self, window: Window, fields_BCYX: Tensor, params_BP: Tensor, steps: int) -> Tensor:
         """Return the fields with their solution moved towards the equation; inputs stay as they are.
 
-        Differentiable; runs in the dtype of the fields, float32 or float64. An exact solver ignores the number of steps.
+        Differentiable; runs in the dtype of the fields, float32 or float64. An exact solver, one step of which leaves nothing
+        to correct, ignores the number of steps; its class says `exact = True`.
 
         Args:
             window: The rows at hand and the way to ask for the others.
@@ -213,10 +214,12 @@ class Equation:
     Attributes:
         splits: Whether the residual is correct for a window that holds some rows. An equation sets this to True once its
             residual asks the window for everything beyond its rows.
+        exact: Whether one step of `correct`, if there is one, leaves nothing to correct.
         params: Parameters of the equation, a dataclass of plain values.
     """
 
     splits: ClassVar[bool] = False
+    exact: ClassVar[bool] = False
     params: Any
 
     @property

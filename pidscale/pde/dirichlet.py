@@ -91,6 +91,7 @@ class ShiftedPoisson(Equation):
 
     Attributes:
         splits: True: the residual asks the window for the rows that it lacks.
+        exact: True: one step of `correct` leaves nothing to correct.
         name: Name of the equation.
         shift: Factor of u.
         alpha: Exponent of the covariance of f.
@@ -100,6 +101,7 @@ class ShiftedPoisson(Equation):
     """
 
     splits: ClassVar[bool] = True
+    exact: ClassVar[bool] = True
     name: str
     shift: float
     alpha: float

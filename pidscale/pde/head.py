@@ -73,6 +73,11 @@ def has_head(pde: Pde) -> bool:
     return isinstance(pde, Correcting)
 
 
+def is_exact(pde: Pde) -> bool:
+    """Return whether one step of an equation's own solver leaves nothing to correct."""
+    return bool(getattr(pde, "exact", False))
+
+
 def check_head(pde: Pde, steps: int, key: str = "head") -> None:
     """Check that an equation takes so many steps.
 
@@ -84,7 +89,7 @@ def check_head(pde: Pde, steps: int, key: str = "head") -> None:
     Raises:
         UserError: When it does not.
     """
-    if not 0 <= steps <= LARGEST:
-        raise UserError(f"{key}={steps}: expected a number of solver steps from 0 to {LARGEST}")
+    if not isinstance(steps, int) or isinstance(steps, bool) or not 0 <= steps <= LARGEST:
+        raise UserError(f"{key}={steps!r}: expected a number of solver steps from 0 to {LARGEST}")
     if steps and not has_head(pde):
         raise UserError(f"{key}={steps}: {pde.name} has no solver steps of its own (a method `correct`); set {key}=0")

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -59,11 +59,13 @@ class Stokes(Strip):
     """u_t = nu u_yy; rows are times, between an oscillating wall and the fluid far from it.
 
     Attributes:
+        exact: True: one step of `correct` leaves nothing to correct.
         params: Parameters of the equation.
         name: Name of the equation.
         channels: The velocity.
     """
 
+    exact: ClassVar[bool] = True
     params: StokesParams = StokesParams()
     name: str = "stokes"
     channels: tuple[Channel, ...] = (Channel("velocity", "1", "solution"),)

@@ -59,10 +59,12 @@ class Wave(PeriodicEvolution):
 
     Attributes:
         splits: True: the residual asks the window for the transforms that it needs.
+        exact: True: one step of `correct` leaves nothing to correct.
         params: Parameters of the equation.
     """
 
     splits: ClassVar[bool] = True
+    exact: ClassVar[bool] = True
     params: WaveParams = WaveParams()
 
     @classmethod

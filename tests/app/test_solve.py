@@ -151,7 +151,7 @@ def test_a_picture_that_cannot_be_drawn_is_said_before_the_search(made: Path, tm
         (ask("forward", "coefficient.npy", "--posterior", "1"), "--posterior=1"),
         (
             ask("forward", "coefficient.npy", "--posterior", "9" * 11),
-            "--posterior=99999999999: expected 1048576 or fewer",
+            "--posterior=99999999999: expected a whole number from 2 to 1048576",
         ),
         (ask("forward", "coefficient.npy", "--starts", "0"), "--starts=0"),
         (ask("forward", "coefficient.npy", student="coefficient.npy"), "coefficient.npy: a file; expected the folder"),

@@ -55,6 +55,13 @@ def test_inputs_that_no_solver_takes_are_counted_and_warned_of(tmp_path: Path, s
     with pytest.warns(UserWarning, match="what a solver of darcy takes; the head's 2 steps") as caught:
         low.with_head(2).inverse(plain["pressure"], steps=2, starts=1)
     assert caught[-1].filename == __file__
+    for draw in (
+        lambda: low.with_head(2).posterior("inverse", plain["pressure"], 2, steps=2),
+        lambda: low.with_head(2).refine(3, seed=4, steps=2),
+    ):
+        with pytest.warns(UserWarning, match="what a solver of darcy takes") as caught:
+            draw()
+        assert caught[-1].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         student.sample(3, head=3)
@@ -92,6 +99,6 @@ def test_every_equation_takes_steps(tmp_path: Path) -> None:
 
 
 def test_steps_out_of_range_are_refused(student: Student) -> None:
-    for head in (-1, 65, 1.5, "four"):
-        with pytest.raises(UserError, match="head"):
+    for head in (-1, 65, 1.5, "four", True):
+        with pytest.raises(UserError, match=rf"^head={head!r}: expected a whole number from 0 to 64$"):
             student.sample(1, head=head)  # type: ignore[arg-type]
