@@ -93,6 +93,21 @@ def test_burgers_agrees_with_central_differences() -> None:
     assert np.abs(burgers(fine[::2], 0.02, times) - expected).max() < 2e-4
 
 
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("burgers", {"size": 2.0, "viscosity": 1e-3}),
+        ("navier_stokes", {"force": 100.0}),
+        ("navier_stokes", {"force": 100.0, "viscosity": 1e-5}),
+        ("reaction_diffusion", {"source": -1.0, "diffusion_u": 1e-5}),
+    ],
+)
+def test_truths_are_finite_at_the_ends_of_the_ranges(name: str, params: dict[str, float]) -> None:
+    pde = build_pde(name, params)
+    fields, _ = truths(pde, 0, range(2), pde.grid(16))
+    assert fields.isfinite().all() and fields.abs().max() < 1e4
+
+
 def test_a_burgers_field_is_solved_from_its_first_row_and_every_row_counts() -> None:
     pde = build_pde("burgers")
     grid = pde.grid(64)
