@@ -28,6 +28,20 @@ except joining.UserError as error:
 """
 
 
+SHORT_RECORD = r"""
+import os
+from pathlib import Path
+from pidscale.cluster import joining
+joining.connect()
+for line in Path("/proc").glob("[0-9]*/cmdline"):
+    try:
+        if "gcs_server" in line.read_text() and f"PPid:\t{os.getpid()}" in (line.parent / "status").read_text():
+            print([one for one in (line.parent / "environ").read_text().split("\0") if "task_events" in one])
+    except OSError:
+        pass
+"""
+
+
 @pytest.fixture
 def closed_port():
     with socket.socket() as free:
@@ -92,3 +106,13 @@ def test_a_local_ray_starts_with_a_read_only_home_and_a_long_tmpdir(tmp_path):
     )
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr
     assert Path(tmp_path, "set", "manifest.json").exists() and not list(home.iterdir())
+
+
+def test_the_head_of_a_local_ray_keeps_a_short_record_of_calls(tmp_path):
+    """Without a limit it grows by 4 KB a call, up to 100,000 calls."""
+    environment = {**os.environ, **RAY_ENVIRONMENT, "HOME": str(tmp_path), "RAY_ADDRESS": ""}
+    environment.pop("RAY_task_events_max_num_task_in_gcs", None)
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT_RECORD], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert "['RAY_task_events_max_num_task_in_gcs=1000']" in done.stdout, done.stderr[-2000:]

@@ -44,7 +44,7 @@ def pairs(tmp_path: Path) -> Iterator[list[Pair]]:
     try:
         for name in ("soaked", "unbroken"):
             (tmp_path / name).mkdir()
-            made.append(Pair(tmp_path / name))
+            made.append(Pair(tmp_path / name, {"RAY_task_events_max_num_task_in_gcs": "1000"}))  # as launch/ sets it
             made[-1].start()
         yield made
     finally:

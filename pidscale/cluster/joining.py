@@ -87,6 +87,7 @@ def _check_listening(named: str, seconds: float) -> None:
 
 def _start() -> None:
     """Start a local Ray. Where its defaults fail (a token in HOME, sockets in TMPDIR), other places are used."""
+    os.environ.setdefault("RAY_task_events_max_num_task_in_gcs", "1000")  # its record of finished calls: 4 KB each
     options: dict[str, Any] = {"address": "local", "include_dashboard": False}
     for tries in (3, 2, 1):
         try:
