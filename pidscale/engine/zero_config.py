@@ -192,3 +192,22 @@ def buffer_bytes(parameters: int, stage: int, section: Mapping[str, Any]) -> tup
     bucket = int(own.get("reduce_bucket_size", min(_BUCKET, parameters)))
     live = min(parameters, int(own.get("stage3_max_live_parameters", _LIVE)))
     return FLOAT32_BYTES * bucket if stage > 0 else 0, FLOAT32_BYTES * live if stage > 2 else 0
+
+
+def update_bytes(parameters: int, workers: int, stage: int) -> int:
+    """Return the float32 bytes that a step of the optimiser needs on one worker beyond `state_bytes`.
+
+    Adam computes two temporary tensors of the size of what it updates, and stage 3 copies the gradients into one. Gradients
+    that stage 1 has divided are freed before. Stage 0 updates one tensor after the other, so that it needs next to nothing.
+
+    Args:
+        parameters: The number of parameters of the model.
+        workers: The number of workers.
+        stage: The ZeRO stage.
+
+    Returns:
+        The bytes.
+    """
+    one = FLOAT32_BYTES * parameters
+    split = -(-one // workers)
+    return (0, max(0, 3 * split - one), 2 * split, 3 * split)[stage]

@@ -14,7 +14,7 @@ from typing import Any
 
 from pidscale.config import DistillSettings, Settings, TrainSettings
 from pidscale.engine.schedule import micro_plan
-from pidscale.engine.zero_config import buffer_bytes, state_bytes
+from pidscale.engine.zero_config import buffer_bytes, state_bytes, update_bytes
 from pidscale.models import row_unit
 from pidscale.parallel.mesh import Mesh
 from pidscale.parallel.split import Cut
@@ -42,6 +42,7 @@ class MemoryPlan:
         endpoints: Buffer of endpoints.
         bucket: Gradients of each network in training that are reduced together.
         gathered: Weights that ZeRO stage 3 gathers for a step. Networks take turns.
+        update: Temporary tensors of the optimiser's step, when no activations are held and nothing is gathered.
         checkpoint: Copy of each trained network's part of a checkpoint; 0 on a GPU, since it is in the host's memory.
         head: What the solver steps behind the student hold for their backward pass, in one micro-step.
         process: What a worker takes before it has a network: Python, torch, DeepSpeed and Ray, on a GPU the context of CUDA.
@@ -62,6 +63,7 @@ class MemoryPlan:
     endpoints: int = 0
     bucket: int = 0
     gathered: int = 0
+    update: int = 0
     checkpoint: int = 0
     head: int = 0
     process: int = 0
@@ -75,7 +77,11 @@ class MemoryPlan:
         """Peak memory in bytes."""
         each = self.weights + self.gradients + self.optimiser + self.ema + self.bucket + self.checkpoint
         besides = self.frozen + self.averaged + self.endpoints + self.process
-        return self.networks * each + besides + max(self.gathered + self.activations + self.head, self.sampling)
+        return (
+            self.networks * each
+            + besides
+            + max(self.gathered + self.activations + self.head, self.update, self.sampling)
+        )
 
 
 def memory_plan(
@@ -127,6 +133,7 @@ def memory_plan(
         endpoints=held * field,
         bucket=bucket,
         gathered=gathered,
+        update=update_bytes(parameters, cluster.workers, cluster.zero_stage),
         process=PROCESS,
         head=micro * head,  # behind the sample whose residual is taken, however many passes there are
         checkpoint=0 if cluster.use_gpu else -(-_CHECKPOINT * parameters // cluster.workers),

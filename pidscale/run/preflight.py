@@ -118,6 +118,7 @@ def plan_lines(plan: MemoryPlan) -> str:
     besides = {
         "bucket of gradients": plan.networks * plan.bucket,
         "gathered weights": plan.gathered,
+        "or the optimiser's step": plan.update,
         "copy for checkpoints": plan.networks * plan.checkpoint,
         "frozen teacher": plan.frozen,
         "its endpoints": plan.endpoints,

@@ -14,7 +14,7 @@ from torch import nn
 from pidscale.config import ClusterSettings, DistillSettings, ModelSettings, Settings, TeacherSettings
 from pidscale.engine.spread import spread, window_for
 from pidscale.engine.zero import Zero, ZeroSettings
-from pidscale.engine.zero_config import state_bytes
+from pidscale.engine.zero_config import state_bytes, update_bytes
 from pidscale.models import architecture, build_denoiser
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
@@ -174,22 +174,23 @@ def test_states_are_split_by_the_zero_stage() -> None:
     assert state_bytes(10, 3, 3) == (14, 14, 42)  # rounded up
 
 
-def _held(mesh: Mesh, stage: int) -> float:
-    """Return the bytes for each parameter that are alive after a step."""
+def _held(mesh: Mesh, stage: int) -> tuple[float, float]:
+    """Return the bytes for each parameter that are alive after a step, and the most that are in the optimiser's step."""
     small = {"zero_optimization": {"reduce_bucket_size": 10_000}}
     with Alive() as alive:
         model = nn.Sequential(*[nn.Linear(400, 400) for _ in range(6)])
         zero = Zero(model, ZeroSettings(stage, 1, 1, 1.0, small), mesh)
         for _ in range(2):
             zero.backward(zero(torch.ones(1, 400)).square().sum())
+            alive.most = alive.now
             zero.step(1e-3)
-        held = alive.now
+        held, most = alive.now, alive.most
     zero.close()
-    return held / (6 * 400 * 401)
+    return held / (6 * 400 * 401), most / (6 * 400 * 401)
 
 
-def _measured(rank: int, world: int) -> tuple[list[float], dict[str, tuple[int, int]]]:
-    """Return the bytes held at each stage, and the rows of this rank and the bytes of a pass for each network."""
+def _measured(rank: int, world: int) -> tuple[list[tuple[float, float]], dict[str, tuple[int, int]]]:
+    """Return the bytes of each stage, and the rows of this rank and the bytes of a pass for each network."""
     mesh = Mesh.over(rank, world, torch.device("cpu"), world)
     tiles = {}
     for kind in TINY:
@@ -202,10 +203,12 @@ def _measured(rank: int, world: int) -> tuple[list[float], dict[str, tuple[int, 
 def test_real_workers_hold_what_the_plan_says() -> None:
     """After a step gradients are freed at stages 0 to 2; at stage 3 their buffer stays. A tile also has halo rows."""
     for states, tiles in spawn(_measured, 2):
-        for stage, held in enumerate(states):
+        for stage, (held, most) in enumerate(states):
             weights, gradients, optimiser = state_bytes(10**6, 2, stage)
             expected = (weights + optimiser + (gradients if stage == 3 else 0)) / 10**6
             assert held == pytest.approx(expected, rel=0.05), f"stage {stage}"
+            step = (weights + gradients + optimiser + update_bytes(10**6, 2, stage)) / 10**6
+            assert stage == 0 or most == pytest.approx(step, rel=0.05), f"stage {stage}"
         for kind, (rows, most) in tiles.items():
             assert activation_bytes(tiny(kind), (36, 32), 3, rows) == pytest.approx(most, rel=0.15), kind
 
