@@ -25,7 +25,7 @@ from pidscale.distill.endpoints.supply import Supply
 from pidscale.distill.endpoints.truncation import truncation, truncation_line
 from pidscale.distill.objectives import open_objective
 from pidscale.distill.objectives.base import Objective
-from pidscale.distill.objectives.physics import Physics, active_weights
+from pidscale.distill.objectives.physics import Physics, weights_on
 from pidscale.distill.results import picture, publish_student
 from pidscale.distill.scales import measure_scales
 from pidscale.distill.students import Student, build_student, fork
@@ -104,7 +104,7 @@ def train(
         _say_truncation(batches.rollout, mesh, reporter)
     first = found.step if found else 0
     rolling = float(found.state["endpoint_seconds"]) if found else time.perf_counter() - began
-    physics = Physics(problem.pde, window, teacher.normaliser, active_weights(d), scales, d.gradient_to)
+    physics = Physics(problem.pde, window, teacher.normaliser, weights_on(d, problem.grid), scales, d.gradient_to)
     physics_from = int(d.physics_from * d.steps)
     rounds = [int(one.begins * d.steps) for one in objective.rounds(objective.own)[1:]]
     students = _students(settings, objective, physics, mesh, found)

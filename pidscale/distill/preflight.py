@@ -10,8 +10,9 @@ from pidscale.diffusion.solvers import SOLVERS
 from pidscale.distill.endpoints.batch import open_supply
 from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.endpoints.stored import needed
-from pidscale.distill.objectives.physics import active_weights
+from pidscale.distill.objectives.physics import active_weights, weights_on
 from pidscale.limits import chunks_made
+from pidscale.ops.grid import Grid
 
 STEP = 4.0  # forward passes that a student's step costs per sample: one forward, two backward, one residual
 LITTLE = 0.1
@@ -61,7 +62,7 @@ def announcement(settings: Settings, rollout: Rollout, shape: Sequence[int]) -> 
         Lines of text.
     """
     d = settings.distill
-    yield weights_line(d)
+    yield weights_line(d, rollout.teacher.grid)
     if d.endpoints and d.source != "shards":
         yield f"distill.endpoints is not read: distill.source={d.source}"
     if d.takes_endpoints:
@@ -72,11 +73,13 @@ def announcement(settings: Settings, rollout: Rollout, shape: Sequence[int]) -> 
             yield f"distill.chunk={d.chunk}: some workers make {made:.2g} times the endpoints that they use; 1 avoids that"
 
 
-def weights_line(settings: DistillSettings) -> str:
-    """Return one sentence with the effective weights of the residual, after equation, objective and command line."""
-    weights = [f"{name} {weight:g}" for name, weight in active_weights(settings).items() if weight > 0]
+def weights_line(settings: DistillSettings, grid: Grid) -> str:
+    """Return one sentence with the effective weights of the residual, after equation, objective, command line and grid."""
+    found = weights_on(settings, grid)
+    weights = [f"{name} {weight:g}" for name, weight in found.items() if weight > 0]
     if not weights:
         return "the residual is left out: no term that distill.norm chooses has distill.weights times physics_weight above 0"
     begins = f"from step {int(settings.physics_from * settings.steps)} of {settings.steps}"
     times = f"distill.weights times distill.physics_weight={settings.physics_weight:g}"
+    times += "" if found == active_weights(settings) else f", raised for {grid.shape[0]} x {grid.shape[1]} points"
     return f"the residual weighs {', '.join(weights)} ({times}), {begins}"

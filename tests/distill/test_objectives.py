@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives.base import mismatch, ramp
-from pidscale.distill.objectives.physics import Physics, active_weights, extra_measures, frozen_scales
+from pidscale.distill.objectives.physics import Physics, active_weights, extra_measures, frozen_scales, weights_on
 from pidscale.distill.objectives.piddm import Piddm
 from pidscale.distill.preflight import weights_line
 from pidscale.ops.grid import Grid
@@ -184,13 +185,42 @@ def test_a_norm_that_was_not_chosen_has_no_weight():
 
 def test_a_run_says_what_its_residual_weighs():
     chosen = DistillSettings(weights=LambdaSettings(l2=0.1, dual=0.2, boundary=0.0), norm="both", physics_weight=0.5)
-    line = weights_line(replace(chosen, steps=1000, physics_from=0.33))
+    coarse, fine = Grid((32, 32)), Grid((64, 64))
+    line = weights_line(replace(chosen, steps=1000, physics_from=0.33), coarse)
     assert "weighs l2 0.05, dual 0.1 (" in line and "distill.physics_weight=0.5" in line and "step 330 of 1000" in line
     for without in (
         replace(chosen, physics_weight=0.0),
         replace(chosen, weights=LambdaSettings(l2=0.1, dual=0, boundary=0), norm="dual"),
     ):
-        assert "left out" in weights_line(without) and "distill.norm" in weights_line(without)
+        assert "left out" in weights_line(without, coarse) and "distill.norm" in weights_line(without, coarse)
+    assert "weighs l2 3.2, dual 1.6 (" in weights_line(chosen, fine) and "raised for 64 x 64 points)" in weights_line(
+        chosen, fine
+    )
+
+
+def test_weights_grow_on_fine_grids_of_nodes_alone():
+    chosen = DistillSettings(weights=LambdaSettings(l2=0.1, dual=0.2, boundary=0.3, conservation=0.4))
+    plain = active_weights(chosen)
+    for grid in (Grid((32, 32)), Grid((16, 16)), Grid((64, 64), kind="periodic", boundary="periodic")):
+        assert weights_on(chosen, grid) == plain
+    factors = {"l2": 64, "dual": 16, "boundary": 4, "conservation": 1, "initial": 1}
+    for grid in (Grid((64, 64)), Grid((32, 128))):
+        assert weights_on(chosen, grid) == pytest.approx({key: plain[key] * factor for key, factor in factors.items()})
+
+
+@pytest.mark.parametrize("points", [32, 64])
+def test_noise_has_the_residual_that_the_weights_of_fine_grids_assume(points):
+    """With the number of points a side, l2 grows with the fourth power and dual with the second."""
+    found = []
+    for side in (points, 2 * points):
+        fields = torch.full((4, 2, side, side), 6.0, dtype=torch.float64)
+        fields[:, 1] = 1e-3 * torch.randn(
+            4, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+        )
+        found.append(residual_squares(PDE, PDE.grid(side), fields))
+    for norm, power in (("l2", 4), ("dual", 2)):
+        grown = float(found[1][norm].mean() / found[0][norm].mean())
+        assert math.log2(grown) == pytest.approx(power, abs=0.3), norm
 
 
 @pytest.mark.parametrize(

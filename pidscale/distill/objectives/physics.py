@@ -3,7 +3,7 @@
 The terms k are the interior residual in its l2 and its dual norm, and the residual on the boundary; optionally also the
 budgets (`conservation`) and the first time interval (`initial`). The scale s_k^2 is the mean of R_k^2 over samples of the
 teacher, bounded below by the floor of the truths and by a null solution (`frozen_scales`). It is measured once and then
-fixed, so that lambda_k is dimensionless and comparable between equations and grids.
+fixed, so that lambda_k is dimensionless and comparable between equations. On fine grids lambda_k grows (`weights_on`).
 
 The gradient of the residual may change all channels, or the solution alone. In the second case it does not change the inputs,
 whose distribution the equation does not determine; the solution is adapted to them. A third option changes the shape of the
@@ -13,6 +13,7 @@ has a smaller residual for any solution.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,10 +23,14 @@ from torch import Tensor
 from pidscale.caller import kept
 from pidscale.config import DistillSettings
 from pidscale.diffusion.normaliser import Normaliser
+from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde.base import Pde, solution_mask
 from pidscale.pde.residuals import residual_shares
 from pidscale.pde.terms import EXTRA_MEASURES, MEASURES
+
+REFERENCE = 32  # points a side of the grids that weights were chosen on
+GROWTH = {"l2": 6, "dual": 4, "boundary": 2}  # exponents of the weights on finer grids of nodes
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,24 @@ def active_weights(settings: DistillSettings) -> dict[str, float]:
     unchosen = {"l2": "dual", "dual": "l2"}.get(settings.norm)
     times = settings.physics_weight
     return {k: 0.0 if k == unchosen else times * getattr(settings.weights, k) for k in MEASURES}
+
+
+def weights_on(settings: DistillSettings, grid: Grid) -> dict[str, float]:
+    """Return lambda_k by term: those of `active_weights`, larger on nodes of which there are more than REFERENCE a side.
+
+    A teacher leaves noise in the solution. For noise of a given size R_k^2 grows with the fourth power of the number of
+    points a side in the l2 norm of a second-order operator, and with the second in its dual norm. So does s_k^2, by which
+    R_k^2 is divided: with equal weights a fine grid would weigh the residual less. The exponents take this back, and add 2.
+
+    Args:
+        settings: Settings of the section `distill`.
+        grid: Grid of the fields.
+
+    Returns:
+        Weights by term.
+    """
+    finer = math.sqrt(math.prod(grid.shape)) / REFERENCE if grid.kind == "node" else 1.0
+    return {k: weight * max(1.0, finer) ** GROWTH.get(k, 0) for k, weight in active_weights(settings).items()}
 
 
 def extra_measures(weights: Mapping[str, float]) -> tuple[str, ...]:
