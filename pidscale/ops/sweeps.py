@@ -2,9 +2,9 @@
 
 A sweep solves d' = F(u + d) - F(u) - R for the correction d, where F is the rate of change, u the guess (between its states a
 cubic) and R the residual of each interval. The part of F that is diagonal in waves is integrated exactly, the rest by the
-classical Runge-Kutta method of fourth order on it (Lawson, 1967). What then is left of the residual in waves that decay
-within an interval, no cubic between states describes: there the decay alone is solved for, by the residual's own mean over
-each interval. A guess without residual is not changed. Knows no equations and no ranks.
+classical Runge-Kutta method of fourth order on it (Lawson, 1967). A wave that decays within an interval is no cubic between
+states, so that part of its residual stays. It is taken away afterwards by solving for the decay alone, with the mean over
+each interval that the residual itself takes. A guess without residual is not changed. Knows no equations and no ranks.
 
 Shapes: u_BF... states at even times; u_BI... one entry for each interval; u_B... a single state.
 """
