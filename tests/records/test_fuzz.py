@@ -26,5 +26,5 @@ def test_what_a_reader_without_checks_accepts_is_seen(tmp_path: Path) -> None:
 
 
 def test_what_takes_too_long_is_ended(tmp_path: Path) -> None:
-    found = measured("proofs.fuzz", tmp_path / "fuzz.json", "--cases", "5", "--limit", "0.001", code=1)
+    found = measured("proofs.fuzz", tmp_path / "fuzz.json", "--cases", "5", "--limit", "0.0001", code=1)
     assert sum(row["hung"] for row in found["rows"]) == 5
