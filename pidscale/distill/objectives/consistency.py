@@ -30,13 +30,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pidscale import seeds
 from pidscale.config import setting
 from pidscale.diffusion.denoiser import ConditionalDenoiser, conditioned
-from pidscale.diffusion.noise import karras_levels
 from pidscale.diffusion.solvers import heun_step
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives.base import DistanceSettings, Learned, Objective, Partner, Targets, mismatch
+from pidscale.distill.objectives.levels import neighbours, noisy_endpoints
 from pidscale.meter import StepTimer
 
 STREAM = "distill/consistency"
@@ -94,27 +93,12 @@ class Consistency(Objective[ConsistencySettings]):
         return (Partner(TARGET, own.rate),)
 
     def levels(self, fresh: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw a noise level for each sample, uniformly from all levels of the grid except the last.
-
-        Args:
-            fresh: Counters of the samples.
-
-        Returns:
-            The levels sigma_{n+1} and the next lower levels sigma_n of the grid, float64 [B] each.
-        """
-        noise, count = self.teacher.noise, self.own.levels
-        grid = karras_levels(noise.sigma_min, noise.sigma_max, count)
-        uniform = seeds.uniform(self.seed, f"{STREAM} level", fresh, 1)[:, 0]
-        place = (uniform * (count - 1)).long().clamp_max(count - 2)
-        return grid[place], grid[place + 1]
+        """Draw the levels sigma_{n+1} and the next lower levels sigma_n of the grid, float64 [B] each (`neighbours`)."""
+        return neighbours(self.teacher.noise, self.own.levels, self.seed, f"{STREAM} level", fresh)
 
     def noisy(self, batch: Batch, sigma_B: Tensor) -> Tensor:
         """Add noise of these levels to the endpoints of a batch; the noise is drawn again at every step."""
-        assert batch.target_BCYX is not None
-        shape = (batch.target_BCYX.shape[1], *self.window.grid.shape)
-        device = batch.target_BCYX.device
-        eps = seeds.normal(self.seed, STREAM, batch.fresh, shape, self.window.rows, device=device)
-        return batch.target_BCYX + sigma_B.reshape(-1, 1, 1, 1) * eps
+        return noisy_endpoints(batch, sigma_B, self.window, self.seed, STREAM)
 
     def flow(self, x_BCYX: Tensor, here_B: Tensor, there_B: Tensor, condition_BP: Tensor) -> Tensor:
         """Follow the teacher's flow from one noise level to another with one Heun step (two calls).

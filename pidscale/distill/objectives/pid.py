@@ -19,12 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pidscale import seeds
 from pidscale.config import setting
 from pidscale.diffusion.denoiser import ConditionalDenoiser, Denoiser, conditioned
-from pidscale.diffusion.noise import karras_levels
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives.base import DistanceSettings, Learned, Objective, mismatch
+from pidscale.distill.objectives.levels import neighbours
 from pidscale.meter import StepTimer
 
 
@@ -77,19 +76,8 @@ class Pid(Objective[PidSettings]):
         return self.teacher.noise.sigma_min
 
     def levels(self, fresh: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw a noise level for each sample, uniformly from all levels of the grid except the last.
-
-        Args:
-            fresh: Counters of the samples.
-
-        Returns:
-            The levels t and the next lower levels s of the grid, float64 [B] each.
-        """
-        noise, count = self.teacher.noise, self.own.levels
-        grid = karras_levels(noise.sigma_min, noise.sigma_max, count)
-        uniform = seeds.uniform(self.seed, "distill/level", fresh, 1)[:, 0]
-        place = (uniform * (count - 1)).long().clamp_max(count - 2)
-        return grid[place], grid[place + 1]
+        """Draw the levels t and the next lower levels s of the grid, float64 [B] each (`neighbours`)."""
+        return neighbours(self.teacher.noise, self.own.levels, self.seed, "distill/level", fresh)
 
     def losses(self, network: ConditionalDenoiser, batch: Batch, timer: StepTimer) -> Learned:
         """Return the loss. All student inputs form a single batch."""
