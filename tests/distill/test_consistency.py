@@ -12,9 +12,7 @@ from torch import Tensor
 from pidscale.config import DistillSettings
 from pidscale.dataset.problem import open_problem
 from pidscale.diffusion.noise import EdmNoise, karras_levels
-from pidscale.diffusion.normaliser import Normaliser
 from pidscale.diffusion.solvers import heun_step, integrate
-from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.endpoints.rollout import open_rollout, open_teacher
 from pidscale.distill.objectives.consistency import TARGET, Consistency, consistency_map
 from pidscale.distill.objectives.physics import Physics
@@ -24,24 +22,12 @@ from pidscale.models import build_denoiser
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.parallel.spawn import spawn
-from pidscale.pde.darcy import Darcy
 from pidscale.pde.residuals import residual_squares
 from pidscale.pde.terms import NORMS
 from tests import small
+from tests.distill.gaussians import BOTTOM, GRID, PDE, SPREADS, TOP, UNITS, batch, gaussian
 from tests.distill.test_loop import live
 from tests.small import bare_teacher
-
-TOP, BOTTOM = 80.0, 0.002
-PDE = Darcy()
-GRID = PDE.grid(16)
-UNITS = Normaliser((7.5, 0.006), (4.5, 0.004))
-SPREADS = torch.tensor([0.05, 0.5, 2.0, 8.0], dtype=torch.float64).repeat(4)  # of the modes: the columns of a field
-
-
-def gaussian(x: Tensor, sigma: Tensor, *_: Tensor) -> Tensor:
-    """The exact denoiser of data whose modes are N(0, SPREADS^2)."""
-    s = sigma.double().reshape(-1, 1, 1, 1)
-    return SPREADS**2 / (SPREADS**2 + s**2) * x
 
 
 def exact(x: Tensor, here: Tensor, there: Tensor) -> Tensor:
@@ -78,14 +64,6 @@ def objective(kind=ExactFlow, target=None, **own) -> Consistency:
     teacher = bare_teacher(gaussian, PDE, GRID, UNITS, EdmNoise())
     chosen = DistillSettings(objective={"name": "consistency", **own}, physics_from=0.0)
     return kind(chosen, teacher, Window(GRID), None, 5, {TARGET: target or denoiser_of(closed_form)})
-
-
-def batch(size: int = 64, step: int = 0) -> Batch:
-    """Fields of the law, as float64."""
-    draws = torch.Generator().manual_seed(step)
-    x0 = SPREADS * torch.randn(size, 2, 16, 16, generator=draws, dtype=torch.float64)
-    eps = torch.randn(size, 2, 16, 16, generator=draws, dtype=torch.float64)
-    return Batch(step, torch.arange(size) + step * size, eps, torch.zeros(size, 0), torch.zeros(size, 0), x0)
 
 
 # ---- the map

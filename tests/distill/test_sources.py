@@ -23,6 +23,8 @@ OBJECTIVES = {
     "pid": ({"objective": {"name": "pid", "levels": 20}}, {"loss", "trajectory"}),
     "dm": ({"objective": {"name": "dm"}, "source": "thread"}, {"loss", "score", "match", "critic"}),
     "consistency": ({"objective": {"name": "consistency", "levels": 6}}, {"loss", "consistency"}),
+    "boot": ({"objective": {"name": "boot", "levels": 6}}, {"loss", "bootstrap", "top"}),
+    "progressive": ({"objective": {"name": "progressive", "solver_steps": 8}}, {"loss", "halving"}),
     "scratch": ({"start": "scratch"}, {"loss", "match"}),
     "dm-alone": ({"objective": {"name": "dm", "match": 0.0}, "control": False}, {"loss", "score", "critic"}),
 }

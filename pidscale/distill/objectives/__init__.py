@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pidscale.config import Settings
 from pidscale.distill.objectives.base import Objective
+from pidscale.distill.objectives.boot import Boot
 from pidscale.distill.objectives.consistency import Consistency
 from pidscale.distill.objectives.dmd import Matching
 from pidscale.distill.objectives.pid import Pid
 from pidscale.distill.objectives.piddm import Piddm
+from pidscale.distill.objectives.progressive import Progressive
 from pidscale.generator.generator import Generator
 from pidscale.ops.window import Window
 from pidscale.pde.constraints import check_constraints
@@ -18,6 +20,8 @@ OBJECTIVES: dict[str, type[Objective]] = {  # keys are values of distill.objecti
     "pid": Pid,
     "dm": Matching,
     "consistency": Consistency,
+    "boot": Boot,
+    "progressive": Progressive,
 }
 
 
