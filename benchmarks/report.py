@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
+from pidscale.environment import processor as processor
 from pidscale.plain import json_text
 
 Row = dict[str, Any]
@@ -78,11 +78,3 @@ def _line(row: Row) -> str:
     return ", ".join(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in shown.items()
     )
-
-
-def processor() -> str:
-    """Return the processor's name and the number of its cores."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} cores of {names[0]}" if names else platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""Environment variables of workers and teacher actors: those that pidscale sets, and those of `cluster.environment`.
+"""The processor, and the environment variables of workers and teacher actors: those that pidscale sets, and the user's.
 
 Must not know what these processes do.
 """
@@ -6,7 +6,9 @@ Must not know what these processes do.
 from __future__ import annotations
 
 import os
+import platform
 import re
+from pathlib import Path
 
 from pidscale.config import ClusterSettings, UserError
 
@@ -75,3 +77,11 @@ def _reserved(name: str) -> str:
     if name.startswith("RAY_"):
         return "read by Ray before a worker starts, so it is set where Ray is started (`ray start`)"
     return ""
+
+
+def processor() -> str:
+    """Return the processor's name and the number of its cores."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} cores of {names[0]}" if names else platform.processor() or platform.machine()

@@ -16,6 +16,7 @@ from pidscale.compare import report
 from pidscale.compare.contender import STUDENT, Contender
 from pidscale.compare.questions import question, reference
 from pidscale.compare.run import Comparison
+from pidscale.compare.tasks import COLUMNS, NOISE, SHARE, TUNED, answer_row, observation
 from pidscale.config import Settings, from_plain
 from pidscale.dataset.problem import Problem, open_problem
 from pidscale.generator.generator import Generator
@@ -23,6 +24,18 @@ from pidscale.generator.load import load_student
 from pidscale.methods.one_call import OneCall
 
 STYLE = report.STYLE  # of an HTML page
+__all__ = [
+    "COLUMNS",
+    "NOISE",
+    "SHARE",
+    "STYLE",
+    "TUNED",
+    "answer_row",
+    "launch",
+    "observation",
+    "open_comparison",
+    "open_run",
+]
 
 
 def launch(script: str, *arguments: str) -> None:

@@ -5,9 +5,8 @@ python -m benchmarks.studies.tasks [--pde darcy poisson burgers] [--seed 0 1 2] 
 
 The students are those of benchmarks.studies.methods (`piddm`), which trains those that are missing; `control` is that without
 the residual, and `+head-K` searches through K solver steps. Fields are those of the
-test split after its first TUNED, on which settings were chosen. `forward` knows the inputs, `inverse` the solution,
-`reconstruct` 3 % of the points of all channels, `noisy` the same with noise of 1 % of each channel's standard deviation,
-`columns` three columns. Errors are relative L2 distances to the truth over the values that are not known.
+test split after its first TUNED, on which settings were chosen. pidscale/compare/tasks.py says what a task knows. Errors are
+relative L2 distances to the truth over the values that are not known.
 """
 
 from __future__ import annotations
@@ -23,25 +22,20 @@ import torch
 from torch import Tensor
 
 from benchmarks.report import Row, circumstances, finish, merged, options, processor, save
-from benchmarks.studies.measure import open_run
+from benchmarks.studies.measure import TUNED, answer_row, observation, open_run
 from benchmarks.studies.methods import PDES, train
-from pidscale import seeds
 from pidscale.dataset.problem import Problem
-from pidscale.generator.generator import Generator
 from pidscale.generator.load import load_student
 from pidscale.generator.scales import residual_scales
 from pidscale.generator.student import Student
 from pidscale.generator.tasks.likeliest import Answer, solve_task
-from pidscale.generator.tasks.observations import Observation, observe
+from pidscale.generator.tasks.observations import Observation
 from pidscale.generator.tasks.posterior import coverage, crps, posterior
 from pidscale.generator.tasks.search import Search
 from pidscale.methods.direct import direct, mean_field
-from pidscale.pde.base import Samples, solution_mask
+from pidscale.methods.search import answer_samples
+from pidscale.pde.base import Samples
 
-SHARE = 0.03  # of the points that `reconstruct` and `noisy` know
-NOISE = 0.01  # of a channel's standard deviation
-COLUMNS = 3
-TUNED = 16  # fields at the head of the test split on which the tolerance of noiseless readings was chosen
 STEPS = 150  # evaluations of a student for each of its starts
 STARTS = 2
 DRAWS = 32
@@ -50,62 +44,6 @@ HEAD = 4  # solver steps of the rows `+head-4`
 DIRECT = STEPS * STARTS  # evaluations of a field, which are far cheaper than those of a student
 TASKS = ("forward", "inverse", "reconstruct", "noisy", "columns")
 Params = dict[str, Tensor] | None
-
-
-def points(shape: tuple[int, int, int], count: int, task: str) -> Tensor:
-    """Return where values of `count` fields are known, bool [N, C, Y, X], at the same places of all channels."""
-    _, height, width = shape
-    if task == "columns":
-        known = torch.zeros(height, width, dtype=torch.bool)
-        known[:, [width * (2 * k + 1) // (2 * COLUMNS) for k in range(COLUMNS)]] = True
-        return known.expand(count, *shape)
-    places = max(1, round(SHARE * height * width))
-    drawn = seeds.uniform(0, "benchmark/points", range(count), height * width)
-    known = torch.zeros(count, height * width, dtype=torch.bool)
-    known.scatter_(1, drawn.argsort(dim=1)[:, :places], True)
-    return known.reshape(count, 1, height, width).expand(count, *shape)
-
-
-def observation(student: Generator, truth: Samples, task: str) -> Observation:
-    """Return what a task knows of the truths."""
-    fields = truth.fields
-    if task in ("forward", "inverse"):
-        solution = solution_mask(student.pde, student.grid)
-        given = (solution if task == "inverse" else ~solution).flatten(1).any(dim=1)
-        channels = student.split(fields)
-        return observe(
-            student, task, {name: channels[name] for name, k in zip(student.channels, given, strict=True) if k}
-        )
-    shape = (fields.shape[1], *student.grid.shape)
-    known = points(shape, len(fields), task)
-    sigma = None
-    if task == "noisy":
-        spread = NOISE * torch.tensor(student.normaliser.std)
-        noise = seeds.normal(0, "benchmark/noise", range(len(fields)), shape)
-        fields = fields + spread[:, None, None] * noise
-        sigma = dict(zip(student.channels, spread.tolist(), strict=True))
-    return observe(student, "reconstruct", student.split(fields), student.split(known), sigma)
-
-
-def scored(student: Generator, answer: Answer, truth: Samples, known_NCYX: Tensor) -> Row:
-    """Return the residuals of an answer, and its error over what is not known of each channel that is not known whole."""
-    found = student.join({name: answer.fields[name] for name in student.channels})
-    row: Row = {f"residual_{name}": float(value.square().mean().sqrt()) for name, value in answer.residual.items()}
-    for c, name in enumerate(student.channels):
-        hidden = ~known_NCYX[:, c]
-        if not hidden.any():
-            continue
-        true = truth.fields[:, c]
-        apart = torch.where(hidden, found[:, c] - true, 0.0).flatten(1).norm(dim=1)
-        size = torch.where(hidden, true, 0.0).flatten(1).norm(dim=1)
-        row[f"error_{name}"] = float((apart / size).mean())
-    variant = student.pde.params_dict().get("variant")
-    hidden = ~known_NCYX[:, 0]
-    if variant == "two_phase" and hidden.any():
-        middle = student.normaliser.mean[0]
-        wrong = (found[:, 0] > middle) != (truth.fields[:, 0] > middle)
-        row["misclassified"] = float(wrong[hidden].float().mean())
-    return row
 
 
 @dataclass(frozen=True)
@@ -148,7 +86,8 @@ class Subject:
             began = time.perf_counter()
             answer = solve()
             ms = (time.perf_counter() - began) / count * 1e3
-            yield {"method": name, "ms": ms, "n": count} | scored(self.student, answer, self.truth, seen.known_NCYX)
+            found = answer_samples(self.student, answer)
+            yield {"method": name, "ms": ms, "n": count} | answer_row(self.student, found, self.truth, seen.known_NCYX)
 
     def posterior(self, task: str) -> Row:
         """Return the row of posterior samples of the first fields.

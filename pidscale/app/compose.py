@@ -9,6 +9,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from pidscale.compare.settings import CompareSettings
 from pidscale.config import PHASES, Settings, UserError, from_plain, to_flat
 from pidscale.limits import check
 from pidscale.paths import PATH_SETTINGS, expanded, with_paths
@@ -26,7 +28,29 @@ from pidscale.paths import PATH_SETTINGS, expanded, with_paths
 _PACKAGE = Path(__file__).resolve().parent.parent
 # an installation has the folder inside the package, a checkout beside the package
 CONFIGS = next(folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir())
+COMPARE = "compare"  # the file of configs/ that describes a comparison, its group, and its section
+OWN = {  # what the runs of a comparison have of their own
+    "pde": "name it in compare.equations",
+    "data.path": "run.folder and run.name say where all of them lie",
+    "run.seed": "name seeds in compare.seeds",
+    "distill.teacher": "name its rows in compare.only",
+}
 _ANY_TEXT = (*PATH_SETTINGS, "run.name")  # settings whose value is a path or a name, which may contain any character
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Settings of a comparison.
+
+    Attributes:
+        compare: What is compared.
+        common: Settings that all runs share; `run.folder` and `run.name` say where the comparison lies.
+        runs: Settings of each run by equation and network, without its place, its data and its seed.
+    """
+
+    compare: CompareSettings
+    common: Settings
+    runs: dict[tuple[str, str], Settings]
 
 
 def groups(config_dir: Path | None = None) -> dict[str, list[str]]:
@@ -66,6 +90,65 @@ def settings_from(
     Raises:
         UserError: When an argument, a file of the folder or a value is wrong.
     """
+    plain = composed(arguments, config, config_dir)
+    if config == COMPARE:
+        plain.pop(COMPARE)  # which is not about a run
+    settings = with_paths(from_plain(Settings, plain), expanded)
+    check(settings, phases)
+    return settings
+
+
+def comparison_from(arguments: Sequence[str], config_dir: Path | None = None) -> Comparison:
+    """Compose the settings of a comparison and of each of its runs, and check them.
+
+    Args:
+        arguments: Arguments of the form `group=choice` or `section.key=value`; those about runs apply to all of them.
+        config_dir: Folder of the user with further groups.
+
+    Returns:
+        The settings of the comparison, and those of its runs.
+
+    Raises:
+        UserError: When an argument, a file or a value is wrong, or an argument sets what each run has of its own.
+    """
+    for argument in arguments:
+        if argument.lstrip("+").split("=")[0] in OWN:
+            raise UserError(
+                f"{argument}: each run of a comparison has its own; {OWN[argument.lstrip('+').split('=')[0]]}"
+            )
+    compare = from_plain(CompareSettings, composed(arguments, COMPARE, config_dir)[COMPARE], COMPARE)
+    common = settings_from(arguments, COMPARE, (), config_dir)
+    chosen = [argument for argument in arguments if not argument.lstrip("+").startswith(COMPARE)]
+    plan = [argument for argument in arguments if argument.lstrip("+").startswith(f"{COMPARE}=")]
+
+    def settings_of(equation: str, words: Sequence[str], phase: str) -> Settings:
+        change = compare.change.get(equation, [])
+        return settings_from([*plan, f"pde={equation}", *change, *words, *chosen], COMPARE, (phase,), config_dir)
+
+    runs = {
+        (equation, name): settings_of(equation, words, phase)
+        for equation in compare.equations
+        for phase, commands in (("teacher", compare.teachers), ("distill", compare.students))
+        for name, words in commands.items()
+        if name in compare.needed
+    }
+    return Comparison(compare, common, runs)
+
+
+def composed(arguments: Sequence[str], config: str, config_dir: Path | None = None) -> dict[str, Any]:
+    """Compose groups and arguments without a check of the values.
+
+    Args:
+        arguments: Arguments of the form `group=choice` or `section.key=value`.
+        config: File of configs/ with the default choices.
+        config_dir: Folder of the user with further groups.
+
+    Returns:
+        Plain values by section.
+
+    Raises:
+        UserError: When an argument or a file is wrong.
+    """
     if config_dir is not None and not config_dir.is_dir():
         what = "a file, expected a folder" if config_dir.exists() else "no such folder; expected one"
         raise UserError(
@@ -77,14 +160,11 @@ def settings_from(
     # ++ adds a dotted key even if it is unknown, so that our own check reports it
     overrides = [a if a[0] == "+" or "." not in a.split("=")[0] else f"++{a}" for a in map(quoted, arguments)]
     try:
-        plain = _compose(config, overrides, config_dir)
+        return _compose(config, overrides, config_dir)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         message = str(error).split("Config search path")[0]
         line = "; ".join(line.strip() for line in message.splitlines() if line.strip()).replace(":; ", ": ")
         raise UserError(f"{' '.join(arguments) or config}: {line}") from None
-    settings = with_paths(from_plain(Settings, plain), expanded)
-    check(settings, phases)
-    return settings
 
 
 def _compose(config: str, overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
@@ -149,6 +229,9 @@ def help_text(config: str, config_dir: Path | None = None) -> str:
         Text of about a hundred lines.
     """
     values = to_flat(settings_from([], config, config_dir=config_dir))
+    if config == COMPARE:
+        compare = to_flat(from_plain(CompareSettings, composed([], config, config_dir)[COMPARE], COMPARE))
+        values |= {f"{COMPARE}.{key}": value for key, value in compare.items()}
     lines = ["group=choice takes a file of that group, section.key=value sets one value:", ""]
     lines += [f"  {group}={{{','.join(choices)}}}" for group, choices in groups(config_dir).items()]
     return "\n".join([*lines, "", *(f"  {key}={json.dumps(value)}" for key, value in values.items())])

@@ -12,12 +12,12 @@ from pidscale.paths import local_path
 
 @dataclass(frozen=True)
 class _SettingsCommand:
-    """A subcommand that takes settings; `late` names packages that are imported late or only in workers."""
+    """A subcommand that takes settings, of one run if it has `phases`; `late` names packages that are imported late."""
 
     name: str
     what: str
     example: str
-    phases: tuple[str, ...] = ()
+    phases: tuple[str, ...] | None = ()
     late: tuple[str, ...] = ()
     config: str = "config"
     memory: str = "choose smaller batches"
@@ -65,6 +65,14 @@ _SETTINGS_COMMANDS = (
         phases=PHASES,
         late=_TRAINING,
         config="demo",
+    ),
+    _SettingsCommand(
+        name="compare",
+        what="train and measure many methods on common questions, cell by cell, and write their table",
+        example="compare=quick run.name=NAME",
+        phases=None,
+        config="compare",
+        memory="lower evaluate.samples or evaluate.batch",
     ),
 )
 

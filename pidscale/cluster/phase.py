@@ -30,7 +30,7 @@ from pidscale.run.preflight import check_model, model_description, plan_lines, p
 from pidscale.teacher.start import open_start
 
 
-def run_phase(phase: str, settings: Settings) -> Path:
+def run_phase(phase: str, settings: Settings, stop: Stop | None = None) -> Path:
     """Check everything that a driver can check, then run a phase unless it is finished already.
 
     A UserError is raised before any worker starts if the driver finds a mistake, later if a worker does.
@@ -38,6 +38,7 @@ def run_phase(phase: str, settings: Settings) -> Path:
     Args:
         phase: `teacher` or `distill`.
         settings: The settings of the run.
+        stop: Whether the user asked to stop, for a caller that runs several phases.
 
     Returns:
         The folder of the run.
@@ -75,7 +76,7 @@ def run_phase(phase: str, settings: Settings) -> Path:
                 print(f"{phase}: {line}", flush=True)
         with hold_run(settings) as owner:
             connect()
-            with Stop().listening() as stop:
+            with (stop or Stop()).listening() as stop:
                 workers = find_room(phase, settings, stop)
                 if begin(phase, settings, inputs):
                     print(f"{phase}: tensorboard --logdir {folder / 'tb'}", flush=True)

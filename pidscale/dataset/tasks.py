@@ -13,6 +13,7 @@ _PATIENCE = 600.0  # seconds to wait while no host is large enough for a task
 
 Progress = Callable[[int, int], None]  # the samples done, the total
 Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 def report_progress(shards: Iterable[FinishedShard], total: int, progress: Progress | None) -> Iterator[FinishedShard]:
@@ -52,19 +53,19 @@ def cluster_cpus() -> int:
 
 
 def run_in_ray(
-    make: Callable[[Job], FinishedShard], jobs: Sequence[Job], limit: int, num_cpus: int = 1, num_gpus: int = 0
-) -> Iterator[FinishedShard]:
+    make: Callable[[Job], Result], jobs: Sequence[Job], limit: int, num_cpus: int = 1, num_gpus: int = 0
+) -> Iterator[Result]:
     """Run one Ray task for each job; the first error cancels the others.
 
     Args:
-        make: Makes the shard of a job in a task.
+        make: Does a job in a task.
         jobs: What is sent to the tasks.
         limit: The number of tasks that are submitted at a time.
         num_cpus: The CPUs of a task.
         num_gpus: The GPUs of a task.
 
     Yields:
-        The shards as they finish; a task sends back the entry, statistics and residuals of its shard, no fields.
+        What the tasks return, as they finish; it should be small.
 
     Raises:
         UserError: A task raised one or was lost too often, or no host was large enough for a task for ten minutes.

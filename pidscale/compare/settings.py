@@ -1,0 +1,101 @@
+"""Settings of a comparison: equations, networks, rows and tasks. Imports no torch: a command line is checked before that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pidscale.setting import UserError, setting
+
+TASKS = ("sample", "forward", "inverse", "reconstruct", "noisy")
+LAMBDA0 = "-lambda0"  # ends the name of a student's control
+ROW_KEYS = {  # keys of a row that are no settings of its method
+    "method": str,
+    "network": str,
+    "samples": int,
+    "head": int,
+    "smooth": int,
+    "solve": bool,
+}
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """Settings of a comparison.
+
+    Attributes:
+        equations: Names of the equations, choices of `pde=`.
+        seeds: Random seeds; every network is trained and asked once with each.
+        tasks: Tasks of the table.
+        rows: What the table compares, by name: `method` and its settings; `network`, the one that it asks; `samples`, a
+            smaller number of samples; `head`, solver steps behind the network; `smooth`, sweeps of a smoother for a further
+            row; `solve`, whether there is a further row with the numerical solution of the generated inputs.
+        only: Names of the rows that are measured; empty: all of them.
+        teachers: Words of the command that trains a teacher, by name; `teacher` teaches the students.
+        students: Words of the command that distils a student, by name.
+        change: Further words of all commands of one equation, by the name of the equation.
+        heads: Numbers of solver steps; each answer is also measured behind each of them.
+        fields: Number of held-out fields of each task other than `sample`.
+    """
+
+    equations: list[str] = setting(["darcy"], some=True, distinct=True)
+    seeds: list[int] = setting([0], at_least=0, some=True, distinct=True)
+    tasks: list[str] = setting(list(TASKS), choices=TASKS, some=True, distinct=True)
+    rows: dict[str, Any] = field(default_factory=dict)
+    only: list[str] = setting([], distinct=True)
+    teachers: dict[str, Any] = field(default_factory=lambda: {"teacher": []})
+    students: dict[str, Any] = field(default_factory=dict)
+    change: dict[str, Any] = field(default_factory=dict)
+    heads: list[int] = setting([4], at_least=1, at_most=64, distinct=True)
+    fields: int = setting(32, at_least=1)
+
+    def __post_init__(self) -> None:
+        if "teacher" not in self.teachers:
+            raise UserError("compare.teachers: no 'teacher'; students learn from the teacher of this name")
+        for section, commands in (("teachers", self.teachers), ("students", self.students), ("change", self.change)):
+            for name, words in commands.items():
+                if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+                    raise UserError(
+                        f"compare.{section}.{name}={words!r}: expected a list of words, such as [distill=pid]"
+                    )
+        for name, row in self.rows.items():
+            self._check_row(name, row)
+        for name in self.only:
+            if name not in self.rows:
+                raise UserError(f"compare.only: no row {name!r}; rows: {', '.join(self.rows)}")
+
+    def _check_row(self, name: str, row: Any) -> None:
+        if not isinstance(row, dict) or "method" not in row:
+            raise UserError(
+                f"compare.rows.{name}={row!r}: expected a section with a method, such as {{method: one_call}}"
+            )
+        for key, kind in ROW_KEYS.items():
+            if key in row and (not isinstance(row[key], kind) or (kind is int and isinstance(row[key], bool))):
+                raise UserError(f"compare.rows.{name}.{key}={row[key]!r}: expected {_KINDS[kind]}")
+        if row.get("samples", 2) < 2:
+            raise UserError(
+                f"compare.rows.{name}.samples={row['samples']}: expected 2 or more; a variance needs two samples"
+            )
+        asked = row.get("network", "teacher")
+        known = [*self.networks, *(f"{student}{LAMBDA0}" for student in self.students)]
+        if asked not in known:
+            raise UserError(f"compare.rows.{name}.network={asked}: no such network; networks: {', '.join(known)}")
+
+    @property
+    def networks(self) -> list[str]:
+        """Names of all networks that are trained."""
+        return [*self.teachers, *self.students]
+
+    @property
+    def measured(self) -> dict[str, dict[str, Any]]:
+        """The rows that are measured, by name."""
+        return {name: row for name, row in self.rows.items() if not self.only or name in self.only}
+
+    @property
+    def needed(self) -> list[str]:
+        """Names of the networks that the measured rows ask, and of those that these learn from, in the order of training."""
+        asked = {row.get("network", "teacher").removesuffix(LAMBDA0) for row in self.measured.values()} | {"teacher"}
+        return [name for name in self.networks if name in asked]
+
+
+_KINDS = {str: "text", int: "a whole number", bool: "true or false"}
