@@ -14,11 +14,13 @@ from pidscale.compare.sheet import load_shown
 from pidscale.dataset.problem import open_problem
 from pidscale.diffusion.noise import FlowNoise
 from pidscale.generator.generator import Generator
+from pidscale.make.make import make_shard_set
 from pidscale.methods import METHODS
 from pidscale.methods.base import Question
+from pidscale.pde import build_pde
 from pidscale.pde.base import Samples
 from tests.generator.made import write_generator
-from tests.small import make_set, settings
+from tests.small import settings
 
 TASKS = ("forward", "inverse", "reconstruct", "noisy")
 
@@ -26,11 +28,11 @@ TASKS = ("forward", "inverse", "reconstruct", "noisy")
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """Generators with random weights, and the settings of their set."""
-    from pidscale.pde import build_pde
-
     root = tmp_path_factory.mktemp("cells")
-    shards = make_set(root / "shards", build_pde("darcy"))
-    made = settings(shards, root, evaluate={"samples": 8, "batch": 4})
+    pde = build_pde("darcy")
+    samples = {"train": 48, "test": 24}
+    make_shard_set(pde, root / "shards", samples, grid=pde.grid(16), seed=3, samples_per_shard=24, parallel=False)
+    made = settings(root / "shards", root, evaluate={"samples": 8, "batch": 4})
     units = open_problem(made.pde, made.data).normaliser
     write_generator(root / "teacher", "teacher", normaliser=units)
     write_generator(root / "flow", "teacher", normaliser=units, noise=FlowNoise())
