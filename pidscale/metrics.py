@@ -18,6 +18,9 @@ from pidscale.caller import exactly, kept
 DIRECTIONS = 256  # random directions of a sliced distance
 PATCH = 5  # points a side of a patch
 PATCHES = 16  # patches that are drawn from each field
+FEATURE_SHELLS = 8  # shells of wave numbers among the features of a field
+LEAST_POWER = 1e-12  # of a shell, whose logarithm is taken
+LEAST_DEVIATION = 1e-6  # of a feature over the truths
 
 
 @exactly
@@ -103,16 +106,63 @@ def patches(x_NCYX: Tensor) -> Tensor:
 @exactly
 def spectrum(x_NCYX: Tensor) -> Tensor:
     """Return the mean power of each channel in shells of wave numbers, [C, shells], of the fields about their mean."""
-    power = torch.fft.rfft2(x_NCYX - x_NCYX.mean(dim=0), norm="ortho").abs().square().mean(dim=0)
+    return _shells(x_NCYX - x_NCYX.mean(dim=0)).mean(dim=0)
+
+
+def _shells(x_NCYX: Tensor) -> Tensor:
+    """Return the power of each field and channel in shells of wave numbers, [N, C, shells]."""
+    power = torch.fft.rfft2(x_NCYX, norm="ortho").abs().square()
     height, width = x_NCYX.shape[-2:]
     ky = torch.fft.fftfreq(height, d=1.0 / height, dtype=torch.float32)
     kx = torch.fft.rfftfreq(width, d=1.0 / width, dtype=torch.float32)
     shell = torch.sqrt(ky[:, None] ** 2 + kx[None, :] ** 2).round().long()
     shells = min(height, width) // 2 + 1
     inside = shell < shells
-    sums = power.new_zeros(power.shape[0], shells).index_add_(1, shell[inside], power[:, inside])
+    sums = power.new_zeros(*power.shape[:2], shells).index_add_(2, shell[inside], power[..., inside])
     counts = power.new_zeros(shells).index_add_(0, shell[inside], power.new_ones(int(inside.sum())))
     return sums / counts
+
+
+@exactly
+def features(x_NCYX: Tensor) -> Tensor:
+    """Return features of each field, float64 [N, F]: of every channel its mean, and the logarithm of its power in shells.
+
+    The shells are the first FEATURE_SHELLS beyond wave number 0.
+    """
+    x = x_NCYX.double()
+    means = x.mean(dim=(2, 3))
+    power = _shells(x - means[:, :, None, None])[..., 1 : 1 + FEATURE_SHELLS]
+    return torch.cat([means, power.clamp_min(LEAST_POWER).log().flatten(1)], dim=1)
+
+
+@exactly
+def feature_distance(x_NCYX: Tensor, truth_NCYX: Tensor) -> float:
+    """Return the Frechet distance between two sets in their `features`, each relative to its deviation over the truths.
+
+    Both sets are taken for normal distributions, as in the Frechet inception distance, which has a trained network where this
+    has `features`. The square is averaged over features, so that 1 is a shift of all of them by a standard deviation.
+
+    Args:
+        x_NCYX: Generated fields, two or more.
+        truth_NCYX: Truths, two or more.
+
+    Returns:
+        The distance; 0 for equal sets.
+    """
+    of_truth = features(truth_NCYX)
+    scale = of_truth.std(dim=0).clamp_min(LEAST_DEVIATION)
+    made, true = features(x_NCYX) / scale, of_truth / scale
+    root = _root(torch.cov(true.T))
+    cross = _root(root @ torch.cov(made.T) @ root)
+    square = (made.mean(dim=0) - true.mean(dim=0)).square().sum()
+    square = square + torch.cov(made.T).trace() + torch.cov(true.T).trace() - 2 * cross.trace()
+    return math.sqrt(max(0.0, float(square) / made.shape[1]))
+
+
+def _root(symmetric_FF: Tensor) -> Tensor:
+    """Return the square root of a symmetric matrix without negative eigenvalues."""
+    values, vectors = torch.linalg.eigh((symmetric_FF + symmetric_FF.T) / 2)
+    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
 
 
 @exactly

@@ -122,3 +122,33 @@ def test_a_row_has_every_distributional_measure() -> None:
     assert row["swd_excess"] == pytest.approx(metrics.excess(row["swd"], 0.01)) and row["swd_floor"] == 0.01
     assert row["variance_ratio"] == pytest.approx({"a": 1.0, "u": 1.0}, rel=1e-4)
     assert row["mmse"] == pytest.approx(0.125, rel=1e-3) and row["patch_swd"] > 0.05
+
+
+def test_the_feature_distance_of_a_shift_is_that_of_the_means() -> None:
+    """One of two channels is shifted by 0.5 deviations of its mean over the field; its 8 shells do not see it."""
+    truth = gaussian(600, 2, 24, 24) + gaussian(600, 2, 1, 1, seed=1)
+    shift = torch.tensor([0.5, 0.0])[:, None, None] * metrics.features(truth)[:, 0].std().float()
+    assert metrics.feature_distance(truth, truth) == pytest.approx(0, abs=1e-6)
+    assert metrics.feature_distance(truth + shift, truth) == pytest.approx(0.5 / math.sqrt(18), rel=1e-4)
+
+
+def test_the_feature_distance_sees_a_wrong_spectrum_and_a_wrong_spread() -> None:
+    truth = gaussian(600, 1, 24, 24) * (1 + 0.3 * gaussian(600, 1, 1, 1, seed=1).abs())
+    other = gaussian(600, 1, 24, 24, seed=2) * (1 + 0.3 * gaussian(600, 1, 1, 1, seed=3).abs())
+    floor = metrics.feature_distance(other, truth)
+    mean = other.mean(dim=(2, 3), keepdim=True)
+    smooth = mean + (other + other.roll(1, dims=3)) / 2  # less power at short waves alone
+    alike = (other / other.std(dim=(2, 3), keepdim=True)) * truth.std()  # of the right mean power, but all of the same
+    assert floor < 0.25 and metrics.feature_distance(smooth, truth) > 4 * floor
+    assert metrics.feature_distance(alike, truth) > 2 * floor
+
+
+def test_the_feature_distance_of_normal_features_is_the_closed_form() -> None:
+    """W2 of N(m, A) and N(n, B), with matrices that do not commute."""
+    draws = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(3, 3, dtype=torch.float64, generator=draws) for _ in range(2))
+    first, second = a @ a.T, b @ b.T
+    root = metrics._root(first)
+    torch.testing.assert_close(root @ root, first)
+    values = torch.linalg.eigvals(first @ second).real.clamp_min(0).sqrt().sum()
+    torch.testing.assert_close(metrics._root(root @ second @ root).trace(), values)

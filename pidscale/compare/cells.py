@@ -27,7 +27,7 @@ from pidscale.dataset.problem import open_problem
 from pidscale.files import write_atomic
 from pidscale.generator.artifact import read_card
 from pidscale.generator.generator import Generator
-from pidscale.generator.load import load_generator
+from pidscale.generator.load import load_generator, load_student
 from pidscale.methods import METHODS, Method
 from pidscale.methods.base import Question, apply_finish, ask
 from pidscale.methods.controls import Head, Smooth, SolveInput
@@ -180,11 +180,18 @@ def contenders_of(cell: Cell, generator: Generator) -> Iterator[Contender]:
         yield from headed(cell.name, generator, method, cell.heads)
 
 
+def _opened(cell: Cell) -> Generator:
+    """Return the generator of a cell; a student whose method calls its teacher too has it."""
+    if cell.row["method"] == "few_calls":
+        return load_student(cell.generator, teacher=cell.settings.distill.teacher)
+    return load_generator(cell.generator)
+
+
 def _sampled(cell: Cell) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Return the rows of a cell of samples, and a few samples of each."""
     settings = replace(cell.settings, evaluate=replace(cell.settings.evaluate, samples=cell.samples))
     problem = open_problem(settings.pde, settings.data)
-    generator = load_generator(cell.generator)
+    generator = _opened(cell)
     against = reference(settings, problem)
     names = {TEACHER, cell.row.get("network", TEACHER)}
     comparison = Comparison(
@@ -201,7 +208,7 @@ def _answered(cell: Cell) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Return the rows of a cell of answers, and a few answers of each."""
     settings = cell.settings
     problem = open_problem(settings.pde, settings.data)
-    generator = load_generator(cell.generator)
+    generator = _opened(cell)
     if "head" in cell.row:
         generator = generator.with_head(cell.row["head"])
     held_out = problem.samples("test", TUNED + cell.fields)

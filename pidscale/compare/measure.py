@@ -11,7 +11,7 @@ from pidscale.compare.contender import Contender
 from pidscale.compare.questions import Reference
 from pidscale.methods.base import Outcome
 from pidscale.pde.base import solution_mask
-from pidscale.pde.residuals import residual_rms
+from pidscale.pde.residuals import residual_mean_abs, residual_rms
 
 
 def row(
@@ -46,6 +46,7 @@ def row(
         "residual_l2": residual["l2"],
         "residual_dual": residual["dual"],
         "boundary_rms": residual["boundary"],
+        "residual_abs": residual_mean_abs(pde, problem.grid, *outcome.samples),
         "residual_floor": against.residual_floor["l2"],
         "residual_floor_dual": against.residual_floor["dual"],
         "residual_trivial": against.residual_trivial["l2"],
@@ -53,6 +54,7 @@ def row(
         "solution_error": metrics.solution_error(fields[:, mask], solved_NCYX[:, mask]),
         "phase_error": None if phase is None else float(phase.mean()),
         **metrics.distribution_row(x, against.x_truth_NCYX, [against.swd_floor], [c.name for c in pde.channels]),
+        "feature_distance": metrics.feature_distance(x, against.x_truth_NCYX),
         "nearest_training": float(metrics.nearest(x, against.training_NCYX).median()),
         "ms_per_sample": 1e3 * outcome.cost.seconds,
         "train_seconds": train_seconds,

@@ -96,6 +96,32 @@ def residual_rms(
     return {name: math.sqrt(total / len(physical_NCYX)) for name, total in sums.items()}
 
 
+@exactly
+def residual_mean_abs(
+    pde: Pde, grid: Grid, physical_NCYX: Tensor, params_NP: Tensor | None = None, chunk: int = 256
+) -> float:
+    """Return the mean absolute value of the interior residual over a set, relative to the equation's own scale.
+
+    Args:
+        pde: The equation.
+        grid: Grid of the fields.
+        physical_NCYX: Joint physical fields of the set.
+        params_NP: Varying parameters of each sample.
+        chunk: Number of samples whose residual is taken at once.
+
+    Returns:
+        Mean over samples and points. A few large values count for less in it than in `residual_rms`.
+    """
+    window = Window(grid)
+    total = 0.0
+    for start in range(0, len(physical_NCYX), chunk):
+        part = slice(start, start + chunk)
+        check_fields(pde, window, physical_NCYX[part])
+        term = pde.residual(window, physical_NCYX[part], None if params_NP is None else params_NP[part])["interior"]
+        total += float(term.values.double().abs().flatten(1).mean(dim=1).sum() / term.scale)
+    return total / len(physical_NCYX)
+
+
 def truth_residuals(pde: Pde, grid: Grid, fields: np.ndarray, params: np.ndarray) -> dict[str, np.ndarray]:
     """Return the relative residuals of stored samples: of truths, the floor of any residual.
 

@@ -62,6 +62,13 @@ def test_a_cell_of_samples_has_a_row_for_each_finish(place: tuple[Path, Any], tm
     assert list(shown) == list(rows) and shown["teacher-3"].fields.shape == (4, 2, 16, 16)
 
 
+def test_a_row_of_more_calls_has_the_students_teacher(place: tuple[Path, Any], tmp_path: Path) -> None:
+    one = cell(place, {"method": "few_calls", "calls": 3, "network": "piddm"})
+    distil = replace(one.settings.distill, teacher=str(place[0] / "teacher"))
+    found = measure(replace(one, settings=replace(one.settings, distill=distil)), tmp_path)
+    assert found.failed == "" and found.rows[0]["nfe"] == 3
+
+
 def test_a_row_of_few_samples(place: tuple[Path, Any], tmp_path: Path) -> None:
     found = measure(cell(place, {"method": "one_call", "network": "piddm", "samples": 3}), tmp_path)
     assert found.failed == "" and found.rows[0]["n_samples"] == 3 and found.rows[0]["nfe"] == 1

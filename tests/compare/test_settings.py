@@ -20,7 +20,7 @@ def test_every_plan_names_methods_that_exist_with_settings_that_they_have() -> N
     for plan in ("quick", "papers"):
         compare = comparison_from([f"compare={plan}"]).compare
         asked = {type(method_of(name, row)) for name, row in compare.rows.items()}
-        assert asked >= set(METHODS.values()) - {METHODS["few_calls"]}, plan
+        assert asked == set(METHODS.values()), plan
         networks = {row.get("network", "teacher").split("-")[0] for row in compare.rows.values()}
         assert networks == set(compare.networks)
 

@@ -144,4 +144,5 @@ def _student(folder: Path, name: str) -> dict[str, Tensor]:
     found["metrics"] = torch.tensor([*flat, metrics.sliced_floor(x.flatten(1), 2)], dtype=torch.float64, device="cpu")
     found["nearest"] = metrics.nearest(x, other)
     found["spectrum"] = metrics.spectrum(x)
+    found["features"] = metrics.features(x)
     return found

@@ -13,7 +13,7 @@ from pidscale.pde import PDES, build_pde
 from pidscale.pde.base import Pde, shown_channels, shuffled, solution_mask, truths
 from pidscale.pde.evolution import Evolution
 from pidscale.pde.parameters import condition, draw_params
-from pidscale.pde.residuals import residual_rms, residual_squares
+from pidscale.pde.residuals import residual_mean_abs, residual_rms, residual_squares
 from pidscale.pde.strip import Strip
 
 NAMES = sorted(PDES)
@@ -42,6 +42,8 @@ def test_truths_score_far_below_null_and_shuffled_solutions(name: str, points: i
         assert 0.3 < trivial[norm] < 3 and other[norm] > 0.3  # the scale is the size of the equation's own terms
         assert truth[norm] <= (0.1 if name in IN_TIME else 0.01) * min(trivial[norm], other[norm])
     assert truth["boundary"] <= 1e-6
+    size, null = (residual_mean_abs(pde, grid, f, params, chunk=3) for f in (stored, pde.trivial(stored)))
+    assert 0 < size <= truth["l2"] * 1.01 and size < 0.2 * null and null <= trivial["l2"] * 1.01  # Jensen
 
 
 @pytest.mark.parametrize("name", TO_ROUNDING)
