@@ -2,17 +2,19 @@
 
 The defaults are those of the command line; each file in configs/ lists only the values that it changes. An unknown key, a
 value of the wrong type, or a value outside its bounds is an error. The settings of an equation (`pde.params`) and of an
-objective (`distill.objective`) are declared in the file of the equation or objective, and are checked when they are used.
+objective (`teacher.objective`, `distill.objective`) are declared in its own file, and are checked when they are used.
 Knows no Hydra (app/ composes the files), no ranks and no equations; imports no torch before `objective_class` needs it.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
+from pidscale.objective_settings import USUAL as USUAL
+from pidscale.objective_settings import ObjectiveSettings as ObjectiveSettings
+from pidscale.objective_settings import objective_class as objective_class
 from pidscale.renamed import renewed
 from pidscale.setting import UserError as UserError
 from pidscale.setting import exact as exact
@@ -134,6 +136,7 @@ class TeacherSettings(TrainSettings):
     """Settings of teacher training.
 
     Attributes:
+        objective: Name of the objective, and its settings that differ from their defaults. The property `own` parses them.
         noise: Noise schedule: `edm`, `vp`, `subvp`, or `flow`, with which the network predicts the velocity.
         evaluate_every: Number of steps between two evaluations.
         evaluate_samples: Number of samples per evaluation.
@@ -144,6 +147,7 @@ class TeacherSettings(TrainSettings):
         start: Folder of a finished teacher that provides initial weights, units and noise levels; null: random weights.
     """
 
+    objective: dict[str, Any] = field(default_factory=lambda: {"name": USUAL["teacher"]})
     noise: str = setting("edm", choices=NOISES)
     evaluate_every: int = setting(500, at_least=1)
     evaluate_samples: int = setting(64, at_least=1)
@@ -152,6 +156,16 @@ class TeacherSettings(TrainSettings):
     p_mean: float | None = setting(None)
     p_std: float | None = setting(None, above=0)
     start: str | None = None
+
+    @property
+    def needs(self) -> Any:
+        """The class of the objective. Raises UserError if there is no objective of this name."""
+        return objective_class("teacher", self.objective.get("name", USUAL["teacher"]))
+
+    @property
+    def own(self) -> Any:
+        """The settings of the objective as an instance of its settings class. Raises UserError as `from_plain` does."""
+        return from_plain(self.needs.settings_class, self.objective, "teacher.objective")
 
 
 _WEIGHT: dict[str, Any] = {"at_least": 0, "at_most": 10**6, "why": "nothing would be left of the match"}
@@ -176,40 +190,6 @@ class LambdaSettings:
     boundary: float = setting(0.002, **_WEIGHT)
     conservation: float = setting(0.0, **_WEIGHT)
     initial: float = setting(0.0, **_WEIGHT)
-
-
-@dataclass(frozen=True)
-class ObjectiveSettings:
-    """Base class for the settings `distill.objective`; each objective adds its own settings in a subclass.
-
-    Attributes:
-        name: Name of the objective, a key of `pidscale.distill.objectives.OBJECTIVES`.
-    """
-
-    name: str
-
-
-USUAL = "piddm"  # the default objective
-
-
-def objective_class(name: Any) -> Any:
-    """Return the class of an objective, a subclass of `pidscale.distill.objectives.base.Objective`.
-
-    Imports `OBJECTIVES`, and with it torch: while settings are read, only where limits.py and renamed.py need an objective.
-
-    Args:
-        name: Name of the objective.
-
-    Returns:
-        The class.
-
-    Raises:
-        UserError: When there is no objective of this name.
-    """
-    objectives = importlib.import_module("pidscale.distill.objectives").OBJECTIVES
-    if not isinstance(name, str) or name not in objectives:
-        raise UserError(f"distill.objective.name={name!r}: expected one of {', '.join(objectives)}")
-    return objectives[name]
 
 
 @dataclass(frozen=True)
@@ -253,7 +233,7 @@ class DistillSettings(TrainSettings):
     lr: float = with_default(TrainSettings, "lr", 2.0e-3)
     warmup: int = with_default(TrainSettings, "warmup", 50)
     checkpoint_every: int = with_default(TrainSettings, "checkpoint_every", 400)
-    objective: dict[str, Any] = field(default_factory=lambda: {"name": USUAL})
+    objective: dict[str, Any] = field(default_factory=lambda: {"name": USUAL["distill"]})
     source: str = setting("inline", choices=SOURCES)
     ahead: int = setting(2, at_least=1, at_most=2**12, why="each is a whole batch in memory")
     actors: int = setting(1, at_least=1)
@@ -284,14 +264,14 @@ class DistillSettings(TrainSettings):
         """Return the section with old names replaced by current ones; prints a line for each old name."""
 
         def known(objective: Any) -> list[str]:
-            return [one.name for one in fields(objective_class(objective).settings_class)]
+            return [one.name for one in fields(objective_class("distill", objective).settings_class)]
 
         return renewed(plain, known, lambda line: print(line, flush=True))
 
     @property
     def needs(self) -> Any:
         """The class of the objective. Raises UserError if there is no objective of this name."""
-        return objective_class(self.objective.get("name", USUAL))
+        return objective_class("distill", self.objective.get("name", USUAL["distill"]))
 
     @property
     def own(self) -> Any:

@@ -151,7 +151,8 @@ def feature_distance(x_NCYX: Tensor, truth_NCYX: Tensor) -> float:
     """
     of_truth = features(truth_NCYX)
     scale = of_truth.std(dim=0).clamp_min(LEAST_DEVIATION)
-    made, true = features(x_NCYX) / scale, of_truth / scale
+    made = features(x_NCYX) / scale
+    true = of_truth / scale
     root = _root(torch.cov(true.T))
     cross = _root(root @ torch.cov(made.T) @ root)
     square = (made.mean(dim=0) - true.mean(dim=0)).square().sum()

@@ -24,6 +24,7 @@ VALUES = {"distill.source": {"ring": "thread"}}
 MEANT: dict[str, Any] = {
     "teacher.noise": "edm",
     "teacher.p_std": None,
+    "teacher.objective.name": "denoising",
     "distill.objective.name": "piddm",
     "distill.objective.match": 4.0,
     "distill.objective.levels": 250,

@@ -110,7 +110,9 @@ def test_a_stop_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> Non
     assert "teacher was stopped; the same command goes on from its last checkpoint" in errors
 
 
-def test_too_few_truths_are_told_before_anything_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_truths_are_an_error_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["compare", *words(tmp_path, "few"), "data.test=12"]) == 2
     assert "evaluate.samples=8: needs 16 held-out truths" in capsys.readouterr().err
     assert main(["compare", *words(tmp_path, "few"), "data.test=18"]) == 2

@@ -111,7 +111,7 @@ def carry_out(comparison: Comparison) -> int:
     refuse_address(common.run.folder, "run.folder", "a comparison lies in a folder that all hosts share")
     refuse_job_package(common.run.folder, "run.folder")
     plan = _Plan(comparison, run_folder(common))
-    cells = list(plan.cells())  # a mistake in a row is told now
+    cells = list(plan.cells())  # with a mistake in a row, an error before anything is made
     runs = list(plan.runs())
     progress = Progress("compare")
     total = len(runs) + len(cells)

@@ -53,11 +53,12 @@ class Comparison:
     runs: dict[tuple[str, str], Settings]
 
 
-def groups(config_dir: Path | None = None) -> dict[str, list[str]]:
+def groups(config_dir: Path | None = None, config: str = "config") -> dict[str, list[str]]:
     """Return the configuration groups and the choices of each group.
 
     Args:
         config_dir: Folder of the user, with further groups or with further choices for the groups of pidscale.
+        config: File of configs/ with the default choices; plans of comparisons are a group of COMPARE alone.
 
     Returns:
         Sorted mapping from group to a sorted list of choices, which are file names without suffix.
@@ -65,7 +66,7 @@ def groups(config_dir: Path | None = None) -> dict[str, list[str]]:
     found: dict[str, set[str]] = {}
     for folder in (CONFIGS, *([config_dir] if config_dir else [])):
         for group in folder.iterdir():
-            if group.is_dir():
+            if group.is_dir() and (group.name != COMPARE or config == COMPARE):
                 found.setdefault(group.name, set()).update(path.stem for path in group.glob("*.yaml"))
     return {name: sorted(found[name]) for name in sorted(found) if found[name]}
 
@@ -154,7 +155,7 @@ def composed(arguments: Sequence[str], config: str, config_dir: Path | None = No
         raise UserError(
             f"--config-dir={config_dir}: {what} with groups in it, such as {config_dir / 'pde' / 'mine.yaml'}"
         )
-    known = groups(config_dir)
+    known = groups(config_dir, config)
     for argument in arguments:
         _check_argument(argument, known)
     # ++ adds a dotted key even if it is unknown, so that our own check reports it
@@ -233,5 +234,5 @@ def help_text(config: str, config_dir: Path | None = None) -> str:
         compare = to_flat(from_plain(CompareSettings, composed([], config, config_dir)[COMPARE], COMPARE))
         values |= {f"{COMPARE}.{key}": value for key, value in compare.items()}
     lines = ["group=choice takes a file of that group, section.key=value sets one value:", ""]
-    lines += [f"  {group}={{{','.join(choices)}}}" for group, choices in groups(config_dir).items()]
+    lines += [f"  {group}={{{','.join(choices)}}}" for group, choices in groups(config_dir, config).items()]
     return "\n".join([*lines, "", *(f"  {key}={json.dumps(value)}" for key, value in values.items())])

@@ -92,7 +92,7 @@ class Provenance:
         seed: Seed of the run.
         steps: Number of training steps.
         teacher: For a student, SHA-256 of its teacher's weights.
-        objective: For a student, the objective that it was trained with.
+        objective: Objective that the generator was trained with.
         start: For a student, `teacher` or `scratch`; for a teacher that continues another one, the provenance of that one.
         scales: For a student, the squared residual scales s_k^2 by term.
         residual_floor: Relative l2 residual of the truths that the generator was trained on.

@@ -32,7 +32,7 @@ _FREE = {
     "teacher": {*_COURSE, "evaluate_every", "evaluate_samples", "evaluate_steps", "start"},
     "distill": {*_COURSE, "teacher", "source", "ahead", "actors", "endpoints", "carry_teacher"},
 }
-_OBJECTIVE = "distill.objective.name"  # another one has other settings, so it is named before them
+_OBJECTIVES = ("teacher.objective.name", "distill.objective.name")  # others have other settings: named before them
 _SECTIONS = {"teacher": ("pde", "model", "teacher"), "distill": ("pde", "distill")}
 
 
@@ -52,9 +52,10 @@ def signature(phase: str, settings: Settings, inputs: Mapping[str, str]) -> dict
         section, key = name.split(".")[:2]
         if section in _SECTIONS[phase] and key not in _FREE.get(section, set()):
             flat[name] = value
+    own = settings.teacher.own if phase == "teacher" else settings.distill.own
+    flat.pop(f"{phase}.objective")
+    flat |= {f"{phase}.objective.{key}": value for key, value in to_plain(own).items()}
     if phase == "distill":
-        flat.pop("distill.objective")
-        flat |= {f"distill.objective.{key}": value for key, value in to_plain(settings.distill.own).items()}
         flat["model.precision"] = settings.model.precision  # all else of the model is the teacher's
     plain_values: dict[str, Any] = json.loads(json.dumps(flat | dict(inputs)))  # as PHASE.json gives them back
     return plain_values
@@ -96,10 +97,10 @@ def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
     if not record["finished"] and shelf.newest_step() is None:
         return True
     before = signature_of_today(record["signature"])
-    for key in sorted(now.keys() | before.keys(), key=lambda key: (key != _OBJECTIVE, key)):
+    for key in sorted(now.keys() | before.keys(), key=lambda key: (key not in _OBJECTIVES, key)):
         had = before.get(key, MEANT.get(key))
         has = now.get(key)
-        if had != has and not (key.startswith("distill.objective.") and key not in now):  # of other objectives
+        if had != has and not (key.startswith(f"{phase}.objective.") and key not in now):  # of other objectives
             raise UserError(f"{path}: {key} was {had!r} and is {has!r} now; restore it, or choose another run.name")
     if record["finished"]:
         return False

@@ -39,7 +39,7 @@ from pidscale.run.bad_samples import settled
 from pidscale.run.places import open_shelf
 from pidscale.run.reporting import Reporter, Stopped
 from pidscale.teacher.start import Start, open_start
-from pidscale.teacher.training import Teacher, build, describe, noise_for
+from pidscale.teacher.training import LossMeans, Teacher, build, describe, noise_for
 
 
 def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> dict[str, Any]:
@@ -83,7 +83,8 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     timer = StepTimer(torch.cuda.synchronize if mesh.device.type == "cuda" else None)
     start = time.perf_counter()
     logged = (start, first)
-    sums = torch.zeros(2, device=mesh.device)  # of the loss and of the steps since the last line
+    losses = LossMeans(teacher)
+    means: dict[str, float] = {}
     mean: float | None = found.state["loss"] if found else None
 
     with closing(feed), closing(board), closing(sealer):
@@ -93,17 +94,17 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
             with timer.section("data"):
                 x = problem.normaliser.encode(batch.fields_BCYX.to(mesh.device))
                 own = condition(problem.pde, batch.params_BP).to(mesh.device)
-            loss = teacher.gradients(step, x, own, timer)
+            parts = teacher.gradients(step, x, own, timer)
             with timer.section("optimiser"):
                 norm, applied = teacher.zero.step(learning_rate(t, step))
                 if applied:
                     teacher.ema.update(step)
+                    losses.add(parts)
             guard.step("teacher", step, norm, applied)
-            if applied:
-                sums += torch.stack([loss, torch.ones_like(loss)])
             done = step + 1
             if done % t.log_every == 0 or done == t.steps:
-                mean = float(mesh.sum(sums[0])) / float(sums[1]) if sums[1] > 0 else mean
+                means = losses.take() or means
+                mean = math.fsum(means.values()) if means else mean
                 now = time.perf_counter()
                 speeds = rates(mesh.gather(timer.take()), done - logged[1], now - logged[0], t.global_batch)
                 scalars = {
@@ -111,11 +112,10 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
                     "train/gradient_norm": norm,
                     "train/skipped": guard.total,
                 }
-                board.scalars(scalars | speeds | ({} if mean is None else {"loss/denoising": mean}), done)
+                board.scalars(scalars | speeds | {f"loss/{name}": value for name, value in means.items()}, done)
                 reporter.progress(done, t.steps, f"loss {shown(mean)}")
                 logged = (now, done)
                 sealer.check()
-                sums = torch.zeros_like(sums)
             spent = seconds + time.perf_counter() - start
             if done % t.evaluate_every == 0 and done < t.steps:
                 evaluate(teacher, board, done)
@@ -172,6 +172,7 @@ def _publish(teacher: Teacher, folder: Path, results: dict[str, Any], began_from
         data_hash=problem.manifest.data_hash,
         seed=s.run.seed,
         steps=s.teacher.steps,
+        objective=s.teacher.own.name,
         start=None if began_from is None else began_from.provenance,
     )
     card = Card.of(

@@ -15,7 +15,6 @@ from pidscale.config import Settings
 from pidscale.dataset.problem import Problem
 from pidscale.diffusion.denoiser import conditioned
 from pidscale.diffusion.noise import Noise, noise_from, schedule_for, strongest_mode
-from pidscale.diffusion.objective import denoising_errors
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import MicroPlan, micro_plan
 from pidscale.engine.slices import Reader, Slice, below
@@ -26,8 +25,10 @@ from pidscale.models import build_denoiser
 from pidscale.models.precondition import PreconditionedNetwork
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
+from pidscale.pde.parameters import params_of
 from pidscale.records.read import ShardSet
 from pidscale.run.preflight import model_description
+from pidscale.teacher.objectives.base import TeacherObjective
 from pidscale.teacher.start import Start
 
 MODE_SAMPLES = 1024  # largest number of training fields for measuring the strongest mode
@@ -45,7 +46,7 @@ class Teacher:
         noise: The noise schedule.
         zero: The network and its optimiser.
         ema: Average of the weights, which is published.
-        window: Rows of this rank.
+        objective: Its loss.
         plan: Division of this rank's samples into micro-steps.
         mesh: The mesh of ranks.
     """
@@ -55,9 +56,14 @@ class Teacher:
     noise: Noise
     zero: Zero
     ema: Ema
-    window: Window
+    objective: TeacherObjective[Any]
     plan: MicroPlan
     mesh: Mesh
+
+    @property
+    def window(self) -> Window:
+        """Rows of this rank."""
+        return self.objective.window
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
         """Return noise [b, C, y, X] and noise levels [b] of this rank's samples at a step, drawn by sample counter."""
@@ -79,20 +85,21 @@ class Teacher:
             timer: Times the parts: `data` for the random draws, `network` for forward and backward passes.
 
         Returns:
-            This rank's share of the loss.
+            This rank's share of each part of the loss, in the order of `objective.parts`.
         """
         with timer.section("data"):
             eps, sigma = self.draw(step)
-        total = torch.zeros((), device=self.mesh.device)
-        points = math.prod(self.problem.shape)
+        totals = torch.zeros(len(self.objective.parts), device=self.mesh.device)
+        params_BP = params_of(self.problem.pde, condition_BP)
         with timer.section("network"):
             for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
                 denoiser = conditioned(self.zero, condition_BP[index])
-                errors = denoising_errors(denoiser, self.noise, x_BCYX[index], sigma[index], eps[index], points)
-                share = (weight * errors).sum() / self.settings.teacher.global_batch
-                self.zero.backward(share)
-                total = total + share.detach()
-        return total
+                own = x_BCYX[index], sigma[index], eps[index], params_BP[index]
+                parts = torch.stack(self.objective.losses(denoiser, *own), dim=1)
+                shares = (weight[:, None] * parts).sum(dim=0) / self.settings.teacher.global_batch
+                self.zero.backward(shares.sum())
+                totals = totals + shares.detach()
+        return totals
 
     def slices(self) -> list[Slice]:
         """Return what this rank writes of a checkpoint. No messages."""
@@ -111,6 +118,35 @@ class Teacher:
             plain = build_denoiser(describe(s, self.problem), self.noise.sigma_data, s.model.precision)
         plain.load_state_dict(self.ema.full_weights(), assign=True)
         return spread(plain, self.window).to(self.mesh.device).eval()
+
+
+class LossMeans:
+    """Means of the parts of a teacher's loss over steps.
+
+    Args:
+        teacher: The teacher.
+    """
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher = teacher
+        self._none = torch.zeros(len(teacher.objective.parts), device=teacher.mesh.device)
+        self._sums = self._none
+        self._steps = 0
+
+    def add(self, parts: Tensor) -> None:
+        """Add this rank's share of the parts at a step that was taken."""
+        self._sums = self._sums + parts
+        self._steps += 1
+
+    def take(self) -> dict[str, float]:
+        """Return the means since the last call by part, none without a step. One all-reduce; all ranks call it."""
+        if not self._steps:
+            return {}
+        sums = self._teacher.mesh.sum(self._sums).tolist()
+        means = {name: value / self._steps for name, value in zip(self._teacher.objective.parts, sums, strict=True)}
+        self._sums = self._none
+        self._steps = 0
+        return means
 
 
 def build(settings: Settings, problem: Problem, noise: Noise, mesh: Mesh, began_from: Start | None = None) -> Teacher:
@@ -136,7 +172,8 @@ def build(settings: Settings, problem: Problem, noise: Noise, mesh: Mesh, began_
     plan = micro_plan(t.global_batch, t.micro_batch, mesh)
     stage = settings.cluster.zero_stage
     zero = Zero(model, ZeroSettings(stage, plan.micro, plan.accumulation, t.clip, settings.cluster.deepspeed), mesh)
-    return Teacher(settings, problem, noise, zero, Ema(zero.module, stage, mesh, t.ema), window, plan, mesh)
+    objective = t.needs(t, problem, noise, window)
+    return Teacher(settings, problem, noise, zero, Ema(zero.module, stage, mesh, t.ema), objective, plan, mesh)
 
 
 def describe(settings: Settings, problem: Problem) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pidscale.distill.objectives.physics import active_weights
 from pidscale.pde import build_pde
 from pidscale.run.preflight import check_model, model_description
 
-OPTIONS = sorted((path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml"))
+OPTIONS = sorted((path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "compare")
 CONFLICTS = {  # options that need another one beside them, and the two keys that the error names
     ("cluster", "gpu8"): (["distill.chunk=4"], ["distill.chunk=16", "cluster.workers"]),
     ("pde", "own"): (["pde.name=poisson"], ["pde.name", "Missing"]),

@@ -102,7 +102,7 @@ def test_the_help_lists_plans_and_settings() -> None:
     assert "compare={papers,quick}" in text and 'compare.equations=["darcy"]' in text and "teacher.steps=" in text
 
 
-def test_a_mistake_is_told_before_torch_is_imported() -> None:
+def test_a_mistake_is_an_error_before_torch_is_imported() -> None:
     code = "import sys; from pidscale.app.main import main; "
     code += "print(main(['compare', 'compare.only=[q]']), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

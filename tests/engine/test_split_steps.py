@@ -19,7 +19,6 @@ from pidscale.config import SOLVERS
 from pidscale.dataset.problem import open_problem
 from pidscale.diffusion.denoiser import conditioned
 from pidscale.diffusion.noise import EdmNoise
-from pidscale.diffusion.objective import denoising_errors
 from pidscale.diffusion.solvers import integrate
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.endpoints.rollout import Rollout
@@ -37,6 +36,7 @@ from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
 from pidscale.pde.parameters import condition, draw_params
 from pidscale.teacher import training
+from pidscale.teacher.objectives import OBJECTIVES as TEACHERS
 from tests import small
 from tests.ranks import spawn
 from tests.small import bare_teacher
@@ -128,12 +128,19 @@ def objective_of(settings, teacher, window):
 # ---- the reference: one process
 
 
-def plain_teacher(folder, kind, dtype):
+def teaching(settings, problem, window, objective):
+    """By this objective of a teacher."""
+    chosen = replace(settings.teacher, objective={"name": objective} | ({"weight": 0.1} if objective == "pidm" else {}))
+    return chosen.needs(chosen, problem, EdmNoise(), window)
+
+
+def plain_teacher(folder, kind, dtype, objective="denoising"):
     settings, problem, model, x, params = case(folder, kind, dtype)
-    plan, window = micro_plan(BATCH, 2, Mesh()), Window(problem.grid)
-    eps, sigma = training.Teacher(settings, problem, EdmNoise(), None, None, window, plan, Mesh()).draw(STEP)
+    plan = micro_plan(BATCH, 2, Mesh())
+    goal = teaching(settings, problem, Window(problem.grid), objective)
+    eps, sigma = training.Teacher(settings, problem, EdmNoise(), None, None, goal, plan, Mesh()).draw(STEP)
     own = conditioned(model, condition(problem.pde, params[:BATCH]))
-    loss = denoising_errors(own, EdmNoise(), x[:BATCH], sigma, eps).mean()
+    loss = sum(goal.losses(own, x[:BATCH], sigma, eps, params[:BATCH])).mean()
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
 
@@ -160,17 +167,18 @@ def engine_for(model, settings, plan, mesh, zero):
     return wrapped, Ema(wrapped.module, settings.cluster.zero_stage, mesh, 0.1)
 
 
-def split_teacher(folder, kind, dtype, mesh, stage=None, recompute=False):
+def split_teacher(folder, kind, dtype, mesh, stage=None, recompute=False, objective="denoising"):
     settings, problem, model, x, params = case(folder, kind, dtype, stage or 0, recompute)
     window, plan = (
         window_for(training.describe(settings, problem), problem.grid, mesh.space),
         micro_plan(BATCH, 2, mesh),
     )
     zero, ema = engine_for(spread(model, window), settings, plan, mesh, stage is not None)
-    teacher = training.Teacher(settings, problem, EdmNoise(), zero, ema, window, plan, mesh)
+    goal = teaching(settings, problem, window, objective)
+    teacher = training.Teacher(settings, problem, EdmNoise(), zero, ema, goal, plan, mesh)
     mine = mesh.slice(BATCH)
-    loss = teacher.gradients(STEP, window.crop(x[mine]), condition(problem.pde, params[mine]), StepTimer())
-    return finished(zero, stage, mesh, loss)
+    losses = teacher.gradients(STEP, window.crop(x[mine]), condition(problem.pde, params[mine]), StepTimer())
+    return finished(zero, stage, mesh, losses.sum())
 
 
 def split_student(folder, kind, dtype, mesh, stage=None, recompute=False, objective="piddm"):
@@ -205,7 +213,8 @@ def double(rank, world, folder, spaces):
     for space in spaces:
         mesh = Mesh.over(rank, world, torch.device("cpu"), space)
         for kind in CASES:
-            found[space, kind, "teacher"] = split_teacher(folder, kind, torch.float64, mesh)
+            for name in TEACHERS:
+                found[space, kind, name] = split_teacher(folder, kind, torch.float64, mesh, objective=name)
             for name in OBJECTIVES:
                 found[space, kind, name] = split_student(folder, kind, torch.float64, mesh, objective=name)
     return found if rank == 0 else None
@@ -216,9 +225,10 @@ def under_zero(rank, world, folder, stages):
     found = {}
     for stage, kind in itertools.product(stages, CASES):
         for recompute in (False, True) if stage == 3 else (False,):
-            found[stage, kind, "teacher", recompute] = split_teacher(
-                folder, kind, torch.float32, mesh, stage, recompute
-            )
+            for name in TEACHERS if (stage, recompute) == (3, True) else ["denoising"]:
+                found[stage, kind, name, recompute] = split_teacher(
+                    folder, kind, torch.float32, mesh, stage, recompute, name
+                )
             for name in OBJECTIVES if (stage, recompute) == (3, True) else ["piddm"]:
                 found[stage, kind, name, recompute] = split_student(
                     folder, kind, torch.float32, mesh, stage, recompute, name
@@ -226,7 +236,8 @@ def under_zero(rank, world, folder, stages):
     return found if rank == 0 else None
 
 
-PLAIN = {"teacher": plain_teacher} | {name: partial(plain_student, objective=name) for name in OBJECTIVES}
+PLAIN = {name: partial(plain_teacher, objective=name) for name in TEACHERS}
+PLAIN |= {name: partial(plain_student, objective=name) for name in OBJECTIVES}
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +270,7 @@ def test_split_steps_in_double_precision(sets, world, spaces):
 
 def test_split_steps_under_zero_on_two_by_two_ranks(sets):
     found = spawn(under_zero, 4, sets, (0, 1, 2, 3), timeout=600)[0]
-    assert len(found) == len(CASES) * (5 * 2 + len(OBJECTIVES) - 1)
+    assert len(found) == len(CASES) * (4 * 2 + len(OBJECTIVES) + len(TEACHERS))
     for (stage, kind, which, recompute), result in found.items():
         wanted = PLAIN[which](sets, kind, torch.float32)
         near(f"{which} {kind} stage {stage} recompute {recompute}", result, wanted, 1e-5)

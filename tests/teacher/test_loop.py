@@ -31,9 +31,8 @@ def test_any_number_of_ranks_sees_the_same_noise_and_levels(small_shards, tmp_pa
 
     def drawn(mesh, step):
         plan = micro_plan(batch, 2, mesh)
-        teacher = training.Teacher(
-            settings, problem, EdmNoise(), None, None, Window(problem.grid), plan, mesh
-        )  # what draws needs no engine
+        goal = settings.teacher.needs(settings.teacher, problem, EdmNoise(), Window(problem.grid))
+        teacher = training.Teacher(settings, problem, EdmNoise(), None, None, goal, plan, mesh)  # draws need no engine
         return teacher.draw(step)
 
     for step in (0, 1, 10**9):
