@@ -12,7 +12,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -52,6 +54,7 @@ class Host:
             assert self.outer.poll() is None and time.monotonic() < until, f"no host {name}"
             time.sleep(0.02)
         self.first = _child(self.outer)  # process 1 of the host
+        self.unplug: Callable[[], None] = lambda: None  # takes its cable away
 
     def environment(self, **more: str) -> dict[str, str]:
         """The environment of a new account on this host."""
@@ -83,12 +86,17 @@ class Host:
         _run("nsenter", f"--target={self.first}", "--mount", "--pid", "umount", "--lazy", folder)
 
     def close(self) -> None:
-        """End all processes of this host at once; one that has ended stays so."""
+        """End all processes of this host at once, then take its cable away; one that has ended stays so.
+
+        The system keeps a network namespace while a socket has something to send, to a host that was lost before this one
+        for instance. With its cable it would answer for its address, which the next host of this name has too.
+        """
         if self.outer.poll() is not None:
             return
         with suppress(ProcessLookupError):
             os.kill(self.first, signal.SIGKILL)
         self.outer.wait(20)
+        self.unplug()
 
 
 class Switch:
@@ -112,12 +120,17 @@ class Switch:
         _run("ip", "link", "set", end, "netns", str(host.first))
         _run("ip", "link", "set", port, "netns", str(self.first))
         self._ip("link", "set", port, "master", "switch", "up")
+        host.unplug = partial(self.unplug, port)
         for words in (
             f"link set {end} name eth0",
             f"addr add {host.address}/24 dev eth0",
             "link set eth0 up",
         ):
             _run("nsenter", f"--target={host.first}", "--net", "ip", *words.split())
+
+    def unplug(self, port: str) -> None:
+        """Take the cable of a port away; one that is gone stays so."""
+        subprocess.run(self._words("link", "del", port), check=False, stderr=subprocess.DEVNULL)
 
     def cut(self, host: Host) -> None:
         """Pull the cable of a host, whose processes go on."""
@@ -129,7 +142,10 @@ class Switch:
         self.process.wait(20)
 
     def _ip(self, *words: str) -> None:
-        _run("nsenter", f"--target={self.first}", "--net", "ip", *words)
+        _run(*self._words(*words))
+
+    def _words(self, *words: str) -> list[str]:
+        return ["nsenter", f"--target={self.first}", "--net", "ip", *words]
 
 
 def _run(*words: str) -> None:
