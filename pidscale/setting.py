@@ -90,7 +90,7 @@ class Bounds:
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
         if isinstance(value, list):
-            many = "one or more" if self.some else "any number of"
+            many = "one or more" if self.some else "a list of"
             return f"{many} {self._range('whole numbers')}{', each once' if self.distinct else ''}"
         return self._range("a whole number" if isinstance(value, int) else "a finite number")
 

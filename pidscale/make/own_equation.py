@@ -15,9 +15,12 @@ import torch
 from pidscale.config import UserError
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
-from pidscale.pde.base import Pde
+from pidscale.pde.base import Correcting, Pde, solution_mask
 from pidscale.pde.evolution import Evolution
 from pidscale.pde.residuals import residual_squares
+
+WORSE = 10.0  # times the residual of a truth that a solver step may leave it with
+ROUNDING = 1e-5  # of the largest value, by which a solver step may change an input
 
 COPIES = 2  # of the sample that is tried: with one, a residual that reduces over the batch would go unnoticed
 
@@ -67,6 +70,9 @@ def check_own_equation(pde: Pde, grid: Grid, seed: int, counter: int = 0) -> Non
     with equation_errors(pde, "residual"):
         x = torch.from_numpy(fields).float()[None].repeat(COPIES, 1, 1, 1).requires_grad_()
         _check_residual(pde, grid, x, varying)
+    if isinstance(pde, Correcting):
+        with equation_errors(pde, "correct"):
+            _check_correct(pde, grid, x, varying)
 
 
 def _draw(pde: Pde, grid: Grid, seed: int, counter: int) -> tuple[np.ndarray, torch.Tensor]:
@@ -93,3 +99,19 @@ def _check_residual(pde: Pde, grid: Grid, x: torch.Tensor, varying: torch.Tensor
     for norm, square in residual_squares(pde, grid, x, varying).items():
         if tuple(square.shape) != (COPIES,):
             raise ValueError(f"{norm} of shape {tuple(square.shape)} for {COPIES} samples, expected ({COPIES},)")
+
+
+def _check_correct(pde: Pde, grid: Grid, x: torch.Tensor, varying: torch.Tensor) -> None:
+    """Raise ValueError unless a solver step keeps shape, gradient, inputs and the residual of a truth."""
+    assert isinstance(pde, Correcting)
+    found = pde.correct(Window(grid), x, varying, 1)
+    if tuple(found.shape) != tuple(x.shape):
+        raise ValueError(f"fields of shape {tuple(found.shape)}, expected {tuple(x.shape)}")
+    if not found.requires_grad:
+        raise ValueError("fields carry no gradient; use only differentiable operations of torch")
+    moved = (found - x).detach().abs().masked_fill(solution_mask(pde, grid), 0.0)
+    if not float(moved.max()) <= ROUNDING * float(x.abs().max()):
+        raise ValueError("it changes inputs; it may change only what the equation is solved for")
+    before, after = (residual_squares(pde, grid, fields, varying)["l2"].sqrt().max() for fields in (x, found))
+    if not float(after) <= WORSE * max(float(before), ROUNDING):
+        raise ValueError(f"a step leaves a truth of residual {float(before):.1e} with one of {float(after):.1e}")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from pidscale.config import UserError
 from pidscale.make.make import make_shard_set
@@ -12,6 +13,7 @@ from pidscale.pde.terms import Term
 from pidscale.records.check import check_set
 
 GRID = Heat.from_params({}).grid(8)
+SIGNS = torch.tensor([1.0, -1.0, 1.0, -1.0]).reshape(4, 1, 1)  # of frames; the first is the input
 
 
 def own(**parts):
@@ -54,6 +56,14 @@ def sampled(change):
         ({"residual": residual(lambda t: Term(t.values.mean(0, keepdim=True), t.scale))}, "expected (2, 3, 1, 8, 8)"),
         ({"residual": residual(lambda t: Term(t.values[:, 1:], t.scale))}, "shape (2, 2, 1, 8, 8) for 2 samples"),
         ({"residual": residual(lambda t: Term(t.values.detach(), t.scale))}, "carries no gradient"),
+        ({"correct": fail}, "correct failed (ValueError: two lines)"),
+        (
+            {"correct": lambda self, window, fields, params, steps: fields[:, 1:]},
+            "shape (2, 3, 8, 8), expected (2, 4, 8, 8)",
+        ),
+        ({"correct": lambda self, window, fields, params, steps: fields.detach()}, "carry no gradient"),
+        ({"correct": lambda self, window, fields, params, steps: 1.1 * fields}, "it changes inputs"),
+        ({"correct": lambda self, window, fields, params, steps: fields * SIGNS}, "a step leaves a truth of residual"),
     ],
 )
 def test_an_equation_that_fails_is_refused_in_one_line_and_leaves_no_files(tmp_path, parts, words):
