@@ -147,9 +147,12 @@ def feature_distance(x_NCYX: Tensor, truth_NCYX: Tensor) -> float:
         truth_NCYX: Truths, two or more.
 
     Returns:
-        The distance; 0 for equal sets.
+        The distance; 0 for equal sets, NaN for fields that are not finite. Two sets of the same law have one above 0, which
+        falls with their size.
     """
     of_truth = features(truth_NCYX)
+    if not x_NCYX.isfinite().all():
+        return math.nan
     scale = of_truth.std(dim=0).clamp_min(LEAST_DEVIATION)
     made = features(x_NCYX) / scale
     true = of_truth / scale

@@ -29,12 +29,17 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 # an installation has the folder inside the package, a checkout beside the package
 CONFIGS = next(folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir())
 COMPARE = "compare"  # the file of configs/ that describes a comparison, its group, and its section
-OWN = {  # what the runs of a comparison have of their own
+OWN = {  # what the runs of a comparison have of their own, and what to do
     "pde": "name it in compare.equations",
+    "pde.name": "name it in compare.equations",
     "data.path": "run.folder and run.name say where all of them lie",
     "run.seed": "name seeds in compare.seeds",
-    "distill.teacher": "name its rows in compare.only",
+    "distill": "compare.students says what is trained",
+    "distill.objective.name": "compare.students says what is trained",
+    "teacher.objective.name": "compare.teachers says what is trained",
+    "distill.teacher": "students learn from compare.teachers.teacher",
 }
+SHARED = ("run", "evaluate", "data", "pde", COMPARE)  # sections that all networks of an equation share
 _ANY_TEXT = (*PATH_SETTINGS, "run.name")  # settings whose value is a path or a name, which may contain any character
 
 
@@ -45,7 +50,7 @@ class Comparison:
     Attributes:
         compare: What is compared.
         common: Settings that all runs share; `run.folder` and `run.name` say where the comparison lies.
-        runs: Settings of each run by equation and network, without its place, its data and its seed.
+        runs: Settings of each run that the rows are about, by equation and network, without its place, its data and its seed.
     """
 
     compare: CompareSettings
@@ -113,27 +118,51 @@ def comparison_from(arguments: Sequence[str], config_dir: Path | None = None) ->
         UserError: When an argument, a file or a value is wrong, or an argument sets what each run has of its own.
     """
     for argument in arguments:
-        if argument.lstrip("+").split("=")[0] in OWN:
-            raise UserError(
-                f"{argument}: each run of a comparison has its own; {OWN[argument.lstrip('+').split('=')[0]]}"
-            )
+        if (key := _key(argument)) in OWN:
+            raise UserError(f"{argument}: each run of a comparison has its own; {OWN[key]}")
     compare = from_plain(CompareSettings, composed(arguments, COMPARE, config_dir)[COMPARE], COMPARE)
+    _check_words(compare, groups(config_dir)["pde"])
     common = settings_from(arguments, COMPARE, (), config_dir)
-    chosen = [argument for argument in arguments if not argument.lstrip("+").startswith(COMPARE)]
-    plan = [argument for argument in arguments if argument.lstrip("+").startswith(f"{COMPARE}=")]
+    plan = [argument for argument in arguments if _key(argument) == COMPARE]
+    chosen = [argument for argument in arguments if _key(argument).split(".")[0] != COMPARE]
 
     def settings_of(equation: str, words: Sequence[str], phase: str) -> Settings:
         change = compare.change.get(equation, [])
-        return settings_from([*plan, f"pde={equation}", *change, *words, *chosen], COMPARE, (phase,), config_dir)
+        return settings_from([*plan, f"pde={equation}", *change, *chosen, *words], COMPARE, (phase,), config_dir)
 
     runs = {
         (equation, name): settings_of(equation, words, phase)
         for equation in compare.equations
         for phase, commands in (("teacher", compare.teachers), ("distill", compare.students))
         for name, words in commands.items()
-        if name in compare.needed
+        if name in compare.asked
     }
     return Comparison(compare, common, runs)
+
+
+def _key(argument: str) -> str:
+    """Return the group or setting that an argument is about."""
+    return argument.lstrip("+~").split("=")[0].replace("/", ".")
+
+
+def _check_words(compare: CompareSettings, equations: Sequence[str]) -> None:
+    """Raise UserError if words are of no equation, or set what all runs of a comparison share."""
+    for name in compare.change:
+        if name not in equations:
+            raise UserError(
+                f"compare.change.{name}: no such equation; {_nearest(name, equations)}pde has {', '.join(equations)}"
+            )
+    for section, commands in (
+        ("teachers", compare.teachers),
+        ("students", compare.students),
+        ("change", compare.change),
+    ):
+        for name, words in commands.items():
+            for word in words:
+                key = _key(word)
+                among = SHARED if section != "change" else ("run", COMPARE)
+                if key.split(".")[0] in among or key in ("pde", "pde.name", "data.path"):
+                    raise UserError(f"compare.{section}.{name}: {word} would set what all runs share; leave it out")
 
 
 def composed(arguments: Sequence[str], config: str, config_dir: Path | None = None) -> dict[str, Any]:

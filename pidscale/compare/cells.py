@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,23 @@ from pidscale.compare.settings import ROW_KEYS
 from pidscale.compare.tasks import TUNED, answer_row, kind_of, observation
 from pidscale.config import Settings, UserError, from_plain
 from pidscale.dataset.problem import open_problem
+from pidscale.environment import processor
 from pidscale.files import write_atomic
 from pidscale.generator.artifact import read_card
 from pidscale.generator.generator import Generator
 from pidscale.generator.load import load_generator, load_student
 from pidscale.methods import METHODS, Method
 from pidscale.methods.base import Question, apply_finish, ask
-from pidscale.methods.controls import Head, Smooth, SolveInput
+from pidscale.methods.controls import Smooth, SolveInput
 from pidscale.pde.base import Samples
 from pidscale.plain import finite, json_text
 from pidscale.records.check import load_manifest
 from pidscale.records.stores.opening import open_store
+from pidscale.run.phases import versions
 
+VERSION = 1  # of what is measured and how; cells of another one are measured again
 SHOWN = 4  # samples of a row that are kept for pictures
+FIELDS, PARAMS = "fields:", "params:"  # begin the names of their arrays
 STREAM = "evaluate"
 
 
@@ -56,9 +61,14 @@ def method_of(name: str, row: dict[str, Any]) -> Method:
     where = f"compare.rows.{name}"
     if row["method"] not in METHODS:
         raise UserError(f"{where}.method={row['method']}: no such method; methods: {', '.join(METHODS)}")
+    kind = METHODS[row["method"]]
+    known = [one.name for one in fields(kind)] + list(ROW_KEYS)
+    for key in row:
+        if key not in known:
+            raise UserError(f"{where}.{key}: no setting of {row['method']} or of a row; known keys: {', '.join(known)}")
     given = {key: value for key, value in row.items() if key not in ROW_KEYS}
     try:
-        made: Method = from_plain(METHODS[row["method"]], given, where)
+        made: Method = from_plain(kind, given, where)
     except UserError as error:  # a method names its settings `method.NAME`
         raise UserError(str(error).replace("method.", f"{where}.", 1)) from None
     return made
@@ -78,6 +88,7 @@ class Cell:
         generator: Folder of the network; of the teacher where the method calls none.
         heads: Numbers of solver steps for further rows.
         fields: Number of fields of a task other than `sample`.
+        folder: Folder of the files of all cells.
     """
 
     equation: str
@@ -89,6 +100,7 @@ class Cell:
     generator: Path
     heads: tuple[int, ...]
     fields: int
+    folder: Path
 
     @property
     def samples(self) -> int:
@@ -100,6 +112,9 @@ class Cell:
         data = self.settings.data
         manifest = load_manifest(open_store(data.path, data.patience))
         return {
+            "version": VERSION,
+            "method": asdict(method_of(self.name, self.row)),  # type: ignore[call-overload]
+            "batch": self.settings.evaluate.batch,
             "where": [self.equation, self.seed, self.name, self.task],
             "row": self.row,
             "weights": read_card(self.generator).weights_sha256,
@@ -109,10 +124,11 @@ class Cell:
             "noise": self.settings.evaluate.seed,
         }
 
-    def path(self, folder: Path, request: dict[str, Any]) -> Path:
-        """Return the file of the cell, whose name ends in a digest of its request."""
+    def path(self) -> Path:
+        """Return the file of the cell, whose name ends in a digest of its request. Raises UserError as `request` does."""
+        request = self.request()
         digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:12]
-        return folder / f"{self.equation}-{self.seed}-{self.name}-{self.task}-{digest}.json"
+        return self.folder / f"{self.equation}-{self.seed}-{self.name}-{self.task}-{digest}.json"
 
 
 @dataclass(frozen=True)
@@ -130,40 +146,50 @@ class Measured:
     failed: str = ""
 
 
-def known(cell: Cell, folder: Path) -> Measured | None:
+def known(cell: Cell) -> Measured | None:
     """Return a cell that was measured before; None if it was not, or something that it depends on has changed."""
     try:
-        path = cell.path(folder, cell.request())
-        return Measured(cell, tuple(json.loads(path.read_text())["rows"]))
+        return Measured(cell, tuple(json.loads(cell.path().read_text())["rows"]))
     except (OSError, ValueError, KeyError, UserError):
         return None
 
 
-def measure(cell: Cell, folder: Path) -> Measured:
+def measure(cell: Cell) -> Measured:
     """Measure a cell and write its file. Whatever goes wrong is the reason in the result, and no file is written.
 
     Args:
         cell: The cell.
-        folder: Folder of the files.
 
     Returns:
         The rows, or the reason why there are none.
     """
     try:
-        request = cell.request()
-        path = cell.path(folder, request)
+        path = cell.path()
         rows, shown = _sampled(cell) if cell.task == "sample" else _answered(cell)
+        own = {"equation": cell.equation, "seed": cell.seed, "task": cell.task, "row": cell.name}
+        by = {"machine": processor(), "commit": versions()["commit"]}
+        rows = finite([own | one | by for one in rows])
+        pictures = io.BytesIO()
+        np.savez_compressed(pictures, allow_pickle=False, **shown)
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path.with_suffix(".npz"), pictures.getvalue())
+        write_atomic(path, json_text({"request": cell.request(), "rows": rows}, indent=1).encode())
     except UserError as error:
         return Measured(cell, failed=str(error))
     except Exception as error:  # the table goes on without this cell
         return Measured(cell, failed=f"{type(error).__name__}: {error}".splitlines()[0][:300])
-    rows = [{"equation": cell.equation, "seed": cell.seed, "task": cell.task, "row": cell.name} | one for one in rows]
-    pictures = io.BytesIO()
-    np.savez_compressed(pictures, allow_pickle=False, **shown)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(path.with_suffix(".npz"), pictures.getvalue())
-    write_atomic(path, json_text(finite({"request": request, "rows": rows}), indent=1).encode())
-    return Measured(cell, tuple(json.loads(path.read_text())["rows"]))
+    return Measured(cell, tuple(rows))
+
+
+def shown(cell: Cell) -> dict[str, Samples]:
+    """Return the samples that a cell keeps for pictures, by row; none if its file is missing or damaged."""
+    try:
+        with np.load(cell.path().with_suffix(".npz"), allow_pickle=False) as file:
+            found = {name: torch.from_numpy(file[name]) for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile, UserError):
+        return {}
+    names = [name.removeprefix(FIELDS) for name in found if name.startswith(FIELDS)]
+    return {name: Samples(found[FIELDS + name], found[PARAMS + name]) for name in names}
 
 
 def contenders_of(cell: Cell, generator: Generator) -> Iterator[Contender]:
@@ -225,12 +251,13 @@ def _answered(cell: Cell) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
         stream=STREAM,
     )
     method = method_of(cell.name, cell.row)
-    outcome = ask(method, generator, asked, settings.evaluate.batch)
-    outcomes = {cell.name: outcome}
+    outcomes = {cell.name: ask(method, generator, asked, settings.evaluate.batch)}
     if "head" not in cell.row:
+        bare = outcomes[cell.name]
+        if generator.head:  # rows with other numbers of steps begin at the network's own fields
+            bare = ask(method, generator.with_head(0), asked, settings.evaluate.batch)
         for one in headed(cell.name, generator, method, cell.heads):
-            assert isinstance(one.finish, Head)
-            outcomes[one.name] = apply_finish(one.finish, generator, outcome)
+            outcomes[one.name] = bare if one.finish is None else apply_finish(one.finish, generator, bare)
     rows: list[dict[str, Any]] = [
         {
             "method": name,
@@ -249,5 +276,5 @@ def _answered(cell: Cell) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
 
 def _kept(made: dict[str, Samples]) -> dict[str, np.ndarray]:
     """Return the first samples of each row, and their parameters, as arrays by name."""
-    fields = {name: samples.fields[:SHOWN].float().numpy() for name, samples in made.items()}
-    return fields | {f"{name}|params": samples.params[:SHOWN].numpy() for name, samples in made.items()}
+    fields = {FIELDS + name: samples.fields[:SHOWN].float().numpy() for name, samples in made.items()}
+    return fields | {PARAMS + name: samples.params[:SHOWN].numpy() for name, samples in made.items()}

@@ -36,6 +36,7 @@ def row(
     phase = pde.phase_error(fields)
     mask = solution_mask(pde, problem.grid)
     x = problem.normaliser.encode(fields)
+    distance = metrics.feature_distance(x, against.x_truth_NCYX)
     return {
         "method": contender.name,
         "trained": contender.trained,
@@ -54,7 +55,9 @@ def row(
         "solution_error": metrics.solution_error(fields[:, mask], solved_NCYX[:, mask]),
         "phase_error": None if phase is None else float(phase.mean()),
         **metrics.distribution_row(x, against.x_truth_NCYX, [against.swd_floor], [c.name for c in pde.channels]),
-        "feature_distance": metrics.feature_distance(x, against.x_truth_NCYX),
+        "feature_distance": distance,
+        "feature_floor": against.feature_floor,
+        "feature_excess": metrics.excess(distance, against.feature_floor),
         "nearest_training": float(metrics.nearest(x, against.training_NCYX).median()),
         "ms_per_sample": 1e3 * outcome.cost.seconds,
         "train_seconds": train_seconds,

@@ -27,6 +27,7 @@ class Reference:
         truth: Held-out truths in physical units.
         x_truth_NCYX: The same truths in units of the model.
         training_NCYX: Training fields in units of the model.
+        feature_floor: Distance of the features of two halves of the truths.
         swd_floor: Sliced Wasserstein distance between two halves of the truths.
         residual_floor: Residuals of the truths by norm.
         residual_trivial: Residuals of the inputs of the truths with a null solution, by norm.
@@ -37,6 +38,7 @@ class Reference:
     truth: Samples
     x_truth_NCYX: Tensor
     training_NCYX: Tensor
+    feature_floor: float
     swd_floor: float
     residual_floor: dict[str, float]
     residual_trivial: dict[str, float]
@@ -84,6 +86,7 @@ def reference(settings: Settings, problem: Problem) -> Reference:
         truth=truth,
         x_truth_NCYX=encode(truth.fields),
         training_NCYX=encode(training.fields),
+        feature_floor=metrics.feature_distance(encode(pool.fields[n:]), encode(truth.fields)),
         swd_floor=metrics.sliced_floor(encode(pool.fields).flatten(1)),
         residual_floor=residual_rms(problem.pde, problem.grid, *truth),
         residual_trivial=residual_rms(problem.pde, problem.grid, trivial, truth.params),

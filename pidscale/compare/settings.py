@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,13 +10,13 @@ from pidscale.setting import UserError, setting
 
 TASKS = ("sample", "forward", "inverse", "reconstruct", "noisy")
 LAMBDA0 = "-lambda0"  # ends the name of a student's control
-ROW_KEYS = {  # keys of a row that are no settings of its method
-    "method": str,
-    "network": str,
-    "samples": int,
-    "head": int,
-    "smooth": int,
-    "solve": bool,
+ROW_KEYS: dict[str, tuple[type, Any, Any]] = {  # keys of a row that are no settings of its method: type, least, most
+    "method": (str, "", ""),
+    "network": (str, "", ""),
+    "samples": (int, 2, 2**20),
+    "head": (int, 0, 64),
+    "smooth": (int, 0, 1000),
+    "solve": (bool, False, True),
 }
 
 
@@ -54,32 +55,32 @@ class CompareSettings:
             raise UserError("compare.teachers: no 'teacher'; students learn from the teacher of this name")
         for section, commands in (("teachers", self.teachers), ("students", self.students), ("change", self.change)):
             for name, words in commands.items():
+                _check_name(f"compare.{section}", name)
                 if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-                    raise UserError(
-                        f"compare.{section}.{name}={words!r}: expected a list of words, such as [distill=pid]"
-                    )
+                    example = f"'compare.{section}.{name}=[\"distill=pid\"]'"
+                    raise UserError(f"compare.{section}.{name}={words!r}: expected a list of words, such as {example}")
+        for name in self.students:
+            if name in self.teachers:
+                raise UserError(f"compare.students.{name}: a teacher has this name too; choose another")
         for name, row in self.rows.items():
-            self._check_row(name, row)
+            _check_name("compare.rows", name)
+            self._check_row(f"compare.rows.{name}", row)
         for name in self.only:
             if name not in self.rows:
                 raise UserError(f"compare.only: no row {name!r}; rows: {', '.join(self.rows)}")
 
-    def _check_row(self, name: str, row: Any) -> None:
-        if not isinstance(row, dict) or "method" not in row:
-            raise UserError(
-                f"compare.rows.{name}={row!r}: expected a section with a method, such as {{method: one_call}}"
-            )
-        for key, kind in ROW_KEYS.items():
-            if key in row and (not isinstance(row[key], kind) or (kind is int and isinstance(row[key], bool))):
-                raise UserError(f"compare.rows.{name}.{key}={row[key]!r}: expected {_KINDS[kind]}")
-        if row.get("samples", 2) < 2:
-            raise UserError(
-                f"compare.rows.{name}.samples={row['samples']}: expected 2 or more; a variance needs two samples"
-            )
-        asked = row.get("network", "teacher")
+    def _check_row(self, where: str, row: Any) -> None:
+        if not isinstance(row, dict) or not isinstance(row.get("method"), str):
+            raise UserError(f"{where}={row!r}: expected a section with a method, such as {{method: one_call}}")
+        for key, (kind, least, most) in ROW_KEYS.items():
+            value = row.get(key, least)
+            fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+            if not fits or (kind is int and not least <= value <= most):
+                bounds = f" from {least} to {most}" if kind is int else ""
+                raise UserError(f"{where}.{key}={value!r}: expected {_KINDS[kind]}{bounds}")
         known = [*self.networks, *(f"{student}{LAMBDA0}" for student in self.students)]
-        if asked not in known:
-            raise UserError(f"compare.rows.{name}.network={asked}: no such network; networks: {', '.join(known)}")
+        if row.get("network", "teacher") not in known:
+            raise UserError(f"{where}.network={row['network']}: no such network; networks: {', '.join(known)}")
 
     @property
     def networks(self) -> list[str]:
@@ -92,10 +93,16 @@ class CompareSettings:
         return {name: row for name, row in self.rows.items() if not self.only or name in self.only}
 
     @property
-    def needed(self) -> list[str]:
-        """Names of the networks that the measured rows ask, and of those that these learn from, in the order of training."""
-        asked = {row.get("network", "teacher").removesuffix(LAMBDA0) for row in self.measured.values()} | {"teacher"}
-        return [name for name in self.networks if name in asked]
+    def asked(self) -> set[str]:
+        """Names of the networks that the measured rows are about, and of the teacher of the students."""
+        return {row.get("network", "teacher").removesuffix(LAMBDA0) for row in self.measured.values()} | {"teacher"}
 
 
 _KINDS = {str: "text", int: "a whole number", bool: "true or false"}
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def _check_name(where: str, name: Any) -> None:
+    """Check a name, which becomes part of the names of files. Raises UserError."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise UserError(f"{where}: {name!r} is no name; expected letters, digits, and _ . - within them")

@@ -7,14 +7,12 @@ import html
 import io
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from pidscale.compare.report import STYLE
+from pidscale.compare.settings import LAMBDA0
 from pidscale.dataset.problem import Problem
 from pidscale.figures.compare import pareto_figure
 from pidscale.figures.fields import field_figure
@@ -38,7 +36,7 @@ TITLES = {
     "misclassified": "wrong phase",
     "swd_excess": "SWD excess",
     "patch_swd": "patch SWD",
-    "feature_distance": "feature distance",
+    "feature_excess": "feature excess",
     "spectrum_error": "spectrum error",
     "mmse": "MMSE",
     "smse": "SMSE",
@@ -84,8 +82,14 @@ def means(rows: Sequence[Row]) -> Iterator[Row]:
     for row in rows:
         groups.setdefault((row["equation"], row["task"], row["method"]), []).append(row)
     for (equation, task, method), own in groups.items():
-        found: Row = {"equation": equation, "task": task, "method": method, "seeds": [row["seed"] for row in own]}
-        found["spread"] = {}
+        found: Row = {
+            "equation": equation,
+            "task": task,
+            "method": method,
+            "trained": own[0].get("trained"),
+            "spread": {},
+        }
+        found["seeds"] = [row["seed"] for row in own]
         for key in dict.fromkeys(key for row in own for key in row if key != "seed"):
             values = [float(row[key]) for row in own if isinstance(row.get(key), (int, float))]
             if len(values) == len(own):
@@ -94,19 +98,20 @@ def means(rows: Sequence[Row]) -> Iterator[Row]:
         yield found
 
 
-def break_even(rows: Sequence[Row]) -> Iterator[Row]:
+def break_even(rows: Sequence[Row], students: Collection[str]) -> Iterator[Row]:
     """Yield, for every student in one call, after how many samples its training has paid.
 
     Args:
         rows: Rows of `means` of one equation's task `sample`.
+        students: Names of the students.
 
     Yields:
-        The method, its further seconds of training beside the teacher's, and the number of samples from which on training and
-        sampling take less time than sampling the teacher (`teacher`), and than solving the equation numerically for each
-        sample (`solver`); None where they never do.
+        The method, its further seconds of training beside those of `teacher`, and the number of samples from which on
+        training and sampling take less time than sampling the teacher by its row of the most calls (`teacher`), and than
+        solving the equation numerically for each sample (`solver`); None where they never do.
     """
     by_name = {row["method"]: row for row in rows}
-    teachers = [row for row in rows if row["method"].startswith("teacher-") and "+" not in row["method"]]
+    teachers = [row for row in rows if row["trained"] == "teacher" and "+" not in row["method"]]
     if not teachers:
         return
     teacher = max(teachers, key=lambda row: float(row["nfe"]))
@@ -115,9 +120,9 @@ def break_even(rows: Sequence[Row]) -> Iterator[Row]:
     if solved:
         solver = by_name[f"{solved[0]}+solve"]["ms_per_sample"] - by_name[solved[0]]["ms_per_sample"]
     for row in rows:
-        further = row.get("train_seconds", 0.0) - teacher["train_seconds"]
-        if row["nfe"] != 1 or further <= 0 or "+" in row["method"]:
+        if row["nfe"] != 1 or "+" in row["method"] or row["trained"].removesuffix(LAMBDA0) not in students:
             continue
+        further = row["train_seconds"] - teacher["train_seconds"]
         yield {
             "method": row["method"],
             "further_seconds": further,
@@ -165,7 +170,7 @@ def write_page(
         folder: Folder of the comparison.
         rows: Rows of single seeds.
         failed: Cells that failed, with the reason.
-        meta: What they were measured with; `rows` are the settings of the rows.
+        meta: What they were measured with; `compare` has the settings of the comparison.
         problems: Problems by equation.
         shown: Samples to be drawn, by equation and method.
     """
@@ -173,10 +178,10 @@ def write_page(
     parts = []
     for equation, problem in problems.items():
         own = [row for row in averaged if row["equation"] == equation]
-        parts += list(_equation(equation, problem, own, shown.get(equation, {})))
+        parts += list(_equation(equation, problem, own, shown.get(equation, {}), meta["compare"]["students"]))
     settings = "".join(
         f"<tr><td>{html.escape(name)}</td><td style='text-align:left'><code>{html.escape(json_text(row))}</code></td></tr>"
-        for name, row in meta["rows"].items()
+        for name, row in meta["compare"]["rows"].items()
     )
     missing = "".join(
         f"<li>{html.escape(' '.join(map(str, (one['equation'], one['seed'], one['row'], one['task']))))}: "
@@ -187,18 +192,21 @@ def write_page(
 <meta name="viewport" content="width=device-width"><title>pidscale: comparison</title>
 <style>{STYLE}{_MORE}</style></head><body><h1>Methods side by side</h1>
 <p class="note">Every method has the same teacher, the same noise and the same held-out truths. Residuals are relative to
-the equation's own scale. <code>truth</code> is the floor of every measure, <code>trivial</code> has a null solution. Numbers
-are means over seeds, small ones the standard deviation. A click on a title sorts. <code>NAME+head-4</code> is NAME with four
-solver steps of the equation behind it, <code>NAME+solve</code> with the numerical solution of its inputs.</p>
+the equation's own scale. <code>truth</code> is the floor of residuals and of the solution error, <code>trivial</code> has a
+null solution; an excess is what a distance has beyond that of two sets of truths. Numbers are means over seeds, small ones
+the standard deviation. A click on a title sorts. <code>NAME+head-4</code> is NAME with four solver steps of the equation
+behind it, <code>NAME+solve</code> with the numerical solution of its inputs.</p>
 {"".join(parts)}
 <h2>Settings of the rows</h2><table><tbody>{settings}</tbody></table>
 {f"<h2>Cells that failed</h2><ul>{missing}</ul>" if missing else ""}
-<p class="note">{html.escape(str(meta["versions"]))}, {html.escape(meta["machine"])}, seeds {meta["seeds"]}</p>
+<p class="note">{html.escape(str(meta["versions"]))}, {html.escape(meta["machine"])}, seeds {meta["compare"]["seeds"]}</p>
 <script>{_SORTED}</script></body></html>"""
     write_atomic(folder / "index.html", page.encode())
 
 
-def _equation(equation: str, problem: Problem, rows: Sequence[Row], shown: Mapping[str, Samples]) -> Iterator[str]:
+def _equation(
+    equation: str, problem: Problem, rows: Sequence[Row], shown: Mapping[str, Samples], students: Collection[str]
+) -> Iterator[str]:
     """Yield the parts of the page about one equation."""
     for task in dict.fromkeys(row["task"] for row in rows):
         own = [row for row in rows if row["task"] == task]
@@ -207,7 +215,7 @@ def _equation(equation: str, problem: Problem, rows: Sequence[Row], shown: Mappi
         if task != "sample":
             continue
         yield html_image(pareto_figure(own, TITLES))
-        paid = list(break_even(own))
+        paid = list(break_even(own, students))
         if paid:
             titles = {"further_seconds": "seconds beside the teacher's", "teacher": "samples to pay beside the teacher"}
             yield _table(paid, titles | {"solver": "samples to pay beside a solver"})
@@ -244,12 +252,3 @@ def _cell(value: Any, spread: float | None = None) -> str:
         return f'<td data-value="{html.escape(value)}">{html.escape(value)}</td>'
     small = f" <small>&plusmn; {spread:.1g}</small>" if spread else ""
     return f'<td data-value="{value!r}">{value:.3g}{small}</td>'
-
-
-def load_shown(path: Path) -> dict[str, Samples]:
-    """Return the samples that a cell keeps for pictures, by method; none without its file."""
-    if not path.exists():
-        return {}
-    with np.load(path, allow_pickle=False) as file:
-        found = {name: torch.from_numpy(file[name]) for name in file.files}
-    return {name: Samples(found[name], found[f"{name}|params"]) for name in found if "|" not in name}

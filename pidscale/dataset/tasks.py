@@ -53,16 +53,23 @@ def cluster_cpus() -> int:
 
 
 def run_in_ray(
-    make: Callable[[Job], Result], jobs: Sequence[Job], limit: int, num_cpus: int = 1, num_gpus: int = 0
+    make: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    limit: int,
+    num_cpus: int = 1,
+    num_gpus: int = 0,
+    lost: Callable[[Job, str], Result] | None = None,
 ) -> Iterator[Result]:
     """Run one Ray task for each job; the first error cancels the others.
 
     Args:
-        make: Does a job in a task.
+        make: Does a job in a task; a function of a module.
         jobs: What is sent to the tasks.
         limit: The number of tasks that are submitted at a time.
         num_cpus: The CPUs of a task.
         num_gpus: The GPUs of a task.
+        lost: Returns what stands for the result of a task that was lost too often, given its job and the reason; without it,
+            the first such task is an error.
 
     Yields:
         What the tasks return, as they finish; it should be small.
@@ -76,16 +83,26 @@ def run_in_ray(
     # max_calls=0: a process serves many tasks; by default Ray ends one with a GPU after each task, and with it what it loaded
     task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=3, max_calls=0)(make)
     waiting = list(reversed(jobs))
-    running: list[Any] = []
+    running: dict[Any, Job] = {}
     without_host = 0.0  # seconds for which no host was large enough for a task
     try:
         while waiting or running:
             while waiting and len(running) < limit:
-                running.append(task.remote(waiting.pop()))
-            ready, running = ray.wait(running, num_returns=1, timeout=_CHECK_INTERVAL)
+                job = waiting.pop()
+                running[task.remote(job)] = job
+            ready, _ = ray.wait(list(running), num_returns=1, timeout=_CHECK_INTERVAL)
             if ready:
                 without_host = 0.0
-                yield ray.get(ready[0])
+                job = running.pop(ready[0])
+                try:
+                    found = ray.get(ready[0])
+                except ray.exceptions.RayTaskError:
+                    raise
+                except ray.exceptions.RayError as error:
+                    if lost is None:
+                        raise
+                    found = lost(job, f"its process was lost repeatedly ({_reason(error)})")
+                yield found
             elif not _has_host(num_cpus, num_gpus):
                 without_host += _CHECK_INTERVAL
                 _wait_for_host(without_host, num_cpus, num_gpus)
@@ -94,13 +111,17 @@ def run_in_ray(
             raise UserError(str(error.cause)) from None
         raise
     except ray.exceptions.RayError as error:  # a process or a host was lost more often than Ray retries a task
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
-            f"a task was lost repeatedly ({reason[:160]}); the same command continues from what is made"
+            f"a task was lost repeatedly ({_reason(error)}); the same command continues from what is made"
         ) from None
     finally:
         for unfinished in running:
             ray.cancel(unfinished)
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error of Ray."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
 
 
 def _has_host(num_cpus: int, num_gpus: int) -> bool:

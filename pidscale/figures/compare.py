@@ -27,19 +27,24 @@ def pareto_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) 
         One panel for each of PAIRS.
     """
     figure = Figure(figsize=(6.2 * len(PAIRS), 5.2), layout="constrained")
+    marks = zip(itertools.cycle("os^vDP*X"), itertools.cycle(f"C{k}" for k in range(10)), strict=False)
+    styles = dict(zip((row["method"] for row in rows), marks, strict=False))
+    lines = {}
     for axis, (across, up) in zip(figure.subplots(1, len(PAIRS)), PAIRS, strict=True):
         placed = [
             (row[across], row[up], row["method"]) for row in rows if _shown(row.get(across)) and _shown(row.get(up))
         ]
-        for (x, y, name), mark in zip(placed, itertools.cycle("os^vDP*X"), strict=False):
-            axis.loglog([x], [y], mark, label=name, markersize=6)
+        for x, y, name in placed:
+            mark, colour = styles[name]
+            (lines[name],) = axis.loglog([x], [y], mark, color=colour, label=name, markersize=6)
         front = best_of([(x, y) for x, y, _ in placed])
         axis.loglog([x for x, _ in front], [y for _, y in front], "-", color="0.6", zorder=0, linewidth=1)
         axis.set_xlabel(titles[across])
         axis.set_ylabel(titles[up])
         axis.grid(alpha=0.3)
-    if figure.axes[0].get_legend_handles_labels()[1]:
-        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=7)
+    if lines:
+        shown = [name for name in styles if name in lines]
+        figure.legend([lines[name] for name in shown], shown, loc="outside lower center", ncols=6, fontsize=7)
     return figure
 
 

@@ -133,10 +133,10 @@ def solutions(pde: Pde, grid: Grid, samples: Samples) -> tuple[Tensor, int]:
 
     Returns:
         The fields with numerical solutions, float64 [N, C, Y, X], and the number of input values that were moved into the
-        range that the solver accepts.
+        range that the solver accepts. Of a sample that is not finite, all values are NaN.
     """
     solved = [
-        pde.solve(one.numpy(), grid, params.tolist())
+        pde.solve(one.numpy(), grid, params.tolist()) if one.isfinite().all() else (np.full(one.shape, np.nan), 0)
         for one, params in zip(samples.fields.double(), samples.params, strict=True)
     ]
     return torch.from_numpy(np.stack([fields for fields, _ in solved])), sum(moved for _, moved in solved)

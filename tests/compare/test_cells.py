@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pidscale.compare.cells import Cell, known, measure
-from pidscale.compare.sheet import load_shown
+from pidscale.compare.cells import Cell, known, measure, shown
 from pidscale.dataset.problem import open_problem
 from pidscale.diffusion.noise import FlowNoise
 from pidscale.generator.generator import Generator
@@ -37,19 +36,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     write_generator(root / "teacher", "teacher", normaliser=units)
     write_generator(root / "flow", "teacher", normaliser=units, noise=FlowNoise())
     write_generator(root / "student", normaliser=units, teacher=root / "teacher")
+    write_generator(root / "headed", normaliser=units, teacher=root / "teacher", head=3)
     return root, made
 
 
-def cell(place: tuple[Path, Any], row: dict[str, Any], task: str = "sample", name: str = "row") -> Cell:
+def cell(place: tuple[Path, Any], folder: Path, row: dict[str, Any], task: str = "sample", name: str = "row") -> Cell:
     root, made = place
-    folder = {"piddm": root / "student", "flow": root / "flow"}.get(row.get("network", ""), root / "teacher")
-    return Cell("darcy", 0, name, row, task, made, folder, (2,), 4)
+    names = {"piddm": "student", "headed": "headed", "flow": "flow"}
+    generator = root / names.get(row.get("network", ""), "teacher")
+    return Cell("darcy", 0, name, row, task, made, generator, (2,), 4, folder)
 
 
 def test_a_cell_of_samples_has_a_row_for_each_finish(place: tuple[Path, Any], tmp_path: Path) -> None:
     row = {"method": "probability_flow", "steps": 3, "network": "teacher", "smooth": 3, "solve": True}
-    one = cell(place, row, name="teacher-3")
-    found = measure(one, tmp_path)
+    one = cell(place, tmp_path, row, name="teacher-3")
+    found = measure(one)
     assert found.failed == ""
     rows = {line["method"]: line for line in found.rows}
     assert list(rows) == ["teacher-3", "teacher-3+smooth3", "teacher-3+solve", "teacher-3+head-2"]
@@ -57,21 +58,77 @@ def test_a_cell_of_samples_has_a_row_for_each_finish(place: tuple[Path, Any], tm
     assert rows["teacher-3"]["nfe"] == 5 == rows["teacher-3+head-2"]["nfe"]
     assert rows["teacher-3+solve"]["solution_error"] < 1e-6 < rows["teacher-3"]["solution_error"]
     assert rows["teacher-3+head-2"]["residual_dual"] < rows["teacher-3"]["residual_dual"]
+    kept = shown(one)
+    assert list(kept) == list(rows) and kept["teacher-3"].fields.shape == (4, 2, 16, 16)
+    assert found.rows[0]["machine"] and len(found.rows[0]["commit"]) >= 7
     (path,) = tmp_path.glob("*.npz")
-    shown = load_shown(path)
-    assert list(shown) == list(rows) and shown["teacher-3"].fields.shape == (4, 2, 16, 16)
+    path.write_bytes(b"damaged")
+    assert shown(one) == {} and known(one) is not None  # a picture less
 
 
 def test_a_row_of_more_calls_has_the_students_teacher(place: tuple[Path, Any], tmp_path: Path) -> None:
-    one = cell(place, {"method": "few_calls", "calls": 3, "network": "piddm"})
+    one = cell(place, tmp_path, {"method": "few_calls", "calls": 3, "network": "piddm"})
     distil = replace(one.settings.distill, teacher=str(place[0] / "teacher"))
-    found = measure(replace(one, settings=replace(one.settings, distill=distil)), tmp_path)
+    found = measure(replace(one, settings=replace(one.settings, distill=distil)))
     assert found.failed == "" and found.rows[0]["nfe"] == 3
 
 
 def test_a_row_of_few_samples(place: tuple[Path, Any], tmp_path: Path) -> None:
-    found = measure(cell(place, {"method": "one_call", "network": "piddm", "samples": 3}), tmp_path)
+    found = measure(cell(place, tmp_path, {"method": "one_call", "network": "piddm", "samples": 3}))
     assert found.failed == "" and found.rows[0]["n_samples"] == 3 and found.rows[0]["nfe"] == 1
+
+
+def test_rows_behind_a_students_own_head(place: tuple[Path, Any], tmp_path: Path) -> None:
+    """Its own row has the steps that it was made with, the others so many as they say."""
+    row = {"method": "one_call", "network": "headed"}
+    sampled = measure(cell(place, tmp_path, row, name="s"))
+    assert [line["method"] for line in sampled.rows] == ["s", "s-head0", "s+head-2"], sampled.failed
+    search = {"method": "latent_search", "steps": 3, "starts": 1, "network": "headed"}
+    found = measure(cell(place, tmp_path, search, "forward", "s"))
+    assert [line["method"] for line in found.rows] == ["s", "s-head0", "s+head-2"], found.failed
+    for rows in (sampled.rows, found.rows):
+        size = {line["method"]: line["residual_dual"] for line in rows}
+        assert size["s"] < size["s+head-2"] < size["s-head0"]
+
+
+@pytest.mark.parametrize("equation", ["heat", "poisson", "burgers"])
+def test_cells_of_other_equations(tmp_path: Path, equation: str) -> None:
+    """With parameters that vary, with exact heads, and with an input that is a row of the field."""
+    pde = build_pde(equation)
+    samples = {"train": 24, "test": 24}
+    make_shard_set(pde, tmp_path / "set", samples, grid=pde.grid(16), seed=3, samples_per_shard=24, parallel=False)
+    made = settings(tmp_path / "set", tmp_path, pde={"name": equation}, evaluate={"samples": 4, "batch": 4})
+    write_generator(tmp_path / "student", equation=equation)
+    row = {"method": "one_call", "network": "piddm", "solve": True}
+    one = Cell(equation, 0, "s", row, "sample", made, tmp_path / "student", (2,), 4, tmp_path / "cells")
+    found = measure(one)
+    behind = "s+head-2" if equation == "burgers" else "s+head"
+    assert [line["method"] for line in found.rows] == ["s", "s+solve", behind], found.failed
+    search = replace(one, row={"method": "latent_search", "steps": 2, "starts": 1}, task="reconstruct")
+    assert [line["method"] for line in measure(search).rows] == ["s", behind], measure(search).failed
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """Answers with fields one of which is not finite, as a network that has diverged."""
+
+    source: ClassVar[str] = "none"
+    takes: ClassVar[frozenset[str]] = frozenset()
+    answers: ClassVar[frozenset[str]] = frozenset({"sample"})
+
+    def run(self, generator: Generator, asked: Question) -> Samples:
+        assert asked.truth is not None
+        fields = asked.truth.fields.clone()
+        fields[0, :, 0, 3] = float("nan")
+        return Samples(fields, asked.truth.params)
+
+
+def test_fields_that_are_not_finite_have_a_row_without_numbers(
+    place: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "diverged", Diverged)
+    found = measure(cell(place, tmp_path, {"method": "diverged", "solve": True}))
+    assert found.failed == "" and found.rows[0]["residual_l2"] is None and found.rows[0]["feature_distance"] is None
 
 
 ANSWERING = {
@@ -88,7 +145,7 @@ ANSWERING = {
 @pytest.mark.parametrize("name", ANSWERING)
 @pytest.mark.parametrize("task", TASKS)
 def test_cells_of_answers(place: tuple[Path, Any], tmp_path: Path, name: str, task: str) -> None:
-    found = measure(cell(place, ANSWERING[name], task, name), tmp_path)
+    found = measure(cell(place, tmp_path, ANSWERING[name], task, name))
     assert found.failed == "", found.failed
     rows = {line["method"]: line for line in found.rows}
     assert list(rows) == ([name] if name == "search-head" else [name, f"{name}+head-2"])
@@ -100,24 +157,24 @@ def test_cells_of_answers(place: tuple[Path, Any], tmp_path: Path, name: str, ta
 
 
 def test_a_cell_is_known_while_what_it_depends_on_is_the_same(place: tuple[Path, Any], tmp_path: Path) -> None:
-    one = cell(place, {"method": "one_call", "network": "piddm"})
-    assert known(one, tmp_path) is None
-    found = measure(one, tmp_path)
-    again = known(one, tmp_path)
+    one = cell(place, tmp_path, {"method": "one_call", "network": "piddm"})
+    assert known(one) is None
+    found = measure(one)
+    again = known(one)
     assert again == found and not again.failed
-    assert known(replace(one, row={"method": "one_call", "network": "piddm", "samples": 4}), tmp_path) is None
-    assert known(replace(one, heads=(4,)), tmp_path) is None
+    assert known(replace(one, row={"method": "one_call", "network": "piddm", "samples": 4})) is None
+    assert known(replace(one, heads=(4,))) is None
+    batch = replace(one.settings, evaluate=replace(one.settings.evaluate, batch=3))
+    assert known(replace(one, settings=batch)) is None  # which milliseconds depend on
     other = replace(one.settings, evaluate=replace(one.settings.evaluate, seed=5))
-    assert known(replace(one, settings=other), tmp_path) is None
+    assert known(replace(one, settings=other)) is None
     root, _ = place
     write_generator(tmp_path / "other", seed=1)
-    assert known(replace(one, generator=tmp_path / "other"), tmp_path) is None
-    assert known(replace(one, generator=root / "nowhere"), tmp_path) is None
+    assert known(replace(one, generator=tmp_path / "other")) is None
+    assert known(replace(one, generator=root / "nowhere")) is None
     (path,) = tmp_path.glob("*.json")
     path.write_text(path.read_text()[:-20])  # a file that was cut is measured again
-    assert (
-        known(one, tmp_path) is None and measure(one, tmp_path).rows[0]["residual_l2"] == found.rows[0]["residual_l2"]
-    )
+    assert known(one) is None and measure(one).rows[0]["residual_l2"] == found.rows[0]["residual_l2"]
 
 
 @dataclass(frozen=True)
@@ -136,17 +193,20 @@ def test_a_cell_that_fails_says_why_and_writes_nothing(
     place: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(METHODS, "broken", Broken)
-    assert measure(cell(place, {"method": "broken"}), tmp_path).failed == "ZeroDivisionError: first line"
-    wrong = measure(cell(place, {"method": "eci", "steps": 2, "network": "teacher"}), tmp_path)
+    assert measure(cell(place, tmp_path, {"method": "broken"})).failed == "ZeroDivisionError: first line"
+    wrong = measure(cell(place, tmp_path, {"method": "eci", "steps": 2, "network": "teacher"}))
     assert wrong.failed == "Eci: takes teacher:flow, not a generator of kind teacher:edm" and not wrong.rows
     root, _ = place
-    missing = measure(replace(cell(place, {"method": "truth"}), generator=root / "nowhere"), tmp_path)
+    missing = measure(replace(cell(place, tmp_path, {"method": "truth"}), generator=root / "nowhere"))
     assert str(root / "nowhere") in missing.failed and "\n" not in missing.failed
     assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    unwritable = measure(cell(place, tmp_path / "file", {"method": "truth"}))
+    assert "Error" in unwritable.failed and not unwritable.rows
 
 
 def test_a_file_of_a_cell_is_plain_json(place: tuple[Path, Any], tmp_path: Path) -> None:
-    measure(cell(place, {"method": "truth"}, name="truth"), tmp_path)
+    measure(cell(place, tmp_path, {"method": "truth"}, name="truth"))
     (path,) = tmp_path.glob("darcy-0-truth-sample-*.json")
     found = json.loads(path.read_text())
     assert found["request"]["where"] == ["darcy", 0, "truth", "sample"] and len(found["rows"]) == 1

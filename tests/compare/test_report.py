@@ -44,7 +44,17 @@ KEYS = {
 }
 KEYS |= {"residual_trivial", "residual_trivial_dual", "solution_error", "phase_error", "mmse", "smse", "swd"}
 KEYS |= {"swd_floor", "swd_excess", "swd_by_channel", "patch_swd", "variance_ratio", "spectrum_error"}
-KEYS |= {"residual_abs", "feature_distance", "nearest_training", "ms_per_sample", "train_seconds", "n_samples", "seeds"}
+KEYS |= {
+    "residual_abs",
+    "feature_distance",
+    "feature_floor",
+    "feature_excess",
+    "nearest_training",
+    "ms_per_sample",
+    "train_seconds",
+    "n_samples",
+    "seeds",
+}
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from pidscale.compare.sheet import break_even, means, write_page, write_tables
+from pidscale.compare.sheet import TITLES, break_even, means, write_page, write_tables
 from pidscale.dataset.problem import Problem, open_problem
-from pidscale.figures.compare import best_of
+from pidscale.figures.compare import best_of, pareto_figure
 from pidscale.pde.base import Samples
 from tests.small import settings
 
@@ -30,7 +30,7 @@ def row(method: str, seed: int = 0, task: str = "sample", **values: Any) -> dict
         "ms_per_sample": 1.0,
         "solution_error": 0.1,
     }
-    usual |= {"train_seconds": 100.0, "asked": {"method": method}}
+    usual |= {"train_seconds": 100.0, "asked": {"method": method}, "trained": method.split("+")[0].removesuffix("-18")}
     return {"equation": "darcy", "seed": seed, "task": task, "row": method, "method": method} | usual | values
 
 
@@ -55,11 +55,27 @@ def test_means_and_deviations_over_seeds() -> None:
 
 
 def test_a_training_has_paid_when_the_saved_time_makes_up_for_it() -> None:
-    found = {one["method"]: one for one in break_even([one for one in means(ROWS) if one["task"] == "sample"])}
+    found = {
+        one["method"]: one
+        for one in break_even([one for one in means(ROWS) if one["task"] == "sample"], ["piddm", "slow"])
+    }
     assert set(found) == {"piddm", "slow"}
     assert found["piddm"]["further_seconds"] == 300 and found["piddm"]["teacher"] == 30_000  # 10 ms saved each
     assert found["piddm"]["solver"] is None  # the solver takes 0.25 ms
     assert found["slow"]["teacher"] is None
+
+
+def test_a_method_has_one_style_in_every_panel_and_in_the_legend() -> None:
+    rows = [row("truth", train_seconds=0.0), row("exact", swd_excess=0.0), row("a"), row("b", solution_error=math.nan)]
+    figure = pareto_figure(rows, TITLES)
+    styles = [
+        (line.get_label(), line.get_marker(), line.get_color())
+        for axis in figure.axes
+        for line in axis.lines
+        if line.get_marker() != "None"
+    ]
+    assert len(styles) == 3 + 3 + 2 and len(set(styles)) == 4 and len({style[1:] for style in styles}) == 4
+    assert [text.get_text() for text in figure.legends[0].texts] == ["truth", "exact", "a", "b"]
 
 
 def test_the_points_that_nothing_beats() -> None:
@@ -75,8 +91,7 @@ def problem(small_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Pro
 META = {
     "versions": {"torch": "2"},
     "machine": "2 cores of <X>",
-    "seeds": [0, 1],
-    "rows": {"piddm": {"method": "one_call"}},
+    "compare": {"seeds": [0, 1], "rows": {"piddm": {"method": "one_call"}}, "students": {"piddm": [], "slow": []}},
 }
 FAILED = [{"equation": "darcy", "seed": 0, "row": "pcfm", "task": "inverse", "failed": "no <memory>"}]
 

@@ -114,7 +114,7 @@ def _stable_step(longest: float, speed: float, k: np.ndarray, viscosity: float) 
     while True:
         z = 1j * speed * k * step
         factors = np.abs(1 + z + z**2 / 2 + z**3 / 6 + z**4 / 24) * np.exp(-viscosity * k**2 * step)
-        if float(factors.max()) <= 1 + 1e-9:
+        if not float(factors.max()) > 1 + 1e-9:  # nor for a speed that is not finite
             return step
         step /= 2
 
