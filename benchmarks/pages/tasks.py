@@ -6,7 +6,8 @@ from typing import Any
 
 from benchmarks.pages.builder import groups, number, table
 from benchmarks.report import Row
-from benchmarks.studies.tasks import COLUMNS, DIRECT, DRAWN, HEAD, NOISE, SHARE, STARTS, STEPS, TASKS, TUNED
+from benchmarks.studies.measure import COLUMNS, NOISE, SHARE, TUNED
+from benchmarks.studies.tasks import DIRECT, DRAWN, HEAD, STARTS, STEPS, TASKS
 
 APART = ("pde", "seed", "task", "method", "n", "first", "machine", "draws")  # keys that have no column of numbers
 
