@@ -84,6 +84,8 @@ def settings_from(
 ) -> Settings:
     """Compose settings from groups and arguments, and check them.
 
+    A wrong argument, file of the folder or value raises a UserError.
+
     Args:
         arguments: Arguments of the form `group=choice` or `section.key=value`.
         config: File of configs/ with the default choices.
@@ -92,9 +94,6 @@ def settings_from(
 
     Returns:
         All settings, with `~` expanded.
-
-    Raises:
-        UserError: When an argument, a file of the folder or a value is wrong.
     """
     plain = composed(arguments, config, config_dir)
     if config == COMPARE:

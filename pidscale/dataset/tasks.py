@@ -93,16 +93,7 @@ def run_in_ray(
             ready, _ = ray.wait(list(running), num_returns=1, timeout=_CHECK_INTERVAL)
             if ready:
                 without_host = 0.0
-                job = running.pop(ready[0])
-                try:
-                    found = ray.get(ready[0])
-                except ray.exceptions.RayTaskError:
-                    raise
-                except ray.exceptions.RayError as error:
-                    if lost is None:
-                        raise
-                    found = lost(job, f"its process was lost repeatedly ({_reason(error)})")
-                yield found
+                yield _result(ready[0], running.pop(ready[0]), lost)
             elif not _has_host(num_cpus, num_gpus):
                 without_host += _CHECK_INTERVAL
                 _wait_for_host(without_host, num_cpus, num_gpus)
@@ -117,6 +108,21 @@ def run_in_ray(
     finally:
         for unfinished in running:
             ray.cancel(unfinished)
+
+
+def _result(task: Any, job: Job, lost: Callable[[Job, str], Result] | None) -> Result:
+    """Return the result of a task that has ended, or what `lost` says if its process ended each time it was tried."""
+    import ray
+
+    ends: tuple[type[Exception], ...] = ()  # that a job may cause itself
+    if lost is not None:
+        ends = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError)
+    try:
+        found: Result = ray.get(task)
+    except ends as error:
+        assert lost is not None
+        found = lost(job, f"its process was lost repeatedly ({_reason(error)})")
+    return found
 
 
 def _reason(error: Exception) -> str:

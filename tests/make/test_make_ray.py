@@ -1,5 +1,7 @@
 """Ray tasks make the same set as one process, and an error in a task is one line."""
 
+import os
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -58,3 +60,17 @@ def test_ray_makes_the_same_bytes_and_reports_errors_in_one_line(ray_cluster, tm
     with pytest.raises(UserError) as error:
         list(make.run_in_ray(make.make_shard, jobs, 1))
     assert "train-00000.tar" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_task_that_always_loses_its_process_has_a_result_that_stands_for_it(ray_cluster):
+    def job(number):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number, ""
+
+    found = dict(tasks.run_in_ray(job, [1, 2, 3], 2, lost=lambda number, reason: (number, reason)))
+    assert found.keys() == {1, 2, 3} and found[1] == found[3] == ""
+    assert found[2].startswith("its process was lost repeatedly (") and "\n" not in found[2]
+    with pytest.raises(UserError, match="a task was lost repeatedly"):
+        list(tasks.run_in_ray(job, [2], 1))

@@ -129,8 +129,8 @@ def make_endpoint_set(
         starts = enumerate(range(0, count, per_shard))
         where = (plain, str(folder), "cuda" if c.use_gpu else "cpu", str(root))
         jobs = [_Job(*where, n, first, min(first + per_shard, count)) for n, first in starts]
-        resources = {"num_cpus": c.cpus_per_worker, "num_gpus": int(c.use_gpu)}
-        made = run_in_ray(_shard, jobs, 2 * cluster_cpus(), **resources) if parallel else map(_shard, jobs)
+        needs = 2 * cluster_cpus() if parallel else 0, c.cpus_per_worker, int(c.use_gpu)
+        made = run_in_ray(_shard, jobs, *needs) if parallel else map(_shard, jobs)
         remedy = "check the teacher"
         done = list(report_progress(made, count, progress))
         manifest = build_manifest(rollout.teacher.pde, rollout.teacher.grid, asked, done, remedy)
