@@ -34,7 +34,7 @@ from pidscale.models import build_denoiser
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde import build_pde
-from pidscale.pde.parameters import condition, draw_params
+from pidscale.pde.parameters import condition, draw_params, params_of
 from pidscale.teacher import training
 from pidscale.teacher.objectives import OBJECTIVES as TEACHERS
 from tests import small
@@ -139,8 +139,9 @@ def plain_teacher(folder, kind, dtype, objective="denoising"):
     plan = micro_plan(BATCH, 2, Mesh())
     goal = teaching(settings, problem, Window(problem.grid), objective)
     eps, sigma = training.Teacher(settings, problem, EdmNoise(), None, None, goal, plan, Mesh()).draw(STEP)
-    own = conditioned(model, condition(problem.pde, params[:BATCH]))
-    loss = sum(goal.losses(own, x[:BATCH], sigma, eps, params[:BATCH])).mean()
+    given = condition(problem.pde, params[:BATCH])
+    own = conditioned(model, given)
+    loss = sum(goal.losses(own, x[:BATCH], sigma, eps, params_of(problem.pde, given))).mean()
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
 
