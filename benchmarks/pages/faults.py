@@ -36,6 +36,8 @@ def page(result: dict[str, Any]) -> str:
     rows = result["rows"]
     trials = sum(row["trials"] for row in rows)
     jobs = sum(row["submitted"] for row in rows)
+    recovered = sum(row["recovered"] for row in rows)
+    note = result["meta"].get("note", "")
     said = [[row["fault"], row["phase"], f"`{row['message']}`"] for row in rows if row["message"]]
     return f"""# What happens when something is lost
 
@@ -51,7 +53,9 @@ for which the command is at work and prints nothing. *Equal result*: weights, or
 unbroken run to the bit. The run with a teacher actor, and that after a host is lost for good, have one worker where the
 unbroken one has two, whose sums are taken in another order.
 
-## {trials} trials, {jobs} of them jobs of `ray job submit`
+## {recovered} of {trials} trials recovered, {jobs} of all were jobs of `ray job submit`
+
+{note}
 
 {table(HEADS, map(_line, rows))}
 
