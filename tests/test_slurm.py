@@ -98,10 +98,10 @@ class Job:
         file = self.folder / name
         return file.read_text().splitlines() if file.exists() else []
 
-    def wait(self, name: str) -> None:
-        """Until a stand-in has written to a file."""
+    def wait(self, name: str, word: str = "", times: int = 1) -> None:
+        """Until stand-ins have written lines that begin with a word to a file."""
         until = time.monotonic() + 20
-        while not self.lines(name):
+        while sum(line.startswith(word) for line in self.lines(name)) < times:
             assert time.monotonic() < until, (name, self.lines("out"))
             time.sleep(0.02)
 
@@ -166,10 +166,10 @@ def test_ray_is_stopped_if_nodes_are_missing_or_the_job_ends_while_they_join(job
     (job.folder / "started").unlink()
     (job.folder / "gathered").unlink()
     process = job.submit("train", GATHER_SECONDS="60")
-    job.wait("started")
+    job.wait("started", "start ", times=2)
     job.wait("gathered")
     process.terminate()
-    assert process.wait(30) == 143 and "Ray stopped" in job.lines("ended") and not job.lines("commands")
+    assert process.wait(30) == 143 and job.lines("ended") == ["Ray stopped"] * 2 and not job.lines("commands")
 
 
 def test_a_signal_that_a_process_lost_as_it_started_is_sent_once_more(job):

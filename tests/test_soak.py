@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -53,15 +54,25 @@ def pairs(tmp_path: Path) -> Iterator[list[Pair]]:
 
 
 def _looks(pair: Pair, process: Any) -> dict[str, float]:
-    """What could pile up: memory and handles of the command and of Ray on the first host, which is never lost, and files."""
+    """What could pile up: memory and handles of the command and of Ray on the first host, which is never lost, and files.
+
+    Two figures grow by design: Ray reads logs of past workers (at most 200 handles), and a run keeps the curves and the
+    traceback of each attempt.
+    """
     host = pair.hosts["one"].first
-    found: dict[str, float] = {"processes": 0, "memory_mib": 0.0, "handles": 0, "command_mib": 0.0}
+    found: dict[str, float] = {
+        "processes": 0,
+        "memory_mib": 0.0,
+        "handles": 0,
+        "handles_on_logs": 0,
+        "command_mib": 0.0,
+    }
     command = driver(process)
     for number in (command, *family(host)):
         try:
             size = int(Path(f"/proc/{number}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
             title = Path(f"/proc/{number}/cmdline").read_text()
-            handles = len(os.listdir(f"/proc/{number}/fd"))
+            targets = [os.readlink(entry) for entry in Path(f"/proc/{number}/fd").iterdir()]
         except OSError:
             continue
         if number == command:
@@ -69,15 +80,27 @@ def _looks(pair: Pair, process: Any) -> dict[str, float]:
         elif "ray::" not in title:  # daemons: those of attempts come and go
             found["processes"] += 1
             found["memory_mib"] += size
-            found["handles"] += handles
+            on_logs = sum(bool(re.search(r"/logs/worker-", target)) for target in targets)
+            found["handles"] += len(targets) - on_logs
+            found["handles_on_logs"] += on_logs
     root = Path(f"/proc/{host}/root")
     found["shared_memory_mib"] = sum(map(_size, (root / "dev/shm").iterdir())) / 2**20
-    kept = str(pair.folder / "runs/run/checkpoints")
-    found["files_of_run"] = 0
-    for folder, inside, files in os.walk(pair.folder / "runs"):  # which passes over what goes meanwhile
-        names = [*inside, *files] if folder.startswith(kept) else files
-        found["files_of_run"] += sum(not folder.startswith(kept) or name.endswith(".tmp") for name in names)
+    run = pair.folder / "runs/run"
+    found["curves_and_tracebacks"] = sum(len(_files(run / name)) for name in ("tb", "errors"))
+    found["files_of_run"] = sum(path.is_file() for path in run.glob("*"))
+    found["temporary_files"] = sum(path.suffix == ".tmp" for path in _files(run / "checkpoints"))
+    found["temporary_files"] += len(_files(pair.hosts["one"].home)) + len(_files(root / "tmp/ray", but="logs"))
     return found
+
+
+def _files(folder: Path, but: str = "") -> list[Path]:
+    """What lies in a folder, at any depth; passes over what goes meanwhile, and over folders of a name."""
+    return [
+        Path(at, name)
+        for at, inside, files in os.walk(folder)
+        if not but or but not in Path(at).parts
+        for name in (*inside, *files)
+    ]
 
 
 def _size(path: Path) -> int:

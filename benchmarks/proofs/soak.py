@@ -4,7 +4,8 @@
 
 The run is that of tests/test_soak.py: hosts are network namespaces, with a real Ray. The result has the losses (`rows`) and,
 every 20 seconds, what could pile up on the host that is never lost (`looks`): memory, handles and processes of Ray's daemons,
-memory of the command, shared memory, files of the run.
+memory of the command, shared memory, temporary files, files of the run. Handles on logs of past workers, of which Ray's log
+monitor holds at most 200, and the curves and tracebacks that a run keeps of each attempt, are counted by themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from xml.etree import ElementTree
 
 from benchmarks.report import Row, circumstances, finish, options
 
-PILES = ("processes", "memory_mib", "handles", "command_mib", "shared_memory_mib", "files_of_run")
+PILES = (
+    *("processes", "memory_mib", "handles", "handles_on_logs", "command_mib", "shared_memory_mib"),
+    *("temporary_files", "files_of_run", "curves_and_tracebacks"),
+)
 
 
 def growth(looks: list[Row], key: str) -> tuple[float, float]:

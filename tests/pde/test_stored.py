@@ -112,7 +112,7 @@ def test_only_names_from_users_are_given_to_build_pde() -> None:
             called = getattr(node.func, "id", getattr(node.func, "attr", "")) if isinstance(node, ast.Call) else ""
             if called == "build_pde":
                 assert ast.unparse(node.args[0]) in given, f"{file}:{node.lineno}: a stored name is for stored_pde"
-            # main.py: the module of a subcommand that the parser knows; config.py: the room of the objectives
-            may_import = file.name in ("own.py", "main.py", "config.py")
+            # main.py, compare.py: modules of subcommands that the parser knows; objective_settings.py: the room of a section
+            may_import = file.name in ("own.py", "main.py", "compare.py", "objective_settings.py")
             assert called not in ("import_module", "__import__") or may_import, f"{file}:{node.lineno}"
     assert build_pde("darcy") == stored_pde("card.json", "darcy", build_pde("darcy").params_dict())
