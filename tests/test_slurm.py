@@ -5,6 +5,7 @@ In the second part the scheduler alone is replaced (tests/scheduler.py).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -214,11 +215,21 @@ def _submit(slurm, number: int, nodes: str, **more):
     ), log
 
 
-def _ray_processes(slurm) -> list[str]:
-    """The command lines of Ray's processes on both hosts."""
-    numbers = [number for host in slurm[0].hosts.values() for number in family(host.outer.pid)]
-    lines = [Path(f"/proc/{number}/cmdline").read_text().replace("\0", " ") for number in numbers]
-    return [line for line in lines if "raylet" in line or "gcs_server" in line or line.startswith("ray::")]
+def _ray_processes(slurm, seconds: float = 30) -> list[str]:
+    """The command lines of Ray's processes on both hosts; of those that end within some seconds, none.
+
+    Ray's agents end by themselves once their raylet is gone.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        lines = []
+        for number in [number for host in slurm[0].hosts.values() for number in family(host.outer.pid)]:
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                lines.append(Path(f"/proc/{number}/cmdline").read_text().replace("\0", " "))
+        found = [line for line in lines if "raylet" in line or "gcs_server" in line or line.startswith("ray::")]
+        if not found or time.monotonic() > end:
+            return found
+        time.sleep(0.1)
 
 
 @pytest.mark.slow

@@ -216,7 +216,7 @@ def test_its_parameters_are_checked(here: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_example_runs_from_shards_to_student_without_a_change_to_the_package(here: Path) -> None:
     own = ["pde=own", "pde.name=fisher:Fisher", "pde.params.frames=4"]
     said, _ = finish(start("demo", tiny(here, "own", *own), here / "demo.log"), here / "demo.log")
