@@ -255,3 +255,13 @@ def test_lambda_begins_late_and_grows_at_an_even_rate(sample):
 def test_a_distance_may_be_linear(sample):
     x, endpoint = sample
     torch.testing.assert_close(mismatch(x, endpoint, distance="l1"), (x - endpoint).abs().mean(dim=(1, 2, 3)))
+
+
+def test_an_objective_that_declares_no_partner_has_no_loss_of_one():
+    teacher = bare_teacher(None, PDE, GRID, UNITS, EdmNoise())
+    goal = Piddm(DistillSettings(), teacher, Window(GRID))
+    empty = torch.zeros(1, 0)
+    fields = torch.zeros(1, 2, 16, 16)
+    assert goal.partners(goal.own) == ()
+    with pytest.raises(NotImplementedError, match="^Piddm trains no partner 'critic'$"):
+        goal.partner_losses("critic", fields, Batch(0, torch.arange(1), fields, empty, empty, fields))
