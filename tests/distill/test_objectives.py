@@ -263,5 +263,5 @@ def test_an_objective_that_declares_no_partner_has_no_loss_of_one():
     empty = torch.zeros(1, 0)
     fields = torch.zeros(1, 2, 16, 16)
     assert goal.partners(goal.own) == ()
-    with pytest.raises(NotImplementedError, match="^Piddm trains no partner 'critic'$"):
+    with pytest.raises(NotImplementedError, match=r"^Piddm trains no partner 'critic'$"):
         goal.partner_losses("critic", fields, Batch(0, torch.arange(1), fields, empty, empty, fields))
