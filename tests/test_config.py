@@ -323,7 +323,7 @@ CHOICES: dict[str, dict[str, Any]] = {
 OBJECTIVE_OF: dict[str, dict[str, Any]] = {
     "piddm": {"name": "piddm", "power": 0.03},
     "pid": {"name": "pid", "levels": 250},
-    "dm": {"name": "dm", "match": 4.0},
+    "dm": {"name": "dm", "match": 4.0, "call_levels": []},
     "piddm_large": {"name": "piddm", "power": 0.0},
 }
 

@@ -67,8 +67,11 @@ class _Plan:
         run = replace(s.run, folder=str(self.folder), name=f"{equation}-{seed}-{network}", seed=seed)
         data = replace(s.data, path=str(self.folder / "shards" / equation))
         teacher = str(self.folder / f"{equation}-{seed}-teacher" / "teacher")
-        distill = replace(s.distill, teacher=teacher) if self.phase(network) == "distill" else s.distill
-        return replace(s, data=data, run=run, distill=distill)
+        if self.phase(network) == "distill":
+            return replace(s, data=data, run=run, distill=replace(s.distill, teacher=teacher))
+        goes_on = s.teacher.needs.needs_start and s.teacher.start is None
+        start = replace(s.teacher, start=teacher) if goes_on else s.teacher
+        return replace(s, data=data, run=run, teacher=start)
 
     def _cells(self) -> Iterator[Cell]:
         """Yield every cell that its method can answer, in the order of the table."""
@@ -95,9 +98,9 @@ class _Plan:
         where = f"compare.rows.{name}"
         takes = method_of(name, row).takes
         network = _network(row)
-        kind = STUDENT if self.phase(network) == "distill" else TEACHER
         for equation in self.comparison.compare.equations:
             s = self.comparison.runs[equation, network]
+            kind = STUDENT if self.phase(network) == "distill" else str(s.teacher.needs.kind)
             kinds = {kind, f"{kind}:{s.teacher.noise}"} if kind == TEACHER else {kind}
             if takes and not takes & kinds:
                 wanted = " or ".join(sorted(takes))
@@ -188,7 +191,8 @@ def _train(plan: _Plan, progress: Progress) -> None:
         progress(done, total, f"{equation} {network}, seed {seed}")
         settings = plan.settings(*run)
         phase = plan.phase(network)
-        if phase == "distill" and (reason := plan.failed.get((equation, seed, "teacher"))):
+        taught = phase == "distill" or settings.teacher.needs.needs_start
+        if taught and (reason := plan.failed.get((equation, seed, "teacher"))):
             plan.failed[run] = reason
             continue
         try:

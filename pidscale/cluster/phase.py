@@ -27,6 +27,7 @@ from pidscale.run.memory import MemoryPlan, memory_plan
 from pidscale.run.phases import begin, due, finish, hold_run
 from pidscale.run.places import home_of, is_made, made_by, run_place
 from pidscale.run.preflight import check_model, model_description, plan_lines, plan_text, precision_remark
+from pidscale.teacher.preflight import check_objective
 from pidscale.teacher.start import open_start
 
 
@@ -47,6 +48,7 @@ def run_phase(phase: str, settings: Settings, stop: Stop | None = None) -> Path:
     problem = open_problem(settings.pde, settings.data)
     inputs = {"data.path (its data_hash)": problem.manifest.data_hash}
     if phase == "teacher":
+        check_objective(settings)
         description = model_description(settings, problem.shape[0], len(problem.pde.varying))
         start = open_start(settings, problem)
         if start is not None:

@@ -29,7 +29,7 @@ from pidscale.environment import processor
 from pidscale.files import write_atomic
 from pidscale.generator.artifact import read_card
 from pidscale.generator.generator import Generator
-from pidscale.generator.load import load_generator, load_student
+from pidscale.generator.load import load_network, load_student
 from pidscale.methods import METHODS, Method
 from pidscale.methods.base import Question, apply_finish, ask
 from pidscale.methods.controls import Smooth, SolveInput
@@ -43,6 +43,7 @@ VERSION = 1  # of what is measured and how; cells of another one are measured ag
 SHOWN = 4  # samples of a row that are kept for pictures
 FIELDS, PARAMS = "fields:", "params:"  # begin the names of their arrays
 STREAM = "evaluate"
+MEMORY = 4096  # largest number of training fields that `nearest` looks at
 
 
 def method_of(name: str, row: dict[str, Any]) -> Method:
@@ -210,7 +211,7 @@ def _opened(cell: Cell) -> Generator:
     """Return the generator of a cell; a student whose method calls its teacher too has it."""
     if cell.row["method"] == "few_calls":
         return load_student(cell.generator, teacher=cell.settings.distill.teacher)
-    return load_generator(cell.generator)
+    return load_network(cell.generator)
 
 
 def _sampled(cell: Cell) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
@@ -249,6 +250,7 @@ def _answered(cell: Cell) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
         known=seen,
         truth=truth,
         stream=STREAM,
+        training=problem.samples("train", MEMORY) if cell.row["method"] == "nearest" else None,
     )
     method = method_of(cell.name, cell.row)
     outcomes = {cell.name: ask(method, generator, asked, settings.evaluate.batch)}

@@ -169,6 +169,41 @@ def heun_step(denoiser: Denoiser, x_BCYX: Tensor, here_B: Tensor, there_B: Tenso
     return x_BCYX + (there - here) * 0.5 * (slope + slope_ahead)
 
 
+def unrolled(denoiser: Denoiser, x_BCYX: Tensor, levels_KB: Tensor) -> tuple[Tensor, Tensor]:
+    """Take steps of Euler's method, with separate levels for each sample; gradients go through all of them.
+
+    Args:
+        denoiser: The denoiser; it is called once for each step.
+        x_BCYX: States at the first levels.
+        levels_KB: Falling levels of the states, one row more than there are steps; the last row may be 0.
+
+    Returns:
+        The denoised fields of the first call, and the states at the last levels.
+    """
+    first: Tensor | None = None
+    for here, there in itertools.pairwise(levels_KB):
+        clean = denoiser(x_BCYX, here)
+        first = clean if first is None else first
+        x_BCYX = clean + (there / here).reshape(-1, 1, 1, 1) * (x_BCYX - clean)
+    assert first is not None
+    return first, x_BCYX
+
+
+def renoised(denoiser: Denoiser, x_BCYX: Tensor, eps_BCYX: Tensor, level: float) -> Tensor:
+    """Return what one call makes of clean fields with noise added (Song et al., Consistency models, 2023, algorithm 1).
+
+    Args:
+        denoiser: The denoiser.
+        x_BCYX: Clean fields in units of the model.
+        eps_BCYX: Standard normal noise.
+        level: Noise level of the call.
+
+    Returns:
+        Clean fields [B, C, Y, X] in units of the model.
+    """
+    return _denoised(denoiser, x_BCYX + level * eps_BCYX, level)
+
+
 def one_step(denoiser: Denoiser, eps_BCYX: Tensor, sigma_max: float, network_level: float | None = None) -> Tensor:
     """Return the sample of a student, d(eps) = D(sigma_max eps, sigma_max), with one call.
 

@@ -112,6 +112,7 @@ def publish_student(
         constraints=tuple(d.constraints),
         head=d.head,
         network_level=objective.network_level,
+        call_levels=objective.call_levels,
         provenance=provenance,
         metrics=Metrics.from_plain(metrics),
     )

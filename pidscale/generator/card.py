@@ -7,8 +7,9 @@ code computes with them. `weights.file` is ignored: the file is always weights.s
 
 Format, version 1 (JSON): kind, equation {name, params}, grid {shape, extent, kind, boundary}, channels [{name, unit, role}],
 normaliser {mean, std}, architecture (models.architecture), noise (Noise.describe), constraints [name], head (number of solver
-steps behind every field; a missing one is 0), told (so version 1 calls the network level; null if it is that of the noise),
-provenance, metrics, weights {file, bytes, sha256}. `artifact.py` adds version and sha256.
+steps behind every field; a missing one is 0), call_levels [sigma] (of further calls; none if it is missing),
+told (so version 1 calls the network level; null if it is that of the noise), provenance, metrics, weights {file, bytes,
+sha256}. `artifact.py` adds version and sha256.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ _NAMED_METRICS = ("train_seconds", "wait_share", "report")
 
 
 class Kind(StrEnum):
-    """The two kinds of generators."""
+    """The kinds of networks: generators, and one that predicts the solution of given inputs (regression.py)."""
 
     STUDENT = "student"
     TEACHER = "teacher"
+    REGRESSION = "regression"
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,8 @@ class Card:
         constraints: Names of the hard constraints that the output satisfies.
         head: Number of solver steps of the equation behind every field.
         network_level: Noise level that a student's network is conditioned on; None if it is the level of its noise.
+        call_levels: Falling noise levels of a student's further calls, if it was trained for several; k calls take the last
+            k - 1.
         provenance: Origin of the generator.
         metrics: Measured figures.
         weights: File of the weights; None before it is written.
@@ -204,6 +208,7 @@ class Card:
     constraints: tuple[str, ...] = ()
     head: int = 0
     network_level: float | None = None
+    call_levels: tuple[float, ...] = ()
     provenance: Provenance = field(default_factory=Provenance)
     metrics: Metrics = field(default_factory=Metrics)
     weights: WeightsFile | None = None
@@ -241,6 +246,7 @@ class Card:
             "constraints": list(self.constraints),
             "head": self.head,
             _NETWORK_LEVEL: self.network_level,
+            **({"call_levels": list(self.call_levels)} if self.call_levels else {}),
             "provenance": self.provenance.to_plain(),
             "metrics": self.metrics.to_plain(),
         }
@@ -278,6 +284,7 @@ class Card:
             constraints=card.texts("constraints") if card.has("constraints") else (),
             head=card.whole("head") if card.has("head") else 0,
             network_level=_network_level(card, noise),
+            call_levels=_call_levels(card, noise),
             provenance=Provenance.from_section(card.section("provenance")),
             metrics=Metrics.from_section(card.section("metrics")),
             weights=_weights(card.section("weights")),
@@ -377,6 +384,15 @@ def _network_level(card: Section, noise: Noise) -> float | None:
     if not card.has(_NETWORK_LEVEL):
         return None
     return card.number(_NETWORK_LEVEL, min(1e-30, noise.sigma_max), noise.sigma_max)
+
+
+def _call_levels(card: Section, noise: Noise) -> tuple[float, ...]:
+    if not card.has("call_levels"):
+        return ()
+    levels = card.numbers("call_levels", min(1e-30, noise.sigma_max), noise.sigma_max)
+    if list(levels) != sorted(set(levels), reverse=True):
+        card.refuse("call_levels", list(levels), "falling noise levels")
+    return levels
 
 
 def _weights(section: Section) -> WeightsFile:

@@ -14,6 +14,7 @@ from pidscale.generator.arguments import as_device
 from pidscale.generator.artifact import TEACHER, check_weights, read_card, read_weights
 from pidscale.generator.card import Card, Kind
 from pidscale.generator.generator import Generator, Teacher
+from pidscale.generator.regression import Regression
 from pidscale.generator.section import REMEDY
 from pidscale.generator.student import Student
 from pidscale.models import build_denoiser
@@ -30,6 +31,9 @@ from pidscale.pde.head import check_head
 def load_student(path: str | Path, device: str | torch.device = "cpu", teacher: str | Path | None = None) -> Student:
     """Load a consolidated student from its folder.
 
+    A UserError says so if a file is missing, truncated or altered, if the folder holds something else, or if `teacher` is not
+    the teacher that the student was distilled from.
+
     Args:
         path: Folder of the student.
         device: Device of the network, such as "cuda".
@@ -37,14 +41,9 @@ def load_student(path: str | Path, device: str | torch.device = "cpu", teacher: 
 
     Returns:
         The student.
-
-    Raises:
-        UserError: When a file is missing, truncated or altered, the folder holds a teacher, or `teacher` is not the teacher
-            that the student was distilled from.
     """
     folder, card, parts = _opened(path, device, "load_student")
-    if card.kind is not Kind.STUDENT:
-        raise UserError(f"{folder}: holds a {card.kind}, expected a student; load it with load_teacher")
+    _expect(folder, card, Kind.STUDENT)
     student = Student(**parts)
     if teacher is None and (folder / TEACHER).is_dir():
         teacher = folder / TEACHER
@@ -55,37 +54,34 @@ def load_student(path: str | Path, device: str | torch.device = "cpu", teacher: 
 def load_teacher(path: str | Path, device: str | torch.device = "cpu") -> Teacher:
     """Load a consolidated teacher from its folder.
 
+    A UserError says so if a file is missing, truncated or altered, or if the folder holds something else.
+
     Args:
         path: Folder of the teacher.
         device: Device of the network, such as "cuda".
 
     Returns:
         The teacher.
-
-    Raises:
-        UserError: When a file is missing, truncated or altered, or the folder holds a student.
     """
     folder, card, parts = _opened(path, device, "load_teacher")
-    if card.kind is not Kind.TEACHER:
-        raise UserError(f"{folder}: holds a {card.kind}, expected a teacher; load it with load_student")
+    _expect(folder, card, Kind.TEACHER)
     return Teacher(**parts)
 
 
 def outline_teacher(path: str | Path) -> Teacher:
     """Open a teacher without its weights, which are on the device `meta`: for a process that needs its card and shapes.
 
+    A UserError says so if the card cannot be used, if the weights are missing or truncated, or if the folder holds something
+    else.
+
     Args:
         path: Folder of the teacher.
 
     Returns:
         The teacher.
-
-    Raises:
-        UserError: When the card cannot be used, the weights are missing or truncated, or the folder holds a student.
     """
     folder, card, parts = _opened(path, None, "outline_teacher")
-    if card.kind is not Kind.TEACHER:
-        raise UserError(f"{folder}: holds a {card.kind}, expected a teacher; load it with load_student")
+    _expect(folder, card, Kind.TEACHER)
     return Teacher(**parts)
 
 
@@ -96,6 +92,27 @@ def load_generator(path: str | Path, device: str | torch.device = "cpu") -> Stud
     """
     kind = read_card(expanded(path, "path")).kind
     return load_student(path, device) if kind is Kind.STUDENT else load_teacher(path, device)
+
+
+@sheltered
+def load_network(path: str | Path, device: str | torch.device = "cpu") -> Generator:
+    """Load what a folder holds, a generator or a network that was trained by regression; see `load_generator`."""
+    if read_card(expanded(path, "path")).kind is not Kind.REGRESSION:
+        return load_generator(path, device)
+    _, _, parts = _opened(path, device, "load_network")
+    return Regression(**parts)
+
+
+def _expect(folder: Path, card: Card, kind: Kind) -> None:
+    """Raise UserError unless a folder holds a generator of a kind."""
+    if card.kind is kind:
+        return
+    remedy = {
+        Kind.STUDENT: "load it with load_student",
+        Kind.TEACHER: "load it with load_teacher",
+        Kind.REGRESSION: "it answers the forward problems of a comparison and makes no samples",
+    }
+    raise UserError(f"{folder}: holds a {card.kind}, expected a {kind}; {remedy[card.kind]}")
 
 
 def _opened(path: str | Path, device: str | torch.device | None, function: str) -> tuple[Path, Card, dict[str, Any]]:

@@ -16,7 +16,7 @@ from pidscale.caller import sheltered
 from pidscale.generator.arguments import as_int
 from pidscale.generator.generator import Fields, OneStepGenerator, Teacher
 from pidscale.generator.module import FieldModule
-from pidscale.generator.more_calls import more_calls
+from pidscale.generator.more_calls import more_calls, several_calls
 from pidscale.generator.refine import Refined, refine
 from pidscale.generator.tasks.likeliest import Answer, solve_task
 from pidscale.generator.tasks.observations import Observation, observe, warnings_for
@@ -52,15 +52,16 @@ class Student(OneStepGenerator):
     ) -> Fields:
         """Generate samples. Sample i depends only on (seed, i), its parameters, `nfe` and `head`.
 
-        An argument out of range, or `nfe` above 1 without a teacher, raises a UserError that names the argument.
+        An argument out of range, or more calls than the student was trained for without a teacher, raises a UserError that
+        names the argument.
 
         Args:
             n: Number of samples.
             seed: Seed of noise and parameters.
             batch: Number of samples generated at once.
             params: Varying parameters by name, one number or [n]; parameters that are not given are drawn.
-            nfe: Number of network calls for each sample: 1 for the student alone, more for calls of its teacher after that
-                (more_calls.py).
+            nfe: Number of network calls for each sample: 1 for one of the student, more for calls of its teacher after that,
+                or of itself if it was trained for so many (more_calls.py).
             head: Number of solver steps behind each field; None for those of this student (`with_head`).
 
         Returns:
@@ -75,6 +76,9 @@ class Student(OneStepGenerator):
         def make(counters: range, eps: Tensor, own: Tensor) -> Tensor:
             if nfe == 1:
                 return generator.generate_physical(eps, own)
+            if nfe <= 1 + len(self.card.call_levels):
+                further = [self.eps(counters, seed, f"sample/again/{number}") for number in range(nfe - 1)]
+                return generator.to_physical(several_calls(self, eps, further, own), own)
             again = self.eps(counters, seed, "sample/again")
             return generator.to_physical(more_calls(self, self.teacher, eps, again, own, nfe - 1), own)
 

@@ -16,10 +16,12 @@ from pidscale.methods.direct import Direct, MeanField
 from pidscale.methods.dps import Dps
 from pidscale.methods.eci import Eci
 from pidscale.methods.few_calls import FewCalls
+from pidscale.methods.nearest import Nearest
 from pidscale.methods.one_call import OneCall
 from pidscale.methods.pcfm import Pcfm
 from pidscale.methods.probability_flow import ProbabilityFlow
 from pidscale.methods.refine import Refine
+from pidscale.methods.regression import Predict
 from pidscale.methods.search import LatentSearch
 
 METHODS: dict[str, type[Any]] = {
@@ -35,6 +37,8 @@ METHODS: dict[str, type[Any]] = {
     "d_flow": DFlow,
     "cocogen": CoCoGen,
     "direct": Direct,
+    "regression": Predict,
+    "nearest": Nearest,
     "mean_field": MeanField,
     "truth": Truth,
     "trivial": Trivial,

@@ -27,6 +27,7 @@ SAMPLE = "sample"  # the task of a question without an observation
 STUDENT = "student"
 TEACHER = "teacher"
 FLOW_TEACHER = "teacher:flow"
+REGRESSION = "regression"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Question:
         truth: N held-out truths that controls are made from; None if there are none.
         seed: Seed of further noise and of the starts of a search; `eps_NCYX` may be drawn with another.
         stream: Random stream of further noise.
+        training: Training fields and their parameters, on the CPU; None if there are none.
     """
 
     eps_NCYX: Tensor
@@ -52,6 +54,7 @@ class Question:
     truth: Samples | None = None
     seed: int = 0
     stream: str = "evaluate"
+    training: Samples | None = None
 
     def __len__(self) -> int:
         return len(self.eps_NCYX)
@@ -126,7 +129,7 @@ class Method(Protocol):
 
     Attributes:
         source: The paper that it follows.
-        takes: Kinds of generators that it can ask: `student`, `teacher`, `teacher:flow`; empty if it calls no network.
+        takes: Kinds of networks that it can ask: `student`, `teacher`, `teacher:flow`, `regression`; empty if it calls none.
         answers: Kinds of questions that it answers: `sample`, `forward`, `inverse`, `reconstruct`.
     """
 

@@ -1,4 +1,4 @@
-"""Several calls: the student's field is made noisy again, and its teacher removes the noise (generator/more_calls.py)."""
+"""Several calls: the student's field is made noisy again, and a further call removes the noise (generator/more_calls.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pidscale.config import UserError
 from pidscale.generator.generator import Generator
-from pidscale.generator.more_calls import more_calls
+from pidscale.generator.more_calls import more_calls, several_calls
 from pidscale.generator.student import Student
 from pidscale.methods.base import SAMPLE, STUDENT, Question
 from pidscale.pde.base import Samples
@@ -15,7 +15,9 @@ from pidscale.pde.base import Samples
 
 @dataclass(frozen=True)
 class FewCalls:
-    """Call a student once, and then its teacher on that field with noise added. Fewer than 2 calls raise a UserError.
+    """Call a student once, and then its teacher, or itself if it was trained for that, on that field with noise added.
+
+    Fewer than 2 calls raise a UserError.
 
     Attributes:
         calls: Total number of network calls, 2 or more.
@@ -37,6 +39,10 @@ class FewCalls:
         """Generate each field by `calls` network calls. The added noise is a function of the counters."""
         assert isinstance(generator, Student)
         eps = question.eps_NCYX.to(generator.device)
-        again = question.noise(generator, "again")
-        x = more_calls(generator, generator.teacher, eps, again, question.params_NP, self.calls - 1)
+        if self.calls <= 1 + len(generator.card.call_levels):
+            further = [question.noise(generator, f"again/{number}") for number in range(self.calls - 1)]
+            x = several_calls(generator, eps, further, question.params_NP)
+        else:
+            again = question.noise(generator, "again")
+            x = more_calls(generator, generator.teacher, eps, again, question.params_NP, self.calls - 1)
         return Samples(generator.to_physical(x, question.params_NP), question.params_NP)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -71,6 +72,25 @@ def residual_shares(
     return shares
 
 
+def absolute_shares(pde: Pde, window: Window, fields_BCyX: Tensor, params_BP: Tensor | None = None) -> Tensor:
+    """Return what the rows at hand contribute to the mean absolute residual of samples, interior plus boundary.
+
+    Args:
+        pde: The equation.
+        window: The rows at hand and the way to ask for the others.
+        fields_BCyX: Joint physical fields, float32 or float64, the rows at hand.
+        params_BP: Varying parameters of each sample [B, P].
+
+    Returns:
+        Shares relative to the equation's own scale, [B].
+    """
+    check_fields(pde, window, fields_BCyX)
+    with float32_island(fields_BCyX.device):
+        terms = pde.residual(window, fields_BCyX, params_BP)
+        parts = [terms[name].absolute_share() for name in ("interior", "boundary") if name in terms]
+    return torch.stack(parts).sum(dim=0)
+
+
 @exactly
 def residual_rms(
     pde: Pde, grid: Grid, physical_NCYX: Tensor, params_NP: Tensor | None = None, chunk: int = 256
@@ -118,7 +138,7 @@ def residual_mean_abs(
         part = slice(start, start + chunk)
         check_fields(pde, window, physical_NCYX[part])
         term = pde.residual(window, physical_NCYX[part], None if params_NP is None else params_NP[part])["interior"]
-        total += float(term.values.double().abs().flatten(1).mean(dim=1).sum() / term.scale)
+        total += float(replace(term, values=term.values.double()).absolute_share().sum())
     return total / len(physical_NCYX)
 
 

@@ -45,6 +45,10 @@ class Term:
         """Return the share of the rows at hand in the mean square of each sample, relative to the squared scale, [B]."""
         return self.values.square().flatten(1).sum(dim=1) / (self.count * self.scale**2)
 
+    def absolute_share(self) -> Tensor:
+        """Return the share of the rows at hand in the mean absolute value of each sample, relative to the scale, [B]."""
+        return self.values.abs().flatten(1).sum(dim=1) / (self.count * self.scale)
+
     def conservation(self, window: Window) -> Tensor:
         """Return the squared mean over space, averaged over times and species: how much a conserved quantity is violated.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pidscale.config import DistillSettings, Settings, TrainSettings
+from pidscale.config import DistillSettings, Settings
 from pidscale.engine.schedule import micro_plan
 from pidscale.engine.zero_config import buffer_bytes, state_bytes, update_bytes
 from pidscale.models import row_unit
@@ -103,7 +103,7 @@ def memory_plan(
     """
     model, cluster, d = settings.model, settings.cluster, settings.distill
     distils = phase == "distill"
-    loop: TrainSettings = getattr(settings, phase)
+    loop = d if distils else settings.teacher
     data = cluster.workers // cluster.space
     micro = micro_plan(loop.global_batch, loop.micro_batch, Mesh(0, data)).micro
     rows = max(Cut.even(shape[0], cluster.space, row_unit(description)).sizes)
@@ -113,7 +113,7 @@ def memory_plan(
     held = d.buffer_rows * -(-loop.global_batch // data) if distils and d.takes_endpoints else 0
     weights, gradients, optimiser = state_bytes(parameters, cluster.workers, cluster.zero_stage)
     bucket, gathered = buffer_bytes(parameters, cluster.zero_stage, cluster.deepspeed)
-    passes = d.needs.passes if distils else 1
+    passes = loop.needs.passes(loop.own)
     counted = partial(activation_bytes, description, shape, precision=model.precision, cuda=cluster.use_gpu)
     steps = counted(passes * micro, rows, model.recompute)
     forward = counted(sampled, rows, trains=False)

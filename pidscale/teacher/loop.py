@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pidscale import seeds
 from pidscale.config import Settings, to_flat, to_plain
@@ -26,9 +27,11 @@ from pidscale.engine.schedule import learning_rate
 from pidscale.engine.sealer import Retention, Sealer
 from pidscale.figures.fields import picture_row
 from pidscale.generator.card import Card, Kind, Metrics, Provenance
+from pidscale.generator.regression import predicted
 from pidscale.meter import Board, StepTimer, rates
+from pidscale.models.precondition import PreconditionedNetwork
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import Samples
+from pidscale.pde.base import Samples, solution_mask
 from pidscale.pde.parameters import condition, draw_params
 from pidscale.pde.residuals import residual_shares
 from pidscale.pde.terms import NORMS
@@ -176,7 +179,7 @@ def _publish(teacher: Teacher, folder: Path, results: dict[str, Any], began_from
         start=None if began_from is None else began_from.provenance,
     )
     card = Card.of(
-        Kind.TEACHER,
+        teacher.objective.kind,
         problem.pde,
         grid=problem.grid,
         normaliser=problem.normaliser,
@@ -203,13 +206,9 @@ def evaluate(teacher: Teacher, board: Board, step: int) -> tuple[dict[str, Any],
     denoiser = teacher.averaged()
     mine = mesh.slice(s.teacher.evaluate_samples)
     counters = range(mine.start, mine.stop)
-    eps = seeds.normal(s.run.seed, "teacher/evaluate", counters, problem.shape, teacher.window.rows, mesh.device)
-    params = draw_params(problem.pde, s.run.seed, "teacher/evaluate", counters)
-    wanted = condition(problem.pde, params).to(mesh.device)
-    levels = teacher.noise.levels(s.teacher.evaluate_steps)
-    with torch.no_grad():
-        parts = zip(eps.split(s.teacher.micro_batch), wanted.split(s.teacher.micro_batch), strict=True)
-        x = torch.cat([integrate(conditioned(denoiser, own), part, levels, "heun") for part, own in parts])
+    predicts = teacher.objective.kind is Kind.REGRESSION
+    make = _predicted if predicts else _sampled
+    x, params = make(teacher, denoiser, counters)
     physical = Samples(problem.normaliser.decode(x), params)
     squares = residual_shares(problem.pde, teacher.window, *physical)
     sums = mesh.sum(torch.stack([squares[k].sum() for k in NORMS]))
@@ -223,3 +222,33 @@ def evaluate(teacher: Teacher, board: Board, step: int) -> tuple[dict[str, Any],
         truth = problem.held_out(4, teacher.window.rows).on(mesh.device)
         board.image("fields", picture_row(problem.pde, teacher.window, {"truth": truth, "teacher": physical}), step)
     return {"residual_l2": l2, "residual_dual": dual, "residual_boundary": boundary}, size
+
+
+def _sampled(teacher: Teacher, denoiser: PreconditionedNetwork, counters: range) -> tuple[Tensor, Tensor]:
+    """Return samples of a network in units of the model, the rows of this rank, and their parameters."""
+    s, problem, mesh = teacher.settings, teacher.problem, teacher.mesh
+    eps = seeds.normal(s.run.seed, "teacher/evaluate", counters, problem.shape, teacher.window.rows, mesh.device)
+    params = draw_params(problem.pde, s.run.seed, "teacher/evaluate", counters)
+    wanted = condition(problem.pde, params).to(mesh.device)
+    levels = teacher.noise.levels(s.teacher.evaluate_steps)
+    with torch.no_grad():
+        parts = zip(eps.split(s.teacher.micro_batch), wanted.split(s.teacher.micro_batch), strict=True)
+        x = torch.cat([integrate(conditioned(denoiser, own), part, levels, "heun") for part, own in parts])
+    return x, params
+
+
+def _predicted(teacher: Teacher, denoiser: PreconditionedNetwork, counters: range) -> tuple[Tensor, Tensor]:
+    """Return held-out fields with a regression's solutions, as `_sampled` does."""
+    problem, mesh = teacher.problem, teacher.mesh
+    truths = problem.held_out(counters.stop, teacher.window.rows)
+    some = torch.tensor([counter % len(truths.fields) for counter in counters])
+    x = problem.normaliser.encode(truths.fields[some].to(mesh.device))
+    params = truths.params[some]
+    unknown = teacher.window.crop(solution_mask(problem.pde, problem.grid)).to(mesh.device)
+    wanted = condition(problem.pde, params).to(mesh.device)
+    size = teacher.settings.teacher.micro_batch
+    with torch.no_grad():
+        parts = zip(x.split(size), wanted.split(size), strict=True)
+        level = teacher.noise.sigma_data
+        found = torch.cat([predicted(conditioned(denoiser, own), part, unknown, level) for part, own in parts])
+    return torch.where(unknown, found, x), params

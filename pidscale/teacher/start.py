@@ -74,7 +74,7 @@ def open_start(settings: Settings, problem: Problem) -> Start | None:
     folder = Path(settings.teacher.start).absolute()
     card = read_card(folder)
     if card.kind is not Kind.TEACHER:
-        raise UserError(f"teacher.start={folder}: holds a {card.kind}, expected a teacher")
+        raise UserError(f"teacher.start={folder}: holds a {card.kind}, expected a teacher; name another folder")
     return _fitting(Start(folder, card), settings, problem)
 
 

@@ -15,6 +15,7 @@ from pidscale.config import Settings
 from pidscale.dataset.problem import Problem
 from pidscale.diffusion.denoiser import conditioned
 from pidscale.diffusion.noise import Noise, noise_from, schedule_for, strongest_mode
+from pidscale.engine.conflict import PartGradients
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import MicroPlan, micro_plan
 from pidscale.engine.slices import Reader, Slice, below
@@ -28,7 +29,7 @@ from pidscale.parallel.mesh import Mesh
 from pidscale.pde.parameters import params_of
 from pidscale.records.read import ShardSet
 from pidscale.run.preflight import model_description
-from pidscale.teacher.objectives.base import TeacherObjective
+from pidscale.teacher.objectives.base import MicroBatch, TeacherObjective
 from pidscale.teacher.start import Start
 
 MODE_SAMPLES = 1024  # largest number of training fields for measuring the strongest mode
@@ -91,13 +92,19 @@ class Teacher:
             eps, sigma = self.draw(step)
         totals = torch.zeros(len(self.objective.parts), device=self.mesh.device)
         params_BP = params_of(self.problem.pde, condition_BP)
+        progress = step / self.settings.teacher.steps
+        combined = self.objective.conflict_free(self.objective.own)
+        apart = PartGradients(self.zero, self.mesh, self.plan.accumulation) if combined else None
         with timer.section("network"):
             for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
                 denoiser = conditioned(self.zero, condition_BP[index])
-                own = x_BCYX[index], sigma[index], eps[index], params_BP[index]
-                parts = torch.stack(self.objective.losses(denoiser, *own), dim=1)
+                own = MicroBatch(x_BCYX[index], sigma[index], eps[index], params_BP[index], progress)
+                parts = torch.stack(self.objective.losses(denoiser, own), dim=1)
                 shares = (weight[:, None] * parts).sum(dim=0) / self.settings.teacher.global_batch
-                self.zero.backward(shares.sum())
+                if apart is None:
+                    self.zero.backward(shares.sum())
+                else:
+                    apart.backward(shares)
                 totals = totals + shares.detach()
         return totals
 

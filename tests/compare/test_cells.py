@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 
 from pidscale.compare.cells import Cell, known, measure, shown
+from pidscale.compare.tasks import observation
+from pidscale.config import UserError
 from pidscale.dataset.problem import open_problem
 from pidscale.diffusion.noise import FlowNoise
 from pidscale.generator.generator import Generator
+from pidscale.generator.load import load_teacher
 from pidscale.make.make import make_shard_set
 from pidscale.methods import METHODS
 from pidscale.methods.base import Question
+from pidscale.methods.nearest import Nearest
 from pidscale.pde import build_pde
 from pidscale.pde.base import Samples
 from tests.generator.made import write_generator
@@ -36,13 +41,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     write_generator(root / "teacher", "teacher", normaliser=units)
     write_generator(root / "flow", "teacher", normaliser=units, noise=FlowNoise())
     write_generator(root / "student", normaliser=units, teacher=root / "teacher")
+    write_generator(root / "predicts", "regression", normaliser=units)
     write_generator(root / "headed", normaliser=units, teacher=root / "teacher", head=3)
     return root, made
 
 
 def cell(place: tuple[Path, Any], folder: Path, row: dict[str, Any], task: str = "sample", name: str = "row") -> Cell:
     root, made = place
-    names = {"piddm": "student", "headed": "headed", "flow": "flow"}
+    names = {"piddm": "student", "headed": "headed", "flow": "flow", "predicts": "predicts"}
     generator = root / names.get(row.get("network", ""), "teacher")
     return Cell("darcy", 0, name, row, task, made, generator, (2,), 4, folder)
 
@@ -138,6 +144,7 @@ ANSWERING = {
     "dps": {"method": "dps", "steps": 2, "network": "teacher"},
     "diffusion_pde": {"method": "diffusion_pde", "steps": 3, "network": "teacher"},
     "direct": {"method": "direct", "steps": 5},
+    "nearest": {"method": "nearest"},
     "mean_field": {"method": "mean_field"},
 }
 
@@ -154,6 +161,31 @@ def test_cells_of_answers(place: tuple[Path, Any], tmp_path: Path, name: str, ta
     assert errors == {f"error_{channel}" for channel in unknown} and rows[name]["n_samples"] == 4
     assert ("misclassified" in rows[name]) == (task != "forward")
     assert rows[name]["task"] == task and rows[name]["residual_dual"] > 0
+
+
+def test_a_regression_answers_the_forward_problem(place: tuple[Path, Any], tmp_path: Path) -> None:
+    row = {"method": "regression", "network": "predicts"}
+    found = measure(cell(place, tmp_path, row, "forward"))
+    assert found.failed == "" and found.rows[0]["nfe"] == 1 and found.rows[0]["error_pressure"] > 0
+    assert [line["method"] for line in found.rows] == ["row", "row+head-2"]
+    other = measure(cell(place, tmp_path, {"method": "regression", "network": "teacher"}, "forward"))
+    assert other.failed == "Predict: takes regression, not a generator of kind teacher:edm"
+
+
+def test_the_nearest_field_of_a_truth_that_was_trained_on_is_itself(place: tuple[Path, Any]) -> None:
+    _, made = place
+    problem = open_problem(made.pde, made.data)
+    generator = load_teacher(place[0] / "teacher")
+    training = problem.samples("train", 48)
+    some = torch.tensor([5, 40, 0])
+    truth = Samples(training.fields[some], training.params[some])
+    for task in ("forward", "inverse", "reconstruct"):
+        seen = observation(generator, truth, task)
+        eps = generator.eps(range(3), 0)
+        asked = Question(eps, truth.params, torch.arange(3), task, seen, training=training)
+        torch.testing.assert_close(Nearest().run(generator, asked).fields, truth.fields)
+    with pytest.raises(UserError, match="Nearest: needs training fields"):
+        Nearest().run(generator, replace(asked, training=None))
 
 
 def test_a_cell_is_known_while_what_it_depends_on_is_the_same(place: tuple[Path, Any], tmp_path: Path) -> None:

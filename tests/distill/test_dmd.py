@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from pidscale.config import DistillSettings
+from pidscale import seeds
+from pidscale.config import DistillSettings, UserError
 from pidscale.diffusion.noise import EdmNoise
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.distill.endpoints.batch import Batch
@@ -116,6 +118,44 @@ def test_a_match_is_added_with_its_weight() -> None:
     plain = objective(Law(0, 0.5), Law(0.3, 0.4)).losses(Student(0.3, 0.4), batch(), StepTimer())[0]
     torch.testing.assert_close(parts["match"], (fields - 1).square().mean(dim=(1, 2, 3)))
     torch.testing.assert_close(loss, plain + 0.7 * parts["match"])
+
+
+def test_samples_of_several_calls_are_those_of_multistep_sampling() -> None:
+    """With the law of the samples as the student, whatever the number of calls: each call is exact (by hand)."""
+    goal = objective(Law(0.2, 0.5), Law(0.2, 0.5), call_levels=[1.0, 0.3])
+    made = {goal.calls(step): step for step in range(60)}
+    assert set(made) == {1, 2, 3}
+    law, part = Law(0.2, 0.5), batch(size=64)
+    for calls, step in made.items():
+        x = law(80.0 * part.eps_BCYX, torch.full((64,), 80.0))
+        for number, level in enumerate([1.0, 0.3][1 - calls :] if calls > 1 else [], start=1):
+            eps = seeds.normal(7, f"distill/again {number}", part.fresh, (2, 16, 16))
+            x = law(x + level * eps, torch.full((64,), level))
+        found = goal.losses(law, replace(part, step=step), StepTimer()).fields
+        torch.testing.assert_close(found, x)
+
+
+def test_one_student_of_several_calls_has_gradients_through_the_last_and_a_match_of_the_first() -> None:
+    target = torch.ones(8, 2, 16, 16)
+    goal = objective(Law(0, 0.5), Law(0.3, 0.4), match=0.7, call_levels=[1.0])
+    steps = {goal.calls(step): step for step in range(60)}
+    calls: list[bool] = []
+
+    class Watched(Student):
+        def __call__(self, x: Tensor, sigma: Tensor, *others: Tensor) -> Tensor:
+            calls.append(torch.is_grad_enabled())
+            return super().__call__(x, sigma, *others)
+
+    for number, wanted in ((1, [True]), (2, [False, True])):
+        calls.clear()
+        _, parts, fields = goal.losses(
+            Watched(0.3, 0.4), replace(batch(target=target), step=steps[number]), StepTimer()
+        )
+        assert calls == wanted and fields.requires_grad
+        assert (float(parts["match"].detach().max()) > 0) == (number == 1)
+    for levels, words in (([0.3, 1.0], "expected falling levels"), ([1.0, 1.0], "each once"), ([0.0], "above 0")):
+        with pytest.raises(UserError, match=words):
+            _ = DistillSettings(objective={"name": "dm", "call_levels": levels}).own
 
 
 def test_the_critic_learns_on_samples_without_a_gradient_to_them() -> None:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pidscale.config import UserError
 from pidscale.diffusion.solvers import one_step
 from pidscale.distill.endpoints.make import make_endpoint_set
-from pidscale.generator.load import load_student
+from pidscale.distill.objectives import open_objective
+from pidscale.generator.load import load_student, load_teacher
+from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from tests import small
 from tests.distill.test_loop import live, weights_of
@@ -26,6 +29,7 @@ OBJECTIVES = {
     "boot": ({"objective": {"name": "boot", "levels": 6}}, {"loss", "bootstrap", "top"}),
     "progressive": ({"objective": {"name": "progressive", "solver_steps": 8}}, {"loss", "halving"}),
     "scratch": ({"start": "scratch"}, {"loss", "match"}),
+    "several": ({"objective": {"name": "dm", "call_levels": [1.0, 0.3]}}, {"loss", "score", "match", "critic"}),
     "dm-alone": ({"objective": {"name": "dm", "match": 0.0}, "control": False}, {"loss", "score", "critic"}),
 }
 
@@ -100,3 +104,18 @@ def test_the_network_of_a_student_of_the_flow_is_given_the_lowest_level(small_sh
     at_top = one_step(student.conditioned_on(torch.zeros(2, 0)), eps, student.noise.sigma_max)
     assert not torch.equal(student.generate(eps, torch.zeros(2, 0)), at_top)  # its network is given the lowest level
     assert load_student(taught / "dm" / "student").card.network_level is None
+
+
+def test_a_student_of_several_calls_makes_them_itself(small_shards, taught):
+    student = load_student(taught / "several" / "student")
+    assert student.card.call_levels == (1.0, 0.3) and student.teacher is None
+    fields = {calls: student.sample(2, nfe=calls)["pressure"] for calls in (1, 2, 3)}
+    assert not torch.equal(fields[1], fields[2]) and not torch.equal(fields[2], fields[3])
+    with pytest.raises(UserError, match="nfe=4: needs the teacher"):
+        student.sample(2, nfe=4)
+    settings = small.settings(
+        small_shards, taught, distill=_own(taught) | {"objective": {"name": "dm", "call_levels": [1e5]}}
+    )
+    teacher = load_teacher(taught / "teacher")
+    with pytest.raises(UserError, match=r"call_levels=\[100000\.0\]: above the highest level of the teacher, 80"):
+        open_objective(settings, teacher, Window(teacher.grid))

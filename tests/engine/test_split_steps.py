@@ -25,6 +25,7 @@ from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.objectives import OBJECTIVES, open_objective
 from pidscale.distill.objectives.physics import Physics
 from pidscale.distill.students import Student
+from pidscale.engine.conflict import factors
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import micro_plan
 from pidscale.engine.spread import spread, window_for
@@ -37,6 +38,7 @@ from pidscale.pde import build_pde
 from pidscale.pde.parameters import condition, draw_params, params_of
 from pidscale.teacher import training
 from pidscale.teacher.objectives import OBJECTIVES as TEACHERS
+from pidscale.teacher.objectives.base import MicroBatch
 from tests import small
 from tests.ranks import spawn
 from tests.small import bare_teacher
@@ -46,6 +48,15 @@ CASES = {"unet": "darcy18", "fno": "heat18"}  # with attention and group norms; 
 WEIGHTS = {"l2": 0.3, "dual": 0.2, "boundary": 0.1}
 SCALES = {"l2": 2.0, "dual": 0.5, "boundary": 0.3}
 OWN = {"power": 0.3, "huber": 0.5}
+SEVERAL = "dm of 3 calls"
+DISTILLED = {name: {"name": name} for name in OBJECTIVES} | {SEVERAL: {"name": "dm", "call_levels": [1.0, 0.3]}}
+TAUGHT = {name: {"name": name} for name in TEACHERS}
+TAUGHT |= {
+    "pidm": {"name": "pidm", "weight": 0.1},
+    "pidm of 3 calls": {"name": "pidm", "weight": 0.1, "estimate_steps": 3},
+    "pirf": {"name": "pirf", "steps": 3, "through": 2},
+}
+WHOLE = ["pbfm"]  # needs whole weights on each rank: stage 2 at most
 
 
 class PlainEngine:
@@ -103,8 +114,9 @@ def generator(settings, problem, model):
 
 def learning(settings, objective):
     """By this objective, with those of OWN that it has."""
-    kind = OBJECTIVES[objective].settings_class
-    own = {"name": objective} | {field.name: OWN[field.name] for field in fields(kind) if field.name in OWN}
+    chosen = DISTILLED.get(objective, {"name": objective})
+    kind = OBJECTIVES[chosen["name"]].settings_class
+    own = chosen | {field.name: OWN[field.name] for field in fields(kind) if field.name in OWN}
     head = 2 if objective == "piddm" else 0  # solver steps behind the network, for one of them
     return replace(settings, distill=replace(settings.distill, objective=own, head=head))
 
@@ -130,7 +142,7 @@ def objective_of(settings, teacher, window):
 
 def teaching(settings, problem, window, objective):
     """By this objective of a teacher."""
-    chosen = replace(settings.teacher, objective={"name": objective} | ({"weight": 0.1} if objective == "pidm" else {}))
+    chosen = replace(settings.teacher, objective=TAUGHT[objective])
     return chosen.needs(chosen, problem, EdmNoise(), window)
 
 
@@ -141,9 +153,23 @@ def plain_teacher(folder, kind, dtype, objective="denoising"):
     eps, sigma = training.Teacher(settings, problem, EdmNoise(), None, None, goal, plan, Mesh()).draw(STEP)
     given = condition(problem.pde, params[:BATCH])
     own = conditioned(model, given)
-    loss = sum(goal.losses(own, x[:BATCH], sigma, eps, params_of(problem.pde, given))).mean()
-    loss.backward()
-    return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
+    progress = STEP / settings.teacher.steps
+    losses = goal.losses(own, MicroBatch(x[:BATCH], sigma, eps, params_of(problem.pde, given), progress))
+    parts = [part.mean() for part in losses]
+    weights = dict(model.named_parameters())
+    found = [torch.autograd.grad(part, weights.values(), retain_graph=True, allow_unused=True) for part in parts]
+    norms = [torch.cat([g.flatten() for g in one if g is not None]).norm() for one in found]
+    combined = factors(*map(float, norms)) if goal.conflict_free(goal.own) else [1.0] * len(parts)
+    gradients = {
+        name: sum(scale * g for scale, g in zip(combined, each, strict=True) if g is not None)
+        for name, *each in zip(weights, *found, strict=True)
+    }
+    return sum(parts).detach(), gradients
+
+
+def step_of(goal):
+    """A step whose samples are made by as many calls as there may be."""
+    return next(step for step in range(100) if goal.calls(step) == 3) if goal.call_levels else 0
 
 
 def plain_student(folder, kind, dtype, objective="piddm"):
@@ -151,8 +177,9 @@ def plain_student(folder, kind, dtype, objective="piddm"):
     settings = learning(settings, objective)
     window = Window(problem.grid)
     eps = Rollout(generator(settings, problem, model), "heun", 3, 1, 0).eps(torch.arange(BATCH + 1))
-    batch = Batch(0, torch.arange(BATCH + 1), eps, params, condition(problem.pde, params), targets)
     goal = objective_of(settings, generator(settings, problem, model), window)
+    own = condition(problem.pde, params)
+    batch = Batch(step_of(goal), torch.arange(BATCH + 1), eps, params, own, targets)
     loss = goal.losses(model, batch, StepTimer())[0].mean()
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
@@ -195,7 +222,7 @@ def split_student(folder, kind, dtype, mesh, stage=None, recompute=False, object
     counters = torch.arange(mine.start, mine.stop)
     eps = Rollout(teacher, "heun", 3, 1, 0, rows=window.rows).eps(counters)
     own = condition(problem.pde, params[mine])
-    student.gradients(Batch(0, counters, eps, params[mine], own, window.crop(targets[mine])), StepTimer())
+    student.gradients(Batch(step_of(goal), counters, eps, params[mine], own, window.crop(targets[mine])), StepTimer())
     return finished(zero, stage, mesh, student.sums["loss"])
 
 
@@ -214,9 +241,9 @@ def double(rank, world, folder, spaces):
     for space in spaces:
         mesh = Mesh.over(rank, world, torch.device("cpu"), space)
         for kind in CASES:
-            for name in TEACHERS:
+            for name in TAUGHT:
                 found[space, kind, name] = split_teacher(folder, kind, torch.float64, mesh, objective=name)
-            for name in OBJECTIVES:
+            for name in DISTILLED:
                 found[space, kind, name] = split_student(folder, kind, torch.float64, mesh, objective=name)
     return found if rank == 0 else None
 
@@ -226,19 +253,20 @@ def under_zero(rank, world, folder, stages):
     found = {}
     for stage, kind in itertools.product(stages, CASES):
         for recompute in (False, True) if stage == 3 else (False,):
-            for name in TEACHERS if (stage, recompute) == (3, True) else ["denoising"]:
+            every = [name for name in TAUGHT if name not in WHOLE] if (stage, recompute) == (3, True) else ["denoising"]
+            for name in [*every, *(WHOLE if stage < 3 else [])]:
                 found[stage, kind, name, recompute] = split_teacher(
                     folder, kind, torch.float32, mesh, stage, recompute, name
                 )
-            for name in OBJECTIVES if (stage, recompute) == (3, True) else ["piddm"]:
+            for name in DISTILLED if (stage, recompute) == (3, True) else ["piddm"]:
                 found[stage, kind, name, recompute] = split_student(
                     folder, kind, torch.float32, mesh, stage, recompute, name
                 )
     return found if rank == 0 else None
 
 
-PLAIN = {name: partial(plain_teacher, objective=name) for name in TEACHERS}
-PLAIN |= {name: partial(plain_student, objective=name) for name in OBJECTIVES}
+PLAIN = {name: partial(plain_teacher, objective=name) for name in TAUGHT}
+PLAIN |= {name: partial(plain_student, objective=name) for name in DISTILLED}
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +299,8 @@ def test_split_steps_in_double_precision(sets, world, spaces):
 
 def test_split_steps_under_zero_on_two_by_two_ranks(sets):
     found = spawn(under_zero, 4, sets, (0, 1, 2, 3), timeout=600)[0]
-    assert len(found) == len(CASES) * (4 * 2 + len(OBJECTIVES) + len(TEACHERS))
+    every = 4 * 2 + 3 * len(WHOLE) + len(DISTILLED) + len(TAUGHT) - len(WHOLE)
+    assert len(found) == len(CASES) * every
     for (stage, kind, which, recompute), result in found.items():
         wanted = PLAIN[which](sets, kind, torch.float32)
         near(f"{which} {kind} stage {stage} recompute {recompute}", result, wanted, 1e-5)

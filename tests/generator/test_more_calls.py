@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pidscale.config import UserError
 from pidscale.generator import artifact
+from pidscale.generator.card import Card
 from pidscale.generator.load import load_student
-from pidscale.generator.more_calls import more_calls, start_level
+from pidscale.generator.more_calls import more_calls, several_calls, start_level
 from tests.generator.made import write_generator
 
 SPREAD = 0.5
@@ -113,3 +114,34 @@ def test_a_student_of_the_flow_keeps_its_noise(folder: Path) -> None:
 def test_the_card_of_a_teacher_in_a_students_folder_is_valid(folder: Path) -> None:
     card = json.loads((folder / "both" / "teacher" / "card.json").read_text())
     assert card["kind"] == "teacher" and artifact.read_plain(folder / "both" / "teacher") == card
+
+
+def test_a_student_that_was_trained_for_several_calls_makes_the_last_of_them(folder: Path) -> None:
+    """k calls take the last k - 1 levels, each with noise of its own; a teacher is not asked."""
+    student = load_student(folder / "alone")
+    exact = Exact()
+    card = replace(student.card, call_levels=(1.0, 0.5, 0.25))
+    student = replace(student, card=card, denoiser=exact)  # type: ignore[arg-type]
+    name = student.channels[0]
+    student.sample(2, nfe=3)
+    assert exact.levels == pytest.approx([student.noise.sigma_max, 0.5, 0.25])
+    assert not torch.equal(student.sample(2, nfe=3)[name], student.sample(2, seed=1, nfe=3)[name])
+    torch.testing.assert_close(student.sample(2, nfe=4)[name], student.sample(2, batch=1, nfe=4)[name])
+    eps, params = student.eps(range(2), 0), student.params(range(2), 0)
+    again = [student.eps(range(2), seed) for seed in (1, 2)]
+    factor = {level: SPREAD**2 / (SPREAD**2 + level**2) for level in (student.noise.sigma_max, 0.5, 0.25)}
+    x = factor[student.noise.sigma_max] * student.noise.sigma_max * eps
+    for level, noise in zip((0.5, 0.25), again, strict=True):
+        x = factor[level] * (x + level * noise)
+    torch.testing.assert_close(several_calls(student, eps, again, params), x)
+    with pytest.raises(UserError, match="nfe=5: needs the teacher"):
+        student.sample(2, nfe=5)
+
+
+def test_levels_of_calls_are_kept_in_the_card_and_checked(folder: Path) -> None:
+    card = load_student(folder / "alone").card
+    plain = replace(card, call_levels=(1.0, 0.5)).to_plain()
+    assert Card.from_plain(plain, "x").call_levels == (1.0, 0.5) and "call_levels" not in card.to_plain()
+    for levels in ([0.5, 1.0], [1.0, 1.0], [1e9], [-1.0], ["a"], 3):
+        with pytest.raises(UserError, match="call_levels"):
+            Card.from_plain(plain | {"call_levels": levels}, "x")

@@ -9,6 +9,7 @@ from pidscale.diffusion.noise import EdmNoise, FlowNoise, Noise
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.generator.card import Card, Metrics, Provenance
 from pidscale.generator.generator import Teacher
+from pidscale.generator.regression import Regression
 from pidscale.generator.student import Student
 from pidscale.methods.base import Question
 from pidscale.pde import build_pde
@@ -51,6 +52,12 @@ def teacher(noise: Noise | None = None) -> Teacher:
     return Teacher(card("teacher", noise), Exact(), PDE, GRID, UNITS, noise, torch.device("cpu"))  # type: ignore[arg-type]
 
 
+def regression() -> Regression:
+    """Return a network that was trained by regression."""
+    edm = EdmNoise()
+    return Regression(card("regression", edm), Exact(), PDE, GRID, UNITS, edm, torch.device("cpu"))  # type: ignore[arg-type]
+
+
 def student() -> Student:
     """Return a student with its teacher."""
     edm = EdmNoise()
@@ -63,4 +70,6 @@ def question(n: int = 5, **further: object) -> Question:
     made = teacher()
     truth = truths(PDE, 3, range(n), GRID)
     fields = truth._replace(fields=truth.fields.float())
-    return Question(made.eps(range(n), 7), made.params(range(n), 7), torch.arange(n), truth=fields, **further)  # type: ignore[arg-type]
+    training = truths(PDE, 4, range(9), GRID)
+    known = {"truth": fields, "training": training._replace(fields=training.fields.float()), **further}
+    return Question(made.eps(range(n), 7), made.params(range(n), 7), torch.arange(n), **known)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from pidscale.methods.base import Question, apply_finish, ask, counting
 from pidscale.methods.controls import Shuffled, Smooth, SolveInput
 from pidscale.pde.base import Samples
 from pidscale.pde.residuals import residual_squares
-from tests.methods.gaussians import GRID, PDE, question, student, teacher
+from tests.methods.gaussians import GRID, PDE, question, regression, student, teacher
 
 FAST: dict[str, dict[str, Any]] = {
     "few_calls": {"calls": 3},
@@ -64,6 +64,8 @@ def bounds(name: str, column: str, method: Any) -> tuple[float, float]:
 
 def generator_for(name: str) -> Generator:
     takes = METHODS[name].takes
+    if "regression" in takes:
+        return regression()
     if not takes or "student" in takes:
         return student()
     return teacher(None if "teacher:flow" in takes else EdmNoise())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pidscale.config import Settings
+from pidscale.config import Settings, UserError
 from pidscale.distill.objectives.base import Objective
 from pidscale.distill.objectives.boot import Boot
 from pidscale.distill.objectives.consistency import Consistency
@@ -28,8 +28,14 @@ OBJECTIVES: dict[str, type[Objective]] = {  # keys are values of distill.objecti
 def open_objective(settings: Settings, teacher: Generator, window: Window) -> Objective:
     """Return the selected objective; its `physics` is not set yet.
 
-    Raises UserError where the equation has no such constraint or head.
+    Raises UserError where the equation has no such constraint or head, or a noise level is too high.
     """
     check_constraints(teacher.pde, settings.distill.constraints)
     check_head(teacher.pde, settings.distill.head, "distill.head")
-    return settings.distill.needs(settings.distill, teacher, window, seed=settings.run.seed)
+    objective: Objective = settings.distill.needs(settings.distill, teacher, window, seed=settings.run.seed)
+    if any(level > teacher.noise.sigma_max for level in objective.call_levels):
+        raise UserError(
+            f"distill.objective.call_levels={list(objective.call_levels)}: above the highest level of the teacher, "
+            f"{teacher.noise.sigma_max:g}; lower them"
+        )
+    return objective

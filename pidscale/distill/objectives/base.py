@@ -142,7 +142,6 @@ class Objective(ABC, Generic[S]):
         seed: Random seed of the run, for the random draws of the objective.
         networks: Partner networks by name, for a single student.
         settings_class: Dataclass of the section `distill.objective`.
-        passes: Number of student evaluations per sample of a micro-step whose activations are held at the same time.
     """
 
     settings: DistillSettings
@@ -152,7 +151,11 @@ class Objective(ABC, Generic[S]):
     seed: int = 0
     networks: Mapping[str, ConditionalDenoiser] = field(default_factory=dict)
     settings_class: ClassVar[type[ObjectiveSettings]]
-    passes: ClassVar[int] = 1
+
+    @classmethod
+    def passes(cls, own: Any) -> int:
+        """Return the number of student evaluations per sample of a micro-step whose activations are held at the same time."""
+        return 1
 
     @classmethod
     def targets(cls, own: Any) -> Targets:
@@ -178,6 +181,11 @@ class Objective(ABC, Generic[S]):
     def network_level(self) -> float | None:
         """Noise level passed to the student's network when it generates a field; None: the level of its input."""
         return None
+
+    @property
+    def call_levels(self) -> tuple[float, ...]:
+        """Falling noise levels of further calls, if the student is trained for several."""
+        return ()
 
     @property
     def points(self) -> int:

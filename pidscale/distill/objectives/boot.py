@@ -47,7 +47,11 @@ class Boot(Objective[BootSettings]):
     """BOOT objective. Parts of the loss: `bootstrap`, `top`, and the terms of the residual."""
 
     settings_class = BootSettings
-    passes = 4  # at t, at s, at the top and, for the residual, at the lowest level
+
+    @classmethod
+    def passes(cls, own: BootSettings) -> int:
+        """Return 4: at t, at s, at the top and, for the residual, at the lowest level."""
+        return 4
 
     @property
     def network_level(self) -> float:

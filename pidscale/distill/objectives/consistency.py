@@ -80,7 +80,11 @@ class Consistency(Objective[ConsistencySettings]):
     """Consistency objective. Parts of the loss: `consistency`, and the terms of the residual."""
 
     settings_class = ConsistencySettings
-    passes = 2  # at a level of the grid and, for the residual, at the highest level
+
+    @classmethod
+    def passes(cls, own: ConsistencySettings) -> int:
+        """Return 2: at a level of the grid and, for the residual, at the highest level."""
+        return 2
 
     @classmethod
     def targets(cls, own: ConsistencySettings) -> Targets:

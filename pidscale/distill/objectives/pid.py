@@ -68,7 +68,11 @@ class Pid(Objective[PidSettings]):
     """PID objective. Parts of the loss: `trajectory`, and the terms of the residual."""
 
     settings_class = PidSettings
-    passes = 3  # at t, at s and, for the residual, at the lowest level
+
+    @classmethod
+    def passes(cls, own: PidSettings) -> int:
+        """Return 3: at t, at s and, for the residual, at the lowest level."""
+        return 3
 
     @property
     def network_level(self) -> float:

@@ -65,7 +65,11 @@ class Progressive(Objective[ProgressiveSettings]):
     """Progressive distillation objective. Parts of the loss: `halving`, and the terms of the residual."""
 
     settings_class = ProgressiveSettings
-    passes = 2  # at a level of the grid and, for the residual, at the highest level
+
+    @classmethod
+    def passes(cls, own: ProgressiveSettings) -> int:
+        """Return 2: at a level of the grid and, for the residual, at the highest level."""
+        return 2
 
     @classmethod
     def targets(cls, own: ProgressiveSettings) -> Targets:

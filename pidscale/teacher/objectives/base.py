@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from torch import Tensor
 
@@ -14,9 +14,33 @@ from pidscale.config import ObjectiveSettings, TeacherSettings
 from pidscale.dataset.problem import Problem
 from pidscale.diffusion.denoiser import Denoiser
 from pidscale.diffusion.noise import Noise
+from pidscale.generator.card import Kind
 from pidscale.ops.window import Window
 
 S = TypeVar("S", bound=ObjectiveSettings)
+
+
+class MicroBatch(NamedTuple):
+    """Samples of a micro-step on one rank.
+
+    Attributes:
+        x_BCYX: Clean fields in units of the model, the rows of this rank.
+        sigma_B: Noise levels.
+        eps_BCYX: Standard normal noise, the same rows.
+        params_BP: Varying parameters of each sample.
+        progress: Share of the training steps that are done.
+    """
+
+    x_BCYX: Tensor
+    sigma_B: Tensor
+    eps_BCYX: Tensor
+    params_BP: Tensor
+    progress: float = 0.0
+
+    @property
+    def noisy_BCYX(self) -> Tensor:
+        """The clean fields with noise of their levels."""
+        return self.x_BCYX + self.sigma_B.reshape(-1, 1, 1, 1) * self.eps_BCYX
 
 
 @dataclass(frozen=True)
@@ -30,6 +54,8 @@ class TeacherObjective(ABC, Generic[S]):
         window: Rows of this rank.
         settings_class: Dataclass of the section `teacher.objective`.
         parts: Names of the parts of the loss.
+        needs_start: Whether it is meant for a finished teacher, `teacher.start`.
+        kind: Kind of the network that is trained.
     """
 
     settings: TeacherSettings
@@ -38,6 +64,18 @@ class TeacherObjective(ABC, Generic[S]):
     window: Window
     settings_class: ClassVar[type[ObjectiveSettings]]
     parts: ClassVar[tuple[str, ...]]
+    needs_start: ClassVar[bool] = False
+    kind: ClassVar[Kind] = Kind.TEACHER
+
+    @classmethod
+    def passes(cls, own: Any) -> int:
+        """Return the number of network evaluations per sample of a micro-step whose activations are held at the same time."""
+        return 1
+
+    @classmethod
+    def conflict_free(cls, own: Any) -> bool:
+        """Return whether the gradients of the two parts are combined without conflict (engine/conflict.py), not added."""
+        return False
 
     @cached_property
     def own(self) -> S:
@@ -50,17 +88,12 @@ class TeacherObjective(ABC, Generic[S]):
         return math.prod(self.problem.shape)
 
     @abstractmethod
-    def losses(
-        self, denoiser: Denoiser, x_BCYX: Tensor, sigma_B: Tensor, eps_BCYX: Tensor, params_BP: Tensor
-    ) -> tuple[Tensor, ...]:
+    def losses(self, denoiser: Denoiser, batch: MicroBatch) -> tuple[Tensor, ...]:
         """Return the parts of the loss of each sample.
 
         Args:
-            denoiser: The teacher. It must be called exactly once, so that ZeRO sees one forward pass for each backward pass.
-            x_BCYX: Clean fields in units of the model, the rows of this rank.
-            sigma_B: Noise levels.
-            eps_BCYX: Standard normal noise, the same rows.
-            params_BP: Varying parameters of each sample.
+            denoiser: The teacher. It is called as often on every rank, and `passes` says how often with gradients.
+            batch: The samples.
 
         Returns:
             One tensor [B] for each name in `parts`; the loss is their sum.

@@ -9,7 +9,7 @@ from torch import Tensor
 from pidscale.config import ObjectiveSettings
 from pidscale.diffusion.denoiser import Denoiser
 from pidscale.diffusion.objective import denoising_errors
-from pidscale.teacher.objectives.base import TeacherObjective
+from pidscale.teacher.objectives.base import MicroBatch, TeacherObjective
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,6 @@ class Denoising(TeacherObjective[DenoisingSettings]):
     settings_class = DenoisingSettings
     parts = ("denoising",)
 
-    def losses(
-        self, denoiser: Denoiser, x_BCYX: Tensor, sigma_B: Tensor, eps_BCYX: Tensor, params_BP: Tensor
-    ) -> tuple[Tensor, ...]:
+    def losses(self, denoiser: Denoiser, batch: MicroBatch) -> tuple[Tensor, ...]:
         """Return the weighted squared error of the denoised fields."""
-        return (denoising_errors(denoiser, self.noise, x_BCYX, sigma_B, eps_BCYX, self.points),)
+        return (denoising_errors(denoiser, self.noise, batch.x_BCYX, batch.sigma_B, batch.eps_BCYX, self.points),)

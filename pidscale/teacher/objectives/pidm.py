@@ -1,30 +1,34 @@
 """PIDM: denoising, plus the residual of the denoised fields as a virtual observation. Knows no ranks and no files.
 
-The residual R of the estimate D(x_t, sigma) of the clean field is observed to be 0 with a normal error of variance V / c:
+The residual R of an estimate of the clean field is observed to be 0 with a normal error of variance V / c:
 
-    L = L_denoising + c R(D(x_t, sigma))^2 / (2 V(sigma)),     V = s^2 (sigma^2 - s^2) / sigma^2
+    L = L_denoising + c R(estimate)^2 / (2 V(sigma)),     V = s^2 (sigma^2 - s^2) / sigma^2
 
 where V is the variance of the state at the next lower level s given x_t and the clean field, and s is one step of a Karras
-grid of `steps` levels below sigma (Bastek, Sun and Kochmann, Physics-informed diffusion models, ICLR 2025, "mean
-estimation"). Estimates are thus held to the equation more firmly the less noise they have. Below the last step of the grid,
-V is that of the last step. The paper has the residual in the units of its equation; here R^2 is the sum of the mean squares
-of the interior and of the boundary relative to the equation's own scale, so that c means the same for every equation.
+grid of `steps` levels below sigma (Bastek, Sun and Kochmann, Physics-informed diffusion models, ICLR 2025). With
+`estimate_steps=1`, the paper's "mean estimation", the estimate is D(x_t, sigma); with more, its "sample estimation", it is
+the sample that so many deterministic (DDIM) steps make of x_t. Estimates are thus held to the equation more firmly the less
+noise they have. Below the last step of the grid, V is that of the last step. The paper has the residual in the units of its
+equation; here R^2 is the sum of the mean squares of the interior and of the boundary relative to the equation's own scale,
+so that c means the same for every equation.
 
 The mean over clean fields of a noisy one does not obey the equation, even where every clean field does (Jensen's gap), so
-that the term competes with the denoising at high noise.
+that the term of the mean competes with the denoising at high noise.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pidscale.config import ObjectiveSettings, setting
 from pidscale.diffusion.denoiser import Denoiser
 from pidscale.diffusion.noise import Noise
+from pidscale.diffusion.solvers import unrolled
 from pidscale.pde.residuals import residual_shares
-from pidscale.teacher.objectives.base import TeacherObjective
+from pidscale.teacher.objectives.base import MicroBatch, TeacherObjective
 
 RHO = 7.0  # of the Karras grid
 
@@ -37,11 +41,13 @@ class PidmSettings(ObjectiveSettings):
         name: `pidm`.
         weight: Factor c of the residual.
         steps: Number of levels of the grid.
+        estimate_steps: Number of steps of the estimate; 1 for the mean.
     """
 
     name: str = "pidm"
     weight: float = setting(1e-3, at_least=0)
     steps: int = setting(100, at_least=2, at_most=100_000)
+    estimate_steps: int = setting(1, at_least=1, at_most=64, why="gradients go through every step")
 
 
 def step_variance(noise: Noise, sigma_B: Tensor, steps: int) -> Tensor:
@@ -62,20 +68,42 @@ def step_variance(noise: Noise, sigma_B: Tensor, steps: int) -> Tensor:
     return (below**2 * (here**2 - below**2) / here**2).to(sigma_B.dtype)
 
 
+def estimate_levels(noise: Noise, sigma_B: Tensor, steps: int) -> Tensor:
+    """Return the levels of the steps from each noise level to 0, evenly spaced in sigma^(1 / 7) down to the lowest one.
+
+    Args:
+        noise: The schedule.
+        sigma_B: Noise levels.
+        steps: Number of steps.
+
+    Returns:
+        Levels [steps + 1, B].
+    """
+    low = torch.full_like(sigma_B, noise.sigma_min).minimum(sigma_B) ** (1 / RHO)
+    share = torch.arange(1, steps, dtype=sigma_B.dtype, device=sigma_B.device)[:, None] / steps
+    high = sigma_B ** (1 / RHO)
+    return torch.cat([sigma_B[None], (high + share * (low - high)) ** RHO, torch.zeros_like(sigma_B)[None]])
+
+
 @dataclass(frozen=True)
 class Pidm(TeacherObjective[PidmSettings]):
-    """PIDM objective with the mean as its estimate."""
+    """PIDM objective."""
 
     settings_class = PidmSettings
     parts = ("denoising", "residual")
 
-    def losses(
-        self, denoiser: Denoiser, x_BCYX: Tensor, sigma_B: Tensor, eps_BCYX: Tensor, params_BP: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Return the weighted squared error of the denoised fields, and the weighted square of their residual."""
-        denoised = denoiser(x_BCYX + sigma_B.reshape(-1, 1, 1, 1) * eps_BCYX, sigma_B)
-        errors = (denoised - x_BCYX).square().flatten(1).sum(dim=1) / self.points
-        fields = self.problem.normaliser.decode(denoised)
-        squares = residual_shares(self.problem.pde, self.window, fields, params_BP)
-        factor = self.own.weight / (2 * step_variance(self.noise, sigma_B, self.own.steps))
-        return self.noise.weight(sigma_B) * errors, factor * (squares["l2"] + squares["boundary"])
+    @classmethod
+    def passes(cls, own: PidmSettings) -> int:
+        """Return the number of steps of the estimate."""
+        return own.estimate_steps
+
+    def losses(self, denoiser: Denoiser, batch: MicroBatch) -> tuple[Tensor, ...]:
+        """Return the weighted squared error of the denoised fields, and the weighted square of the estimates' residual."""
+        own = self.own
+        levels = estimate_levels(self.noise, batch.sigma_B, own.estimate_steps)
+        denoised, estimate = unrolled(denoiser, batch.noisy_BCYX, levels)
+        errors = (denoised - batch.x_BCYX).square().flatten(1).sum(dim=1) / self.points
+        fields = self.problem.normaliser.decode(estimate)
+        squares = residual_shares(self.problem.pde, self.window, fields, batch.params_BP)
+        factor = own.weight / (2 * step_variance(self.noise, batch.sigma_B, own.steps))
+        return self.noise.weight(batch.sigma_B) * errors, factor * (squares["l2"] + squares["boundary"])
