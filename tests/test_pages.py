@@ -64,7 +64,7 @@ def test_what_the_page_of_methods_claims_holds_for_every_seed() -> None:
 
 
 def test_a_student_beats_the_mean_field_and_reconstructs_better_than_direct_search() -> None:
-    verdicts = [line for line in _table("docs/tasks_measured.md", "task") if len(line) == 3]
+    verdicts = [line[:3] for line in _table("docs/tasks_measured.md", "task") if len(line) in (3, 5)]
     assert len(verdicts) == 5 * len({row["pde"] for row in committed("tasks")["rows"]})
     for task, mean_field, direct in verdicts:
         assert mean_field == "yes", task

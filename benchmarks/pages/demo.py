@@ -27,12 +27,18 @@ def _line(row: Row) -> list[str]:
 
 def page(result: dict[str, Any]) -> str:
     """Return the table, with the circumstances under it."""
-    first = result["rows"][0]
+    rows = result["rows"]
+    first = rows[0]
+    student = next(row for row in rows if row["method"] == "student")
+    of_seeds = ""
+    if "spread" in student:
+        spread = ", ".join(f"{COLUMNS[key]} {value:.2g}" for key, value in student["spread"].items())
+        of_seeds = f" Means of {len(result['runs'])} runs; half the range of the student's figures: {spread}."
     meta = result["meta"]
     versions = meta["versions"]
     heads = ["method", "calls", *COLUMNS.values(), *(f"variance of {name}" for name in first["variance_ratio"])]
-    return f"""{table(heads, map(_line, result["rows"]))}
+    return f"""{table(heads, map(_line, rows))}
 
 {first["n_samples"]} samples a row, seeds {first["seeds"]}; {meta["machine"]}, torch {versions["torch"]},
-commit {versions["commit"][:12]}; training of teacher and student {meta["train_seconds"]:.0f} s.
+commit {versions["commit"][:12]}; training of teacher and student {meta["train_seconds"]:.0f} s.{of_seeds}
 {source("demo")}."""

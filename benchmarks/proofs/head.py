@@ -144,13 +144,13 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in asked.pde:
         for network in ("student-lambda0", "student"):
-            rows = measure(name, load_student(asked.folder / name / network), network, asked.samples)
+            rows = measure(name, load_student(asked.folder / f"{name}-0" / network), network, asked.samples)
             kept = merged(asked.json, rows, ("pde", "network", "steps"))
             kept.sort(key=lambda row: (row["pde"], row["network"], row["steps"]))
             result = {"rows": kept, "meta": circumstances(seed=SEED)}
             save(asked.json, result)
         if name == "darcy":
-            canvas = FigureCanvasAgg(picture(load_student(asked.folder / name / "student")))
+            canvas = FigureCanvasAgg(picture(load_student(asked.folder / f"{name}-0" / "student")))
             canvas.print_png(str(asked.picture), metadata={"Software": None})
     finish(asked.json, result, "head")
 

@@ -1,12 +1,11 @@
 """Where solver steps belong: behind the student in training or only afterwards, and how much residual the loss needs then.
 
-python -m benchmarks.studies.heads [--pde darcy] [--seed 0] [--folder runs/methods] [--json benchmarks/results/heads.json]
+python -m benchmarks.studies.heads [--pde darcy] [--seed 0] [--folder runs/zoo] [--json benchmarks/results/heads.json]
 
 For each equation and seed, one teacher and six students of as many steps: the weights of the residual times 0, 0.1 and 1,
-without a head in training and with one of 4 steps. Those without a head and with weights of 0 and 1 are the `piddm` of
-benchmarks.studies.methods and its control, whose settings all share. Each student is measured with 0, 1, 2, 4
-and 8 steps behind it. A finished run is not repeated; the file keeps the rows that are not asked for, so that two of these
-commands may run side by side, one for each core.
+without a head in training and with one of 4 steps. Those without a head and with weights of 0 and 1 are the control and the
+student of benchmarks.studies.zoo, whose settings all share. Each student is measured with 0, 1, 2, 4 and 8 steps behind it. A
+finished run is not repeated; the file keeps the rows that are not asked for.
 """
 
 from __future__ import annotations
@@ -18,27 +17,30 @@ import torch
 
 from benchmarks.report import Row, circumstances, finish, merged, options, save
 from benchmarks.studies.measure import launch, open_comparison
-from benchmarks.studies.methods import ENDPOINTS, PDES, STEPS, shared, train, train_teacher
+from benchmarks.studies.zoo import settings, train
 from pidscale.compare.contender import Contender
 from pidscale.generator.load import load_student
 from pidscale.methods.one_call import OneCall
 
+PDES = ("darcy", "poisson", "burgers")
 WEIGHTS = (0.0, 0.1, 1.0)
 TRAINED = (0, 4)
 AFTER = (0, 1, 2, 4, 8)
-PLAIN = {0.0: "piddm/student-lambda0", 1.0: "piddm/student"}  # students of benchmarks.studies.methods, by weight
+PLAIN = {0.0: "student-lambda0", 1.0: "student"}  # students of benchmarks.studies.zoo, by weight
+USUAL = "distill.physics_weight="
 
 
 def trained(pde: str, seed: int, folder: Path, weight: float, head: int) -> Path:
     """Run what is missing of one student, and return the folder of the student."""
+    zoo = train(pde, folder, seed)
     if head == 0 and weight in PLAIN:
-        train(pde, seed, folder, ["piddm"])
-        return folder / f"{pde}-{seed}-{PLAIN[weight]}"
-    teacher = train_teacher(pde, seed, folder)
+        return zoo / PLAIN[weight]
+    shared = settings(pde, seed, folder)
+    usual = [float(word.removeprefix(USUAL)) for word in shared if word.startswith(USUAL)]
     name = f"{pde}-{seed}-head{head}-weight{weight:g}"
-    own = ["distill=piddm", f"distill.physics_weight={weight:g}", f"distill.head={head}", STEPS, *ENDPOINTS]
-    own += [f"distill.teacher={teacher}", f"run.name={name}", "distill.control=false"]
-    launch("distill", *shared(pde, seed, folder), *own)
+    own = [f"{USUAL}{weight * (usual or [1.0])[0]:g}", f"distill.head={head}", "distill.control=false"]
+    kept = [word for word in shared if not word.startswith(USUAL)]
+    launch("distill", *kept, *own, f"distill.teacher={zoo / 'teacher'}", f"run.name={name}")
     return folder / name / "student"
 
 
@@ -61,7 +63,7 @@ def main() -> None:
     parser = options(__doc__, "heads")
     parser.add_argument("--pde", nargs="+", choices=PDES, default=list(PDES))
     parser.add_argument("--seed", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--folder", type=Path, default=Path("runs/methods"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/zoo"))
     arguments = parser.parse_args()
     folder = arguments.folder.absolute()
     torch.set_num_threads(1)

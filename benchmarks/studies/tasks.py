@@ -1,11 +1,11 @@
 """Forward, inverse and reconstruction on held-out fields: the student, direct search of the field, and the mean field.
 
-python -m benchmarks.studies.tasks [--pde darcy poisson burgers] [--seed 0 1 2] [--count 32] [--folder runs/methods]
+python -m benchmarks.studies.tasks [--pde darcy poisson burgers] [--seed 0 1 2] [--count 16] [--folder runs]
     [--json benchmarks/results/tasks.json]
 
-The students are those of benchmarks.studies.methods (`piddm`), which trains those that are missing; `control` is that without
-the residual, and `+head-K` searches through K solver steps. Fields are those of the
-test split after its first TUNED, on which settings were chosen. pidscale/compare/tasks.py says what a task knows. Errors are
+The students are those of the demo (Darcy) and of benchmarks.studies.zoo (Poisson, Burgers), which are trained where they are
+missing; `control` is that without the residual, and `+head-K` searches through K solver steps. Fields are those of the test
+split after its first TUNED, on which settings were chosen. pidscale/compare/tasks.py says what a task knows. Errors are
 relative L2 distances to the truth over the values that are not known.
 """
 
@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.report import Row, circumstances, finish, merged, options, processor, save
+from benchmarks.studies import demo, zoo
+from benchmarks.studies.heads import PDES
 from benchmarks.studies.measure import TUNED, answer_row, observation, open_run
-from benchmarks.studies.methods import PDES, train
 from pidscale.dataset.problem import Problem
 from pidscale.generator.load import load_student
 from pidscale.generator.scales import residual_scales
@@ -127,9 +128,14 @@ def open_subject(run: Path, count: int) -> Subject:
     return Subject(problem, student, control, truth, mean, residual_scales(student))
 
 
+def train(pde: str, seed: int, folder: Path) -> Path:
+    """Run what is missing, and return the folder of the run of an equation and seed."""
+    return demo.train(seed, folder) if pde == "darcy" else zoo.train(pde, folder / "zoo", seed)
+
+
 def measure(pde: str, seed: int, count: int, folder: Path) -> Iterator[Row]:
     """Yield one row for each task and method."""
-    subject = open_subject(folder / f"{pde}-{seed}-piddm", count)
+    subject = open_subject(train(pde, seed, folder), count)
     where = {"first": TUNED, "machine": processor()}
     for task in TASKS:
         rows = [*subject.answers(task), *([subject.posterior(task)] if task == "noisy" else [])]
@@ -144,13 +150,12 @@ def main() -> None:
     parser = options(__doc__, "tasks")
     parser.add_argument("--pde", nargs="+", choices=PDES, default=list(PDES))
     parser.add_argument("--seed", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--count", type=int, default=32)
-    parser.add_argument("--folder", type=Path, default=Path("runs/methods"))
+    parser.add_argument("--count", type=int, default=16)
+    parser.add_argument("--folder", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     folder = arguments.folder.absolute()
     torch.set_num_threads(1)
     for seed, pde in product(arguments.seed, arguments.pde):
-        train(pde, seed, folder, ["piddm"])
         rows = merged(arguments.json, list(measure(pde, seed, arguments.count, folder)), ("pde", "seed"))
         result = {"rows": rows, "meta": circumstances()}
         save(arguments.json, result)

@@ -50,10 +50,17 @@ METHODS = {
 }  # by the names of the columns
 
 
-def train(name: str, folder: Path) -> None:
-    """Run the demo of one equation."""
-    places = [f"run.folder={folder}", f"run.name={name}", f"data.path={folder / 'shards' / name}"]
-    launch("demo", f"pde={name}", *places, *COMMON, *OWN.get(name, []))
+def settings(pde: str, seed: int, folder: Path) -> list[str]:
+    """Return the words of the command for one equation and seed, without the name of the run."""
+    places = [f"run.folder={folder}", f"run.seed={seed}", f"data.path={folder / 'shards' / pde}"]
+    return [f"pde={pde}", *places, *COMMON, *OWN.get(pde, [])]
+
+
+def train(pde: str, folder: Path, seed: int = 0) -> Path:
+    """Run the demo of one equation where it is missing, and return the folder of the run."""
+    name = f"{pde}-{seed}"
+    launch("demo", f"run.name={name}", *settings(pde, seed, folder))
+    return folder / name
 
 
 def allowed_distance(row: Row) -> float:
@@ -61,12 +68,12 @@ def allowed_distance(row: Row) -> float:
     return max(1.25 * float(row["teacher_swd_excess"]), 0.025)
 
 
-def measure(name: str, folder: Path) -> Row:
+def measure(name: str, run: Path) -> Row:
     """Return what the report of an equation says of its generators, and whether physics has paid."""
-    report = json.loads((folder / name / "report" / "metrics.json").read_text())
+    report = json.loads((run / "report" / "metrics.json").read_text())
     rows = {row["method"]: row for row in report["rows"]}
-    settings = json.loads((folder / name / "config.json").read_text())
-    found: dict[str, Any] = {"pde": name, "points": settings["pde"]["points"]}
+    points = json.loads((run / "config.json").read_text())["pde"]["points"]
+    found: dict[str, Any] = {"pde": name, "points": points}
     for label, method in METHODS.items():
         found |= {f"{label}_{key}": rows[method][key] for key in KEYS}
         found[f"{label}_variance_least"] = min(rows[method]["variance_ratio"].values())
@@ -86,8 +93,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.folder.absolute()
     for name in arguments.pde:
-        train(name, folder)
-        rows = merged(arguments.json, [measure(name, folder)], ("pde",))
+        rows = merged(arguments.json, [measure(name, train(name, folder))], ("pde",))
         result = {"rows": sorted(rows, key=lambda row: str(row["pde"])), "meta": circumstances()}
         save(arguments.json, result)
     finish(arguments.json, result, "zoo")

@@ -38,6 +38,8 @@ def factors(first: float, second: float) -> tuple[float, float]:
 class PartGradients:
     """The gradients of the two parts of a loss over the micro-steps of a step, each with a backward pass of its own.
 
+    The losses come from `engine.module`: DeepSpeed refuses further backward passes through its own forward pass.
+
     Args:
         engine: The network, with `module` and `backward` as `Zero` has them. Below stage 3 each rank has all of its weights.
         mesh: The mesh of ranks.

@@ -127,17 +127,18 @@ class Generator(ABC):
         return self.to_physical(self.generate(eps_BCYX, params_BP), params_BP)
 
     @sheltered
-    def to_physical(self, x_BCYX: Tensor, params_BP: Tensor) -> Tensor:
+    def to_physical(self, x_BCYX: Tensor, params_BP: Tensor, smooth: bool = False) -> Tensor:
         """Convert fields to physical units, apply the constraints of the card, and take the steps of the head.
 
         Args:
             x_BCYX: Fields in units of the model.
             params_BP: Varying parameters of each sample.
+            smooth: Whether to leave out constraints that are steps, for a search by gradients.
 
         Returns:
             Physical fields [B, C, Y, X].
         """
-        fields = constrain(self.pde, Window(self.grid), self.card.constraints, self.normaliser.decode(x_BCYX))
+        fields = constrain(self.pde, Window(self.grid), self.card.constraints, self.normaliser.decode(x_BCYX), smooth)
         return correct(self.pde, self.grid, fields, params_BP, self.head)
 
     def split(self, physical_NCYX: Tensor) -> Fields:
@@ -333,21 +334,21 @@ class OneStepGenerator(Generator):
             params_BP: Varying parameters.
 
         Returns:
-            Physical fields [B, C, Y, X] that satisfy the constraints.
+            Physical fields [B, C, Y, X] that satisfy the constraints but those that are steps.
 
         Raises:
             UserError: When torch.inference_mode() is on, which forbids gradients.
         """
         if torch.is_inference_mode_enabled():
             raise UserError("torch.inference_mode() is on: a search needs gradients; call it outside")
-        return self.fields_of(eps_BCYX, params_BP)
+        return self.fields_of(eps_BCYX, params_BP, smooth=True)
 
-    def fields_of(self, eps_BCYX: Tensor, params_BP: Tensor) -> Tensor:
-        """Return what `differentiable` does, in any mode of torch."""
+    def fields_of(self, eps_BCYX: Tensor, params_BP: Tensor, smooth: bool = False) -> Tensor:
+        """Return what `differentiable` does, in any mode of torch, and unless `smooth` is set with all constraints."""
         with float32_island(self.device):
             network = self.conditioned_on(params_BP.cpu())  # in float64, which some devices do not have
             x = self._call(network, eps_BCYX)
-        return self.to_physical(x, params_BP)
+        return self.to_physical(x, params_BP, smooth)
 
     def _call(self, network: Denoiser, eps_BCYX: Tensor) -> Tensor:
         """Return d(eps) in units of the model."""

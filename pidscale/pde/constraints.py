@@ -1,13 +1,15 @@
 """Hard constraints: maps that make fields satisfy a part of their equation exactly. Knows no models, no files and no ranks.
 
 A constraint asks the window for what lies beyond the rows at hand. Periodicity needs no map, because a periodic grid has no
-repeated end point. Shapes: fields_BCYX joint physical fields.
+repeated end point. `two_phase` is a step, whose gradient is passed on unchanged: training takes it, and a search, for which
+the energy and its gradient have to agree, goes without. Shapes: fields_BCYX joint physical fields.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -30,10 +32,34 @@ def _zero_mean(pde: Pde, window: Window, fields_BCYX: Tensor) -> Tensor:
     return fields_BCYX - window.total(fields_BCYX.sum(dim=(2, 3), keepdim=True)) / math.prod(window.grid.shape)
 
 
-CONSTRAINTS: dict[str, Callable[[Pde, Window, Tensor], Tensor]] = {"zero_edge": _zero_edge, "zero_mean": _zero_mean}
+def _two_phase(pde: Pde, window: Window, fields_BCYX: Tensor) -> Tensor:
+    """Replace every value of the first channel by the nearer phase."""
+    low, high = cast(Phased, pde).phases
+    a = fields_BCYX[:, :1]
+    nearer = torch.where(a > (low + high) / 2, torch.full_like(a, high), torch.full_like(a, low))
+    return torch.cat([nearer + (a - a.detach()), fields_BCYX[:, 1:]], dim=1)
 
 
-def constrain(pde: Pde, window: Window, names: Sequence[str], fields_BCYX: Tensor) -> Tensor:
+class Phased(Protocol):
+    """An equation with a coefficient of two phases, its first channel.
+
+    Attributes:
+        phases: The lower and the higher value.
+    """
+
+    phases: tuple[float, float]
+
+
+CONSTRAINTS: dict[str, Callable[[Pde, Window, Tensor], Tensor]] = {
+    "zero_edge": _zero_edge,
+    "zero_mean": _zero_mean,
+    "two_phase": _two_phase,
+}
+STEPS = ("two_phase",)
+"""Constraints that are steps: their own derivative is zero almost everywhere."""
+
+
+def constrain(pde: Pde, window: Window, names: Sequence[str], fields_BCYX: Tensor, smooth: bool = False) -> Tensor:
     """Apply constraints to fields, one after the other.
 
     Args:
@@ -41,12 +67,14 @@ def constrain(pde: Pde, window: Window, names: Sequence[str], fields_BCYX: Tenso
         window: The rows at hand; `zero_mean` takes one sum over all ranks that share the field.
         names: Constraints, of CONSTRAINTS.
         fields_BCYX: Joint physical fields, the rows at hand.
+        smooth: Whether to leave out the constraints that are steps.
 
     Returns:
         Fields that satisfy the constraints.
     """
     for name in names:
-        fields_BCYX = CONSTRAINTS[name](pde, window, fields_BCYX)
+        if not (smooth and name in STEPS):
+            fields_BCYX = CONSTRAINTS[name](pde, window, fields_BCYX)
     return fields_BCYX
 
 

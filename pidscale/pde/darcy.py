@@ -105,8 +105,13 @@ class Darcy(Equation):
 
     @property
     def constraints(self) -> tuple[str, ...]:
-        """`zero_edge`: the solution is 0 on the edge."""
-        return ("zero_edge",)
+        """`zero_edge`: the solution is 0 on the edge; `two_phase`, of that variant: a has no value between the phases."""
+        return ("zero_edge",) if self.phases is None else ("zero_edge", "two_phase")
+
+    @property
+    def phases(self) -> tuple[float, float] | None:
+        """The two values of a; None for the log-normal variant."""
+        return (self.params.low, self.params.high) if self.params.variant == "two_phase" else None
 
     @property
     def residual_scale(self) -> float:
@@ -197,7 +202,8 @@ class Darcy(Equation):
 
     def phase_error(self, fields_BCYX: Tensor) -> Tensor | None:
         """Return the mean distance [B] of a to its nearest phase, in units of a; None for the log-normal variant."""
-        if self.params.variant != "two_phase":
+        if self.phases is None:
             return None
         a = fields_BCYX[:, 0]
-        return torch.minimum((a - self.params.low).abs(), (a - self.params.high).abs()).flatten(1).mean(dim=1)
+        low, high = self.phases
+        return torch.minimum((a - low).abs(), (a - high).abs()).flatten(1).mean(dim=1)

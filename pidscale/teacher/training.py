@@ -95,9 +95,10 @@ class Teacher:
         progress = step / self.settings.teacher.steps
         combined = self.objective.conflict_free(self.objective.own)
         apart = PartGradients(self.zero, self.mesh, self.plan.accumulation) if combined else None
+        network = self.zero if apart is None else self.zero.module  # DeepSpeed follows one backward pass of its own
         with timer.section("network"):
             for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
-                denoiser = conditioned(self.zero, condition_BP[index])
+                denoiser = conditioned(network, condition_BP[index])
                 own = MicroBatch(x_BCYX[index], sigma[index], eps[index], params_BP[index], progress)
                 parts = torch.stack(self.objective.losses(denoiser, own), dim=1)
                 shares = (weight[:, None] * parts).sum(dim=0) / self.settings.teacher.global_batch

@@ -238,8 +238,11 @@ class Objective(ABC, Generic[S]):
         Returns:
             Fields behind the hard constraints and the head, [B, C, y, X], in units of the model.
         """
-        x = one_step(conditioned(network, condition_BP), eps_BCYX, self.teacher.noise.sigma_max, self.network_level)
-        return self.finished(x, condition_BP)
+        return self.finished(self.called(network, eps_BCYX, condition_BP), condition_BP)
+
+    def called(self, network: ConditionalDenoiser, eps_BCYX: Tensor, condition_BP: Tensor) -> Tensor:
+        """Return what one call of a network makes, before constraints and head; arguments and result as for `sample`."""
+        return one_step(conditioned(network, condition_BP), eps_BCYX, self.teacher.noise.sigma_max, self.network_level)
 
     def finished(self, x_BCYX: Tensor, condition_BP: Tensor) -> Tensor:
         """Return a network's fields with the hard constraints applied and the steps of the head taken.

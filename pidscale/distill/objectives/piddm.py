@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pidscale.config import setting
@@ -21,6 +22,7 @@ from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives.base import DistanceSettings, Learned, Objective, Targets, mismatch
 from pidscale.meter import StepTimer
 from pidscale.ops.window import Window
+from pidscale.pde.constraints import STEPS
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,38 @@ class Piddm(Objective[PiddmSettings]):
     def losses(self, network: ConditionalDenoiser, batch: Batch, timer: StepTimer) -> Learned:
         """Return the loss from one student call, including the residual of its samples."""
         with timer.section("student"):
-            x = self.sample(network, batch.eps_BCYX, batch.condition_BP)
+            made = self.called(network, batch.eps_BCYX, batch.condition_BP)
+            x = self.finished(made, batch.condition_BP)
         with timer.section("residual"):
-            return self.compared(x, batch)
+            return self.compared(x, batch, self.matched(made, x))
 
-    def compared(self, x_BCYX: Tensor, batch: Batch) -> Learned:
-        """Return the loss of samples, compared with the endpoints of the same noise."""
+    def matched(self, made_BCYX: Tensor, x_BCYX: Tensor) -> Tensor:
+        """Return what is compared with the endpoints: the sample, but inputs as the network made them if a step follows.
+
+        A comparison behind the step would have no gradient where the phase is right.
+
+        Args:
+            made_BCYX: Fields of the network.
+            x_BCYX: The samples.
+
+        Returns:
+            Fields [B, C, y, X].
+        """
+        if not set(STEPS) & set(self.settings.constraints):
+            return x_BCYX
+        solution = torch.tensor([channel.role == "solution" for channel in self.teacher.pde.channels])
+        return torch.where(solution.to(x_BCYX.device)[:, None, None], x_BCYX, made_BCYX)
+
+    def compared(self, x_BCYX: Tensor, batch: Batch, matched_BCYX: Tensor | None = None) -> Learned:
+        """Return the loss of samples, or of `matched_BCYX` in their place, compared with the endpoints of the same noise."""
         own = self.own
         target = batch.target_BCYX
         assert target is not None
-        match = mismatch(x_BCYX, target, own.huber, self.points, own.distance)
+        compared = x_BCYX if matched_BCYX is None else matched_BCYX
+        match = mismatch(compared, target, own.huber, self.points, own.distance)
         parts = {"match": match}
         loss = match
         if own.power > 0:
-            parts["power"] = power_mismatch(x_BCYX, target, self.window)
+            parts["power"] = power_mismatch(compared, target, self.window)
             loss = loss + own.power * parts["power"]
         return self.penalised(loss, parts, x_BCYX, batch)
