@@ -219,6 +219,8 @@ class DistillSettings(TrainSettings):
         physics_weight: Factor of all these weights, because the losses of the objectives differ in magnitude.
         physics_from: Share of the steps after which the loss has the residual; until then student and control are identical.
         physics_ramp: Share of the steps over which the weight of the residual then rises to its full value.
+        combine: How the gradients of residual and distillation are combined: their `sum`, or `conflict_free`, a direction
+            between both that no weight turns (engine/conflict.py).
         gradient_to: Fields that the residual's gradient changes: the `solution`, also the `shape` of the inputs, or `all`.
         constraints: Names of the hard constraints that the output of the student satisfies.
         head: Number of solver steps of the equation behind every field of the student, in training and afterwards.
@@ -250,6 +252,7 @@ class DistillSettings(TrainSettings):
     physics_weight: float = setting(1.0, **_WEIGHT)
     physics_from: float = setting(0.33, at_least=0, below=1, why="it is a share of the steps")
     physics_ramp: float = setting(0.0, at_least=0, at_most=1, why="it is a share of the steps")
+    combine: str = setting("sum", choices=("sum", "conflict_free"))
     gradient_to: str = setting("shape", choices=("solution", "shape", "all"))
     constraints: list[str] = field(default_factory=list)
     head: int = setting(0, at_least=0, at_most=64, why="gradients go through every step")

@@ -143,6 +143,11 @@ def _check_distill(s: Settings) -> None:
         )
     if d.source != "inline" and not d.takes_endpoints:
         raise UserError(f"distill.source={d.source}: objective {d.own.name} takes no endpoints; leave it inline")
+    if d.combine == "conflict_free" and s.cluster.zero_stage == 3:
+        raise UserError(
+            "distill.combine=conflict_free: combines gradients of whole weights, which ZeRO stage 3 divides; set "
+            "cluster.zero_stage to 2 or less"
+        )
     if d.physics_from + d.physics_ramp > 1:
         raise UserError(f"distill.physics_ramp={d.physics_ramp:g} reaches beyond the last step; lower it")
     if d.scale_samples % d.global_batch:

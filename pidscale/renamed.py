@@ -39,6 +39,7 @@ MEANT: dict[str, Any] = {
     "distill.physics_weight": 1.0,
     "distill.physics_from": 0.0,
     "distill.physics_ramp": 0.0,
+    "distill.combine": "sum",
     "distill.constraints": [],
     "distill.head": 0,
     "distill.teacher_precision": "fp32",

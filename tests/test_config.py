@@ -131,6 +131,7 @@ def test_whole_numbers_serve_where_fractions_are_wanted() -> None:
         ("distill", "solver", "rk4"),
         ("distill", "norm", "h2"),
         ("distill", "gradient_to", "input"),
+        ("distill", "combine", "product"),
         ("model", "precision", "fp16"),
         ("run", "resume", "maybe"),
         ("pde", "points", 0),
@@ -177,6 +178,13 @@ def test_endpoints_come_in_whole_chunks() -> None:
     assert "distill.chunk=12" in text and "32 / 2" in text
     assert "set distill.chunk=2" in refused({"distill": base, "cluster": {"workers": 5}})
     assert "distill.scale_samples=40" in refused({"distill": base | {"scale_samples": 40}})
+
+
+def test_gradients_without_conflict_need_whole_weights() -> None:
+    own = {"distill": {"combine": "conflict_free"}}
+    check(from_plain(Settings, own | {"cluster": {"zero_stage": 2}}))
+    text = refused(own | {"cluster": {"zero_stage": 3}})
+    assert text.startswith("distill.combine=conflict_free") and "cluster.zero_stage to 2" in text
 
 
 @pytest.mark.parametrize("name", ["", " ", "a/b", ".hidden", "..", "/tmp/x", 100 * "日"])

@@ -16,6 +16,7 @@ from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives.base import Objective, Partner
 from pidscale.distill.objectives.physics import Physics
 from pidscale.distill.partners import AveragedNetwork, whole_slices
+from pidscale.engine.conflict import PartGradients
 from pidscale.engine.ema import Ema
 from pidscale.engine.schedule import MicroPlan
 from pidscale.engine.slices import Reader, Slice, below
@@ -100,14 +101,22 @@ class Student:
             batch: This rank's samples of the global batch.
             timer: Times the parts of the objective, and each partner that is trained by its name.
         """
-        count = self.settings.distill.global_batch
+        d = self.settings.distill
+        count = d.global_batch
         self.before = dict(self.sums)
+        combined = d.combine == "conflict_free" and self.objective.physics is not None
+        apart = PartGradients(self.zero, self.mesh, self.plan.accumulation) if combined else None
+        network = self.zero if apart is None else self.zero.module
         for index, weight in zip(self.plan.indices, self.plan.weights, strict=True):
             part = batch.part(index)
-            learned = self.objective.losses(self.zero, part, timer)
+            learned = self.objective.losses(network, part, timer)
             parts = {"loss": learned.loss, **learned.parts}
             with timer.section("student"):
-                self.zero.backward((weight * learned.loss).sum() / count)
+                if apart is None or learned.penalty is None:
+                    self.zero.backward((weight * learned.loss).sum() / count)
+                else:
+                    both = torch.stack([learned.loss - learned.penalty, learned.penalty])
+                    apart.backward((weight * both).sum(dim=1) / count)
             for name, partner in self.partners.items():
                 if isinstance(partner, Zero):
                     with timer.section(name):

@@ -48,15 +48,16 @@ CASES = {"unet": "darcy18", "fno": "heat18"}  # with attention and group norms; 
 WEIGHTS = {"l2": 0.3, "dual": 0.2, "boundary": 0.1}
 SCALES = {"l2": 2.0, "dual": 0.5, "boundary": 0.3}
 OWN = {"power": 0.3, "huber": 0.5}
-SEVERAL = "dm of 3 calls"
+SEVERAL, COMBINED = "dm of 3 calls", "piddm without conflict"
 DISTILLED = {name: {"name": name} for name in OBJECTIVES} | {SEVERAL: {"name": "dm", "call_levels": [1.0, 0.3]}}
+DISTILLED |= {COMBINED: {"name": "piddm"}}
 TAUGHT = {name: {"name": name} for name in TEACHERS}
 TAUGHT |= {
     "pidm": {"name": "pidm", "weight": 0.1},
     "pidm of 3 calls": {"name": "pidm", "weight": 0.1, "estimate_steps": 3},
     "pirf": {"name": "pirf", "steps": 3, "through": 2},
 }
-WHOLE = ["pbfm"]  # needs whole weights on each rank: stage 2 at most
+WHOLE = ["pbfm", COMBINED]  # need whole weights on each rank: stage 2 at most
 
 
 class PlainEngine:
@@ -118,7 +119,8 @@ def learning(settings, objective):
     kind = OBJECTIVES[chosen["name"]].settings_class
     own = chosen | {field.name: OWN[field.name] for field in fields(kind) if field.name in OWN}
     head = 2 if objective == "piddm" else 0  # solver steps behind the network, for one of them
-    return replace(settings, distill=replace(settings.distill, objective=own, head=head))
+    combine = "conflict_free" if objective == COMBINED else "sum"
+    return replace(settings, distill=replace(settings.distill, objective=own, head=head, combine=combine))
 
 
 def objective_of(settings, teacher, window):
@@ -155,11 +157,15 @@ def plain_teacher(folder, kind, dtype, objective="denoising"):
     own = conditioned(model, given)
     progress = STEP / settings.teacher.steps
     losses = goal.losses(own, MicroBatch(x[:BATCH], sigma, eps, params_of(problem.pde, given), progress))
-    parts = [part.mean() for part in losses]
+    return whole(model, [part.mean() for part in losses], goal.conflict_free(goal.own))
+
+
+def whole(model, parts, apart):
+    """Their sum, and its gradient by parameter, or the combination of the gradients of two parts."""
     weights = dict(model.named_parameters())
     found = [torch.autograd.grad(part, weights.values(), retain_graph=True, allow_unused=True) for part in parts]
     norms = [torch.cat([g.flatten() for g in one if g is not None]).norm() for one in found]
-    combined = factors(*map(float, norms)) if goal.conflict_free(goal.own) else [1.0] * len(parts)
+    combined = factors(*map(float, norms)) if apart else [1.0] * len(parts)
     gradients = {
         name: sum(scale * g for scale, g in zip(combined, each, strict=True) if g is not None)
         for name, *each in zip(weights, *found, strict=True)
@@ -180,9 +186,10 @@ def plain_student(folder, kind, dtype, objective="piddm"):
     goal = objective_of(settings, generator(settings, problem, model), window)
     own = condition(problem.pde, params)
     batch = Batch(step_of(goal), torch.arange(BATCH + 1), eps, params, own, targets)
-    loss = goal.losses(model, batch, StepTimer())[0].mean()
-    loss.backward()
-    return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
+    learned = goal.losses(model, batch, StepTimer())
+    apart = settings.distill.combine == "conflict_free"
+    parts = [learned.loss - learned.penalty, learned.penalty] if apart else [learned.loss]
+    return whole(model, [part.mean() for part in parts], apart)
 
 
 # ---- ranks
@@ -254,11 +261,12 @@ def under_zero(rank, world, folder, stages):
     for stage, kind in itertools.product(stages, CASES):
         for recompute in (False, True) if stage == 3 else (False,):
             every = [name for name in TAUGHT if name not in WHOLE] if (stage, recompute) == (3, True) else ["denoising"]
-            for name in [*every, *(WHOLE if stage < 3 else [])]:
+            for name in [*every, *(["pbfm"] if stage < 3 else [])]:
                 found[stage, kind, name, recompute] = split_teacher(
                     folder, kind, torch.float32, mesh, stage, recompute, name
                 )
-            for name in DISTILLED if (stage, recompute) == (3, True) else ["piddm"]:
+            every = [name for name in DISTILLED if name not in WHOLE] if (stage, recompute) == (3, True) else ["piddm"]
+            for name in [*every, *([COMBINED] if stage < 3 else [])]:
                 found[stage, kind, name, recompute] = split_student(
                     folder, kind, torch.float32, mesh, stage, recompute, name
                 )

@@ -74,11 +74,13 @@ class Learned(NamedTuple):
         parts: Parts of the loss by name, [B] each.
         fields: Fields of the student [B, C, y, X], which `partner_losses` is given. With physics they are its samples behind
             constraints and head, whose residual is in the loss; without, an objective may return any of its fields.
+        penalty: Part of the loss [B] that is the weighted residual; None without physics.
     """
 
     loss: Tensor
     parts: Parts
     fields: Tensor
+    penalty: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -278,8 +280,8 @@ class Objective(ABC, Generic[S]):
         if self.physics is None:
             return Learned(loss_B, parts, x_BCYX)
         squares = self.physics.squares(x_BCYX, batch.params_BP)
-        loss = loss_B + ramp(self.settings, batch.step) * self.physics.penalty(squares)
-        return Learned(loss, parts | squares, x_BCYX)
+        penalty = ramp(self.settings, batch.step) * self.physics.penalty(squares)
+        return Learned(loss_B + penalty, parts | squares, x_BCYX, penalty)
 
 
 def ramp(settings: DistillSettings, step: int) -> float:
