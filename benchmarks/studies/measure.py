@@ -10,18 +10,22 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.report import Row
 from pidscale.compare import report
 from pidscale.compare.contender import STUDENT, Contender
 from pidscale.compare.questions import question, reference
 from pidscale.compare.run import Comparison
+from pidscale.compare.sheet import page_text
 from pidscale.compare.tasks import COLUMNS, NOISE, SHARE, TUNED, answer_row, observation
 from pidscale.config import Settings, from_plain
 from pidscale.dataset.problem import Problem, open_problem
 from pidscale.generator.generator import Generator
 from pidscale.generator.load import load_student
 from pidscale.methods.one_call import OneCall
+from pidscale.pde import build_pde
+from pidscale.pde.base import Samples
 
 STYLE = report.STYLE  # of an HTML page
 __all__ = [
@@ -35,6 +39,7 @@ __all__ = [
     "observation",
     "open_comparison",
     "open_run",
+    "sheet_page",
 ]
 
 
@@ -55,6 +60,35 @@ def open_comparison(run: Path, generators: Mapping[str, Generator]) -> Compariso
     against = reference(settings, problem)
     asked = question(settings, next(iter(generators.values())), against.truth)
     return Comparison(asked, generators, against, settings.evaluate.batch)
+
+
+def sheet_page(
+    rows: list[Row],
+    failed: list[Row],
+    parts: Mapping[str, Mapping[str, Any]],
+    shown: Mapping[str, Mapping[str, Samples]],
+) -> str:
+    """Return the page of a comparison that was measured in parts.
+
+    Args:
+        rows: Rows of all parts.
+        failed: Cells that failed.
+        parts: What each part was measured with, the `meta` of its table.
+        shown: Samples to be drawn, by equation and method.
+
+    Returns:
+        The page in HTML.
+    """
+    equations = {}
+    for meta in parts.values():
+        for name, networks in meta["settings"].items():
+            pde = from_plain(Settings, networks["teacher"]).pde
+            equation = build_pde(pde.name, pde.params)
+            equations[name] = equation, equation.grid(pde.points or 32)
+    last = list(parts.values())[-1]
+    seeds = sorted({row["seed"] for row in rows})
+    meta = {**last, "compare": {**last["compare"], "seeds": seeds}}
+    return page_text(rows, failed, meta, equations, shown)
 
 
 def student_row(run: Path) -> Row:

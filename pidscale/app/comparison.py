@@ -242,10 +242,11 @@ def _finish(plan: _Plan, measured: list[Measured]) -> int:
     meta = _meta(plan)
     write_tables(plan.folder, rows, failed, meta)
     first = plan.comparison.compare.seeds[0]
-    problems, pictures = {}, {}
+    equations, pictures = {}, {}
     for equation in plan.comparison.compare.equations:
         settings = plan.settings(equation, first, "teacher")
-        problems[equation] = problem = open_problem(settings.pde, settings.data)
+        problem = open_problem(settings.pde, settings.data)
+        equations[equation] = problem.pde, problem.grid
         pictures[equation] = _pictures(
             [one for one in measured if one.cell.equation == equation and one.cell.seed == first]
         )
@@ -253,7 +254,7 @@ def _finish(plan: _Plan, measured: list[Measured]) -> int:
         channels = [problem.pde.channels[i].name for i in shown_channels(problem.pde)]
         if own:
             print(f"\n{equation}, seed {first}\n{table({'rows': own, 'meta': {'channels_shown': channels}})}")
-    write_page(plan.folder, rows, failed, meta, problems, pictures)
+    write_page(plan.folder, rows, failed, meta, equations, pictures)
     for one in failed:
         print(f"error: {one['equation']} {one['row']} {one['task']}, seed {one['seed']}: {one['failed']}")
     print(f"comparison: {plan.folder / 'index.html'}")

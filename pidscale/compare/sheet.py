@@ -13,12 +13,12 @@ from typing import Any
 
 from pidscale.compare.report import STYLE
 from pidscale.compare.settings import LAMBDA0
-from pidscale.dataset.problem import Problem
 from pidscale.figures.compare import pareto_figure
 from pidscale.figures.fields import field_figure
 from pidscale.figures.report import html_image
 from pidscale.files import write_atomic
-from pidscale.pde.base import Samples
+from pidscale.ops.grid import Grid
+from pidscale.pde.base import Pde, Samples
 from pidscale.plain import json_text
 
 Row = dict[str, Any]
@@ -161,24 +161,37 @@ def write_page(
     rows: Sequence[Row],
     failed: Sequence[Row],
     meta: Mapping[str, Any],
-    problems: Mapping[str, Problem],
+    equations: Mapping[str, tuple[Pde, Grid]],
     shown: Mapping[str, Mapping[str, Samples]],
 ) -> None:
-    """Write index.html.
+    """Write index.html, as `page_text` returns it; arguments are those of it after the folder of the comparison."""
+    write_atomic(folder / "index.html", page_text(rows, failed, meta, equations, shown).encode())
+
+
+def page_text(
+    rows: Sequence[Row],
+    failed: Sequence[Row],
+    meta: Mapping[str, Any],
+    equations: Mapping[str, tuple[Pde, Grid]],
+    shown: Mapping[str, Mapping[str, Samples]],
+) -> str:
+    """Return the page of a comparison, which loads nothing from elsewhere.
 
     Args:
-        folder: Folder of the comparison.
         rows: Rows of single seeds.
         failed: Cells that failed, with the reason.
         meta: What they were measured with; `compare` has the settings of the comparison.
-        problems: Problems by equation.
+        equations: Each equation with its grid, by name.
         shown: Samples to be drawn, by equation and method.
+
+    Returns:
+        The page in HTML.
     """
     averaged = list(means(rows))
     parts = []
-    for equation, problem in problems.items():
-        own = [row for row in averaged if row["equation"] == equation]
-        parts += list(_equation(equation, problem, own, shown.get(equation, {}), meta["compare"]["students"]))
+    for name, about in equations.items():
+        own = [row for row in averaged if row["equation"] == name]
+        parts += list(_equation(name, about, own, shown.get(name, {}), meta["compare"]["students"]))
     settings = "".join(
         f"<tr><td>{html.escape(name)}</td><td style='text-align:left'><code>{html.escape(json_text(row))}</code></td></tr>"
         for name, row in meta["compare"]["rows"].items()
@@ -188,7 +201,7 @@ def write_page(
         f"{html.escape(one['failed'])}</li>"
         for one in failed
     )
-    page = f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
+    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>pidscale: comparison</title>
 <style>{STYLE}{_MORE}</style></head><body><h1>Methods side by side</h1>
 <p class="note">Every method has the same teacher, the same noise and the same held-out truths. Residuals are relative to
@@ -201,16 +214,16 @@ behind it, <code>NAME+solve</code> with the numerical solution of its inputs.</p
 {f"<h2>Cells that failed</h2><ul>{missing}</ul>" if missing else ""}
 <p class="note">{html.escape(str(meta["versions"]))}, {html.escape(meta["machine"])}, seeds {meta["compare"]["seeds"]}</p>
 <script>{_SORTED}</script></body></html>"""
-    write_atomic(folder / "index.html", page.encode())
 
 
 def _equation(
-    equation: str, problem: Problem, rows: Sequence[Row], shown: Mapping[str, Samples], students: Collection[str]
+    equation: str, about: tuple[Pde, Grid], rows: Sequence[Row], shown: Mapping[str, Samples], students: Collection[str]
 ) -> Iterator[str]:
     """Yield the parts of the page about one equation."""
+    pde, grid = about
     for task in dict.fromkeys(row["task"] for row in rows):
         own = [row for row in rows if row["task"] == task]
-        side = " x ".join(map(str, problem.grid.shape))
+        side = " x ".join(map(str, grid.shape))
         yield f"<h2>{html.escape(equation)}, {side}: {html.escape(task)}</h2>{_table(own)}"
         if task != "sample":
             continue
@@ -221,7 +234,7 @@ def _equation(
             yield _table(paid, titles | {"solver": "samples to pay beside a solver"})
         for first in range(0, len(shown), PICTURED):
             some = dict(list(shown.items())[first : first + PICTURED])
-            yield html_image(field_figure(problem.pde, problem.grid, _from_truth(some, shown), SHOWN))
+            yield html_image(field_figure(pde, grid, _from_truth(some, shown), SHOWN))
 
 
 def _from_truth(some: dict[str, Samples], shown: Mapping[str, Samples]) -> dict[str, Samples]:

@@ -99,7 +99,7 @@ FAILED = [{"equation": "darcy", "seed": 0, "row": "pcfm", "task": "inverse", "fa
 def page(folder: Path, problem: Problem) -> str:
     truth = problem.samples("test", 4)
     shown = {"truth": truth, "piddm": Samples(truth.fields * 1.1, truth.params)}
-    write_page(folder, ROWS, FAILED, META, {"darcy": problem}, {"darcy": shown})
+    write_page(folder, ROWS, FAILED, META, {"darcy": (problem.pde, problem.grid)}, {"darcy": shown})
     return (folder / "index.html").read_text()
 
 
