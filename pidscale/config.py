@@ -223,7 +223,8 @@ class DistillSettings(TrainSettings):
             between both that no weight turns (engine/conflict.py).
         gradient_to: Fields that the residual's gradient changes: the `solution`, also the `shape` of the inputs, or `all`.
         constraints: Names of the hard constraints that the output of the student satisfies.
-        head: Number of solver steps of the equation behind every field of the student, in training and afterwards.
+        head: Number of solver steps of the equation behind every field of the finished student.
+        head_in_training: Whether the student is also trained through these steps.
         control: Whether to train the control as well: the same student without the residual, on the same endpoints.
         scale_samples: Number of teacher samples that the scale of each term is measured on.
         scale_steps: Number of solver steps per sample for the scales.
@@ -255,7 +256,8 @@ class DistillSettings(TrainSettings):
     combine: str = setting("sum", choices=("sum", "conflict_free"))
     gradient_to: str = setting("shape", choices=("solution", "shape", "all"))
     constraints: list[str] = field(default_factory=list)
-    head: int = setting(0, at_least=0, at_most=64, why="gradients go through every step")
+    head: int = setting(0, at_least=0, at_most=64, why="a numerical solver is the better choice beyond that")
+    head_in_training: bool = False
     control: bool = True
     scale_samples: int = setting(128, at_least=1, at_most=2**20, why="all are in memory at once")
     scale_steps: int = setting(18, at_least=1, at_most=10_000, why="a sample takes two teacher calls for each")
@@ -270,6 +272,11 @@ class DistillSettings(TrainSettings):
             return [one.name for one in fields(objective_class("distill", objective).settings_class)]
 
         return renewed(plain, known, lambda line: print(line, flush=True))
+
+    @property
+    def trained_head(self) -> int:
+        """Number of solver steps that the student is trained through."""
+        return self.head if self.head_in_training else 0
 
     @property
     def needs(self) -> Any:

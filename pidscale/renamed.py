@@ -42,6 +42,7 @@ MEANT: dict[str, Any] = {
     "distill.combine": "sum",
     "distill.constraints": [],
     "distill.head": 0,
+    "distill.head_in_training": False,
     "distill.teacher_precision": "fp32",
 }
 

@@ -343,5 +343,5 @@ def test_an_equation_and_an_objective_have_values_that_go_together(choice: str, 
     assert {key: made[key] for key in CHOICES[choice]} == CHOICES[choice]
     jumps = pde == "darcy" and choice.startswith("piddm")
     assert made["objective"] == OBJECTIVE_OF[choice] | {"huber": 0.1 if jumps else 0.0, "distance": "l2"}
-    dual = {"darcy": 0.0072, "darcy_lognormal": 0.0072, "poisson": 0.02}
+    dual = {"darcy": 0.0108, "darcy_lognormal": 0.0108, "poisson": 0.02}
     assert made["weights"]["dual"] == dual[pde]

@@ -22,6 +22,8 @@ from benchmarks.studies.methods import CORE
 from pidscale.figures.report import html_image
 
 COMMON = [
+    "distill.head=0",
+    "distill.constraints=[]",
     "data.train=3072",
     "data.test=2048",
     "teacher.steps=500",

@@ -38,9 +38,14 @@ def trained(pde: str, seed: int, folder: Path, weight: float, head: int) -> Path
     shared = settings(pde, seed, folder)
     usual = [float(word.removeprefix(USUAL)) for word in shared if word.startswith(USUAL)]
     name = f"{pde}-{seed}-head{head}-weight{weight:g}"
-    own = [f"{USUAL}{weight * (usual or [1.0])[0]:g}", f"distill.head={head}", "distill.control=false"]
-    kept = [word for word in shared if not word.startswith(USUAL)]
-    launch("distill", *kept, *own, f"distill.teacher={zoo / 'teacher'}", f"run.name={name}")
+    own = {word.split("=")[0]: word for word in shared} | {
+        "weight": f"{USUAL}{weight * (usual or [1.0])[0]:g}",
+        "distill.head": f"distill.head={head}",
+        "through": "distill.head_in_training=true",
+        "control": "distill.control=false",
+    }
+    own.pop(USUAL.rstrip("="), None)
+    launch("distill", *own.values(), f"distill.teacher={zoo / 'teacher'}", f"run.name={name}")
     return folder / name / "student"
 
 

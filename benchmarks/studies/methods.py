@@ -33,6 +33,7 @@ OWN = {"burgers": ["pde.points=32", "pde.params.viscosity=0.02"]}
 OBJECTIVES = ("piddm", "pid", "dm")
 ENDPOINTS = ["distill.reuse=12", "distill.solver_steps=24"]  # three times as many as in the demo
 STEPS = "distill.steps=1100"
+BARE = ["distill.head=0", "distill.constraints=[]"]  # rows have their own steps
 CORE = ["cluster.workers=1", "cluster.cpus_per_worker=1"]
 TEACHER_STEPS = (4, 9, 18)
 REFINE_STEPS = 20
@@ -50,7 +51,7 @@ STUDENTS = {  # folders below those of the distillations
 def shared(pde: str, seed: int, folder: Path) -> list[str]:
     """Return the arguments that all scripts of one equation and seed share."""
     data = [f"pde={pde}", f"data.path={folder / 'shards' / pde}", *OWN.get(pde, [])]
-    return [*data, f"run.folder={folder}", f"run.seed={seed}", *CORE]
+    return [*data, f"run.folder={folder}", f"run.seed={seed}", *CORE, *BARE]
 
 
 def train_teacher(pde: str, seed: int, folder: Path) -> Path:

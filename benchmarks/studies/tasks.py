@@ -40,7 +40,7 @@ from pidscale.pde.base import Samples
 STEPS = 150  # evaluations of a student for each of its starts
 STARTS = 2
 DRAWS = 32
-DRAWN = 8  # of the fields have posterior samples, which cost most
+DRAWN = 4  # of the fields have posterior samples, which cost most
 HEAD = 4  # solver steps of the rows `+head-4`
 DIRECT = STEPS * STARTS  # evaluations of a field, which are far cheaper than those of a student
 TASKS = ("forward", "inverse", "reconstruct", "noisy", "columns")
@@ -67,9 +67,9 @@ class Subject:
         """Return the ways to answer a task."""
         plain = (self.problem.pde, self.problem.grid, self.problem.normaliser, seen)
         searched = {
-            "student": self.student,
+            "student": self.student.with_head(0),
             f"student+head-{HEAD}": self.student.with_head(HEAD),
-            "control": self.control,
+            "control": self.control.with_head(0),
             f"control+head-{HEAD}": self.control.with_head(HEAD),
         }
         ways: dict[str, Callable[[], Answer]] = {
@@ -123,7 +123,7 @@ def open_subject(run: Path, count: int) -> Subject:
     held_out = problem.samples("test", TUNED + count)
     truth = Samples(held_out.fields[TUNED:], held_out.params[TUNED:])
     mean = problem.samples("train", 4096).fields.mean(dim=0)
-    student = load_student(run / "student")
+    student = load_student(run / "student").with_head(0)
     control = load_student(run / "student-lambda0")
     return Subject(problem, student, control, truth, mean, residual_scales(student))
 

@@ -117,9 +117,12 @@ def headed(name: str, generator: Generator, method: Method, head_steps: Sequence
         return
     if generator.head:
         yield Contender(f"{name}-head0", name, method, head=0)
-    if is_exact(generator.pde):  # any number of steps is one
-        if head_steps and not generator.head:
-            yield Contender(f"{name}+head", name, method, Head(1), head=0)
+    exact = is_exact(generator.pde)  # any number of steps is one
+    if exact and (not head_steps or generator.head):
         return
-    for steps in sorted(set(head_steps) - {generator.head}):
-        yield Contender(f"{name}+head-{steps}", name, method, Head(steps), head=0)
+    for steps in [1] if exact else sorted(set(head_steps) - {generator.head}):
+        title = f"{name}+head" if exact else f"{name}+head-{steps}"
+        if generator.steps_apart:
+            yield Contender(title, name, method, head=steps)
+        else:
+            yield Contender(title, name, method, Head(steps), head=0)

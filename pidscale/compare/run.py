@@ -92,7 +92,7 @@ class Comparison:
         self.samples: dict[str, Samples] = {}
         self.moved: dict[str, int] = {}  # input values that the solver did not accept, by row
         self._outcomes: dict[tuple[str, Method, int], Outcome] = {}
-        self._solved: dict[tuple[str, Method], tuple[Tensor, float]] = {}
+        self._solved: dict[tuple[str, Method, bool], tuple[Tensor, float]] = {}
 
     def measure(self, contender: Contender) -> dict[str, Any]:
         """Ask a contender and return its row."""
@@ -104,7 +104,7 @@ class Comparison:
             batch = len(self.question) if contender.trained == NONE else self.batch
             self._outcomes[key] = ask(contender.method, generator, self.question, batch)
         outcome = self._outcomes[key]
-        solved, spent = self._solutions(contender, outcome)
+        solved, spent = self._solutions(contender, outcome, generator)
         if contender.finish is not None and contender.finish.solves:
             samples = Samples(solved.to(outcome.samples.fields.dtype), outcome.samples.params)
             outcome = Outcome(samples, replace(outcome.cost, seconds=outcome.cost.seconds + spent))
@@ -114,14 +114,14 @@ class Comparison:
         seconds = 0.0 if contender.trained == NONE else generator.card.metrics.train_seconds or 0.0
         return row(contender, outcome, seconds, self.against, solved)
 
-    def _solutions(self, contender: Contender, outcome: Outcome) -> tuple[Tensor, float]:
+    def _solutions(self, contender: Contender, outcome: Outcome, generator: Generator) -> tuple[Tensor, float]:
         """Return numerical solutions for the contender's inputs, and the seconds for each.
 
-        No finish and no head changes inputs.
+        No finish changes inputs, and a head only by a constraint that goes with it.
         """
         if contender.trained == NONE:
             return self.against.truth.fields, 0.0
-        key = (contender.trained, contender.method)
+        key = (contender.trained, contender.method, generator.steps_apart and generator.head > 0)
         if key not in self._solved:
             problem = self.against.problem
             began = time.perf_counter()

@@ -28,7 +28,7 @@ from pidscale.models.precondition import PreconditionedNetwork
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde.base import Pde
-from pidscale.pde.constraints import constrain
+from pidscale.pde.constraints import STEPS, constrain
 from pidscale.pde.head import LARGEST, check_head, correct
 from pidscale.pde.parameters import condition, draw_params
 from pidscale.pde.residuals import residual_squares
@@ -71,6 +71,11 @@ class Generator(ABC):
     def shape(self) -> tuple[int, int, int]:
         """Shape [C, Y, X] of one joint field."""
         return len(self.pde.channels), *self.grid.shape
+
+    @property
+    def steps_apart(self) -> bool:
+        """Whether inputs behind a head differ from those without: the card has a constraint that goes with the head."""
+        return bool(set(STEPS) & set(self.card.constraints))
 
     @sheltered
     def with_head(self, steps: int) -> Self:
@@ -133,11 +138,13 @@ class Generator(ABC):
         Args:
             x_BCYX: Fields in units of the model.
             params_BP: Varying parameters of each sample.
-            smooth: Whether to leave out constraints that are steps, for a search by gradients.
+            smooth: Whether to leave out constraints that are steps, for a search by gradients. Without a head they are left
+                out too.
 
         Returns:
             Physical fields [B, C, Y, X].
         """
+        smooth = smooth or self.head == 0
         fields = constrain(self.pde, Window(self.grid), self.card.constraints, self.normaliser.decode(x_BCYX), smooth)
         return correct(self.pde, self.grid, fields, params_BP, self.head)
 

@@ -1,8 +1,9 @@
 """Hard constraints: maps that make fields satisfy a part of their equation exactly. Knows no models, no files and no ranks.
 
 A constraint asks the window for what lies beyond the rows at hand. Periodicity needs no map, because a periodic grid has no
-repeated end point. `two_phase` is a step, whose gradient is passed on unchanged: training takes it, and a search, for which
-the energy and its gradient have to agree, goes without. Shapes: fields_BCYX joint physical fields.
+repeated end point. `two_phase` is a step, whose gradient is passed on unchanged. It goes with the head: a generator without
+solver steps makes the fields of its network. A search, for which the energy and its gradient have to agree, goes without.
+Shapes: fields_BCYX joint physical fields.
 """
 
 from __future__ import annotations
@@ -91,4 +92,7 @@ def check_constraints(pde: Pde, names: Sequence[str]) -> None:
     for name in names:
         if name not in pde.constraints:
             offered = ", ".join(pde.constraints) or "none"
-            raise UserError(f"distill.constraints: {pde.name} has no {name!r}; it has: {offered}")
+            raise UserError(
+                f"distill.constraints: {pde.name} has no {name!r}; it has: {offered}; name some of these, or set "
+                "distill.constraints=[]"
+            )

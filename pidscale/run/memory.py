@@ -146,7 +146,7 @@ def memory_plan(
 
 def _head(settings: Settings, shape: tuple[int, int], rows: int) -> tuple[int, int]:
     """Return the bytes that the steps of the head hold for each sample on a tile: in training, and in sampling."""
-    steps = settings.distill.head
+    steps = settings.distill.trained_head
     if steps == 0:
         return 0, 0
     pde = build_pde(settings.pde.name, settings.pde.params)
@@ -183,7 +183,7 @@ def advice(settings: Settings, phase: str, steps: bool = True, samples: bool = T
         ways += [f"{phase}.micro_batch below {micro}"]
     if steps and not settings.model.recompute:
         ways += ["model.recompute=true"]
-    if steps and phase == "distill" and settings.distill.head:
+    if steps and phase == "distill" and settings.distill.trained_head:
         ways += [f"distill.head below {settings.distill.head}"]
     if samples and phase == "distill" and settings.distill.chunk > 1:
         ways += [f"distill.chunk below {settings.distill.chunk}"]

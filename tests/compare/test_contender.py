@@ -29,3 +29,12 @@ def test_a_network_has_a_row_for_each_number_of_steps_that_differs(equation: str
     assert [row.name for row in rows] == names
     assert all(row.head == 0 and isinstance(row.finish, Head | None) for row in rows)
     assert list(headed("s", generator, OneCall(), [])) == [row for row in rows if row.name == "s-head0"]
+
+
+def test_a_constraint_that_goes_with_the_head_has_the_network_asked_again() -> None:
+    """Fields behind a head have other inputs then, so steps behind the bare fields would be those of another generator."""
+    plain = student()
+    card = replace(plain.card, constraints=("two_phase",))
+    generator: Any = replace(plain, pde=build_pde("darcy"), card=card, head=4)
+    rows = list(headed("s", generator, OneCall(), [16, 4]))
+    assert [(row.name, row.head, row.finish) for row in rows] == [("s-head0", 0, None), ("s+head-16", 16, None)]

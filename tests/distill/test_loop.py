@@ -264,10 +264,9 @@ def test_the_control_of_late_physics_is_the_run_without_any(small_shards, tmp_pa
 # ---- hard constraints
 
 
-def _constrained(rank, world, shards, folder, head):
-    settings = small.settings(
-        shards, folder, distill={"teacher": str(folder / "teacher"), "constraints": ["zero_edge"], "head": head}
-    )
+def _constrained(rank, world, shards, folder, head, trains):
+    own = {"constraints": ["zero_edge", "two_phase"], "head": head, "head_in_training": trains}
+    settings = small.settings(shards, folder, distill={"teacher": str(folder / "teacher")} | own)
     run = folder / "run"
     publish = distill_loop.publish_student
     distill_loop.publish_student = None  # a failure at the very end
@@ -278,10 +277,10 @@ def _constrained(rank, world, shards, folder, head):
     return live("distill", settings, run, Mesh(rank, world))
 
 
-@pytest.mark.parametrize("head", [0, 3])
-def test_a_constrained_student_obeys_exactly_and_says_so_in_its_card(small_shards, tmp_path, head):
+@pytest.mark.parametrize(("head", "trains"), [(0, False), (3, True), (3, False)])
+def test_a_constrained_student_obeys_exactly_and_says_so_in_its_card(small_shards, tmp_path, head, trains):
     write_teacher(tmp_path / "teacher", small.settings(small_shards, tmp_path))
-    (found,) = spawn(_constrained, 1, small_shards, tmp_path, head, timeout=300)
+    (found,) = spawn(_constrained, 1, small_shards, tmp_path, head, trains, timeout=300)
     assert found["seen"] == [] and set(found["ended"]) == {
         "student",
         "student-lambda0",
@@ -289,13 +288,14 @@ def test_a_constrained_student_obeys_exactly_and_says_so_in_its_card(small_shard
     assert found["ended"]["student"]["boundary"] < 1e-6  # training saw the constrained sample too
     for name in ("student", "student-lambda0"):
         student = load_student(tmp_path / "run" / name)
-        assert student.card.constraints == ("zero_edge",) and student.head == student.card.head == head
+        assert student.card.constraints == ("zero_edge", "two_phase") and student.head == student.card.head == head
         fields = student.sample(3)
         assert student.residual(fields)["boundary"].max() == 0 and fields["permeability"][:, 0].abs().min() > 0
         trained = {name: found["ended"]["student"][name] for name in ("l2", "dual")}
-        assert (trained["dual"] < 0.1) == (head > 0), trained  # the loss sees the finished sample
-        again = student.sample(3, head=0)["permeability"]
-        assert torch.equal(again, fields["permeability"])
+        assert (trained["dual"] < 0.1) == trains, trained  # the loss sees the finished sample
+        bare = student.sample(3, head=0)["permeability"]
+        assert (set(fields["permeability"].unique().tolist()) <= {3.0, 12.0}) == (head > 0)
+        assert torch.equal(bare > 7.5, fields["permeability"] > 7.5) and len(bare.unique()) > 2
     wrong = small.settings(
         small_shards, tmp_path, distill={"constraints": ["zero_mean"], "teacher": str(tmp_path / "teacher")}
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,23 @@ def test_samples_are_those_of_the_network_with_corrected_solutions(student: Stud
     assert torch.equal(student.with_head(4).sample(5, seed=2)["pressure"], headed["pressure"])
     assert torch.equal(student.with_head(4).sample(5, seed=2, head=0)["pressure"], plain["pressure"])
     assert student.head == 0  # with_head returns another one
+
+
+def test_phases_go_with_the_head_and_not_with_a_search(student: Student) -> None:
+    """A search needs an energy whose gradient is its own, so its fields keep values between the phases."""
+    phased = replace(student, card=replace(student.card, constraints=("two_phase",)))
+    bare, plain = phased.sample(5, seed=2), student.sample(5, seed=2)
+    assert torch.equal(bare["permeability"], plain["permeability"]) and phased.steps_apart and not student.steps_apart
+    headed = phased.sample(5, seed=2, head=4)
+    wanted = torch.where(plain["permeability"] > 7.5, 12.0, 3.0)
+    assert torch.equal(headed["permeability"], wanted)
+    joint = torch.stack([wanted, plain["pressure"]], dim=1)
+    torch.testing.assert_close(headed["pressure"], correct(student.pde, student.grid, joint, steps=4)[:, 1])
+    eps, params = student.eps(range(2), 0), student.params(range(2), 0)
+    searched = phased.with_head(4).differentiable(eps, params)
+    assert torch.equal(searched, student.with_head(4).differentiable(eps, params))
+    module = phased.with_head(4).module()
+    assert torch.equal(module(eps, params)[:, 0], torch.where(searched[:, 0] > 7.5, 12.0, 3.0))
 
 
 def test_inputs_that_no_solver_takes_are_counted_and_warned_of(tmp_path: Path, student: Student) -> None:

@@ -281,7 +281,9 @@ def test_solver_steps_hold_what_is_measured_on_one_sample(name: str) -> None:
 def test_the_plan_of_a_distillation_holds_the_steps_of_its_head() -> None:
     description = tiny("unet")
     plain = settings()
-    headed = replace(plain, distill=replace(plain.distill, head=4))
+    headed = replace(plain, distill=replace(plain.distill, head=4, head_in_training=True))
+    after = replace(plain, distill=replace(plain.distill, head=4))
+    assert memory_plan(after, description, (48, 48), "distill", 1000).head == 0  # behind the finished student alone
     without, plan = (memory_plan(one, description, (48, 48), "distill", 1000) for one in (plain, headed))
     pde = build_pde("darcy")
     assert without.head == 0 and plan.head == 4 * -(-head_bytes(pde, pde.grid(48), 4) // 2)  # half of the rows

@@ -247,7 +247,9 @@ class Objective(ABC, Generic[S]):
         return one_step(conditioned(network, condition_BP), eps_BCYX, self.teacher.noise.sigma_max, self.network_level)
 
     def finished(self, x_BCYX: Tensor, condition_BP: Tensor) -> Tensor:
-        """Return a network's fields with the hard constraints applied and the steps of the head taken.
+        """Return a network's fields with the hard constraints applied and the steps of a head in training taken.
+
+        Constraints that are steps go with the head.
 
         Args:
             x_BCYX: Fields of a student's network, in units of the model.
@@ -256,11 +258,11 @@ class Objective(ABC, Generic[S]):
         Returns:
             The student's samples, in units of the model.
         """
-        names, steps, teacher = self.settings.constraints, self.settings.head, self.teacher
+        names, steps, teacher = self.settings.constraints, self.settings.trained_head, self.teacher
         if not names and not steps:
             return x_BCYX
         units = teacher.normaliser
-        fields = constrain(teacher.pde, self.window, names, units.decode(x_BCYX))
+        fields = constrain(teacher.pde, self.window, names, units.decode(x_BCYX), smooth=steps == 0)
         params = params_of(teacher.pde, condition_BP)
         return units.encode(correct_rows(teacher.pde, self.window, fields, params, steps))
 

@@ -88,7 +88,7 @@ class Piddm(Objective[PiddmSettings]):
         Returns:
             Fields [B, C, y, X].
         """
-        if not set(STEPS) & set(self.settings.constraints):
+        if not (set(STEPS) & set(self.settings.constraints) and self.settings.trained_head):
             return x_BCYX
         solution = torch.tensor([channel.role == "solution" for channel in self.teacher.pde.channels])
         return torch.where(solution.to(x_BCYX.device)[:, None, None], x_BCYX, made_BCYX)
