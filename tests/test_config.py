@@ -306,13 +306,16 @@ print(to_flat(settings)["distill.objective"])
 def test_the_default_command_line_is_the_defaults_but_for_what_its_groups_name() -> None:
     named = {
         "pde.params": {"variant": "two_phase"},
-        "distill.weights.l2": 0.0004,
-        "distill.weights.dual": 0.0072,
-        "distill.weights.boundary": 0.0005,
+        "distill.weights.l2": 0.0006,
+        "distill.weights.dual": 0.0108,
+        "distill.weights.boundary": 0.00075,
+        "distill.constraints": ["two_phase"],
+        "distill.head": 4,
         "distill.objective": {"name": "piddm", "huber": 0.1},
     }
     assert to_flat(settings_from([])) == to_flat(Settings()) | named
-    assert to_flat(settings_from([], "demo")) == to_flat(Settings()) | named | {"run.name": "demo"}
+    demo = {"run.name": "demo", "distill.steps": 1800}
+    assert to_flat(settings_from([], "demo")) == to_flat(Settings()) | named | demo
 
 
 EVERY = {"solver": "dpm2m", "solver_steps": 24, "buffer_rows": 32, "reuse": 34, "chunk": 16, "clip": 1.0, "warmup": 50}

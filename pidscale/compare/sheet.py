@@ -164,7 +164,16 @@ def write_page(
     equations: Mapping[str, tuple[Pde, Grid]],
     shown: Mapping[str, Mapping[str, Samples]],
 ) -> None:
-    """Write index.html, as `page_text` returns it; arguments are those of it after the folder of the comparison."""
+    """Write index.html.
+
+    Args:
+        folder: Folder of the comparison.
+        rows: Rows of single seeds.
+        failed: Cells that failed, with the reason.
+        meta: What they were measured with.
+        equations: Each equation with its grid, by name.
+        shown: Samples to be drawn, by equation and method.
+    """
     write_atomic(folder / "index.html", page_text(rows, failed, meta, equations, shown).encode())
 
 

@@ -72,13 +72,15 @@ def test_every_option_composes(group: str, option: str) -> None:
 
 
 @pytest.mark.parametrize("pde", sorted(path.stem for path in (CONFIGS / "pde").glob("*.yaml")))
-def test_an_equation_brings_its_own_weights_to_every_objective(pde: str) -> None:
+def test_an_equation_brings_its_own_weights_and_its_head_to_every_objective(pde: str) -> None:
     path = CONFIGS / "physics" / f"{pde}.yaml"
-    own = yaml.safe_load(path.read_text()) if path.exists() else {"weights": to_plain(LambdaSettings())}
+    own = {"weights": to_plain(LambdaSettings())} | (yaml.safe_load(path.read_text()) if path.exists() else {})
     name = ["pde.name=heat"] if pde == "own" else []
     for objective, times in {"piddm": 1.0, "pid": 0.1, "dm": 2.0}.items():
         made = settings_from([f"pde={pde}", f"distill={objective}", *name]).distill
         active = active_weights(made)
+        assert (made.head > 0) == (pde != "own") and made.head == own.get("head", 0)
+        assert made.constraints == own.get("constraints", [])
         assert {key: active[key] for key in own["weights"]} == pytest.approx(
             {key: times * value for key, value in own["weights"].items()}
         )
