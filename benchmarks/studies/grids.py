@@ -2,9 +2,10 @@
 
 python -m benchmarks.studies.grids [--points 32 64 128] [--seed 0] [--folder runs/grids] [--json FILE]
 
-Each grid is a run of launch/demo.py on Darcy with nothing but its number of points set; that of 128 points is shorter. The
-rows are those of its report: the teacher, the student, its control without the residual, and each of them with 1, 2, 4 and 8
-solver steps. A finished run is not repeated; the file keeps the rows of the grids that are not asked for.
+Each grid is a run of launch/demo.py on Darcy with nothing of its training set but the number of points; that of 128 points
+is shorter, and reports of fine grids have fewer samples. The rows are those of its report: the teacher, the student, its
+control without the residual, and each of them with 1, 2, 4 and 8 solver steps. A finished run is not repeated; the file keeps
+the rows of the grids that are not asked for.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from benchmarks.studies.measure import launch
 POINTS = (32, 64, 128)
 REPORT = ["evaluate.head_steps=[1,2,4,8]", "evaluate.teacher_steps=[18]"]
 SHORT = {
+    64: ["data.test=1536", "evaluate.samples=768"],
     128: [
         "data.train=1024",
         "data.test=512",
@@ -26,7 +28,7 @@ SHORT = {
         "distill.buffer_rows=12",
         "distill.reuse=17",
         "evaluate.samples=256",
-    ]
+    ],
 }
 
 
