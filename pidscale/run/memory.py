@@ -45,6 +45,7 @@ class MemoryPlan:
         update: Temporary tensors of the optimiser's step, when no activations are held and nothing is gathered.
         checkpoint: Copy of each trained network's part of a checkpoint; 0 on a GPU, since it is in the host's memory.
         head: What the solver steps behind the student hold for their backward pass, in one micro-step.
+        apart: Gradients of two losses, where they are combined without conflict. Students take turns.
         process: What a worker takes before it has a network: Python, torch, DeepSpeed and Ray, on a GPU the context of CUDA.
         networks: Number of networks in training.
         micro_batch: Number of samples in a micro-step.
@@ -66,6 +67,7 @@ class MemoryPlan:
     update: int = 0
     checkpoint: int = 0
     head: int = 0
+    apart: int = 0
     process: int = 0
     networks: int = 1
     micro_batch: int = 1
@@ -76,7 +78,7 @@ class MemoryPlan:
     def total(self) -> int:
         """Peak memory in bytes."""
         each = self.weights + self.gradients + self.optimiser + self.ema + self.bucket + self.checkpoint
-        besides = self.frozen + self.averaged + self.endpoints + self.process
+        besides = self.frozen + self.averaged + self.endpoints + self.apart + self.process
         return (
             self.networks * each
             + besides
@@ -114,6 +116,7 @@ def memory_plan(
     weights, gradients, optimiser = state_bytes(parameters, cluster.workers, cluster.zero_stage)
     bucket, gathered = buffer_bytes(parameters, cluster.zero_stage, cluster.deepspeed)
     passes = loop.needs.passes(loop.own)
+    combined = d.combine == "conflict_free" if distils else settings.teacher.needs.conflict_free(settings.teacher.own)
     counted = partial(activation_bytes, description, shape, precision=model.precision, cuda=cluster.use_gpu)
     steps = counted(passes * micro, rows, model.recompute)
     forward = counted(sampled, rows, trains=False)
@@ -133,6 +136,7 @@ def memory_plan(
         endpoints=held * field,
         bucket=bucket,
         gathered=gathered,
+        apart=2 * FLOAT32_BYTES * parameters if combined else 0,
         update=update_bytes(parameters, cluster.workers, cluster.zero_stage),
         process=PROCESS,
         head=micro * head,  # behind the sample whose residual is taken, however many passes there are

@@ -123,6 +123,7 @@ def plan_lines(plan: MemoryPlan) -> str:
         "frozen teacher": plan.frozen,
         "its endpoints": plan.endpoints,
         "averaged networks": plan.averaged,
+        "gradients of two losses": plan.apart,
         "the process itself": plan.process,
     }
     parts += [f"{name} {size_text(count)}" for name, count in besides.items() if count]

@@ -293,6 +293,19 @@ def test_the_plan_of_a_distillation_holds_the_steps_of_its_head() -> None:
     assert memory_plan(headed, description, (48, 48), "teacher", 1000).head == 0
 
 
+def test_the_plan_holds_both_gradients_that_are_combined_without_conflict() -> None:
+    description = tiny("unet")
+    plain = settings()
+    combined = replace(plain, distill=replace(plain.distill, combine="conflict_free"))
+    pbfm = replace(plain, teacher=replace(plain.teacher, objective={"name": "pbfm", "unroll": 1}))
+    for phase, other in (("distill", combined), ("teacher", pbfm)):
+        without, plan = (memory_plan(one, description, (48, 48), phase, 1000) for one in (plain, other))
+        assert without.apart == 0 and plan.apart == 2 * 4 * 1000 == plan.total - without.total
+        assert "gradients of two losses 7.8 KiB" in plan_lines(plan)
+    none = replace(pbfm, teacher=replace(pbfm.teacher, objective={"name": "pbfm", "weight": 0.0}))
+    assert memory_plan(none, description, (48, 48), "teacher", 1000).apart == 0
+
+
 def test_steps_and_sampling_do_not_add_up() -> None:
     plan = MemoryPlan(1, 2, 3, 4, 50, 60, frozen=100, endpoints=200, networks=2)
     assert plan.total == 20 + 300 + 60
