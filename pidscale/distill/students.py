@@ -112,10 +112,11 @@ class Student:
             learned = self.objective.losses(network, part, timer)
             parts = {"loss": learned.loss, **learned.parts}
             with timer.section("student"):
-                if apart is None or learned.penalty is None:
+                if apart is None:
                     self.zero.backward((weight * learned.loss).sum() / count)
                 else:
-                    both = torch.stack([learned.loss - learned.penalty, learned.penalty])
+                    penalty = self.objective.penalty(learned.parts, part)
+                    both = torch.stack([learned.loss - penalty, penalty])
                     apart.backward((weight * both).sum(dim=1) / count)
             for name, partner in self.partners.items():
                 if isinstance(partner, Zero):

@@ -188,7 +188,8 @@ def plain_student(folder, kind, dtype, objective="piddm"):
     batch = Batch(step_of(goal), torch.arange(BATCH + 1), eps, params, own, targets)
     learned = goal.losses(model, batch, StepTimer())
     apart = settings.distill.combine == "conflict_free"
-    parts = [learned.loss - learned.penalty, learned.penalty] if apart else [learned.loss]
+    penalty = goal.penalty(learned.parts, batch)
+    parts = [learned.loss - penalty, penalty] if apart else [learned.loss]
     return whole(model, [part.mean() for part in parts], apart)
 
 

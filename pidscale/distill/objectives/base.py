@@ -74,13 +74,11 @@ class Learned(NamedTuple):
         parts: Parts of the loss by name, [B] each.
         fields: Fields of the student [B, C, y, X], which `partner_losses` is given. With physics they are its samples behind
             constraints and head, whose residual is in the loss; without, an objective may return any of its fields.
-        penalty: Part of the loss [B] that is the weighted residual; None without physics.
     """
 
     loss: Tensor
     parts: Parts
     fields: Tensor
-    penalty: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -282,8 +280,20 @@ class Objective(ABC, Generic[S]):
         if self.physics is None:
             return Learned(loss_B, parts, x_BCYX)
         squares = self.physics.squares(x_BCYX, batch.params_BP)
-        penalty = ramp(self.settings, batch.step) * self.physics.penalty(squares)
-        return Learned(loss_B + penalty, parts | squares, x_BCYX, penalty)
+        return Learned(loss_B + self.penalty(squares, batch), parts | squares, x_BCYX)
+
+    def penalty(self, squares: Parts, batch: Batch) -> Tensor:
+        """Return what the residual adds to the loss of each sample, [B]; with physics only.
+
+        Args:
+            squares: Squared residuals by term, among other parts of a loss or alone.
+            batch: Batch that the fields were computed from.
+
+        Returns:
+            Weighted residuals [B].
+        """
+        assert self.physics is not None
+        return ramp(self.settings, batch.step) * self.physics.penalty(squares)
 
 
 def ramp(settings: DistillSettings, step: int) -> float:
