@@ -58,7 +58,7 @@ def test_the_gradients_of_all_micro_steps_are_combined_once() -> None:
         made = module(part)
         return torch.stack([made.square().sum(), 0.1 * (made - 1).abs().sum()])
 
-    whole = [torch.autograd.grad(loss, list(module.parameters())) for loss in losses(x)]
+    whole = [torch.autograd.grad(loss, list(module.parameters()), retain_graph=True) for loss in losses(x)]
     flat = [torch.cat([one.flatten() for one in parts]) for parts in whole]
     apart = PartGradients(Plain(module), Mesh(), accumulation=3)
     for part in x.split(2):
