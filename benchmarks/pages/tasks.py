@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.pages.builder import groups, number, table
 from benchmarks.report import Row
 from benchmarks.studies.measure import COLUMNS, NOISE, SHARE, TUNED
-from benchmarks.studies.tasks import DIRECT, DRAWN, HEAD, STARTS, STEPS, TASKS
+from benchmarks.studies.tasks import DIRECT, HEAD, STARTS, STEPS, TASKS
 
 APART = ("pde", "seed", "task", "method", "n", "first", "machine", "draws")  # keys that have no column of numbers
 
@@ -74,6 +74,7 @@ def _section(pde: str, rows: list[Row]) -> str:
 
 def page(result: dict[str, Any]) -> str:
     """Return the page."""
+    drawn = next(row["n"] for row in result["rows"] if row["method"] == "posterior")
     body = "\n\n".join(_section(pde, rows) for pde, rows in groups(result["rows"], "pde").items())
     return f"""# Tasks, measured
 
@@ -82,7 +83,7 @@ points of all channels, `noisy` the same with noise of {NOISE:.0%} of each chann
 *error*: relative L2 distance to the truth over what is not known; *misclassified*: share of cells of a two-phase permeability
 in the wrong phase; *coverage*: share of truths inside the 90 % interval (0.9 is right); *crps*: in the channel's unit, lower
 is better. The student searches {STARTS} starts of {STEPS} evaluations each, direct search {DIRECT} evaluations of the field,
-which cost far less; the rows `posterior` are those of the first {DRAWN} fields alone, others of all. One core.
+which cost far less; the rows `posterior` are those of the first {drawn} fields alone, others of all. One core.
 [tasks.md](tasks.md) explains what is minimised.
 
 Where the equation alone decides the answer, as it does with its inputs known, direct search is a solver of the equation and
