@@ -198,8 +198,8 @@ class Objective(ABC, Generic[S]):
 
         Args:
             network: The student. Its arguments are noisy fields, their noise levels, the condition and, if it differs from
-                the noise level, the network level. It must be called exactly once with gradients, so that ZeRO sees one forward pass for
-                each backward pass.
+                the noise level, the network level. It must be called exactly once with gradients, so that ZeRO sees one
+                forward pass for each backward pass.
             batch: Samples of this rank.
             timer: Times the parts: `student` for the call, `residual` for the rest, and any further names.
 
