@@ -16,13 +16,14 @@ from pidscale.cluster.joining import connect
 from pidscale.cluster.phase import run_phase
 from pidscale.compare.cells import Cell, Measured, known, measure, method_of, shown
 from pidscale.compare.settings import LAMBDA0
-from pidscale.compare.sheet import write_page, write_tables
+from pidscale.compare.sheet import page_text, write_tables
 from pidscale.compare.tables import table
 from pidscale.compare.tasks import TUNED, kind_of
 from pidscale.config import Settings, UserError, to_plain
 from pidscale.dataset.problem import open_problem
 from pidscale.dataset.tasks import cluster_cpus, run_in_ray
 from pidscale.environment import processor
+from pidscale.files import write_atomic
 from pidscale.generator.artifact import CONTROL
 from pidscale.meter import log_seconds
 from pidscale.methods.base import STUDENT, TEACHER
@@ -254,7 +255,7 @@ def _finish(plan: _Plan, measured: list[Measured]) -> int:
         channels = [problem.pde.channels[i].name for i in shown_channels(problem.pde)]
         if own:
             print(f"\n{equation}, seed {first}\n{table({'rows': own, 'meta': {'channels_shown': channels}})}")
-    write_page(plan.folder, rows, failed, meta, equations, pictures)
+    write_atomic(plan.folder / "index.html", page_text(rows, failed, meta, equations, pictures).encode())
     for one in failed:
         print(f"error: {one['equation']} {one['row']} {one['task']}, seed {one['seed']}: {one['failed']}")
     print(f"comparison: {plan.folder / 'index.html'}")

@@ -156,27 +156,6 @@ def write_tables(folder: Path, rows: Sequence[Row], failed: Sequence[Row], meta:
     write_atomic(folder / "compare.csv", text.getvalue().encode())
 
 
-def write_page(
-    folder: Path,
-    rows: Sequence[Row],
-    failed: Sequence[Row],
-    meta: Mapping[str, Any],
-    equations: Mapping[str, tuple[Pde, Grid]],
-    shown: Mapping[str, Mapping[str, Samples]],
-) -> None:
-    """Write index.html.
-
-    Args:
-        folder: Folder of the comparison.
-        rows: Rows of single seeds.
-        failed: Cells that failed, with the reason.
-        meta: What they were measured with.
-        equations: Each equation with its grid, by name.
-        shown: Samples to be drawn, by equation and method.
-    """
-    write_atomic(folder / "index.html", page_text(rows, failed, meta, equations, shown).encode())
-
-
 def page_text(
     rows: Sequence[Row],
     failed: Sequence[Row],
