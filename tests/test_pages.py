@@ -14,6 +14,7 @@ from tests.commands import ROOT, committed, run_module
 
 pytestmark = pytest.mark.results
 ELLIPTIC = ("darcy", "helmholtz", "poisson")
+SWEPT = ("burgers", "navier_stokes", "reaction_diffusion", "stokes")  # equations whose head is judged after two steps
 
 
 def _table(page: str, head: str) -> list[list[str]]:
@@ -69,6 +70,19 @@ def test_a_student_beats_the_mean_field_and_reconstructs_better_than_direct_sear
     for task, mean_field, direct in verdicts:
         assert mean_field == "yes", task
         assert direct == "yes" or task != "reconstruct"
+
+
+def test_steps_behind_a_network_correct_it_as_far_as_the_page_of_heads_claims() -> None:
+    rows = {(row["pde"], row["network"], row["steps"]): row for row in committed("head")["rows"]}
+    assert {pde for pde, _, _ in rows} == set(PDES)
+    assert all(row["worse"] == 0 for row in rows.values())
+    for pde in PDES:
+        for network in ("student", "student-lambda0"):
+            if pde in SWEPT:
+                before, after = (rows[pde, network, steps]["solution_error"] for steps in (0, 2))
+                assert after <= 0.1 * before, (pde, network)
+            else:
+                assert rows[pde, network, 4]["residual_dual"] <= 0.005, (pde, network)
 
 
 def test_the_measured_floors_and_orders_pass() -> None:
