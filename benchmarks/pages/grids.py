@@ -5,26 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.pages.builder import groups, number, source, table
+from benchmarks.pages.heads import COLUMNS as MEASURES
 from benchmarks.report import Row
 
-COLUMNS = {
-    "solution_error": "solution error",
-    "residual_dual": "dual",
-    "residual_l2": "l2",
-    "swd_excess": "SWD excess",
-    "phase_error": "phase error",
-    "ms_per_sample": "ms / sample",
-}
+COLUMNS = {**MEASURES, "ms_per_sample": "ms / sample"}
 
 
 def _section(rows: list[Row]) -> str:
     """The table of one grid and seed."""
     first = rows[0]
-    spent = {row["method"]: row["train_seconds"] for row in rows}
+    spent = next(row["train_seconds"] for row in rows if row["method"] == "student")
     lines = [[row["method"], str(row["nfe"]), *(number(row.get(key)) for key in COLUMNS)] for row in rows]
     heads = ["method", "calls", *COLUMNS.values()]
     title = f"## {first['points']} points, seed {first['seed']}"
-    trained = f"{first['n_samples']} samples a row; training of teacher and student {spent['student']:.0f} s."
+    trained = f"{first['n_samples']} samples a row; training of teacher and student {spent:.0f} s."
     return f"{title}\n\n{trained}\n\n{table(heads, lines)}"
 
 
@@ -35,10 +29,10 @@ def page(result: dict[str, Any]) -> str:
     return f"""# Finer grids
 
 What the demo's defaults reach for Darcy flow on more points than the README's 32, by `python -m benchmarks.studies.grids`.
-Only the number of points is set; the run of 128 points is shorter. The rows are those of the README's table: *student*
-and *student-lambda0* have 4 solver steps behind the network, *-head0* is the network alone, *+head-K* has K steps
-([head.md](head.md)). The weights of the residual follow the grid by a rule, so that they weigh on every grid what was
-chosen on 32 points ([settings.md](settings.md)).
+Nothing else of the training is set, except that a run of 128 points is shorter. The rows are named as in the README's
+table: *student* and *student-lambda0* have 4 solver steps behind the network, *-head0* is the network alone, *+head-K* has
+K steps ([head.md](head.md)). The weights of the residual grow with the number of points by a rule
+([settings.md](settings.md)). Times a sample are comparable within a table only: other runs may have shared the machine.
 
 {body}
 

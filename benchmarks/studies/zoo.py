@@ -31,7 +31,7 @@ COMMON = [
     "distill.solver_steps=12",
     "evaluate.samples=768",
     "evaluate.teacher_steps=[18]",
-    "evaluate.head_steps=[]",  # benchmarks.proofs.head measures these
+    "evaluate.head_steps=[]",  # benchmarks.proofs.head measures what steps do
 ]
 # Smooth periodic fields: a Fourier network that need not pad. Fewer frames than by default: more to learn from in minutes.
 WAVES = ["model=fno_tiny", "model.change.padding=0.0", "model.change.width=16"]
