@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from pidscale.app.main import main
-from tests.scripts import TINY, finish, kill, start, wait_for
+from tests.scripts import TINY, family, finish, kill, start, wait_for
 
 TIMES = ("ms_per_sample", "train_seconds")  # differ from run to run
 
@@ -23,7 +24,7 @@ def words(folder: Path, name: str) -> list[str]:
         "teacher.steps=20",
         "distill.steps=20",
         "compare.tasks=[sample,reconstruct]",
-        "compare.only=[truth,teacher-4,piddm,piddm-lambda0,direct,bad]",
+        "compare.only=[truth,teacher-4,piddm,piddm-lambda0,flow-18,direct,bad]",
         "compare.rows.bad={method: latent_search, optimiser: newton, network: piddm}",
         "compare.fields=4",
         "compare.heads=[2]",
@@ -31,6 +32,14 @@ def words(folder: Path, name: str) -> list[str]:
     ]
     given = dict(word.split("=", 1) for word in [*TINY, *own])
     return [f"{key}={value}" for key, value in given.items()]
+
+
+def command(pid: int) -> str:
+    """The command line of a process; empty once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def rows_of(folder: Path) -> list[dict]:
@@ -46,6 +55,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     said, _ = finish(start("compare", words(folder, "table"), log), log, code=2)
     assert "error: darcy bad reconstruct, seed 5: " in said
     assert str(folder / "table" / "index.html") in said
+    beginnings = {line.split(": ")[0] for line in said.splitlines() if "teacher [" in line or "distill [" in line}
+    assert beginnings == {"darcy-5-teacher", "darcy-5-flow", "darcy-5-piddm"}  # Ray has room for two workers
     return folder / "table"
 
 
@@ -58,13 +69,17 @@ def test_the_table_has_every_cell_and_the_reason_of_what_failed(whole: Path) -> 
     }
     teacher = ["teacher-4", "teacher-4+head-2"]
     student = ["piddm", "piddm+solve", "piddm+head-2", "piddm-lambda0", "piddm-lambda0+smooth3", "piddm-lambda0+head-2"]
-    assert methods["sample"] == ["truth", *teacher, *student]
+    flow = ["flow-18", "flow-18+head-2"]
+    assert methods["sample"] == ["truth", *teacher, *student, *flow]
     assert methods["reconstruct"] == ["direct", "direct+head-2"]
     assert {(one["row"], one["task"]) for one in found["failed"]} == {("bad", "reconstruct")}
     assert all(row["seed"] == 5 and row["equation"] == "darcy" for row in found["rows"])
     by_name = {row["method"]: row for row in found["rows"]}
     assert by_name["piddm"]["train_seconds"] > by_name["teacher-4"]["train_seconds"] > 0
-    assert set(found["meta"]["settings"]["darcy"]) == {"teacher", "piddm"} and found["meta"]["compare"]["fields"] == 4
+    assert (
+        set(found["meta"]["settings"]["darcy"]) == {"teacher", "flow", "piddm"}
+        and found["meta"]["compare"]["fields"] == 4
+    )
     assert (whole / "index.html").read_text().count("<table>") == 4  # two tasks, when it pays, settings
     assert (whole / "compare.csv").read_text().count("\n") == 1 + len(found["rows"])
 
@@ -83,6 +98,13 @@ def test_killed_at_every_stage_it_ends_with_the_same_table(whole: Path, tmp_path
         process = start("compare", words(tmp_path, "table"), log)
         try:
             wait_for(reached, process, log)
+            drivers = [pid for pid in family(process.pid) if "multiprocessing.spawn" in command(pid)]
+            assert drivers or stage == "cells"
+            process.kill()  # alone: the drivers of networks end by themselves
+            until = time.monotonic() + 30
+            while any("multiprocessing.spawn" in command(pid) for pid in drivers):
+                assert time.monotonic() < until
+                time.sleep(0.1)
         finally:
             kill(process)
         assert not (table / "index.html").exists(), number

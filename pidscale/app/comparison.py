@@ -13,7 +13,7 @@ from pidscale.app.compose import Comparison
 from pidscale.app.output import Progress
 from pidscale.cluster.fit import Stop
 from pidscale.cluster.joining import connect
-from pidscale.cluster.phase import run_phase
+from pidscale.cluster.together import Job, run_together
 from pidscale.compare.cells import Cell, Measured, known, measure, method_of, shown
 from pidscale.compare.settings import LAMBDA0
 from pidscale.compare.sheet import page_text, write_tables
@@ -185,26 +185,22 @@ def _check_made(plan: _Plan, run: Run) -> None:
 
 def _train(plan: _Plan, progress: Progress) -> None:
     """Run the phases that are not finished. One that fails once it was begun is kept with its reason, and others go on."""
-    stop = Stop()
+    runs = {run_folder(plan.settings(*run)).name: run for run in plan.runs}
     total = len(plan.runs) + len(plan.cells)
-    for done, run in enumerate(plan.runs):
-        equation, seed, network = run
-        progress(done, total, f"{equation} {network}, seed {seed}")
-        settings = plan.settings(*run)
-        phase = plan.phase(network)
-        taught = phase == "distill" or settings.teacher.needs.needs_start
-        if taught and (reason := plan.failed.get((equation, seed, "teacher"))):
-            plan.failed[run] = reason
-            continue
-        try:
-            run_phase(phase, settings, stop)
-        except UserError as error:
-            if stop.asked or not (run_folder(settings) / f"{phase}.json").exists():
-                raise
-            plan.failed[run] = str(error)
-            print(f"error: {equation}, seed {seed}: {network} could not be trained: {error}", flush=True)
-        if stop.asked:
-            raise UserError(f"{plan.folder}: stopped between two networks; the same command goes on with the next")
+    jobs = [_job(plan, run) for run in plan.runs]
+    failed = run_together(
+        jobs, plan.comparison.compare.at_once, Stop(), lambda done, names: progress(done, total, names)
+    )
+    plan.failed |= {runs[name]: reason for name, reason in failed.items()}
+
+
+def _job(plan: _Plan, run: Run) -> Job:
+    """Return the job that makes a network."""
+    equation, seed, network = run
+    settings = plan.settings(*run)
+    phase = plan.phase(network)
+    taught = phase == "distill" or settings.teacher.needs.needs_start
+    return Job(settings.run.name, phase, settings, f"{equation}-{seed}-teacher" if taught else "")
 
 
 def _measure(plan: _Plan, progress: Progress) -> list[Measured]:

@@ -83,6 +83,20 @@ def find_room(phase: str, settings: Settings, stop: Stop) -> int:
     return wait_for_room(needs, c, c.wait, stop, _say(phase)).asked["cluster.workers"]
 
 
+def runs_at_once(phase: str, settings: Settings) -> int:
+    """Return the number of such phases that the cluster could run at the same time, by all that it has; 0 if none fits.
+
+    Args:
+        phase: `teacher` or `distill`.
+        settings: The settings of the runs.
+
+    Returns:
+        The number.
+    """
+    need = _needs(phase, settings, _actors(phase, settings))[0]
+    return sum(need.fits(host.total) for host in hosts()) // need.parts
+
+
 def _needs(phase: str, settings: Settings, actors: int = 0) -> list[Need]:
     """Return what the workers of a phase need beside a number of actors, for each number of workers, the largest first."""
     counts = worker_counts(settings, phase)
