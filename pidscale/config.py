@@ -220,7 +220,9 @@ class DistillSettings(TrainSettings):
         physics_from: Share of the steps after which the loss has the residual; until then student and control are identical.
         physics_ramp: Share of the steps over which the weight of the residual then rises to its full value.
         combine: How the gradients of residual and distillation are combined: their `sum`, or `conflict_free`, a direction
-            between both that no weight turns (engine/conflict.py).
+            between both that no weight turns (engine/conflict.py), or `lagrangian`, the sum with weights that grow while the
+            residual is above `goal` and fall below it (distill/multipliers.py).
+        goal: Root mean square of the residual that `lagrangian` aims at in every term, relative to the teacher's samples.
         gradient_to: Fields that the residual's gradient changes: the `solution`, also the `shape` of the inputs, or `all`.
         constraints: Names of the hard constraints that the output of the student satisfies.
         head: Number of solver steps of the equation behind every field of the finished student.
@@ -253,7 +255,8 @@ class DistillSettings(TrainSettings):
     physics_weight: float = setting(1.0, **_WEIGHT)
     physics_from: float = setting(0.33, at_least=0, below=1, why="it is a share of the steps")
     physics_ramp: float = setting(0.0, at_least=0, at_most=1, why="it is a share of the steps")
-    combine: str = setting("sum", choices=("sum", "conflict_free"))
+    combine: str = setting("sum", choices=("sum", "conflict_free", "lagrangian"))
+    goal: float = setting(0.2, above=0)
     gradient_to: str = setting("shape", choices=("solution", "shape", "all"))
     constraints: list[str] = field(default_factory=list)
     head: int = setting(0, at_least=0, at_most=64, why="a numerical solver is the better choice beyond that")

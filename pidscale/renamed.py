@@ -40,6 +40,7 @@ MEANT: dict[str, Any] = {
     "distill.physics_from": 0.0,
     "distill.physics_ramp": 0.0,
     "distill.combine": "sum",
+    "distill.goal": 0.2,
     "distill.constraints": [],
     "distill.head": 0,
     "distill.head_in_training": False,

@@ -132,6 +132,7 @@ def test_whole_numbers_serve_where_fractions_are_wanted() -> None:
         ("distill", "norm", "h2"),
         ("distill", "gradient_to", "input"),
         ("distill", "combine", "product"),
+        ("distill", "goal", 0),
         ("model", "precision", "fp16"),
         ("run", "resume", "maybe"),
         ("pde", "points", 0),

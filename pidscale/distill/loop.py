@@ -190,8 +190,9 @@ def _students(
     d = settings.distill
     plan = micro_plan(d.global_batch, d.micro_batch, mesh)
     begun = found is not None and found.step > int(d.physics_from * d.steps)
-    first = replace(objective, physics=physics) if begun else objective
-    students = [build_student("student", settings, first, plan, mesh)]
+    students = [build_student("student", settings, objective, plan, mesh)]
+    if found and begun:
+        students[0].obey(physics, found.state.get("multipliers"))
     if d.control and begun:
         students.append(build_student(CONTROL, settings, objective, plan, mesh))
     if found:
@@ -241,4 +242,7 @@ def _save(students: list[Student], guard: Guard, sealer: Sealer, step: int, stat
     guard.weights(step, networks, [student.ema for student in students])
     slices = [one for student in students for one in student.slices()]
     seconds = {student.name: student.seconds for student in students}
-    sealer.save(step, state | {"skipped": guard.state(), "student_seconds": seconds}, slices)
+    state |= {"skipped": guard.state(), "student_seconds": seconds}
+    if students[0].multipliers is not None:
+        state |= {"multipliers": students[0].multipliers.state()}
+    sealer.save(step, state, slices)

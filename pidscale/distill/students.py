@@ -5,14 +5,16 @@ Knows no Ray and no files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pidscale.config import Settings
 from pidscale.distill.endpoints.batch import Batch
+from pidscale.distill.multipliers import Multipliers
 from pidscale.distill.objectives.base import Objective, Partner
 from pidscale.distill.objectives.physics import Physics
 from pidscale.distill.partners import AveragedNetwork, whole_slices
@@ -52,6 +54,7 @@ class Student:
         sums: Sums of the parts of the loss over the steps since `take_means`.
         steps: How many steps the sums are of.
         before: The sums without the step at hand.
+        multipliers: Weights of the residual that follow it; None where they are fixed.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Student:
     sums: dict[str, Tensor] = field(default_factory=dict)
     steps: int = 0
     before: dict[str, Tensor] = field(default_factory=dict)
+    multipliers: Multipliers | None = None
 
     @property
     def window(self) -> Window:
@@ -80,8 +84,19 @@ class Student:
             if isinstance(partner, Zero):
                 yield f"{self.name}'s {name}", partner
 
-    def obey(self, physics: Physics) -> None:
-        """Take the residual into the loss from the next step on; means begin again."""
+    def obey(self, physics: Physics, kept: Mapping[str, Any] | None = None) -> None:
+        """Take the residual into the loss from the next step on; means begin again.
+
+        Args:
+            physics: The residual.
+            kept: The multipliers of a checkpoint.
+        """
+        d = self.settings.distill
+        if d.combine == "lagrangian":
+            self.multipliers = Multipliers(d.goal, {k: weight for k, weight in physics.weights.items() if weight > 0})
+            if kept is not None:
+                self.multipliers.restore(kept)
+            physics = replace(physics, weights=physics.weights | self.multipliers.weights)
         self.objective = replace(self.objective, physics=physics)
         self.sums = {}
         self.steps = 0
@@ -148,9 +163,23 @@ class Student:
                     partner.follow(self.zero)
         if all(applied for _, applied in norms.values()):
             self.steps += 1
+            self._follow_residual()
         else:
             self.sums = self.before
         return norms
+
+    def _follow_residual(self) -> None:
+        """Give the residual the weights that follow from its means of the step. One all-reduce of 4 bytes a term."""
+        physics = self.objective.physics
+        if self.multipliers is None or physics is None:
+            return
+        names = list(self.multipliers.weights)
+        of_step = [self.sums[name] - self.before.get(name, 0.0) for name in names]
+        squares = dict(zip(names, self.mesh.sum(torch.stack(of_step)).tolist(), strict=True))
+        self.multipliers.follow({name: squares[name] / physics.scales[name] for name in names})
+        self.objective = replace(
+            self.objective, physics=replace(physics, weights=physics.weights | self.multipliers.weights)
+        )
 
     def take_means(self) -> dict[str, float]:
         """Return the means over the global batches since the last call; empty where no step was taken.

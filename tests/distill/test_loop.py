@@ -261,6 +261,28 @@ def test_the_control_of_late_physics_is_the_run_without_any(small_shards, tmp_pa
     assert any(not torch.equal(students[1][n], controls[1][n]) for n in controls[1])
 
 
+# ---- weights that follow the residual
+
+
+def _following(rank, world, shards, folder):
+    """A distillation with such weights, without a break and with one behind the step where physics begins."""
+    mesh = Mesh(rank, world)
+    own = {"checkpoint_every": 100, "teacher": str(folder / "teacher"), "physics_from": 0.42, "control": False}
+    fixed = small.settings(shards, folder, distill=own)
+    follows = small.settings(shards, folder, distill=own | {"combine": "lagrangian", "goal": 0.01})
+    found = [live("distill", fixed, folder / "fixed", mesh), live("distill", follows, folder / "whole", mesh)]
+    return found + [live("distill", follows, folder / "broken", mesh, stop_at=stop) for stop in (8, None)]
+
+
+def test_weights_that_follow_the_residual_go_on_where_they_were(small_shards, tmp_path):
+    write_teacher(tmp_path / "teacher", small.settings(small_shards, tmp_path))
+    for *_, stopped, again in spawn(_following, 2, small_shards, tmp_path, timeout=300):
+        assert "stopped at step 8" in stopped["ended"] and isinstance(again["ended"], dict)
+    _check_same(tmp_path, ("student",))
+    fixed, follows = (weights_of(tmp_path / run / "student") for run in ("fixed", "whole"))
+    assert any(not torch.equal(fixed[n], follows[n]) for n in fixed)
+
+
 # ---- hard constraints
 
 
