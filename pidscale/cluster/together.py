@@ -96,28 +96,42 @@ def run_together(jobs: Sequence[Job], at_once: int, stop: Stop, progress: Callab
             for job in _ready(waiting, drivers):
                 if job.after in failed:
                     failed[job.name] = failed[job.after]
-                elif is_finished(job.phase, job.settings):
-                    print(f"{job.name}: finished already in {run_folder(job.settings)}", flush=True)
-                else:
+                elif not _is_over(job, failed, stop):
                     connect()
                     room = min([at_once, runs_at_once(job.phase, job.settings), *(one.at_once for one in drivers)])
                     if len(drivers) >= max(1, room):
                         break
                     drivers.append(_start(job, room))
                 waiting.remove(job)
-            names = " ".join(one.job.name for one in drivers)
-            progress(len(jobs) - len(waiting) - len(drivers), names)
+            progress(len(jobs) - len(waiting) - len(drivers), " ".join(one.job.name for one in drivers))
             wait([one.process.sentinel for one in drivers], _LOOK_EVERY)
             for one in [one for one in drivers if not one.process.is_alive()]:
                 drivers.remove(one)
                 if reason := one.reason():
-                    if stop() or not (run_folder(one.job.settings) / f"{one.job.phase}.json").exists():
-                        raise UserError(reason)
-                    failed[one.job.name] = reason
-                    print(f"error: {one.job.name} could not be trained: {reason}", flush=True)
+                    _keep(reason, one.job, failed, stop)
             if stop():
                 raise UserError(_ended(drivers) or "stopped between two runs; the same command goes on with the next")
     return failed
+
+
+def _is_over(job: Job, failed: dict[str, str], stop: Stop) -> bool:
+    """Return whether a job is finished already, or cannot go on."""
+    try:
+        if not is_finished(job.phase, job.settings):
+            return False
+    except UserError as error:
+        _keep(str(error), job, failed, stop)
+    else:
+        print(f"{job.name}: finished already in {run_folder(job.settings)}", flush=True)
+    return True
+
+
+def _keep(reason: str, job: Job, failed: dict[str, str], stop: Stop) -> None:
+    """Keep the reason why a job failed; UserError if it had not begun, or if the user asked to stop."""
+    if stop() or not (run_folder(job.settings) / f"{job.phase}.json").exists():
+        raise UserError(reason)
+    failed[job.name] = reason
+    print(f"error: {job.name} could not be trained: {reason}", flush=True)
 
 
 def _ready(waiting: Sequence[Job], drivers: Sequence[_Driver]) -> list[Job]:
