@@ -3,8 +3,8 @@
 python -m benchmarks.studies.demo [--seed 0 1 2] [--folder runs] [--json benchmarks/results/demo.json]
 
 Each seed is a run of launch/demo.py with nothing else set; that of seed 0 is the run of `make demo`. All share one shard set.
-A finished run is not repeated. `rows` has the means over seeds and half the range of each figure (`spread`), `runs` the rows
-of each seed. `python -m benchmarks.pages demo` puts the table into the README.
+A finished run is not repeated, nor is its report if it is of this commit. `rows` has the means over seeds and half the range
+of each figure (`spread`), `runs` the rows of each seed. `python -m benchmarks.pages demo` puts the table into the README.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import Row, options, processor, save
+from benchmarks.report import Row, circumstances, options, processor, save
 from benchmarks.studies.measure import launch
 
 KEYS = ("solution_error", "residual_dual", "residual_l2", "swd_excess")
@@ -23,8 +23,17 @@ KEYS = ("solution_error", "residual_dual", "residual_l2", "swd_excess")
 def train(seed: int, folder: Path) -> Path:
     """Run the demo of a seed where it is missing, and return the folder of the run."""
     name = "demo" if seed == 0 else f"demo-{seed}"
-    launch("demo", f"run.folder={folder}", f"run.name={name}", f"run.seed={seed}")
+    if not _is_of_today(folder / name / "report" / "metrics.json"):
+        launch("demo", f"run.folder={folder}", f"run.name={name}", f"run.seed={seed}")
     return folder / name
+
+
+def _is_of_today(report: Path) -> bool:
+    """Return whether there is a report of this commit."""
+    if not report.exists():
+        return False
+    commit: str = circumstances()["versions"]["commit"]
+    return bool(json.loads(report.read_text())["meta"]["versions"]["commit"] == commit)
 
 
 def mean(values: list[Any]) -> Any:
