@@ -37,10 +37,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that need Ray first: they take longest, and files are what is shared out where two run side by side."""
-    names = {"ray_cluster", "pair"}  # fixtures that start one
-    ray = {item.path for item in items if names & set(getattr(item, "fixturenames", ()))}
-    items.sort(key=lambda item: item.path not in ray)
+    """Slow files first, those of most slow tests before others: files are what is shared out among processes.
+
+    Those of the same number stay in their order, and so do the tests of a file.
+    """
+    slow: dict[Path, int] = {}
+    for item in items:
+        slow[item.path] = slow.get(item.path, 0) + (item.get_closest_marker("slow") is not None)
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)

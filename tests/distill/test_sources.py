@@ -56,6 +56,7 @@ def _sources(rank, world, shards, folder):
     return found
 
 
+@pytest.mark.slow
 def test_every_source_gives_the_same_student(small_shards, taught):
     settings = small.settings(small_shards, taught, distill=_own(taught))
     make_endpoint_set(settings, taught, parallel=False)
@@ -80,6 +81,7 @@ def _objectives(rank, world, shards, folder):
     return found
 
 
+@pytest.mark.slow
 def test_every_objective_stops_and_goes_on_to_the_same_bits(small_shards, taught):
     for found in spawn(_objectives, 2, small_shards, taught, timeout=300):
         for name, (change, parts) in OBJECTIVES.items():

@@ -297,6 +297,7 @@ def near(where, found, wanted, tolerance):
         assert abs(float(gradients["norm"]) - float(size)) <= 1e-4 * float(size), where
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "spaces"), [(2, (1, 2)), (3, (3,)), (4, (2, 4))])
 def test_split_steps_in_double_precision(sets, world, spaces):
     found = spawn(double, world, sets, spaces)[0]
@@ -306,6 +307,7 @@ def test_split_steps_in_double_precision(sets, world, spaces):
             near(f"{which} {kind} space {space} of {world}", found[space, kind, which], wanted, 1e-12)
 
 
+@pytest.mark.slow
 def test_split_steps_under_zero_on_two_by_two_ranks(sets):
     found = spawn(under_zero, 4, sets, (0, 1, 2, 3), timeout=600)[0]
     every = 4 * 2 + 3 * len(WHOLE) + len(DISTILLED) + len(TAUGHT) - len(WHOLE)
