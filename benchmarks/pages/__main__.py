@@ -28,6 +28,7 @@ from benchmarks.pages import (
     memory,
     methods,
     rollout,
+    side_by_side,
     space,
     tasks,
     zoo,
@@ -40,16 +41,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Page:
-    """A page: its file, its text as a function of a result, and the name of that result."""
+    """A page: its file, its text as a function of a result, the name of that result, and the markers of a part of a file."""
 
     path: str
     text: Callable[[dict[str, Any]], str]
     result: str
+    markers: tuple[str, str] | None = None
 
 
 PAGES = {
     "closed_form": Page("docs/closed_form.md", closed_form.page, "closed_form"),
-    "demo": Page("README.md", demo.page, "demo"),
+    "demo": Page("README.md", demo.page, "demo", (demo.BEGIN, demo.END)),
     "equations": Page("docs/equations/README.md", equations.page, "residuals"),
     "faults": Page("docs/faults.md", faults.page, "faults"),
     "gpu": Page("docs/gpu.md", gpu.page, "gpu"),
@@ -60,7 +62,9 @@ PAGES = {
     "memory": Page("docs/split_memory.md", memory.page, "memory"),
     "methods": Page("docs/methods.md", methods.page, "methods"),
     "rollout": Page("docs/rollout.md", rollout.page, "rollout"),
+    "side_by_side": Page("docs/side_by_side.md", side_by_side.page, "papers"),
     "space": Page("docs/split_measured.md", space.page, "space"),
+    "summary": Page("README.md", side_by_side.summary, "papers", (side_by_side.BEGIN, side_by_side.END)),
     "tasks": Page("docs/tasks_measured.md", tasks.page, "tasks"),
     "zoo": Page("docs/zoo.md", zoo.page, "zoo"),
 }
@@ -74,8 +78,8 @@ def files(name: str) -> dict[Path, str]:
         return {}
     result = json.loads(source.read_text())
     path = ROOT / page.path
-    if name == "demo":  # a part of the README
-        return {path: between(path.read_text(), demo.BEGIN, demo.END, page.text(result))}
+    if page.markers is not None:
+        return {path: between(path.read_text(), *page.markers, page.text(result))}
     found = {path: page.text(result)}
     if name == "equations":
         found |= {path.with_name(f"{row['pde']}.md"): equations.equation(row) for row in result["rows"]}

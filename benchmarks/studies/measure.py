@@ -17,7 +17,7 @@ from pidscale.compare import report
 from pidscale.compare.contender import STUDENT, Contender
 from pidscale.compare.questions import question, reference
 from pidscale.compare.run import Comparison
-from pidscale.compare.sheet import page_text
+from pidscale.compare.sheet import break_even, means, page_text
 from pidscale.compare.tasks import COLUMNS, NOISE, SHARE, TUNED, answer_row, observation
 from pidscale.config import Settings, from_plain
 from pidscale.dataset.problem import Problem, open_problem
@@ -35,7 +35,9 @@ __all__ = [
     "STYLE",
     "TUNED",
     "answer_row",
+    "break_even",
     "launch",
+    "means",
     "observation",
     "open_comparison",
     "open_run",
