@@ -96,12 +96,10 @@ def run_together(jobs: Sequence[Job], at_once: int, stop: Stop, progress: Callab
             for job in _ready(waiting, drivers):
                 if job.after in failed:
                     failed[job.name] = failed[job.after]
+                elif drivers and len(drivers) >= _room(job, at_once, drivers):
+                    break
                 elif not _is_over(job, failed, stop):
-                    connect()
-                    room = min([at_once, runs_at_once(job.phase, job.settings), *(one.at_once for one in drivers)])
-                    if len(drivers) >= max(1, room):
-                        break
-                    drivers.append(_start(job, room))
+                    drivers.append(_start(job, _room(job, at_once, drivers)))
                 waiting.remove(job)
             progress(len(jobs) - len(waiting) - len(drivers), " ".join(one.job.name for one in drivers))
             wait([one.process.sentinel for one in drivers], _LOOK_EVERY)
@@ -112,6 +110,12 @@ def run_together(jobs: Sequence[Job], at_once: int, stop: Stop, progress: Callab
             if stop():
                 raise UserError(_ended(drivers) or "stopped between two runs; the same command goes on with the next")
     return failed
+
+
+def _room(job: Job, at_once: int, drivers: Sequence[_Driver]) -> int:
+    """Return the number of jobs at the same time that the cluster has room for, this one among them."""
+    connect()
+    return max(1, min([at_once, runs_at_once(job.phase, job.settings), *(one.at_once for one in drivers)]))
 
 
 def _is_over(job: Job, failed: dict[str, str], stop: Stop) -> bool:

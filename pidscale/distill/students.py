@@ -92,8 +92,9 @@ class Student:
             kept: The multipliers of a checkpoint.
         """
         d = self.settings.distill
-        if d.combine == "lagrangian":
-            self.multipliers = Multipliers(d.goal, {k: weight for k, weight in physics.weights.items() if weight > 0})
+        weights = {k: weight for k, weight in physics.weights.items() if weight > 0}
+        if d.combine == "lagrangian" and weights:
+            self.multipliers = Multipliers(d.goal, weights)
             if kept is not None:
                 self.multipliers.restore(kept)
             physics = replace(physics, weights=physics.weights | self.multipliers.weights)
