@@ -185,13 +185,12 @@ def _check_made(plan: _Plan, run: Run) -> None:
 
 def _train(plan: _Plan, progress: Progress) -> None:
     """Run the phases that are not finished. One that fails once it was begun is kept with its reason, and others go on."""
-    runs = {run_folder(plan.settings(*run)).name: run for run in plan.runs}
     total = len(plan.runs) + len(plan.cells)
     jobs = [_job(plan, run) for run in plan.runs]
     failed = run_together(
         jobs, plan.comparison.compare.at_once, Stop(), lambda done, names: progress(done, total, names)
     )
-    plan.failed |= {runs[name]: reason for name, reason in failed.items()}
+    plan.failed |= {run: failed[job.name] for job, run in zip(jobs, plan.runs, strict=True) if job.name in failed}
 
 
 def _job(plan: _Plan, run: Run) -> Job:

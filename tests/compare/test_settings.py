@@ -167,7 +167,9 @@ def test_students_need_a_teacher() -> None:
 
 def test_the_help_lists_plans_and_settings() -> None:
     text = help_text("compare")
-    assert "compare={papers,quick,variants}" in text and 'compare.equations=["darcy"]' in text and "teacher.steps=" in text
+    assert (
+        "compare={papers,quick,variants}" in text and 'compare.equations=["darcy"]' in text and "teacher.steps=" in text
+    )
 
 
 def test_a_mistake_is_an_error_before_torch_is_imported() -> None:
