@@ -26,11 +26,11 @@ from torch import Tensor
 from pidscale.app.sensors import read_sensors
 from pidscale.config import UserError
 from pidscale.files import write_atomic
+from pidscale.generator.tasks.likeliest import Answer
 from pidscale.generator.tasks.observations import check_channel
 
 if TYPE_CHECKING:
     from pidscale.generator.generator import Generator
-    from pidscale.generator.tasks.likeliest import Answer
     from pidscale.generator.tasks.posterior import Posterior
 
 _MASK = "_mask"
@@ -165,16 +165,24 @@ def write_answer(path: Path, equation: str, answer: Answer | Posterior) -> None:
     Args:
         path: Path of the file.
         equation: Name of the equation.
-        answer: Answer whose fields and parameters are written by name, and its figures as `residual/l2` or `spread/pressure`.
+        answer: Answer whose fields and parameters are written by name, and its figures as `residual/l2` or `spread/pressure`;
+            those of the answer that it started from as `first/pressure` and `first/residual/l2`.
     """
-    arrays: dict[str, Any] = {"equation": equation}
+    write_npz(path, {"equation": equation, **_arrays(answer)})
+
+
+def _arrays(answer: Answer | Posterior) -> dict[str, Any]:
+    """Return what an answer holds as arrays by name."""
+    arrays: dict[str, Any] = {}
     for name, value in vars(answer).items():
         if isinstance(value, Mapping):
-            first = name in ("fields", "mean")  # written without a prefix, because readers look for these
-            arrays |= {key if first else f"{name}/{key}": one for key, one in value.items()}
-        else:
+            bare = name in ("fields", "mean")  # written without a prefix, because readers look for these
+            arrays |= {key if bare else f"{name}/{key}": one for key, one in value.items()}
+        elif isinstance(value, Answer):
+            arrays |= {f"{name}/{key}": one for key, one in _arrays(value).items()}
+        elif value is not None:
             arrays[f"figures/{name}"] = value
-    write_npz(path, arrays)
+    return arrays
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ DEFAULTS: dict[str, Any] = {
 }
 TASKS = ("forward", "inverse", "reconstruct")
 OPTIMISERS = ("lbfgs", "adam")
-SEARCH = {"steps": 200, "starts": 4, "seed": 0, "batch": 64, "optimiser": "lbfgs"}
+SEARCH = {"steps": 200, "starts": 4, "seed": 0, "batch": 64, "optimiser": "lbfgs", "field_steps": 0, "field_prior": 0.1}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -232,6 +232,10 @@ def _add_solve(commands: Any) -> None:
     add("--batch", type=int, default=SEARCH["batch"], help="fields searched at once (default %(default)s)")
     add("--physics", type=float, help="weight of the equation (default 1; 0 for posterior samples)")
     add("--optimiser", choices=OPTIMISERS, default=SEARCH["optimiser"], help="(default %(default)s)")
+    text = "evaluations of a second search, over the field itself, from what the first one found (default %(default)s)"
+    add("--field-steps", type=int, default=SEARCH["field_steps"], metavar="K", help=text)
+    text = "weight that holds the second search to the answer of the first (default %(default)s)"
+    add("--field-prior", type=float, default=SEARCH["field_prior"], metavar="W", help=text)
 
 
 def _add_student(command: _Parser, what: str) -> None:

@@ -70,6 +70,8 @@ def _search(
         batch=asked.batch,
         physics=default if asked.physics is None else asked.physics,
         optimiser=asked.optimiser,
+        field_steps=asked.field_steps,
+        field_prior=asked.field_prior,
         progress=(progress := Progress(asked.task)),
     )
     if asked.posterior is not None:

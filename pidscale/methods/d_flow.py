@@ -77,8 +77,8 @@ class DFlow:
             return Start(begin[counters.to(begin.device) // MOST])
 
         search = Search(self.iterations, batch=len(question), physics=self.physics)
-        minima, owners = find_minima(task, 1, search, start)
-        return answer_samples(generator, best_answers(task, minima, owners, search.batch))
+        minima, _ = find_minima(task, 1, search, start)
+        return answer_samples(generator, best_answers(task, minima, search.batch))
 
 
 def _nothing(generator: Generator, count: int) -> Observation:

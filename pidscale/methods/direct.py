@@ -110,8 +110,8 @@ def direct(
     search = search or Search()
     task = _posed(pde, grid, normaliser, observation, scales, params, search.physics)
     mean = _mean(task, normaliser, mean_CYX)
-    minima, owners = find_minima(task, 1, search, lambda counters: Start(mean.repeat(len(counters), 1)))
-    return best_answers(task, minima, owners, search.batch)
+    minima, _ = find_minima(task, 1, search, lambda counters: Start(mean.repeat(len(counters), 1)))
+    return best_answers(task, minima, search.batch)
 
 
 @sheltered
@@ -138,8 +138,8 @@ def mean_field(
     """
     task = _posed(pde, grid, normaliser, observation, {}, params, 0.0)
     mean = _mean(task, normaliser, mean_CYX)
-    minima, owners = find_minima(task, 1, Search(steps=1), lambda counters: Start(mean.repeat(len(counters), 1)))
-    return best_answers(task, replace(minima, calls_B=torch.zeros_like(minima.calls_B)), owners, Search.batch)
+    minima, _ = find_minima(task, 1, Search(steps=1), lambda counters: Start(mean.repeat(len(counters), 1)))
+    return best_answers(task, replace(minima, calls_B=torch.zeros_like(minima.calls_B)), Search.batch)
 
 
 def _posed(

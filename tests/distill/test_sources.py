@@ -27,6 +27,7 @@ OBJECTIVES = {
     "dm": ({"objective": {"name": "dm"}, "source": "thread"}, {"loss", "score", "match", "critic"}),
     "consistency": ({"objective": {"name": "consistency", "levels": 6}}, {"loss", "consistency"}),
     "boot": ({"objective": {"name": "boot", "levels": 6}}, {"loss", "bootstrap", "top"}),
+    "shortcut": ({"objective": {"name": "shortcut", "solver_steps": 4}}, {"loss", "halving"}),
     "progressive": ({"objective": {"name": "progressive", "solver_steps": 8}}, {"loss", "halving"}),
     "scratch": ({"start": "scratch"}, {"loss", "match"}),
     "several": ({"objective": {"name": "dm", "call_levels": [1.0, 0.3]}}, {"loss", "score", "match", "critic"}),

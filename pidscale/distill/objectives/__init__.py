@@ -10,6 +10,7 @@ from pidscale.distill.objectives.dmd import Matching
 from pidscale.distill.objectives.pid import Pid
 from pidscale.distill.objectives.piddm import Piddm
 from pidscale.distill.objectives.progressive import Progressive
+from pidscale.distill.objectives.shortcut import Shortcut
 from pidscale.generator.generator import Generator
 from pidscale.ops.window import Window
 from pidscale.pde.constraints import check_constraints
@@ -22,6 +23,7 @@ OBJECTIVES: dict[str, type[Objective]] = {  # keys are values of distill.objecti
     "consistency": Consistency,
     "boot": Boot,
     "progressive": Progressive,
+    "shortcut": Shortcut,
 }
 
 

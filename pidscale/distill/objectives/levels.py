@@ -1,7 +1,10 @@
-"""Random draws that objectives share: neighbouring noise levels of a grid, and noisy endpoints. Knows no ranks."""
+"""What objectives on a grid of noise levels share: random draws, noisy endpoints, two steps as one. Knows no ranks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from pidscale import seeds
@@ -61,3 +64,44 @@ def noisy_endpoints(batch: Batch, sigma_B: Tensor, window: Window, seed: int, st
     shape = (batch.target_BCYX.shape[1], *window.grid.shape)
     eps = seeds.normal(seed, stream, batch.fresh, shape, window.rows, device=batch.target_BCYX.device)
     return batch.target_BCYX + sigma_B.reshape(-1, 1, 1, 1) * eps
+
+
+def states(batch: Batch, sigma_B: Tensor, window: Window, top: float, seed: int, stream: str) -> Tensor:
+    """Return states of the flow: noisy endpoints, and noise alone at the highest level, where a student starts.
+
+    Args:
+        batch: Samples with endpoints.
+        sigma_B: Noise levels.
+        window: Rows of this rank.
+        top: The highest level.
+        seed: Random seed.
+        stream: Name of the random stream.
+
+    Returns:
+        States [B, C, y, X]; at the highest level that of the noise of the sample.
+    """
+    noisy = noisy_endpoints(batch, sigma_B, window, seed, stream)
+    at_top = sigma_B.reshape(-1, 1, 1, 1) >= top * (1 - 1e-6)  # the first level of a grid may be rounded
+    return torch.where(at_top, top * batch.eps_BCYX, noisy)
+
+
+def two_steps(
+    denoise: Callable[[Tensor, Tensor, Tensor], Tensor], x_BCYX: Tensor, levels: tuple[Tensor, Tensor, Tensor]
+) -> Tensor:
+    """Return the denoised fields with which one step from a level a to c ends where two end, by way of b; two calls.
+
+    A step from a to b with the denoised fields D leads from x to (b / a) x + (1 - b / a) D.
+
+    Args:
+        denoise: The denoised fields for a step from x at one level to another, given x, the first and the second level.
+        x_BCYX: States at level a.
+        levels: Levels a > b > c of each sample, [B] each.
+
+    Returns:
+        Fields [B, C, Y, X]: w D(x_a) + (1 - w) D(x_b) with w = (c / b) (1 - b / a) / (1 - c / a).
+    """
+    a, b, c = (level.reshape(-1, 1, 1, 1) for level in levels)
+    first = denoise(x_BCYX, levels[0], levels[1])
+    second = denoise(b / a * x_BCYX + (1 - b / a) * first, levels[1], levels[2])
+    share = c / b * (1 - b / a) / (1 - c / a)
+    return share * first + (1 - share) * second

@@ -27,7 +27,7 @@ from pidscale.config import UserError, setting
 from pidscale.diffusion.denoiser import ConditionalDenoiser, conditioned
 from pidscale.distill.endpoints.batch import Batch
 from pidscale.distill.objectives.base import DistanceSettings, Learned, Objective, Round, Targets, mismatch
-from pidscale.distill.objectives.levels import noisy_endpoints, places
+from pidscale.distill.objectives.levels import places, states, two_steps
 from pidscale.meter import StepTimer
 
 STREAM = "distill/progressive"
@@ -98,9 +98,7 @@ class Progressive(Objective[ProgressiveSettings]):
 
     def states(self, batch: Batch, sigma_B: Tensor) -> Tensor:
         """Return states of the flow at these levels, whose noise is drawn again at every step."""
-        noisy = noisy_endpoints(batch, sigma_B, self.window, self.seed, STREAM)
-        top = self.teacher.noise.sigma_max
-        return torch.where(sigma_B.reshape(-1, 1, 1, 1) >= top, top * batch.eps_BCYX, noisy)
+        return states(batch, sigma_B, self.window, self.teacher.noise.sigma_max, self.seed, STREAM)
 
     def halved(self, x_BCYX: Tensor, levels: tuple[Tensor, Tensor, Tensor], condition_BP: Tensor) -> Tensor:
         """Return what the student should answer for two steps of the teacher; two teacher calls.
@@ -113,12 +111,8 @@ class Progressive(Objective[ProgressiveSettings]):
         Returns:
             Fields [B, C, y, X].
         """
-        a, b, c = (level.reshape(-1, 1, 1, 1) for level in levels)
         teacher = conditioned(self.teacher.denoiser, condition_BP)
-        first = teacher(x_BCYX, levels[0])
-        second = teacher(b / a * x_BCYX + (1 - b / a) * first, levels[1])
-        share = c / b * (1 - b / a) / (1 - c / a)
-        return share * first + (1 - share) * second
+        return two_steps(lambda x, here, _: teacher(x, here), x_BCYX, levels)
 
     def losses(self, network: ConditionalDenoiser, batch: Batch, timer: StepTimer) -> Learned:
         """Return the loss. All student inputs form a single batch; the teacher is evaluated without gradient."""

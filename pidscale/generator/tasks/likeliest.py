@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pidscale.generator.generator import OneStepGenerator
 from pidscale.generator.tasks.descend import Minimum
-from pidscale.generator.tasks.energy import PosedTask, pose
+from pidscale.generator.tasks.energy import Measured, PosedTask, pose
+from pidscale.generator.tasks.field import search_field
 from pidscale.generator.tasks.observations import Observation
 from pidscale.generator.tasks.search import Search, Start, find_minima, standard_normals
 
@@ -32,6 +33,8 @@ class Answer:
         energy: Energies [n].
         eps: Noise [n, C, Y, X] that the fields are generated from.
         calls: Evaluations (a network call and its gradient) of all starts, int [n].
+        field_calls: Evaluations of a second search, over the field itself, int [n]; 0 without one.
+        first: The answer that the second search started from, over the noise; None without one.
     """
 
     fields: dict[str, Tensor]
@@ -40,6 +43,8 @@ class Answer:
     energy: Tensor
     eps: Tensor
     calls: Tensor
+    field_calls: Tensor
+    first: Answer | None = None
 
 
 def solve_task(
@@ -68,32 +73,63 @@ def solve_task(
     def start(counters: Tensor) -> Start:
         return Start(standard_normals(task, search.seed, "task", counters))
 
-    minima, owners = find_minima(task, search.starts, search, start, first_number)
-    return best_answers(task, minima, owners, search.batch)
+    minima, _ = find_minima(task, search.starts, search, start, first_number)
+    answer = best_answers(task, minima, search.batch)
+    if not search.field_steps:
+        return answer
+    fields = torch.stack([answer.fields[name] for name in generator.channels], dim=1)
+    second, found = search_field(generator, task, least(minima, len(observation)), fields, search)
+    return _over_field(second, found, answer, search.batch)
 
 
-def best_answers(task: PosedTask, minima: Minimum, owners_B: Tensor, batch: int) -> Answer:
+def best_answers(task: PosedTask, minima: Minimum, batch: int) -> Answer:
     """Choose the minimum of least energy for each observation.
 
     Args:
         task: The task, of N observations.
         minima: Minima of as many vectors for each observation, in the order of the observations.
-        owners_B: Number of the observation of each vector.
         batch: Number of fields measured at once.
 
     Returns:
         One answer for each observation.
     """
-    energy_NS = minima.energy_B.reshape(len(task.observation), -1)
-    best = energy_NS.nan_to_num(nan=math.inf).argmin(dim=1) + torch.arange(len(energy_NS)) * energy_NS.shape[1]
-    z = minima.x_BD[best]
-    measured = task.measure(z, owners_B[best], batch)
-    fields = {channel.name: measured.fields[:, c] for c, channel in enumerate(task.pde.channels)}
+    count = len(task.observation)
+    best = least(minima, count)
+    fields, measured = _measured(task, best.x_BD, batch)
     return Answer(
-        fields=fields | dict(zip(task.pde.varying, measured.params.T, strict=True)),
+        fields=fields,
         mismatch=measured.mismatch,
         residual=measured.residual,
-        energy=minima.energy_B[best],
-        eps=z[:, : math.prod(task.shape)].unflatten(1, task.shape),
-        calls=minima.calls_B.reshape(energy_NS.shape).sum(dim=1),
+        energy=best.energy_B,
+        eps=best.x_BD[:, : math.prod(task.shape)].unflatten(1, task.shape),
+        calls=minima.calls_B.reshape(count, -1).sum(dim=1),
+        field_calls=torch.zeros(count, dtype=torch.long),
     )
+
+
+def least(minima: Minimum, count: int) -> Minimum:
+    """Return the minimum of least energy for each of `count` observations, which have as many each, in order."""
+    energy_NS = minima.energy_B.reshape(count, -1)
+    best = energy_NS.nan_to_num(nan=math.inf).argmin(dim=1) + torch.arange(count) * energy_NS.shape[1]
+    return Minimum(minima.x_BD[best], minima.energy_B[best], minima.calls_B[best])
+
+
+def _over_field(task: PosedTask, found: Minimum, first: Answer, batch: int) -> Answer:
+    """Return the answer of a search over the field that started from another answer."""
+    fields, measured = _measured(task, found.x_BD, batch)
+    return replace(
+        first,
+        fields=fields,
+        mismatch=measured.mismatch,
+        residual=measured.residual,
+        energy=found.energy_B,
+        field_calls=found.calls_B,
+        first=first,
+    )
+
+
+def _measured(task: PosedTask, z_ND: Tensor, batch: int) -> tuple[dict[str, Tensor], Measured]:
+    """Return the fields and parameters of a vector for each observation by name, and their measures."""
+    measured = task.measure(z_ND, torch.arange(len(z_ND)), batch)
+    fields = {channel.name: measured.fields[:, c] for c, channel in enumerate(task.pde.channels)}
+    return fields | dict(zip(task.pde.varying, measured.params.T, strict=True)), measured

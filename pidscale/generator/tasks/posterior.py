@@ -23,6 +23,7 @@ from pidscale.caller import exactly
 from pidscale.generator.arguments import as_int
 from pidscale.generator.generator import OneStepGenerator
 from pidscale.generator.tasks.energy import pose
+from pidscale.generator.tasks.field import search_field
 from pidscale.generator.tasks.observations import Observation
 from pidscale.generator.tasks.search import MOST, Search, Start, find_minima, standard_normals
 
@@ -43,6 +44,7 @@ class Posterior:
         mismatch: Root mean square of (field - known value) / sigma over the known points, [n, k].
         residual: Relative residuals of the samples, each [n, k]: `l2`, `dual`, `boundary`.
         calls: Evaluations (a network call and its gradient) of all samples, int [n].
+        field_calls: Evaluations of a second search, over the field itself, of all samples, int [n]; 0 without one.
     """
 
     samples: dict[str, Tensor]
@@ -53,6 +55,7 @@ class Posterior:
     mismatch: Tensor
     residual: dict[str, Tensor]
     calls: Tensor
+    field_calls: Tensor
 
 
 def posterior(
@@ -76,13 +79,20 @@ def posterior(
     as_int("count", count, 2, MOST)
     task = pose(generator, observation, params, search.physics)
 
+    def xi(counters: Tensor) -> Tensor:
+        return seeds.normal(search.seed, "posterior/xi", counters, task.shape, device=generator.device)
+
     def start(counters: Tensor) -> Start:
         zeta = standard_normals(task, search.seed, "posterior", counters)
-        xi = seeds.normal(search.seed, "posterior/xi", counters, task.shape, device=zeta.device)
-        return Start(zeta, zeta, xi)
+        return Start(zeta, zeta, xi(counters))
 
     minima, owners = find_minima(task, count, search, start)
     found = task.measure(minima.x_BD, owners, search.batch)
+    field_calls = torch.zeros(len(observation), dtype=torch.long)
+    if search.field_steps:
+        task, second = search_field(generator, task, minima, found.fields, search, xi)
+        found = task.measure(second.x_BD, owners, search.batch)
+        field_calls = second.calls_B.reshape(len(observation), count).sum(dim=1)
     shape = (len(observation), count)
     samples = {channel.name: found.fields[:, c].unflatten(0, shape) for c, channel in enumerate(task.pde.channels)}
     samples |= {p: column.unflatten(0, shape) for p, column in zip(task.pde.varying, found.params.T, strict=True)}
@@ -96,6 +106,7 @@ def posterior(
         mismatch=found.mismatch.unflatten(0, shape),
         residual={name: values.unflatten(0, shape) for name, values in found.residual.items()},
         calls=minima.calls_B.reshape(shape).sum(dim=1),
+        field_calls=field_calls,
     )
 
 

@@ -33,6 +33,9 @@ class Search:
         batch: Number of vectors searched at once; L-BFGS keeps twenty tensors of their size.
         physics: Weight of the residual.
         optimiser: `lbfgs` or `adam`.
+        field_steps: Largest number of evaluations of a second search, over the field itself (field.py); 0 for none.
+        field_prior: Weight that holds the second search to the answer of the first.
+        field_physics: Weight of the residual in the second search.
         progress: Called after every evaluation; None for no report.
     """
 
@@ -42,13 +45,18 @@ class Search:
     batch: int = 64
     physics: float = 1.0
     optimiser: str = "lbfgs"
+    field_steps: int = 0
+    field_prior: float = 0.1
+    field_physics: float = 1.0
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("seed", 0), ("batch", 1)):
             as_int(name, getattr(self, name), least)
         as_int("starts", self.starts, 1, MOST)
-        as_amount("physics", self.physics, zero=True)
+        as_int("field_steps", self.field_steps, 0)
+        for name in ("physics", "field_prior", "field_physics"):
+            as_amount(name, getattr(self, name), zero=True)
 
 
 class Start(NamedTuple):
