@@ -45,11 +45,13 @@ class Known:
         values: An array of all channels, or arrays by channel name; NaN marks unknown values.
         masks: Masks by channel name, True at known values; None if all values other than NaN are known.
         params: Values of parameters by name.
+        places: Coordinates (y, x) and value of sensors between grid points, by channel name.
     """
 
     values: Any
     masks: dict[str, np.ndarray] | None = None
     params: dict[str, np.ndarray] = field(default_factory=dict)
+    places: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)
 
 
 def read_known(generator: Generator, path: Path) -> Known:
@@ -77,7 +79,8 @@ def read_known(generator: Generator, path: Path) -> Known:
     if head.startswith(b"PK"):
         return _read_npz(generator, path)
     if path.suffix.lower() == ".csv":
-        return Known(read_sensors(generator, path))
+        sensors = read_sensors(generator, path)
+        return Known(sensors.fields or None, places=sensors.places)
     if head[:1] == b"\x80":
         raise UserError(_pickle_message(path))
     raise UserError(f"{path}: neither npy nor npz, and its name does not end in .csv; save the values as one of them")

@@ -1,8 +1,7 @@
 """Reads tables of sensors from csv files, with one sensor per line.
 
 The columns are channel,y,x,value with row and column counted from 0, or channel,y_coord,x_coord,value with coordinates from 0
-to the extent of the grid. Coordinates are mapped to the nearest grid point. A # starts a comment. A UserError names file and
-line. Must not know networks.
+to the extent of the grid. A # starts a comment. A UserError names file and line. Must not know networks.
 """
 
 from __future__ import annotations
@@ -29,12 +28,25 @@ _SAME = 1e-6  # relative difference up to which two readings at one point are eq
 
 
 @dataclass(frozen=True)
+class Sensors:
+    """A table of sensors in physical units.
+
+    Attributes:
+        fields: Values [Y, X] at grid points by channel name; NaN where there is none.
+        places: Coordinates (y, x) and value of each sensor by channel name, where the table has coordinates.
+    """
+
+    fields: dict[str, np.ndarray]
+    places: dict[str, list[tuple[float, float, float]]]
+
+
+@dataclass(frozen=True)
 class _Reading:
     line: int
     value: float
 
 
-def read_sensors(generator: Generator, path: Path) -> dict[str, np.ndarray]:
+def read_sensors(generator: Generator, path: Path) -> Sensors:
     """Read a table of sensors.
 
     Args:
@@ -42,7 +54,7 @@ def read_sensors(generator: Generator, path: Path) -> dict[str, np.ndarray]:
         path: Path of the csv file.
 
     Returns:
-        Fields [Y, X] by channel name, in physical units; NaN where there is no sensor.
+        The sensors: all at grid points, or all at coordinates.
 
     Raises:
         UserError: When the file is not such a table, or has no sensors or contradictory ones.
@@ -51,24 +63,28 @@ def read_sensors(generator: Generator, path: Path) -> dict[str, np.ndarray]:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start} is not text in UTF-8; save the table as plain text") from None
-    found: dict[tuple[str, int, int], _Reading] = {}
+    found: dict[tuple[str, float, float], _Reading] = {}
     for line, channel, y, x, value in _rows(generator, path, text):
         first = found.setdefault((channel, y, x), _Reading(line, value))
         if not math.isclose(first.value, value, rel_tol=_SAME):
             raise UserError(
-                f"{path}: lines {first.line} and {line} are {channel} at the same point y={y}, x={x}, of "
+                f"{path}: lines {first.line} and {line} are {channel} at the same point y={exact(y)}, x={exact(x)}, of "
                 f"{exact(first.value)} and {exact(value)}; keep one, or their mean"
             )
     if not found:
         raise UserError(f"{path}: no sensor in it; expected lines of {','.join(_BY_POINT)} below those names")
-    fields: dict[str, np.ndarray] = {}
+    sensors = Sensors({}, {})
     for (channel, y, x), reading in found.items():
-        fields.setdefault(channel, np.full(generator.grid.shape, np.nan))[y, x] = reading.value
-    return fields
+        if isinstance(y, int) and isinstance(x, int):
+            empty = np.full(generator.grid.shape, np.nan)
+            sensors.fields.setdefault(channel, empty)[y, x] = reading.value
+        else:
+            sensors.places.setdefault(channel, []).append((y, x, reading.value))
+    return sensors
 
 
-def _rows(generator: Generator, path: Path, text: str) -> Iterator[tuple[int, str, int, int, float]]:
-    """Yield line number, channel, row, column and value of each sensor."""
+def _rows(generator: Generator, path: Path, text: str) -> Iterator[tuple[int, str, float, float, float]]:
+    """Yield line number, channel, place and value of each sensor; a place is row and column (int) or coordinates (float)."""
     names: list[str] = []
     for line, cells in _lines(path, text):
         where = f"{path}: line {line}"
@@ -95,11 +111,11 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
             yield number, cells
 
 
-def _sensor(generator: Generator, where: str, cells: Mapping[str, str]) -> tuple[str, int, int, float]:
-    """Return channel, row, column and value of one line."""
+def _sensor(generator: Generator, where: str, cells: Mapping[str, str]) -> tuple[str, float, float, float]:
+    """Return channel, place and value of one line."""
     check_channel(generator, cells["channel"], where)
     value = _number(where, "value", cells["value"])
-    places = []
+    places: list[float] = []
     for dim, axis in enumerate(("y", "x")):
         if axis in cells:
             points = generator.grid.shape[dim]
@@ -109,7 +125,7 @@ def _sensor(generator: Generator, where: str, cells: Mapping[str, str]) -> tuple
                 )
             places.append(int(cells[axis]))
         else:
-            places.append(_nearest(generator, where, dim, _number(where, f"{axis}_coord", cells[f"{axis}_coord"])))
+            places.append(_coordinate(generator, where, dim, _number(where, f"{axis}_coord", cells[f"{axis}_coord"])))
     return cells["channel"], places[0], places[1], value
 
 
@@ -123,19 +139,11 @@ def _number(where: str, name: str, text: str) -> float:
     return number
 
 
-def _nearest(generator: Generator, where: str, dim: int, place: float) -> int:
-    """Return the index of the grid point nearest to a coordinate.
-
-    The first point is at 0, or half a spacing from 0 on cell grids. Periodic dims wrap around.
-    """
-    grid = generator.grid
-    extent = grid.extent[dim]
-    points = grid.shape[dim]
+def _coordinate(generator: Generator, where: str, dim: int, place: float) -> float:
+    """Return a coordinate that lies within the grid."""
+    extent = generator.grid.extent[dim]
     if not 0 <= place <= extent:
         raise UserError(
             f"{where}: {'yx'[dim]}_coord={exact(place)}: outside the grid, which goes from 0 to {exact(extent)}"
         )
-    steps = place / grid.spacing[dim] - (0.5 if grid.kind == "cell" else 0.0)
-    wraps = grid.kind == "periodic" or (grid.kind == "strip" and dim == 1 and grid.boundary == "periodic")
-    index = math.floor(steps + 0.5)
-    return index % points if wraps else min(max(index, 0), points - 1)
+    return place

@@ -7,7 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pidscale.app.files import check_target, read_known, write_answer
+import numpy as np
+
+from pidscale.app.files import Known, check_target, read_known, write_answer
 from pidscale.app.opening import open_generator
 from pidscale.app.output import Progress, residual_text
 from pidscale.app.parser import named_numbers
@@ -19,6 +21,7 @@ from pidscale.generator.student import Student
 from pidscale.generator.tasks.likeliest import Answer, solve_task
 from pidscale.generator.tasks.observations import Observation, observe, warnings_for
 from pidscale.generator.tasks.posterior import Posterior, posterior
+from pidscale.generator.tasks.readings import points
 from pidscale.generator.tasks.search import MOST, Search
 
 FAR = 3.0  # distance from the known values, in sigma, above which a warning is printed
@@ -43,7 +46,7 @@ def run(asked: argparse.Namespace) -> None:
     if isinstance(student, Teacher):
         raise UserError(f"{asked.student}: a teacher cannot solve tasks; name the student distilled from it")
     known = read_known(student, asked.input)
-    observation = observe(student, asked.task, known.values, known.masks, _sigma(asked.sigma), str(asked.input))
+    observation = _observed(student, asked, known)
     for line in warnings_for(student, observation):
         print(line)
     params = known.params | named_numbers("--param", asked.param, "diffusivity=0.002")
@@ -56,6 +59,21 @@ def run(asked: argparse.Namespace) -> None:
     if asked.picture is not None:
         draw(asked.picture, layers(student, observation, answer))
         print(f"picture: {asked.picture}")
+
+
+def _observed(student: Student, asked: argparse.Namespace, known: Known) -> Observation:
+    """Return what a file knows, with sensors at coordinates as readings between grid points."""
+    if known.places and asked.task != "reconstruct":
+        raise UserError(
+            f"{asked.input}: sensors at coordinates, which only reconstruct takes; give row and column: channel,y,x,value"
+        )
+    sigma = _sigma(asked.sigma)
+    readings = []
+    for name, sensors in known.places.items():
+        *places, values = np.array(sensors).T
+        own = sigma.pop(name, None) if isinstance(sigma, dict) else sigma
+        readings.append(points(student, name, np.stack(places, axis=1), values, own))
+    return observe(student, asked.task, known.values, known.masks, sigma or None, str(asked.input), readings)
 
 
 def _search(

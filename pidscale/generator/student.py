@@ -6,7 +6,7 @@ Needs torch and numpy only. Knows no files and no ranks.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from pidscale.generator.refine import Refined, refine
 from pidscale.generator.tasks.likeliest import Answer, solve_task
 from pidscale.generator.tasks.observations import Observation, observe, warnings_for
 from pidscale.generator.tasks.posterior import Posterior, posterior
+from pidscale.generator.tasks.readings import Readings
 from pidscale.generator.tasks.search import Search, search_from
 
 
@@ -137,31 +138,39 @@ class Student(OneStepGenerator):
 
     @sheltered
     def reconstruct(
-        self, values: Any, mask: Any = None, sigma: Any = None, params: Mapping[str, Any] | None = None, **search: Any
+        self,
+        values: Any = None,
+        mask: Any = None,
+        sigma: Any = None,
+        params: Mapping[str, Any] | None = None,
+        readings: Sequence[Readings] = (),
+        **search: Any,
     ) -> Answer:
-        """Reconstruct fields: find the likeliest field for values at some points of any channels.
+        """Reconstruct fields: find the likeliest field for values at some points of any channels, or for other readings.
 
         Args:
-            values: As `inputs` of `forward`, for any channels.
+            values: As `inputs` of `forward`, for any channels; None if there are only readings.
             mask: True where values are known; None if they are known where they are not NaN.
             sigma: As in `forward`.
             params: As in `forward`.
+            readings: Values between grid points, means, slopes and others (tasks/readings.py).
             **search: As in `forward`.
 
         Returns:
             Answers to the n problems.
         """
-        return self._solve(self._observed("reconstruct", values, mask, sigma), params, search)
+        return self._solve(self._observed("reconstruct", values, mask, sigma, readings), params, search)
 
     @sheltered
     def posterior(
         self,
         task: str,
-        values: Any,
+        values: Any = None,
         count: int = 32,
         mask: Any = None,
         sigma: Any = None,
         params: Mapping[str, Any] | None = None,
+        readings: Sequence[Readings] = (),
         **search: Any,
     ) -> Posterior:
         """Draw posterior samples: fields that agree with noisy values (tasks/posterior.py).
@@ -173,12 +182,13 @@ class Student(OneStepGenerator):
             mask: As in `reconstruct`.
             sigma: As in `forward`.
             params: As in `forward`.
+            readings: As in `reconstruct`.
             **search: As in `forward`, but `physics` is 0 by default.
 
         Returns:
             The samples with their mean, standard deviation and intervals.
         """
-        observation = self._observed(task, values, mask, sigma)
+        observation = self._observed(task, values, mask, sigma, readings)
         return self._drawn(observation, count, params, search_from(search, physics=0.0))
 
     def module(self) -> FieldModule:
@@ -203,8 +213,10 @@ class Student(OneStepGenerator):
         self._warn_of_refused(draws.samples)
         return draws
 
-    def _observed(self, task: str, values: Any, mask: Any, sigma: Any) -> Observation:
-        observation = observe(self, task, values, mask, sigma)
+    def _observed(
+        self, task: str, values: Any, mask: Any, sigma: Any, readings: Sequence[Readings] = ()
+    ) -> Observation:
+        observation = observe(self, task, values, mask, sigma, readings=readings)
         for line in warnings_for(self, observation):
             warnings.warn(line.removeprefix("warning: "), stacklevel=4)  # the line that called the task
         return observation

@@ -260,6 +260,8 @@ def check_question(method: Method, generator: Generator, question: Question) -> 
     if method.takes and not method.takes & kinds_of(generator):
         has = max(kinds_of(generator), key=len)
         raise UserError(f"{name}: takes {' or '.join(sorted(method.takes))}, not a generator of kind {has}")
+    if question.known is not None and question.known.readings:
+        raise UserError(f"{name}: takes values at grid points only; readings go to a student's reconstruct")
     if question.task not in method.answers:
         raise UserError(f"{name}: does not answer {question.task!r}; it answers {', '.join(sorted(method.answers))}")
 

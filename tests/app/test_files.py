@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from pidscale.app.sensors import read_sensors
 from pidscale.config import UserError
 from pidscale.generator.generator import Generator
 from pidscale.generator.tasks.observations import observe
-from pidscale.ops.grid import Grid
 from tests.generator.known import MASK, NAN, A, U, refused
 from tests.generator.linear import linear_student
 
@@ -131,7 +129,7 @@ def test_a_member_that_claims_more_than_memory_is_refused(tmp_path: Path) -> Non
 
 def table(tmp_path: Path, text: str, student: Generator = STUDENT) -> dict[str, np.ndarray]:
     (tmp_path / "sensors.csv").write_bytes(text.encode("utf-8"))
-    return read_sensors(student, tmp_path / "sensors.csv")
+    return read_sensors(student, tmp_path / "sensors.csv").fields
 
 
 def test_sensors_are_read(tmp_path: Path) -> None:
@@ -145,22 +143,12 @@ def test_sensors_are_read(tmp_path: Path) -> None:
     assert observe(STUDENT, "reconstruct", known.values).known_NCYX.sum() == 2
 
 
-@pytest.mark.parametrize(
-    ("grid", "place", "point"),
-    [
-        (Grid((6, 6), (1.0, 2.0)), (0.0, 2.0), (0, 5)),
-        (Grid((6, 6), (1.0, 2.0)), (0.29, 0.61), (1, 2)),
-        (Grid((6, 6), (3.0, 3.0), "cell", "zero_flux"), (0.0, 3.0), (0, 5)),
-        (Grid((6, 6), (3.0, 3.0), "cell", "zero_flux"), (0.99, 1.01), (1, 2)),
-        (Grid((6, 6), (3.0, 3.0), "periodic", "periodic"), (2.6, 2.8), (5, 0)),
-        (Grid((6, 6), (1.0, 3.0), "strip", "periodic"), (1.0, 2.9), (5, 0)),
-        (Grid((6, 6), (1.0, 1.0), "strip", "dirichlet"), (0.41, 1.0), (2, 5)),
-    ],
-)
-def test_places_become_the_nearest_point(tmp_path: Path, grid: Grid, place, point) -> None:
-    text = f"channel,y_coord,x_coord,value\npressure,{place[0]},{place[1]},1\n"
-    found = table(tmp_path, text, replace(STUDENT, grid=grid))["pressure"]
-    assert np.argwhere(np.isfinite(found)).tolist() == [list(point)]
+def test_sensors_at_coordinates_stay_where_they_are(tmp_path: Path) -> None:
+    text = "channel,y_coord,x_coord,value\npressure,0.29,0.61,3e-3\npressure,1,0.5,2e-3\npermeability,0,0,12\n"
+    (tmp_path / "sensors.csv").write_text(text)
+    known = read_known(STUDENT, tmp_path / "sensors.csv")
+    assert known.values is None
+    assert known.places == {"pressure": [(0.29, 0.61, 3e-3), (1.0, 0.5, 2e-3)], "permeability": [(0.0, 0.0, 12.0)]}
 
 
 HEAD = "channel,y,x,value\n"
@@ -216,7 +204,9 @@ def test_any_table_is_read_or_refused_in_one_line(tmp_path: Path, head: str, lin
     except UserError as error:
         assert "\n" not in str(error) and "\r" not in str(error)
     else:
-        assert found and all(field.shape == (6, 6) and np.isfinite(field).any() for field in found.values())
+        assert found.fields or found.places
+        assert all(field.shape == (6, 6) and np.isfinite(field).any() for field in found.fields.values())
+        assert all(0 <= place <= 1 for sensors in found.places.values() for *at, _ in sensors for place in at)
 
 
 good = st.tuples(st.sampled_from(["pressure", "permeability"]), st.integers(0, 5), st.integers(0, 5))

@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 from pidscale.app.main import main
+from pidscale.generator.load import load_student
+from pidscale.generator.tasks.readings import points
 from tests.app.conftest import run_without
 from tests.generator.made import POINTS, write_generator
 from tests.scripts import ROOT
@@ -75,6 +77,28 @@ def test_samples_of_what_sensors_leave_open(solve, tmp_path: Path) -> None:
         np.testing.assert_allclose(file["pressure"], samples.mean(axis=1), rtol=1e-4, atol=1e-7)
         np.testing.assert_allclose(file["spread/pressure"], samples.std(axis=1, ddof=1), rtol=1e-3, atol=1e-7)
         assert (file["low/pressure"] <= file["high/pressure"]).all()
+
+
+def test_sensors_at_coordinates_are_readings_between_grid_points(solve, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "places.csv").write_text(
+        "channel,y_coord,x_coord,value\npressure,0.23,0.41,0.006\npermeability,0.5,0.9,12\n"
+    )
+    words = ["reconstruct", "--student", "MADE/student", "--input", "places.csv", "--out", "answer.npz", *QUICK]
+    said, _ = solve(*words, "--sigma", "pressure=0.001", "--picture", "answer.png", "--field-steps", "60")
+    assert "warning" not in said and (tmp_path / "answer.png").exists()
+    student = load_student(made / "student")
+    with np.load(tmp_path / "answer.npz", allow_pickle=False) as file:
+        fields = student.join({name: file[name] for name in student.channels})
+        assert file["figures/field_calls"][0] > 1 and file["first/figures/field_calls"].tolist() == [0]
+        reading = points(student, "pressure", [[0.23, 0.41]], [0.006], 0.001)
+        assert float(reading.misfit(fields, torch.zeros(1, dtype=torch.long))) < 1
+    (tmp_path / "far.csv").write_text("channel,y_coord,x_coord,value\npressure,0.23,0.41,6.0\n")
+    words[4] = "far.csv"
+    assert "the farthest is 6" in solve(*words)[0]
+    _, errors = solve("forward", *words[1:], code=2)
+    assert "far.csv: sensors at coordinates, which only reconstruct takes" in errors
+    _, errors = solve(*words, "--sigma", "permeability=1", code=2)
+    assert "sigma['permeability']: this channel has no values" in errors
 
 
 def test_an_inverse_answer_of_several_fields(solve, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ each varying parameter; a parameter that is not given is low + (high - low) Phi(
 negative logarithm of the density of z, so that the field of least energy is the likeliest one (MAP; Zhang et al.,
 Physics-informed distillation of diffusion models, ICML 2026, algorithm 3).
 
-Channels that are known everywhere and without noise replace the generated ones in R_k. Scattered points do not: the jumps
-that they make in a field would dominate the residual. Knows no files and no ranks.
+Readings that are not values at grid points (readings.py) add terms of the first kind. Channels that are known everywhere and
+without noise replace the generated ones in R_k. Scattered points do not: the jumps that they make in a field would dominate
+the residual. Knows no files and no ranks.
 
 Shapes: z_bD vectors, of which the observation with the number owners_b is the target.
 """
@@ -97,37 +98,47 @@ class PosedTask:
         params = torch.where(given.isnan(), drawn, given)
         return self.draw(z_bD[:, :size].unflatten(1, self.shape), params), params
 
-    def misfit(self, fields_bCYX: Tensor, owners_b: Tensor, noise_bCYX: Tensor | None = None) -> Tensor:
-        """Return the sum of ((field - known value) / sigma)^2 over the known points.
+    @property
+    def values(self) -> list[int]:
+        """Number of values of a field, then that of each of the readings: the parts of `noise_bK`."""
+        return [math.prod(self.shape), *(one.values_NM.shape[1] for one in self.observation.readings)]
+
+    def misfit(self, fields_bCYX: Tensor, owners_b: Tensor, noise_bK: Tensor | None = None) -> Tensor:
+        """Return the sum of ((field - known value) / sigma)^2 over the known points, and the same of the readings.
 
         Args:
             fields_bCYX: Physical fields.
             owners_b: Number of the observation of each field.
-            noise_bCYX: Noise that is added to the known values, in units of sigma; None for none.
+            noise_bK: Noise that is added to the known values and readings, in units of sigma, as long as the sum of
+                `values`; None for none.
 
         Returns:
             Sums [b].
         """
         seen = self.observation
         difference = (fields_bCYX - seen.values_NCYX[owners_b]) / seen.sigma_NC[owners_b, :, None, None]
-        difference = difference if noise_bCYX is None else difference - noise_bCYX
-        return torch.where(seen.known_NCYX[owners_b], difference, 0.0).square().flatten(1).sum(dim=1)
+        noise = [None] * len(self.values) if noise_bK is None else noise_bK.split(self.values, dim=1)
+        difference = difference if noise[0] is None else difference - noise[0].unflatten(1, self.shape)
+        total = torch.where(seen.known_NCYX[owners_b], difference, 0.0).square().flatten(1).sum(dim=1)
+        for one, own in zip(seen.readings, noise[1:], strict=True):
+            total = total + one.misfit(fields_bCYX, owners_b, own)
+        return total
 
-    def energy(self, z_bD: Tensor, owners_b: Tensor, centre_bD: Tensor | None, noise_bCYX: Tensor | None) -> Tensor:
+    def energy(self, z_bD: Tensor, owners_b: Tensor, centre_bD: Tensor | None, noise_bK: Tensor | None) -> Tensor:
         """Return the energies of vectors, differentiable.
 
         Args:
             z_bD: Vectors.
             owners_b: Number of the observation of each vector.
             centre_bD: Centre of the prior; None for 0.
-            noise_bCYX: Noise that is added to the known values, in units of sigma; None for none.
+            noise_bK: As in `misfit`.
 
         Returns:
             Energies [b].
         """
         size = math.prod(self.shape)
         fields, params = self.fields(z_bD, owners_b)
-        total = 0.5 * self.misfit(fields, owners_b, noise_bCYX)
+        total = 0.5 * self.misfit(fields, owners_b, noise_bK)
         if self.physics > 0:
             seen = self.observation
             held = torch.where(seen.whole_NC[owners_b, :, None, None], seen.values_NCYX[owners_b], fields)
@@ -154,8 +165,7 @@ class PosedTask:
         for z, owners in zip(z_BD.split(batch), owners_B.split(batch), strict=True):
             owners = owners.to(device)
             fields, params = self.fields(z.to(device), owners)
-            points = self.observation.known_NCYX[owners].flatten(1).sum(dim=1)
-            mismatch = (self.misfit(fields, owners) / points).sqrt()
+            mismatch = (self.misfit(fields, owners) / self.observation.points[owners]).sqrt()
             squares = residual_squares(self.pde, self.grid, fields, params)
             parts.append([t.cpu() for t in (fields, params, mismatch, *(squares[k].sqrt() for k in NORMS))])
         fields, params, mismatch, *residuals = (torch.cat(values) for values in zip(*parts, strict=True))

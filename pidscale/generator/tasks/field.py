@@ -26,7 +26,7 @@ from pidscale.generator.tasks.energy import PosedTask
 from pidscale.generator.tasks.search import MOST, Search, Start, find_minima
 
 Noise = Callable[[Tensor], Tensor]
-"""Counters [b] -> noise [b, C, Y, X] that is added to the known values, in units of sigma."""
+"""Counters [b] -> noise [b, K] that is added to the known values (`PosedTask.misfit`)."""
 
 
 def search_field(

@@ -7,9 +7,9 @@ deviation for each channel.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from pidscale.config import UserError
 from pidscale.generator.arguments import as_amount, as_real
 from pidscale.generator.generator import Generator
 from pidscale.pde.base import solution_mask
+
+if TYPE_CHECKING:
+    from pidscale.generator.tasks.readings import Readings
 
 TASKS = ("forward", "inverse", "reconstruct")
 # sigma of noiseless values in standard deviations of a channel, as near as students come to a whole field and to some points
@@ -37,28 +40,47 @@ class Observation:
         sigma_NC: Standard deviation of the noise of the values, or the tolerance of noiseless ones.
         whole_NC: Whether a channel is known at every point and without noise, bool. Such a channel may replace the generated
             one in a residual.
+        readings: Readings that are not values at grid points.
     """
 
     values_NCYX: Tensor
     known_NCYX: Tensor
     sigma_NC: Tensor
     whole_NC: Tensor
+    readings: tuple[Readings, ...] = ()
 
     def __len__(self) -> int:
         return len(self.values_NCYX)
 
     def __getitem__(self, some: slice) -> Observation:
-        return Observation(self.values_NCYX[some], self.known_NCYX[some], self.sigma_NC[some], self.whole_NC[some])
+        values, known, sigma, whole = (t[some] for t in self._tensors)
+        return Observation(values, known, sigma, whole, tuple(one[some] for one in self.readings))
 
     def on(self, device: torch.device) -> Observation:
         """Return the observation on a device."""
-        moved = (t.to(device) for t in (self.values_NCYX, self.known_NCYX, self.sigma_NC, self.whole_NC))
-        return Observation(*moved)
+        values, known, sigma, whole = (t.to(device) for t in self._tensors)
+        return Observation(values, known, sigma, whole, tuple(one.on(device) for one in self.readings))
+
+    @property
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.values_NCYX, self.known_NCYX, self.sigma_NC, self.whole_NC
+
+    @property
+    def points(self) -> Tensor:
+        """Number of values and readings of each field that are known, [N]."""
+        counts = [self.known_NCYX.flatten(1).sum(dim=1), *(one.known_NM.sum(dim=1) for one in self.readings)]
+        return torch.stack(counts).sum(dim=0)
 
 
 @sheltered
 def observe(
-    generator: Generator, task: str, values: Any, mask: Any = None, sigma: Any = None, where: str = "values"
+    generator: Generator,
+    task: str,
+    values: Any,
+    mask: Any = None,
+    sigma: Any = None,
+    where: str = "values",
+    readings: Sequence[Readings] = (),
 ) -> Observation:
     """Check a user's values and build an observation from them.
 
@@ -69,11 +91,12 @@ def observe(
         generator: A generator of the equation.
         task: `forward` takes the inputs of the equation, `inverse` its solution, `reconstruct` any channels.
         values: A dict of channel name to [Y, X] or [n, Y, X]; or an array of all channels that the task takes, [Y, X],
-            [n, Y, X], [C, Y, X] or [n, C, Y, X].
+            [n, Y, X], [C, Y, X] or [n, C, Y, X]. None if there are only readings.
         mask: True where values are known: of the shape of the values or [Y, X], by channel or for all. None: everywhere for
             `forward` and `inverse`, where values are not NaN for `reconstruct`.
         sigma: Standard deviation of the noise in physical units, one number or a dict by channel; None for no noise.
         where: Name of the values in messages.
+        readings: Readings that are not values at grid points (readings.py), for `reconstruct`.
 
     Returns:
         The observation, on the CPU.
@@ -83,14 +106,11 @@ def observe(
     """
     places = _places(generator, task)
     takes = [name for name, at in zip(generator.channels, places, strict=True) if at.any()]
-    given = _by_channel(generator, task, values, takes, where)
+    if readings and task != "reconstruct":
+        raise UserError(f"readings: {task} takes none; give them to reconstruct")
+    given = {} if values is None and readings else _by_channel(generator, task, values, takes, where)
     masks = _masks(generator, mask, list(given), None if isinstance(values, Mapping) else takes, where)
-    count = max(map(len, given.values()))
-    for name, field in (*given.items(), *masks.items()):
-        if len(field) not in (1, count):
-            raise UserError(
-                f"{where}: {len(field)} fields or masks of {name} beside {count} of another; give as many of each"
-            )
+    count = _count(where, given, masks, readings)
     joint = torch.zeros(count, len(generator.channels), *generator.grid.shape, dtype=torch.float32)
     known = torch.zeros(joint.shape, dtype=torch.bool)
     for name, field in given.items():
@@ -104,11 +124,13 @@ def observe(
                 f"{where}: {name} of field {number} is not finite in single precision at y={y}, x={x}; give a "
                 "number, or reconstruct without it"
             )
-    if not known.flatten(1).any(dim=1).all():
-        number = int((~known.flatten(1).any(dim=1)).nonzero()[0])
+    seen = known.flatten(1).any(dim=1) | bool(readings)
+    if not seen.all():
+        number = int((~seen).nonzero()[0])
         raise UserError(f"{where}: no value of field {number} is known: its mask is empty, or all values are NaN")
     sigma_NC, noisy_C = _sigma(generator, sigma, list(given), known.to(torch.float32).mean(dim=(2, 3)))
-    return Observation(joint, known, sigma_NC, known.all(dim=(2, 3)) & ~noisy_C)
+    whole_NC = known.all(dim=(2, 3)) & ~noisy_C
+    return Observation(joint, known, sigma_NC, whole_NC, tuple(one.expanded(count) for one in readings))
 
 
 def warnings_for(generator: Generator, observation: Observation) -> list[str]:
@@ -127,7 +149,9 @@ def warnings_for(generator: Generator, observation: Observation) -> list[str]:
     units = generator.normaliser
     for c, (channel, mean, std) in enumerate(zip(generator.pde.channels, units.mean, units.std, strict=True)):
         name = channel.name
-        values = observation.values_NCYX[:, c][observation.known_NCYX[:, c]]
+        parts = [observation.values_NCYX[:, c][observation.known_NCYX[:, c]]]
+        parts += [one.values_NM[one.known_NM] for one in observation.readings if one.channel == name]
+        values = torch.cat(parts)
         if channel.positive and (values <= 0).any():
             lines.append(
                 f"warning: {name}: {int((values <= 0).sum())} of {len(values)} known values are not above 0 (the least is "
@@ -162,6 +186,18 @@ def check_channel(generator: Generator, name: Any, where: str) -> None:
             f"{where}: no channel {str(name)[:80]!r} in {generator.pde.name}, the student's equation; {advice}it has "
             f"{', '.join(generator.channels)}"
         )
+
+
+def _count(where: str, given: Mapping[str, Tensor], masks: Mapping[str, Tensor], readings: Sequence[Readings]) -> int:
+    """Return the number of fields that are observed. Raises UserError where some have another number than others."""
+    sizes = [(name, len(field)) for name, field in given.items()] + [("readings", len(one)) for one in readings]
+    count = max(size for _, size in sizes)
+    for name, size in (*sizes, *((name, len(mask)) for name, mask in masks.items())):
+        if size not in (1, count):
+            raise UserError(
+                f"{where}: {size} fields or masks of {name} beside {count} of another; give as many of each"
+            )
+    return count
 
 
 def _places(generator: Generator, task: str) -> Tensor:

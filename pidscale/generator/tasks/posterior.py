@@ -80,7 +80,11 @@ def posterior(
     task = pose(generator, observation, params, search.physics)
 
     def xi(counters: Tensor) -> Tensor:
-        return seeds.normal(search.seed, "posterior/xi", counters, task.shape, device=generator.device)
+        parts = [seeds.normal(search.seed, "posterior/xi", counters, task.shape, device=generator.device)]
+        for number, size in enumerate(task.values[1:]):
+            stream = f"posterior/xi/{number}"
+            parts.append(seeds.normal(search.seed, stream, counters, (1, 1, size), device=generator.device))
+        return torch.cat([part.flatten(1) for part in parts], dim=1)
 
     def start(counters: Tensor) -> Start:
         zeta = standard_normals(task, search.seed, "posterior", counters)

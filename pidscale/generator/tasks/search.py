@@ -65,12 +65,12 @@ class Start(NamedTuple):
     Attributes:
         z_bD: Vectors to start from.
         centre_bD: Centres of the prior; None for 0.
-        noise_bCYX: Noise that is added to the known values, in units of sigma; None for none.
+        noise_bK: Noise that is added to the known values (`PosedTask.misfit`); None for none.
     """
 
     z_bD: Tensor
     centre_bD: Tensor | None = None
-    noise_bCYX: Tensor | None = None
+    noise_bK: Tensor | None = None
 
 
 def search_from(given: Mapping[str, Any], **defaults: Any) -> Search:
@@ -155,7 +155,7 @@ def _search_batch(task: PosedTask, owners_b: Tensor, start: Start, search: Searc
     """Minimise the energies of one batch, which begins at vector `first` of `total`."""
 
     def energy(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        centre, noise = (None if t is None else t[rows] for t in (start.centre_bD, start.noise_bCYX))
+        centre, noise = (None if t is None else t[rows] for t in (start.centre_bD, start.noise_bK))
         return task.energy(z, owners_b[rows], centre, noise), torch.zeros_like(rows, dtype=torch.bool)
 
     def report(done: int, mean: float) -> None:
