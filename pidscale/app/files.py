@@ -27,7 +27,7 @@ from pidscale.app.sensors import read_sensors
 from pidscale.config import UserError
 from pidscale.files import write_atomic
 from pidscale.generator.tasks.likeliest import Answer
-from pidscale.generator.tasks.observations import check_channel
+from pidscale.generator.tasks.readings import check_channel
 
 if TYPE_CHECKING:
     from pidscale.generator.generator import Generator

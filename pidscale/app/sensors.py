@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pidscale.config import UserError, exact
-from pidscale.generator.tasks.observations import check_channel
+from pidscale.generator.tasks.readings import check_channel
 
 if TYPE_CHECKING:
     from pidscale.generator.generator import Generator

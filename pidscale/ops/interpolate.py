@@ -52,7 +52,8 @@ def slope_weights(grid: Grid, dim: int, place_M: Tensor) -> Tensor:
     low, high = middle - 0.5, middle + 0.5
     if not is_periodic(grid, dim):
         last = grid.shape[dim] - 1
-        low, high = low.clamp(0, last - 0.5), high.clamp(0.5, last)
+        low = low.clamp(0, last - 0.5)
+        high = high.clamp(0.5, last)
     difference = _value(grid, dim, high) - _value(grid, dim, low)
     return difference / ((high - low)[:, None] * grid.spacing[dim])
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.generator.tasks.observations import TOLERANCE, TOLERANCE_OF_SOME, observe, warnings_for
+from pidscale.generator.tasks.observations import TOLERANCE, observe, warnings_for
+from pidscale.generator.tasks.readings import TOLERANCE_OF_SOME
 from tests.generator.known import MASK, NAN, A, U, refused
 from tests.generator.linear import linear_student
 

@@ -6,10 +6,9 @@ deviation for each channel.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,15 +17,12 @@ from pidscale.caller import sheltered
 from pidscale.config import UserError
 from pidscale.generator.arguments import as_amount, as_real
 from pidscale.generator.generator import Generator
+from pidscale.generator.tasks.readings import TOLERANCE_OF_SOME, Readings, check_channel
 from pidscale.pde.base import solution_mask
 
-if TYPE_CHECKING:
-    from pidscale.generator.tasks.readings import Readings
-
 TASKS = ("forward", "inverse", "reconstruct")
-# sigma of noiseless values in standard deviations of a channel, as near as students come to a whole field and to some points
+# sigma of noiseless values in standard deviations of a channel, as near as students come to a whole field
 TOLERANCE = 0.03
-TOLERANCE_OF_SOME = 0.01
 USUAL = 5.0  # standard deviations from the mean of the training data beyond which a value gets a warning
 
 
@@ -166,26 +162,6 @@ def warnings_for(generator: Generator, observation: Observation) -> list[str]:
                 f"{farthest:.4g}; the answer extrapolates"
             )
     return lines
-
-
-def check_channel(generator: Generator, name: Any, where: str) -> None:
-    """Check that a name is a channel of the generator's equation.
-
-    Args:
-        generator: The generator.
-        name: The name.
-        where: Name of its source in messages.
-
-    Raises:
-        UserError: When there is no such channel.
-    """
-    if name not in generator.channels:
-        close = difflib.get_close_matches(str(name)[:80], generator.channels, n=1)
-        advice = f"did you mean {close[0]!r}? " if close else ""
-        raise UserError(
-            f"{where}: no channel {str(name)[:80]!r} in {generator.pde.name}, the student's equation; {advice}it has "
-            f"{', '.join(generator.channels)}"
-        )
 
 
 def _count(where: str, given: Mapping[str, Tensor], masks: Mapping[str, Tensor], readings: Sequence[Readings]) -> int:

@@ -6,6 +6,7 @@ are those of H transposed, by automatic differentiation. Knows no files and no n
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,10 +19,11 @@ from pidscale.caller import sheltered
 from pidscale.config import UserError, exact
 from pidscale.generator.arguments import as_real
 from pidscale.generator.generator import Generator
-from pidscale.generator.tasks.observations import TOLERANCE_OF_SOME, check_channel
 from pidscale.ops.grid import Grid
 from pidscale.ops.interpolate import mean_weights, slope_weights
 
+# sigma of noiseless values in standard deviations of a channel, as near as students come to some values
+TOLERANCE_OF_SOME = 0.01
 LINEAR = 1e-4  # relative distance to a linear function above which a function is refused
 
 
@@ -89,10 +91,7 @@ def points(generator: Generator, channel: str, places: Any, values: Any, sigma: 
         sigma: Standard deviation of their noise, one number, [M] or [n, M]; None for 1 % of the channel's standard deviation.
 
     Returns:
-        The readings.
-
-    Raises:
-        UserError: When a channel, place, value or sigma is wrong.
+        The readings. A wrong channel, place, value or sigma raises a UserError.
     """
     placed = _places(generator.grid, "places", places, 2)
     return _of_channel(generator, channel, placed[:, [0, 0, 1, 1]], values, sigma)
@@ -113,7 +112,7 @@ def means(generator: Generator, channel: str, boxes: Any, values: Any, sigma: An
         The readings.
 
     Raises:
-        UserError: When a channel, box, value or sigma is wrong.
+        UserError: When an argument is wrong, as in `points`, or a box ends before it begins.
     """
     placed = _places(generator.grid, "boxes", boxes, 4)
     for number, (y0, y1, x0, x1) in enumerate(placed.tolist()):
@@ -186,6 +185,26 @@ def linear(generator: Generator, function: Callable[[Tensor], Tensor], values: A
     if not float(away) <= LINEAR * float(found.abs().max()):
         raise UserError("function: not linear: f(a / 2 - 2 b) differs from f(a) / 2 - 2 f(b)")
     return _readings(function, count, values, sigma)
+
+
+def check_channel(generator: Generator, name: Any, where: str) -> None:
+    """Check that a name is a channel of the generator's equation.
+
+    Args:
+        generator: The generator.
+        name: The name.
+        where: Name of its source in messages.
+
+    Raises:
+        UserError: When there is no such channel.
+    """
+    if name not in generator.channels:
+        close = difflib.get_close_matches(str(name)[:80], generator.channels, n=1)
+        advice = f"did you mean {close[0]!r}? " if close else ""
+        raise UserError(
+            f"{where}: no channel {str(name)[:80]!r} in {generator.pde.name}, the student's equation; {advice}it has "
+            f"{', '.join(generator.channels)}"
+        )
 
 
 def _of_channel(generator: Generator, channel: str, boxes_M4: Tensor, values: Any, sigma: Any) -> Readings:
