@@ -18,11 +18,12 @@ from pidscale.figures.answer import draw, figure_class, layers
 from pidscale.generator.arguments import as_int
 from pidscale.generator.generator import Teacher
 from pidscale.generator.student import Student
-from pidscale.generator.tasks.likeliest import Answer, solve_task
+from pidscale.generator.tasks.likeliest import Answer, Stage, solve_task
 from pidscale.generator.tasks.observations import Observation, observe, warnings_for
 from pidscale.generator.tasks.posterior import Posterior, posterior
 from pidscale.generator.tasks.readings import points
 from pidscale.generator.tasks.search import MOST, Search
+from pidscale.generator.tasks.solver import solve_inputs
 
 FAR = 3.0  # distance from the known values, in sigma, above which a warning is printed
 _SHOWN = 8  # number of fields that are described in a line each
@@ -52,6 +53,8 @@ def run(asked: argparse.Namespace) -> None:
     params = known.params | named_numbers("--param", asked.param, "diffusivity=0.002")
     answer = _search(asked, student, observation, params)
     write_answer(asked.out, student.pde.name, answer)
+    if isinstance(answer, Answer) and answer.stage is Stage.SOLVER:
+        print("solved by steps of the equation's own solver, without a network call (--no-solver searches)")
     print("\n".join(_summary(answer)))
     if line := student.refused(answer.fields if isinstance(answer, Answer) else answer.samples):
         print(f"warning: {line}")
@@ -79,7 +82,7 @@ def _observed(student: Student, asked: argparse.Namespace, known: Known) -> Obse
 def _search(
     asked: argparse.Namespace, student: Student, observation: Observation, params: dict[str, Any]
 ) -> Answer | Posterior:
-    """Return the likeliest fields, or posterior samples if they are requested."""
+    """Return the likeliest fields, those of solver steps where these answer, or posterior samples if they are requested."""
     default = 0.0 if asked.posterior else 1.0
     search = Search(
         steps=asked.steps,
@@ -96,7 +99,9 @@ def _search(
         count = as_int("--posterior", asked.posterior, 2, MOST)
         found: Answer | Posterior = posterior(student, observation, count, params, search)
     else:
-        found = solve_task(student, observation, params, search)
+        solves = asked.task == "forward" and asked.solver and student.head > 0 and not asked.sigma
+        solved = solve_inputs(student, observation, params, search.batch) if solves else None
+        found = solved or solve_task(student, observation, params, search)
     progress.close()
     return found
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from pidscale.caller import sheltered
+from pidscale.config import UserError
 from pidscale.generator.arguments import as_int
 from pidscale.generator.generator import Fields, OneStepGenerator, Teacher
 from pidscale.generator.module import FieldModule
@@ -23,6 +24,7 @@ from pidscale.generator.tasks.observations import Observation, observe, warnings
 from pidscale.generator.tasks.posterior import Posterior, posterior
 from pidscale.generator.tasks.readings import Readings
 from pidscale.generator.tasks.search import Search, search_from
+from pidscale.generator.tasks.solver import solve_inputs
 
 
 @dataclass(frozen=True)
@@ -103,21 +105,46 @@ class Student(OneStepGenerator):
         return self._refined(n, seed, steps, how)
 
     @sheltered
-    def forward(self, inputs: Any, sigma: Any = None, params: Mapping[str, Any] | None = None, **search: Any) -> Answer:
-        """Solve forward problems: find the likeliest field for known inputs (coefficient, source or initial state).
+    def forward(
+        self,
+        inputs: Any,
+        sigma: Any = None,
+        params: Mapping[str, Any] | None = None,
+        solver: bool | None = None,
+        **search: Any,
+    ) -> Answer:
+        """Solve forward problems: find the field for known inputs (coefficient, source or initial state).
 
-        Wrong values, parameters or settings raise a UserError that names the argument; so do those of the other tasks.
+        Where all inputs and parameters are known, and without noise, solver steps of the equation answer (tasks/solver.py),
+        unless this student has no head. Else the likeliest field is searched for. Wrong values, parameters or settings raise
+        a UserError that names the argument; so do those of the other tasks.
 
         Args:
             inputs: [Y, X] or [n, Y, X] in physical units, or a dict by channel name.
             sigma: Standard deviation of the noise of the values, a number or a dict by channel; None for noiseless values.
             params: Varying parameters that are known, by name.
+            solver: Whether solver steps answer: True refuses what they cannot solve, False always searches.
             **search: Settings of `pidscale.generator.tasks.search.Search`.
 
         Returns:
-            Answers to the n problems.
+            Answers to the n problems, whose `stage` says what found them.
+
+        Raises:
+            UserError: When `solver` is True, and solver steps cannot answer.
         """
-        return self._solve(self._observed("forward", inputs, None, sigma), params, search)
+        observation = self._observed("forward", inputs, None, sigma)
+        settings = search_from(search)
+        solves = self.head > 0 and sigma is None and solver is not False
+        answer = solve_inputs(self, observation, params, settings.batch) if solves else None
+        if answer is not None:
+            self._warn_of_refused(answer.fields)
+            return answer
+        if solver:
+            raise UserError(
+                "solver=True: needs a head, all inputs without noise and all parameters, and steps that lead to a solution; "
+                "leave solver out to search"
+            )
+        return self._solve(observation, params, search)
 
     @sheltered
     def inverse(

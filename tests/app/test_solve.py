@@ -67,6 +67,16 @@ def test_a_forward_answer_is_written_drawn_and_summarised(solve, tmp_path: Path)
         assert picture.format == "PNG" and min(picture.size) > 200
 
 
+def test_a_forward_problem_is_solved_where_solver_steps_stand_behind_the_student(solve, tmp_path: Path) -> None:
+    said, _ = solve(*ask("forward", "coefficient.npy", "--head", "4"))
+    assert "solved by steps of the equation's own solver, without a network call" in said
+    with np.load(tmp_path / "answer.npz", allow_pickle=False) as file:
+        assert str(file["figures/stage"]) == "solver" and file["residual/dual"] < 1e-4
+    for more in (["--no-solver"], ["--sigma", "0.1"], ["--head", "0"], ["--posterior", "2"]):
+        said, _ = solve(*ask("forward", "coefficient.npy", "--head", "4", *more))
+        assert "solved by steps" not in said, more
+
+
 def test_samples_of_what_sensors_leave_open(solve, tmp_path: Path) -> None:
     more = ["--posterior", "5", "--sigma", "pressure=0.001", "--sigma", "permeability=1", "--picture", "p.png"]
     said, _ = solve(*ask("reconstruct", "sensors.csv", *more))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -21,20 +22,29 @@ from pidscale.generator.tasks.observations import Observation
 from pidscale.generator.tasks.search import Search, Start, find_minima, standard_normals
 
 
+class Stage(StrEnum):
+    """What found an answer."""
+
+    NOISE = "noise"  # a search over the noise of the student
+    FIELD = "field"  # a second search, over the field itself
+    SOLVER = "solver"  # the equation's own solver steps, for known inputs
+
+
 @dataclass(frozen=True)
 class Answer:
     """The likeliest fields of n observations, on the CPU.
 
     Attributes:
-        fields: Channels [n, Y, X] in physical units and varying parameters [n], by name. They are as the student generates
+        fields: Channels [n, Y, X] in physical units and varying parameters [n], by name. They are as the last stage found
             them: known values are not inserted.
         mismatch: Root mean square of (field - known value) / sigma over the known points, [n].
         residual: Relative residuals of the fields, each [n]: `l2`, `dual`, `boundary`.
         energy: Energies [n].
-        eps: Noise [n, C, Y, X] that the fields are generated from.
+        eps: Noise [n, C, Y, X] that the fields are generated from; NaN for an answer of the solver.
         calls: Evaluations (a network call and its gradient) of all starts, int [n].
         field_calls: Evaluations of a second search, over the field itself, int [n]; 0 without one.
         first: The answer that the second search started from, over the noise; None without one.
+        stage: What found the fields.
     """
 
     fields: dict[str, Tensor]
@@ -45,6 +55,7 @@ class Answer:
     calls: Tensor
     field_calls: Tensor
     first: Answer | None = None
+    stage: Stage = Stage.NOISE
 
 
 def solve_task(
@@ -125,6 +136,7 @@ def _over_field(task: PosedTask, found: Minimum, first: Answer, batch: int) -> A
         energy=found.energy_B,
         field_calls=found.calls_B,
         first=first,
+        stage=Stage.FIELD,
     )
 
 
