@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pidscale.caller import sheltered
@@ -22,9 +23,10 @@ from pidscale.generator.refine import Refined, refine
 from pidscale.generator.tasks.likeliest import Answer, solve_task
 from pidscale.generator.tasks.observations import Observation, observe, warnings_for
 from pidscale.generator.tasks.posterior import Posterior, posterior
-from pidscale.generator.tasks.readings import Readings
+from pidscale.generator.tasks.readings import Readings, check_channel
 from pidscale.generator.tasks.search import Search, search_from
 from pidscale.generator.tasks.solver import solve_inputs
+from pidscale.generator.tasks.suggest import Suggestion, best_sensors
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,56 @@ class Student(OneStepGenerator):
         """
         observation = self._observed(task, values, mask, sigma, readings)
         return self._drawn(observation, count, params, search_from(search, physics=0.0))
+
+    @sheltered
+    def suggest(
+        self,
+        values: Any = None,
+        count: int = 1,
+        mask: Any = None,
+        sigma: Any = None,
+        params: Mapping[str, Any] | None = None,
+        readings: Sequence[Readings] = (),
+        reads: Sequence[str] = (),
+        about: Sequence[str] = (),
+        draws: int = 64,
+        **search: Any,
+    ) -> list[Suggestion]:
+        """Say where further sensors lower the posterior variance of one field most (tasks/suggest.py).
+
+        Args:
+            values: As in `reconstruct`, of one field.
+            count: Number of sensors, each of which is chosen given those before it.
+            mask: As in `reconstruct`.
+            sigma: As in `forward`; the noise of further readings too.
+            params: As in `forward`.
+            readings: As in `reconstruct`.
+            reads: Channels that a sensor may read; empty: all that are given a value.
+            about: Channels whose variance is to fall, each in its standard deviation; empty: all.
+            draws: Number of posterior samples.
+            **search: As in `posterior`.
+
+        Returns:
+            The sensors in the order of choice.
+
+        Raises:
+            UserError: When there are several fields, or an argument is wrong.
+        """
+        count = as_int("count", count, 1)
+        for name in (*reads, *about):
+            check_channel(self, name, "reads" if name in reads else "about")
+        observation = self._observed("reconstruct", values, mask, sigma, readings)
+        if len(observation) > 1:
+            raise UserError(f"values: {len(observation)} fields; suggest takes one at a time")
+        found = self._drawn(observation, draws, params, search_from(search, physics=0.0))
+        samples = torch.stack([found.samples[name][0] for name in self.channels], dim=1)
+        std = torch.tensor(self.normaliser.std, dtype=torch.float32)
+        given = observation.known_NCYX[0].flatten(1).any(dim=1).tolist()
+        read = [name in reads if reads else known for name, known in zip(self.channels, given, strict=True)]
+        target = torch.tensor([name in about or not about for name in self.channels])
+        places = ~observation.known_NCYX[0] & torch.tensor(read if any(read) else [True] * len(read))[:, None, None]
+        noise = observation.sigma_NC[0] / std
+        return best_sensors(samples / std[:, None, None], noise, places, target, self.channels, count)
 
     def module(self) -> FieldModule:
         """Return the student as a `torch.nn.Module` of noise [B, C, Y, X] and varying parameters [B, P].

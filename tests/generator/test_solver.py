@@ -60,7 +60,7 @@ def test_every_equation_is_solved_without_a_call(tmp_path: Path, equation: str) 
     assert answer.stage is Stage.SOLVER and answer.calls.tolist() == [0, 0] and answer.eps.isnan().all()
     assert (answer.residual["dual"] < 1e-4).all() and (answer.mismatch == 0).all()
     # the two numerical solutions differ by what their schemes leave out
-    assert off(student, answer, truth) < 0.02
+    assert off(student, answer, truth) < 0.05
     inputs = ~solution_mask(student.pde, student.grid)
     assert torch.equal(student.join(answer.fields) * inputs, truth.fields * inputs)
     torch.testing.assert_close(student.residual(answer.fields)["l2"], answer.residual["l2"], rtol=1e-3, atol=1e-5)
@@ -85,12 +85,12 @@ def test_what_a_solver_cannot_answer_is_searched_for(tmp_path: Path) -> None:
     assert darcy.forward(permeability, solver=False, **QUICK, field_steps=2).stage is Stage.FIELD
 
 
-def test_an_input_that_the_equation_does_not_take_is_a_warning(tmp_path: Path) -> None:
+def test_an_input_that_has_no_solution_is_a_warning_and_a_search(tmp_path: Path) -> None:
     darcy, truth = opened(tmp_path, "darcy")
     permeability = truth.fields[:1, 0].clone()
     permeability[0, 3, 3] = 0.0
-    with pytest.warns(UserWarning, match="values in 1 of 1 samples lie outside what a solver of darcy takes"):
-        darcy.forward(permeability, **QUICK)
+    with pytest.warns(UserWarning, match="1 of 256 known values are not above 0"):
+        assert darcy.forward(permeability, **QUICK).stage is Stage.NOISE
 
 
 def test_the_file_of_an_answer_names_its_stage(tmp_path: Path) -> None:

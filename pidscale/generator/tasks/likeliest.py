@@ -39,7 +39,7 @@ class Answer:
             them: known values are not inserted.
         mismatch: Root mean square of (field - known value) / sigma over the known points, [n].
         residual: Relative residuals of the fields, each [n]: `l2`, `dual`, `boundary`.
-        energy: Energies [n].
+        energy: Energies [n]; NaN for an answer of the solver, which has none.
         eps: Noise [n, C, Y, X] that the fields are generated from; NaN for an answer of the solver.
         calls: Evaluations (a network call and its gradient) of all starts, int [n].
         field_calls: Evaluations of a second search, over the field itself, int [n]; 0 without one.

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from pidscale.generator.generator import OneStepGenerator
-from pidscale.generator.scales import residual_scales
 from pidscale.generator.tasks.energy import known_params
 from pidscale.generator.tasks.likeliest import Answer, Stage
 from pidscale.generator.tasks.observations import Observation
@@ -62,14 +61,12 @@ def solve_inputs(
 
 def _answer(generator: OneStepGenerator, fields_NCYX: Tensor, params_NP: Tensor, squares: dict[str, Tensor]) -> Answer:
     """Return solved fields as an answer."""
-    scales = residual_scales(generator)
-    size = math.prod(fields_NCYX.shape[1:])
     none = torch.zeros(len(fields_NCYX), dtype=torch.long)
     return Answer(
         fields=generator.split(fields_NCYX) | dict(zip(generator.pde.varying, params_NP.T, strict=True)),
         mismatch=torch.zeros(len(fields_NCYX), dtype=torch.float32),
         residual={name: squares[name].sqrt() for name in NORMS},
-        energy=0.5 * size * torch.stack([squares[name] / scales[name] for name in NORMS]).sum(dim=0),
+        energy=torch.full((len(fields_NCYX),), math.nan),
         eps=torch.full_like(fields_NCYX, math.nan),
         calls=none,
         field_calls=none,
