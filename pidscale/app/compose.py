@@ -40,6 +40,7 @@ OWN = {  # what the runs of a comparison have of their own, and what to do
     "distill.teacher": "students learn from compare.teachers.teacher",
 }
 SHARED = ("run", "evaluate", "data", "pde", COMPARE)  # sections that all networks of an equation share
+_BARE_WORDS = re.compile(r"(compare\.(?:teachers|students|change)\.[^=\[\]]+)=\[([^'\"]*=[^'\"]*)\]")
 _ANY_TEXT = (*PATH_SETTINGS, "run.name")  # settings whose value is a path or a name, which may contain any character
 
 
@@ -119,6 +120,9 @@ def comparison_from(arguments: Sequence[str], config_dir: Path | None = None) ->
     for argument in arguments:
         if (key := _key(argument)) in OWN:
             raise UserError(f"{argument}: each run of a comparison has its own; {OWN[key]}")
+        if bare := _BARE_WORDS.fullmatch(argument):
+            quoted = ",".join(f"'{word.strip()}'" for word in bare[2].split(","))
+            raise UserError(f'{argument}: words of a list need quotes; write "{bare[1]}=[{quoted}]"')
     compare = from_plain(CompareSettings, composed(arguments, COMPARE, config_dir)[COMPARE], COMPARE)
     _check_words(compare, groups(config_dir)["pde"])
     common = settings_from(arguments, COMPARE, (), config_dir)
@@ -129,13 +133,18 @@ def comparison_from(arguments: Sequence[str], config_dir: Path | None = None) ->
         change = compare.change.get(equation, [])
         return settings_from([*plan, f"pde={equation}", *change, *chosen, *words], COMPARE, (phase,), config_dir)
 
-    runs = {
-        (equation, name): settings_of(equation, words, phase)
-        for equation in compare.equations
-        for phase, commands in (("teacher", compare.teachers), ("distill", compare.students))
-        for name, words in commands.items()
-        if name in compare.asked
-    }
+    runs = {}
+    for equation in compare.equations:
+        for section, phase in (("teachers", "teacher"), ("students", "distill")):
+            for name, words in getattr(compare, section).items():
+                if name not in compare.asked:
+                    continue
+                try:
+                    runs[equation, name] = settings_of(equation, words, phase)
+                except UserError as error:
+                    if any(_key(word) in str(error) for word in words):  # and not of the command line
+                        raise UserError(f"compare.{section}.{name}: {error}") from None
+                    raise
     return Comparison(compare, common, runs)
 
 

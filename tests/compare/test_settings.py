@@ -102,6 +102,14 @@ def test_words_apply_to_all_runs_and_come_after_those_of_the_plan() -> None:
             ["compare.teachers.t2=['evaluate.seed=3']"],
             "compare.teachers.t2: evaluate.seed=3 would set what all runs share",
         ),
+        (
+            ["compare.students.pid=['distill=pid','distill.stepz=3']"],
+            "compare.students.pid: distill.stepz: unknown setting; did you mean 'steps'?",
+        ),
+        (
+            ["compare.students.mine=[distill=pid,distill.steps=3]"],
+            r"words of a list need quotes; write \"compare.students.mine=\['distill=pid','distill.steps=3'\]\"",
+        ),
         (["compare.students.flow=['distill=pid']"], "compare.students.flow: a teacher has this name too"),
         (["compare.rows.x={method: [a]}"], "compare.rows.x=.*: expected a section with a method"),
         (
