@@ -39,6 +39,8 @@ class LatentSearch:
         starts: Number of draws that the search starts from.
         physics: Weight of the residual.
         optimiser: `lbfgs` or `adam`.
+        field_steps: Largest number of evaluations of a second search, over the field itself; 0 for none.
+        field_prior: Weight that holds the second search to the answer of the first.
         source: The paper that it follows.
         takes: Kinds of generators that it can ask.
         answers: Kinds of questions that it answers.
@@ -48,6 +50,8 @@ class LatentSearch:
     starts: int = Search.starts
     physics: float = Search.physics
     optimiser: str = Search.optimiser
+    field_steps: int = Search.field_steps
+    field_prior: float = Search.field_prior
     source: ClassVar[str] = "Zhang et al., Physics-informed distillation of diffusion models, ICML 2026, algorithm 3"
     takes: ClassVar[frozenset[str]] = frozenset({STUDENT})
     answers: ClassVar[frozenset[str]] = TASKS
@@ -55,6 +59,7 @@ class LatentSearch:
     def run(self, generator: Generator, question: Question) -> Samples:
         """Search from `starts` draws for each observation."""
         assert isinstance(generator, OneStepGenerator) and question.known is not None
-        search = Search(self.steps, self.starts, question.seed, 64, self.physics, self.optimiser)
+        own = (self.optimiser, self.field_steps, self.field_prior)
+        search = Search(self.steps, self.starts, question.seed, 64, self.physics, *own)
         params = known_by_name(generator, question.params_NP)
         return answer_samples(generator, solve_task(generator, question.known, params, search, question.first))

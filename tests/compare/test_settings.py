@@ -176,7 +176,9 @@ def test_students_need_a_teacher() -> None:
 def test_the_help_lists_plans_and_settings() -> None:
     text = help_text("compare")
     assert (
-        "compare={papers,quick,variants}" in text and 'compare.equations=["darcy"]' in text and "teacher.steps=" in text
+        "compare={fine,papers,quick,variants}" in text
+        and 'compare.equations=["darcy"]' in text
+        and "teacher.steps=" in text
     )
 
 

@@ -24,7 +24,7 @@ from tests.methods.gaussians import GRID, PDE, question, regression, student, te
 FAST: dict[str, dict[str, Any]] = {
     "few_calls": {"calls": 3},
     "refine": {"steps": 4},
-    "latent_search": {"steps": 5, "starts": 2},
+    "latent_search": {"steps": 5, "starts": 2, "field_steps": 3},
     "probability_flow": {"steps": 6},
     "eci": {"steps": 6, "mix": 2},
     "pcfm": {"steps": 6, "inner": 8, "final": 2},
