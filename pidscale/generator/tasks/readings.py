@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +24,30 @@ from pidscale.ops.interpolate import mean_weights, slope_weights
 # sigma of noiseless values in standard deviations of a channel, as near as students come to some values
 TOLERANCE_OF_SOME = 0.01
 LINEAR = 1e-4  # relative distance to a linear function above which a function is refused
+
+
+@dataclass(frozen=True)
+class Separable:
+    """Readings of one channel whose weights are products of weights of the axes.
+
+    Attributes:
+        channel: Number of the channel.
+        y_MY: Weights along y.
+        x_MX: Weights along x.
+    """
+
+    channel: int
+    y_MY: Tensor
+    x_MX: Tensor
+
+    def __call__(self, fields_bCYX: Tensor) -> Tensor:
+        """Return the readings [b, M] of physical fields."""
+        y, x = (weights.to(fields_bCYX) for weights in (self.y_MY, self.x_MX))
+        return ((fields_bCYX[:, self.channel] @ x.T) * y.T).sum(dim=1)
+
+    def on(self, device: torch.device) -> Separable:
+        """Return the same with its weights on a device."""
+        return Separable(self.channel, self.y_MY.to(device), self.x_MX.to(device))
 
 
 @dataclass(frozen=True)
@@ -50,7 +73,8 @@ class Readings:
 
     def on(self, device: torch.device) -> Readings:
         """Return the readings on a device."""
-        return self._changed(lambda t: t.to(device))
+        moved = self._changed(lambda t: t.to(device))
+        return replace(moved, read=self.read.on(device)) if isinstance(self.read, Separable) else moved
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Readings:
         values, known, sigma = map(change, (self.values_NM, self.known_NM, self.sigma_NM))
@@ -148,7 +172,7 @@ def slopes(generator: Generator, channel: str, places: Any, axis: str, values: A
     weights = [mean_weights(generator.grid, dim, placed[:, dim], placed[:, dim]) for dim in (0, 1)]
     dim = "yx".index(axis)
     weights[dim] = slope_weights(generator.grid, dim, placed[:, dim])
-    read = partial(_separable, generator.channels.index(channel), weights[0], weights[1])
+    read = Separable(generator.channels.index(channel), *weights)
     return _readings(read, len(placed), values, sigma)
 
 
@@ -213,15 +237,9 @@ def _of_channel(generator: Generator, channel: str, boxes_M4: Tensor, values: An
     c = generator.channels.index(channel)
     weights = [mean_weights(generator.grid, dim, boxes_M4[:, 2 * dim], boxes_M4[:, 2 * dim + 1]) for dim in (0, 1)]
     usual = TOLERANCE_OF_SOME * generator.normaliser.std[c]
-    read = partial(_separable, c, weights[0], weights[1])
+    read = Separable(c, *weights)
     made = _readings(read, len(boxes_M4), values, usual if sigma is None else sigma)
     return replace(made, channel=channel)
-
-
-def _separable(channel: int, y_MY: Tensor, x_MX: Tensor, fields_bCYX: Tensor) -> Tensor:
-    """Return readings [b, M] whose weights are products of weights of the axes."""
-    y, x = (weights.to(fields_bCYX) for weights in (y_MY, x_MX))
-    return ((fields_bCYX[:, channel] @ x.T) * y.T).sum(dim=1)
 
 
 def _places(grid: Grid, name: str, places: Any, count: int) -> Tensor:
