@@ -24,7 +24,16 @@ DEFAULTS: dict[str, Any] = {
 }
 TASKS = ("forward", "inverse", "reconstruct")
 OPTIMISERS = ("lbfgs", "adam")
-SEARCH = {"steps": 200, "starts": 4, "seed": 0, "batch": 64, "optimiser": "lbfgs", "field_steps": 0, "field_prior": 0.1}
+SEARCH: dict[str, Any] = {
+    "steps": 200,
+    "starts": 4,
+    "seed": 0,
+    "batch": 64,
+    "optimiser": "lbfgs",
+    "field_steps": 0,
+    "field_prior": 0.1,
+}
+LEARNING: dict[str, Any] = {"steps": 1200, "batch": 32, "rate": 2e-3, "seed": 0}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -107,6 +116,7 @@ def _tree() -> _Parser:
     _add_sample(commands)
     _add_show(commands)
     _add_solve(commands)
+    _add_learn_start(commands)
     return tree
 
 
@@ -226,8 +236,12 @@ def _add_solve(commands: Any) -> None:
     _add_file(command, "--picture", "FILE.png", "where a picture of the first field is written")
     add("--sigma", action="append", default=[], metavar="[CHANNEL=]S", help="noise of what is known, in its own unit")
     add("--posterior", type=int, metavar="K", help="draw K posterior samples in place of the likeliest field")
-    add("--steps", type=int, default=SEARCH["steps"], help="network evaluations of each start (default %(default)s)")
-    add("--starts", type=int, default=SEARCH["starts"], help="draws the search starts from (default %(default)s)")
+    add(
+        "--steps",
+        type=int,
+        help=f"network evaluations of each start (default {SEARCH['steps']}; 40 from a start network)",
+    )
+    add("--starts", type=int, help=f"draws the search starts from (default {SEARCH['starts']}; 1 with a start network)")
     add("--seed", type=int, default=SEARCH["seed"], help="of those draws (default %(default)s)")
     add("--batch", type=int, default=SEARCH["batch"], help="fields searched at once (default %(default)s)")
     add("--physics", type=float, help="weight of the equation (default 1; 0 for posterior samples)")
@@ -238,6 +252,30 @@ def _add_solve(commands: Any) -> None:
     add("--no-solver", dest="solver", action="store_false", help=text)
     text = "weight that holds the second search to the answer of the first (default %(default)s)"
     add("--field-prior", type=float, default=SEARCH["field_prior"], metavar="W", help=text)
+
+
+_LEARN_START = """Learn where the searches of a student start, from its own samples (docs/tasks.md):
+
+  pidscale learn-start --student runs/demo/student
+
+The network is written into the folder of the student, as start/, and comes with it from then on.
+"""
+
+
+def _add_learn_start(commands: Any) -> None:
+    command = commands.add_parser(
+        "learn-start", help="learn where the searches of a student start", description=_LEARN_START
+    )
+    command.set_defaults(module="learn_start", interrupted="nothing was written", memory="give a smaller --batch")
+    command.add_argument("--student", required=True, metavar="FOLDER", help="a student, such as runs/demo/student")
+    _add_equation(command, "the student")
+    add = command.add_argument
+    add("--steps", type=int, default=LEARNING["steps"], help="training steps (default %(default)s)")
+    add("--batch", type=int, default=LEARNING["batch"], help="samples of a step (default %(default)s)")
+    add("--rate", type=float, default=LEARNING["rate"], help="largest learning rate (default %(default)s)")
+    add("--seed", type=int, default=LEARNING["seed"], help="of samples and weights (default %(default)s)")
+    add("--force", action="store_true", help="replace a start network that is there")
+    add("--device", default="cpu", help="(default %(default)s)")
 
 
 def _add_student(command: _Parser, what: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from pidscale.app.files import Known, check_target, read_known, write_answer
 from pidscale.app.opening import open_generator
 from pidscale.app.output import Progress, residual_text
-from pidscale.app.parser import named_numbers
+from pidscale.app.parser import SEARCH, named_numbers
 from pidscale.config import UserError
 from pidscale.figures.answer import draw, figure_class, layers
 from pidscale.generator.arguments import as_int
@@ -84,9 +84,10 @@ def _search(
 ) -> Answer | Posterior:
     """Return the likeliest fields, those of solver steps where these answer, or posterior samples if they are requested."""
     default = 0.0 if asked.posterior else 1.0
+    usual = SEARCH | ({} if asked.posterior else student.usual_search)
     search = Search(
-        steps=asked.steps,
-        starts=as_int("--starts", asked.starts, 1, MOST),
+        steps=usual["steps"] if asked.steps is None else asked.steps,
+        starts=as_int("--starts", usual["starts"] if asked.starts is None else asked.starts, 1, MOST),
         seed=asked.seed,
         batch=asked.batch,
         physics=default if asked.physics is None else asked.physics,
@@ -101,7 +102,8 @@ def _search(
     else:
         solves = asked.task == "forward" and asked.solver and student.head > 0 and not asked.sigma
         solved = solve_inputs(student, observation, params, search.batch) if solves else None
-        found = solved or solve_task(student, observation, params, search)
+        first = None if student.start is None else student.start.vectors(student, observation, params)
+        found = solved or solve_task(student, observation, params, search, first=first)
     progress.close()
     return found
 

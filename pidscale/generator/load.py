@@ -17,6 +17,8 @@ from pidscale.generator.generator import Generator, Teacher
 from pidscale.generator.regression import Regression
 from pidscale.generator.section import REMEDY
 from pidscale.generator.student import Student
+from pidscale.generator.tasks.start import FOLDER as START
+from pidscale.generator.tasks.start import read_start
 from pidscale.models import build_denoiser
 from pidscale.models.precondition import PreconditionedNetwork
 from pidscale.ops.grid import Grid
@@ -28,7 +30,12 @@ from pidscale.pde.head import check_head
 
 
 @sheltered
-def load_student(path: str | Path, device: str | torch.device = "cpu", teacher: str | Path | None = None) -> Student:
+def load_student(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    teacher: str | Path | None = None,
+    with_start: bool = True,
+) -> Student:
     """Load a consolidated student from its folder.
 
     A UserError says so if a file is missing, truncated or altered, if the folder holds something else, or if `teacher` is not
@@ -38,6 +45,7 @@ def load_student(path: str | Path, device: str | torch.device = "cpu", teacher: 
         path: Folder of the student.
         device: Device of the network, such as "cuda".
         teacher: Folder of its teacher, for more than one network call; None for the teacher in the student's folder, if any.
+        with_start: Whether to load the start network of its searches, if there is one in the student's folder.
 
     Returns:
         The student.
@@ -45,6 +53,8 @@ def load_student(path: str | Path, device: str | torch.device = "cpu", teacher: 
     folder, card, parts = _opened(path, device, "load_student")
     _expect(folder, card, Kind.STUDENT)
     student = Student(**parts)
+    if with_start and (folder / START).is_dir():
+        student = replace(student, start=read_start(folder, student))
     if teacher is None and (folder / TEACHER).is_dir():
         teacher = folder / TEACHER
     return student if teacher is None else _with_teacher(student, folder, teacher)

@@ -26,7 +26,10 @@ from pidscale.generator.tasks.posterior import Posterior, posterior
 from pidscale.generator.tasks.readings import Readings, check_channel
 from pidscale.generator.tasks.search import Search, search_from
 from pidscale.generator.tasks.solver import solve_inputs
+from pidscale.generator.tasks.start import StartNetwork
 from pidscale.generator.tasks.suggest import Suggestion, best_sensors
+
+STARTED_STEPS = 40  # default number of evaluations of a search that a start network begins
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Student(OneStepGenerator):
 
     Attributes:
         teacher: The teacher that the student was distilled from; None if it was not loaded.
+        start: The network that says where searches start; None if it was not learnt.
 
     Example:
         >>> student = pidscale.load_student("runs/demo/student")
@@ -44,6 +48,7 @@ class Student(OneStepGenerator):
     """
 
     teacher: Teacher | None = None
+    start: StartNetwork | None = None
 
     @sheltered
     def sample(
@@ -270,6 +275,11 @@ class Student(OneStepGenerator):
         noise = observation.sigma_NC[0] / std
         return best_sensors(samples / std[:, None, None], noise, places, target, self.channels, count)
 
+    @property
+    def usual_search(self) -> dict[str, int]:
+        """Defaults of a search for the likeliest field, where they are not those of `Search`."""
+        return {} if self.start is None else {"steps": STARTED_STEPS, "starts": 1}
+
     def module(self) -> FieldModule:
         """Return the student as a `torch.nn.Module` of noise [B, C, Y, X] and varying parameters [B, P].
 
@@ -278,7 +288,8 @@ class Student(OneStepGenerator):
         return FieldModule(self)
 
     def _solve(self, known: Observation, params: Mapping[str, Any] | None, search: dict[str, Any]) -> Answer:
-        answer = solve_task(self, known, params, search_from(search))
+        first = None if self.start is None else self.start.vectors(self, known, params)
+        answer = solve_task(self, known, params, search_from(search, **self.usual_search), first=first)
         self._warn_of_refused(answer.fields)
         return answer
 

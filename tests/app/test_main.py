@@ -24,7 +24,7 @@ from tests.app.conftest import Run, run_without
 from tests.scripts import LAUNCH, ROOT
 
 SETTINGS = ("make-shards", "train", "make-endpoints", "distill", "evaluate", "demo")
-COMMANDS = (*SETTINGS, "convert", "shards", "sample", "show", "solve")
+COMMANDS = (*SETTINGS, "convert", "shards", "sample", "show", "solve", "learn-start")
 HELP = [["--help"], *([name, "--help"] for name in COMMANDS), ["shards", "verify", "-h"], ["--version"]]
 MISTAKES = [
     [],

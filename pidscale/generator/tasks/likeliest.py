@@ -19,7 +19,7 @@ from pidscale.generator.tasks.descend import Minimum
 from pidscale.generator.tasks.energy import Measured, PosedTask, pose
 from pidscale.generator.tasks.field import search_field
 from pidscale.generator.tasks.observations import Observation
-from pidscale.generator.tasks.search import Search, Start, find_minima, standard_normals
+from pidscale.generator.tasks.search import MOST, Search, Start, find_minima, standard_normals
 
 
 class Stage(StrEnum):
@@ -64,6 +64,7 @@ def solve_task(
     params: Mapping[str, Any] | None,
     search: Search,
     first_number: int = 0,
+    first: Tensor | None = None,
 ) -> Answer:
     """Find the likeliest field of each observation.
 
@@ -75,6 +76,7 @@ def solve_task(
         params: Varying parameters that are known, by name, as in `sample`.
         search: Settings of the search.
         first_number: Number of the first observation. The draws that a search starts from follow from these numbers.
+        first: A vector [N, D] for each observation that its search starts from, in place of the first draw; None for none.
 
     Returns:
         One answer for each observation.
@@ -82,7 +84,11 @@ def solve_task(
     task = pose(generator, observation, params, search.physics)
 
     def start(counters: Tensor) -> Start:
-        return Start(standard_normals(task, search.seed, "task", counters))
+        draws = standard_normals(task, search.seed, "task", counters)
+        if first is not None:
+            named = counters % MOST == 0
+            draws[named] = first[(counters[named] // MOST - first_number).to(first.device)]
+        return Start(draws)
 
     minima, _ = find_minima(task, search.starts, search, start, first_number)
     answer = best_answers(task, minima, search.batch)
