@@ -84,7 +84,7 @@ def _search(
 ) -> Answer | Posterior:
     """Return the likeliest fields, those of solver steps where these answer, or posterior samples if they are requested."""
     default = 0.0 if asked.posterior else 1.0
-    usual = SEARCH | ({} if asked.posterior else student.usual_search)
+    usual = SEARCH | student.usual_search
     search = Search(
         steps=usual["steps"] if asked.steps is None else asked.steps,
         starts=as_int("--starts", usual["starts"] if asked.starts is None else asked.starts, 1, MOST),
@@ -98,7 +98,7 @@ def _search(
     )
     if asked.posterior is not None:
         count = as_int("--posterior", asked.posterior, 2, MOST)
-        found: Answer | Posterior = posterior(student, observation, count, params, search)
+        found: Answer | Posterior = posterior(student, observation, count, params, search, student.start)
     else:
         solves = asked.task == "forward" and asked.solver and student.head > 0 and not asked.sigma
         solved = solve_inputs(student, observation, params, search.batch) if solves else None

@@ -24,7 +24,7 @@ from pidscale.generator.tasks.likeliest import Answer, solve_task
 from pidscale.generator.tasks.observations import Observation, observe, warnings_for
 from pidscale.generator.tasks.posterior import Posterior, posterior
 from pidscale.generator.tasks.readings import Readings, check_channel
-from pidscale.generator.tasks.search import Search, search_from
+from pidscale.generator.tasks.search import search_from
 from pidscale.generator.tasks.solver import solve_inputs
 from pidscale.generator.tasks.start import StartNetwork
 from pidscale.generator.tasks.suggest import Suggestion, best_sensors
@@ -223,7 +223,7 @@ class Student(OneStepGenerator):
             The samples with their mean, standard deviation and intervals.
         """
         observation = self._observed(task, values, mask, sigma, readings)
-        return self._drawn(observation, count, params, search_from(search, physics=0.0))
+        return self._drawn(observation, count, params, search)
 
     @sheltered
     def suggest(
@@ -265,7 +265,7 @@ class Student(OneStepGenerator):
         observation = self._observed("reconstruct", values, mask, sigma, readings)
         if len(observation) > 1:
             raise UserError(f"values: {len(observation)} fields; suggest takes one at a time")
-        found = self._drawn(observation, draws, params, search_from(search, physics=0.0))
+        found = self._drawn(observation, draws, params, search)
         samples = torch.stack([found.samples[name][0] for name in self.channels], dim=1)
         std = torch.tensor(self.normaliser.std, dtype=torch.float32)
         given = observation.known_NCYX[0].flatten(1).any(dim=1).tolist()
@@ -277,7 +277,7 @@ class Student(OneStepGenerator):
 
     @property
     def usual_search(self) -> dict[str, int]:
-        """Defaults of a search for the likeliest field, where they are not those of `Search`."""
+        """Defaults of a search with a start network, where they are not those of `Search`."""
         return {} if self.start is None else {"steps": STARTED_STEPS, "starts": 1}
 
     def module(self) -> FieldModule:
@@ -298,8 +298,11 @@ class Student(OneStepGenerator):
         self._warn_of_refused(refined.fields)
         return refined
 
-    def _drawn(self, known: Observation, count: int, params: Mapping[str, Any] | None, search: Search) -> Posterior:
-        draws = posterior(self, known, count, params, search)
+    def _drawn(
+        self, known: Observation, count: int, params: Mapping[str, Any] | None, search: Mapping[str, Any]
+    ) -> Posterior:
+        settings = search_from(search, **self.usual_search, physics=0.0)
+        draws = posterior(self, known, count, params, settings, self.start)
         self._warn_of_refused(draws.samples)
         return draws
 

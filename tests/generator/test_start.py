@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pidscale.app.main import main
 from pidscale.config import UserError
@@ -21,8 +22,9 @@ from pidscale.generator.tasks.energy import pose
 from pidscale.generator.tasks.learn_start import Learning, _lesson, learn_start
 from pidscale.generator.tasks.observations import observe
 from pidscale.generator.tasks.readings import points
-from pidscale.generator.tasks.start import FOLDER, StartNetwork, guess, write_start
+from pidscale.generator.tasks.start import FOLDER, StartCard, StartNetwork, guess, write_start
 from pidscale.pde.base import solution_mask
+from tests.generator.linear import affine, linear_student
 from tests.generator.made import POINTS, write_generator
 
 BRIEF = Learning(steps=60, batch=8)
@@ -112,6 +114,43 @@ def test_parameters_are_part_of_what_is_known(tmp_path: Path) -> None:
     assert not torch.allclose(found[0], found[1]) and not torch.allclose(found[1], found[2])
     answer = replace(heat, start=start).forward(values["temperature_00"], steps=2)
     assert answer.calls.tolist() == [2]
+
+
+class PosteriorMean(nn.Module):
+    """The mean of the noise of a linear student given its known values, in closed form."""
+
+    def __init__(self, student: Student, sigma: torch.Tensor) -> None:
+        super().__init__()
+        self.student = student
+        self.sigma = sigma  # of each value, in physical units
+
+    def forward(self, seen: torch.Tensor, level: torch.Tensor, flags: torch.Tensor | None) -> torch.Tensor:
+        matrix, offset = affine(self.student)
+        x, known = seen.double().chunk(2, dim=1)
+        values = self.student.normaliser.decode(x).flatten(1)
+        found = []
+        for y, k in zip(values, known.flatten(1) > 0, strict=True):
+            rows = matrix[k]
+            covariance = rows @ rows.T + torch.diag(self.sigma.flatten()[k].square())
+            found.append(rows.T @ torch.linalg.solve(covariance, y[k] - offset[k]))
+        return torch.stack(found).reshape(x.shape).float()
+
+
+def test_draws_are_exact_where_everything_is_linear() -> None:
+    """So that a search has nothing left to do."""
+    student = linear_student("poisson")
+    sigma = torch.tensor([0.3, 0.002], dtype=torch.float64)[:, None, None].expand(2, 4, 4)
+    exact = StartNetwork(StartCard("", {}, 0, 0.0, 0.0), PosteriorMean(student, sigma))
+    values = student.sample(2, seed=7)
+    known = torch.rand(2, 2, 4, 4, generator=torch.Generator().manual_seed(2)) < 0.5
+    mask = {name: known[:, c] for c, name in enumerate(student.channels)}
+    given = {"values": values, "count": 8, "mask": mask, "sigma": {"source": 0.3, "solution": 0.002}}
+    at_once = replace(student, start=exact).posterior("reconstruct", **given, steps=1)
+    searched = student.posterior("reconstruct", **given, steps=400)
+    for name in student.channels:
+        spread = float(searched.spread[name].mean())
+        assert float((at_once.samples[name] - searched.samples[name]).abs().max()) < 0.02 * spread
+    assert (at_once.calls == 8).all()
 
 
 def test_readings_alone_start_where_nothing_is_known(student: Student) -> None:

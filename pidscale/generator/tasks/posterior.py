@@ -22,10 +22,11 @@ from pidscale import seeds
 from pidscale.caller import exactly
 from pidscale.generator.arguments import as_int
 from pidscale.generator.generator import OneStepGenerator
-from pidscale.generator.tasks.energy import pose
+from pidscale.generator.tasks.energy import Measured, PosedTask, pose
 from pidscale.generator.tasks.field import search_field
 from pidscale.generator.tasks.observations import Observation
 from pidscale.generator.tasks.search import MOST, Search, Start, find_minima, standard_normals
+from pidscale.generator.tasks.start import StartNetwork
 
 LEVEL = 0.9  # probability of the pointwise intervals
 
@@ -59,7 +60,12 @@ class Posterior:
 
 
 def posterior(
-    generator: OneStepGenerator, observation: Observation, count: int, params: Mapping[str, Any] | None, search: Search
+    generator: OneStepGenerator,
+    observation: Observation,
+    count: int,
+    params: Mapping[str, Any] | None,
+    search: Search,
+    first: StartNetwork | None = None,
 ) -> Posterior:
     """Draw posterior samples. Sample k depends only on (seed, number of the observation, k).
 
@@ -72,6 +78,7 @@ def posterior(
         count: Number of samples for each observation, 2 or more.
         params: Varying parameters that are known, by name, as in `sample`.
         search: Settings of the search. `search.starts` is not used.
+        first: A start network, whose draws the searches start from; None to start from draws of the prior.
 
     Returns:
         The samples with their mean, standard deviation and intervals.
@@ -88,7 +95,11 @@ def posterior(
 
     def start(counters: Tensor) -> Start:
         zeta = standard_normals(task, search.seed, "posterior", counters)
-        return Start(zeta, zeta, xi(counters))
+        noise = xi(counters)
+        if first is None:
+            return Start(zeta, zeta, noise)
+        owners = (counters // MOST).to(generator.device)
+        return Start(first.draws(generator, task, zeta, owners, noise), zeta, noise)
 
     minima, owners = find_minima(task, count, search, start)
     found = task.measure(minima.x_BD, owners, search.batch)
@@ -97,7 +108,13 @@ def posterior(
         task, second = search_field(generator, task, minima, found.fields, search, xi)
         found = task.measure(second.x_BD, owners, search.batch)
         field_calls = second.calls_B.reshape(len(observation), count).sum(dim=1)
-    shape = (len(observation), count)
+    calls = minima.calls_B.reshape(len(observation), count).sum(dim=1)
+    return _gathered(task, found, count, calls, field_calls)
+
+
+def _gathered(task: PosedTask, found: Measured, count: int, calls: Tensor, field_calls: Tensor) -> Posterior:
+    """Return the fields of `count` samples for each observation, in order, as posterior samples."""
+    shape = (len(task.observation), count)
     samples = {channel.name: found.fields[:, c].unflatten(0, shape) for c, channel in enumerate(task.pde.channels)}
     samples |= {p: column.unflatten(0, shape) for p, column in zip(task.pde.varying, found.params.T, strict=True)}
     ends = {name: interval(values) for name, values in samples.items()}
@@ -109,7 +126,7 @@ def posterior(
         high={name: high for name, (_, high) in ends.items()},
         mismatch=found.mismatch.unflatten(0, shape),
         residual={name: values.unflatten(0, shape) for name, values in found.residual.items()},
-        calls=minima.calls_B.reshape(shape).sum(dim=1),
+        calls=calls,
         field_calls=field_calls,
     )
 

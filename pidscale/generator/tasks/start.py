@@ -23,7 +23,7 @@ from pidscale.generator.artifact import VERSION, WEIGHTS, read_plain, read_weigh
 from pidscale.generator.card import WeightsFile
 from pidscale.generator.generator import OneStepGenerator
 from pidscale.generator.section import REMEDY
-from pidscale.generator.tasks.energy import known_params
+from pidscale.generator.tasks.energy import PosedTask, known_params
 from pidscale.generator.tasks.observations import Observation
 from pidscale.models import NETWORKS, check_description
 from pidscale.pde.parameters import condition
@@ -84,6 +84,36 @@ class StartNetwork:
         given = known_params(generator.pde, len(seen), params)
         eps = guess(generator, self.network, generator.normaliser.encode(on.values_NCYX), on.known_NCYX, given)
         return torch.cat([eps.flatten(1), eps.new_zeros(len(seen), len(generator.pde.varying))], dim=1)
+
+    @torch.no_grad()
+    def draws(
+        self, generator: OneStepGenerator, task: PosedTask, zeta_bD: Tensor, owners_b: Tensor, xi_bK: Tensor
+    ) -> Tensor:
+        """Return approximate draws of the posterior, to start from: z = zeta + G(x' + sigma xi) - G(M d(zeta)).
+
+        For a linear student and a G that is the mean of the noise given the known values, these are exact (Matheron's rule;
+        Journel and Huijbregts, Mining geostatistics, 1978). One call of the student and two of the start network.
+
+        Args:
+            generator: The student.
+            task: The task, of N observations.
+            zeta_bD: Draws of the prior.
+            owners_b: Number of the observation of each draw.
+            xi_bK: Noise of the known values, in units of sigma, as in `PosedTask.misfit`.
+
+        Returns:
+            Vectors [b, D].
+        """
+        seen = task.observation
+        encode = generator.normaliser.encode
+        known, params = seen.known_NCYX[owners_b], task.params_NP[owners_b]
+        noise = xi_bK[:, : task.values[0]].unflatten(1, task.shape) * seen.sigma_NC[owners_b, :, None, None]
+        prior, _ = task.fields(zeta_bD, owners_b)
+        wanted = guess(generator, self.network, encode(seen.values_NCYX[owners_b] + noise), known, params)
+        before = guess(generator, self.network, encode(prior), known, params)
+        moved = zeta_bD.clone()
+        moved[:, : task.values[0]] += (wanted - before).flatten(1)
+        return moved
 
 
 def description(generator: OneStepGenerator) -> dict[str, Any]:
