@@ -18,6 +18,8 @@ PAIRS = {  # what a column of verdicts says of one method and another
     "the student beats direct search": ("student", "direct"),
     f"with {HEAD} solver steps it is as near as without": (HEADED, "student"),
     "with them it beats the control with them": (HEADED, CONTROL),
+    "from a start network and over the field it beats the student": ("start+field", "student"),
+    "and direct search": ("start+field", "direct"),
 }
 
 
