@@ -60,6 +60,13 @@ for words in {HELP!r}:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_package_runs_as_a_module(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pidscale", "--version"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0 and done.stdout.startswith("pidscale ") and not done.stderr
+
+
 def test_help_without_hydra_says_what_to_install(base_only: Run) -> None:
     found = base_only("distill", "--help")
     assert found.returncode == 0 and "usage: pidscale distill" in found.stdout
