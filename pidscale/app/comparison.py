@@ -217,7 +217,9 @@ def _measure(plan: _Plan, progress: Progress) -> list[Measured]:
     total = len(plan.runs) + len(plan.cells)
     if waiting:
         connect()
-        for one in run_in_ray(measure, [plan.cells[number] for number in waiting.values()], cluster_cpus(), lost=_lost):
+        cells = [plan.cells[number] for number in waiting.values()]
+        longest = 60 * plan.comparison.compare.longest
+        for one in run_in_ray(measure, cells, cluster_cpus(), lost=_lost, longest=longest):
             measured[waiting[_where(one.cell)]] = one
             in_order = [measured[number] for number in sorted(measured)]
             write_tables(plan.folder, *_table(in_order), meta)

@@ -37,6 +37,7 @@ class CompareSettings:
         change: Further words of all commands of one equation, by the name of the equation.
         heads: Numbers of solver steps; each answer is also measured behind each of them.
         fields: Number of held-out fields of each task other than `sample`.
+        longest: Minutes after which a cell is ended and counts as failed.
         at_once: Largest number of networks that are trained at the same time; fewer where the cluster has no room for them.
     """
 
@@ -50,6 +51,7 @@ class CompareSettings:
     change: dict[str, Any] = field(default_factory=dict)
     heads: list[int] = setting([4], at_least=1, at_most=64, distinct=True)
     fields: int = setting(32, at_least=1)
+    longest: float = setting(240.0, above=0)
     at_once: int = setting(8, at_least=1, at_most=256, why="each takes a process on this host")
 
     def __post_init__(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pidscale.config import UserError
@@ -59,6 +61,7 @@ def run_in_ray(
     num_cpus: int = 1,
     num_gpus: int = 0,
     lost: Callable[[Job, str], Result] | None = None,
+    longest: float = math.inf,
 ) -> Iterator[Result]:
     """Run one Ray task for each job; the first error cancels the others.
 
@@ -70,6 +73,7 @@ def run_in_ray(
         num_gpus: The GPUs of a task.
         lost: Returns what stands for the result of a task that was lost too often, given its job and the reason; without it,
             the first such task is an error.
+        longest: Seconds after which a task is ended and counts as lost; for those with `lost` only.
 
     Yields:
         What the tasks return, as they finish; it should be small.
@@ -83,17 +87,17 @@ def run_in_ray(
     # max_calls=0: a process serves many tasks; by default Ray ends one with a GPU after each task, and with it what it loaded
     task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=3, max_calls=0)(make)
     waiting = list(reversed(jobs))
-    running: dict[Any, Job] = {}
+    running: dict[Any, tuple[Job, float]] = {}  # with the time by which it has to end
     without_host = 0.0  # seconds for which no host was large enough for a task
     try:
         while waiting or running:
             while waiting and len(running) < limit:
                 job = waiting.pop()
-                running[task.remote(job)] = job
-            ready, _ = ray.wait(list(running), num_returns=1, timeout=_CHECK_INTERVAL)
-            if ready:
+                running[task.remote(job)] = job, time.monotonic() + longest
+            if (found := _next(running)) is not None:
                 without_host = 0.0
-                yield _result(ready[0], running.pop(ready[0]), lost)
+                job, _ = running.pop(found)
+                yield _result(found, job, lost, longest)
             elif not _has_host(num_cpus, num_gpus):
                 without_host += _CHECK_INTERVAL
                 _wait_for_host(without_host, num_cpus, num_gpus)
@@ -110,17 +114,33 @@ def run_in_ray(
             ray.cancel(unfinished)
 
 
-def _result(task: Any, job: Job, lost: Callable[[Job, str], Result] | None) -> Result:
-    """Return the result of a task that has ended, or what `lost` says if its process ended each time it was tried."""
+def _next(running: Mapping[Any, tuple[Job, float]]) -> Any:
+    """Return a task that has ended, or whose time is over; None if there is none for a while."""
     import ray
 
-    ends: tuple[type[Exception], ...] = ()  # that a job may cause itself
-    if lost is not None:
-        ends = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError)
-    try:
+    wait = min([_CHECK_INTERVAL, *(max(0.0, end - time.monotonic()) for _, end in running.values())])
+    ready, _ = ray.wait(list(running), num_returns=1, timeout=wait)
+    late = (task for task, (_, end) in running.items() if time.monotonic() >= end)
+    return ready[0] if ready else next(late, None)
+
+
+def _result(task: Any, job: Job, lost: Callable[[Job, str], Result] | None, longest: float) -> Result:
+    """Return the result of a task that has ended, or what `lost` says if its process ended each time or its time is over."""
+    import ray
+
+    if lost is None:
         found: Result = ray.get(task)
-    except ends as error:
-        assert lost is not None
+        return found
+    try:
+        found = ray.get(task, timeout=0)
+    except ray.exceptions.GetTimeoutError:
+        ray.cancel(task, force=True)  # it may be in a call that an interrupt does not end
+        found = lost(job, f"it took longer than {longest:g} s")
+    except (
+        ray.exceptions.WorkerCrashedError,
+        ray.exceptions.OutOfMemoryError,
+        ray.exceptions.NodeDiedError,
+    ) as error:
         found = lost(job, f"its process was lost repeatedly ({_reason(error)})")
     return found
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -74,3 +76,21 @@ def test_a_task_that_always_loses_its_process_has_a_result_that_stands_for_it(ra
     assert found[2].startswith("its process was lost repeatedly (") and "\n" not in found[2]
     with pytest.raises(UserError, match="a task was lost repeatedly"):
         list(tasks.run_in_ray(job, [2], 1))
+
+
+@pytest.mark.slow
+def test_a_task_that_takes_too_long_is_ended_and_the_others_are_not(ray_cluster, tmp_path):
+    def job(number):
+        (tmp_path / f"{number}-{os.getpid()}").touch()
+        if number == 2:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # as a call that does not end
+            time.sleep(600)
+        return number, ""
+
+    began = time.monotonic()
+    found = dict(tasks.run_in_ray(job, [2, 1, 3], 2, lost=lambda number, reason: (number, reason), longest=20))
+    assert found == {1: "", 2: "it took longer than 20 s", 3: ""} and time.monotonic() - began < 120
+    (stuck,) = (int(path.name.split("-")[1]) for path in tmp_path.glob("2-*"))
+    while Path(f"/proc/{stuck}").exists() and time.monotonic() - began < 120:
+        time.sleep(0.2)
+    assert not Path(f"/proc/{stuck}").exists()
