@@ -248,10 +248,10 @@ def _add_solve(commands: Any) -> None:
     add("--optimiser", choices=OPTIMISERS, default=SEARCH["optimiser"], help="(default %(default)s)")
     text = "evaluations of a second search, over the field itself, from what the first one found (default %(default)s)"
     add("--field-steps", type=int, default=SEARCH["field_steps"], metavar="K", help=text)
-    text = "search forward problems too, where the equation's solver steps behind the student answer them"
-    add("--no-solver", dest="solver", action="store_false", help=text)
     text = "weight that holds the second search to the answer of the first (default %(default)s)"
     add("--field-prior", type=float, default=SEARCH["field_prior"], metavar="W", help=text)
+    text = "search forward problems too, where the equation's solver steps behind the student answer them"
+    add("--no-solver", dest="solver", action="store_false", help=text)
 
 
 _LEARN_START = """Learn where the searches of a student start, from its own samples (docs/tasks.md):

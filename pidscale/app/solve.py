@@ -76,7 +76,8 @@ def _observed(student: Student, asked: argparse.Namespace, known: Known) -> Obse
         *places, values = np.array(sensors).T
         own = sigma.pop(name, None) if isinstance(sigma, dict) else sigma
         readings.append(points(student, name, np.stack(places, axis=1), values, own))
-    return observe(student, asked.task, known.values, known.masks, sigma or None, str(asked.input), readings)
+    beside = None if sigma == {} else sigma
+    return observe(student, asked.task, known.values, known.masks, beside, str(asked.input), readings)
 
 
 def _search(
@@ -102,10 +103,15 @@ def _search(
     else:
         solves = asked.task == "forward" and asked.solver and student.head > 0 and not asked.sigma
         solved = solve_inputs(student, observation, params, search.batch) if solves else None
-        first = None if student.start is None else student.start.vectors(student, observation, params)
-        found = solved or solve_task(student, observation, params, search, first=first)
+        found = solved or _searched(student, observation, params, search)
     progress.close()
     return found
+
+
+def _searched(student: Student, observation: Observation, params: dict[str, Any], search: Search) -> Answer:
+    """Return the likeliest fields, from the guess of the student's start network if it has one."""
+    first = None if student.start is None else student.start.vectors(student, observation, params)
+    return solve_task(student, observation, params, search, first=first)
 
 
 def _summary(answer: Answer | Posterior) -> list[str]:
