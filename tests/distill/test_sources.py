@@ -84,7 +84,7 @@ def _objectives(rank, world, shards, folder):
 
 @pytest.mark.slow
 def test_every_objective_stops_and_goes_on_to_the_same_bits(small_shards, taught):
-    for found in spawn(_objectives, 2, small_shards, taught, timeout=300):
+    for found in spawn(_objectives, 2, small_shards, taught, timeout=420):
         for name, (change, parts) in OBJECTIVES.items():
             assert set(found[name]["ended"]["student"]) == parts | RESIDUALS
             assert found[f"{name} again"]["ended"] == found[name]["ended"]
