@@ -85,7 +85,8 @@ def _search(
 ) -> Answer | Posterior:
     """Return the likeliest fields, those of solver steps where these answer, or posterior samples if they are requested."""
     default = 0.0 if asked.posterior else 1.0
-    usual = SEARCH | student.usual_search
+    start, usual = student.start_for(observation)
+    usual = SEARCH | usual
     search = Search(
         steps=usual["steps"] if asked.steps is None else asked.steps,
         starts=as_int("--starts", usual["starts"] if asked.starts is None else asked.starts, 1, MOST),
@@ -99,7 +100,7 @@ def _search(
     )
     if asked.posterior is not None:
         count = as_int("--posterior", asked.posterior, 2, MOST)
-        found: Answer | Posterior = posterior(student, observation, count, params, search, student.start)
+        found: Answer | Posterior = posterior(student, observation, count, params, search, start)
     else:
         solves = asked.task == "forward" and asked.solver and student.head > 0 and not asked.sigma
         solved = solve_inputs(student, observation, params, search.batch) if solves else None
@@ -110,7 +111,8 @@ def _search(
 
 def _searched(student: Student, observation: Observation, params: dict[str, Any], search: Search) -> Answer:
     """Return the likeliest fields, from the guess of the student's start network if it has one."""
-    first = None if student.start is None else student.start.vectors(student, observation, params)
+    start, _ = student.start_for(observation)
+    first = None if start is None else start.vectors(student, observation, params)
     return solve_task(student, observation, params, search, first=first)
 
 

@@ -275,10 +275,14 @@ class Student(OneStepGenerator):
         noise = observation.sigma_NC[0] / std
         return best_sensors(samples / std[:, None, None], noise, places, target, self.channels, count)
 
-    @property
-    def usual_search(self) -> dict[str, int]:
-        """Defaults of a search with a start network, where they are not those of `Search`."""
-        return {} if self.start is None else {"steps": STARTED_STEPS, "starts": 1}
+    def start_for(self, seen: Observation) -> tuple[StartNetwork | None, dict[str, int]]:
+        """Return the start network for an observation, and the defaults of a search from it that are not those of `Search`.
+
+        There is none for readings between grid points, which are not among its input.
+        """
+        if self.start is None or seen.readings:
+            return None, {}
+        return self.start, {"steps": STARTED_STEPS, "starts": 1}
 
     def module(self) -> FieldModule:
         """Return the student as a `torch.nn.Module` of noise [B, C, Y, X] and varying parameters [B, P].
@@ -288,8 +292,9 @@ class Student(OneStepGenerator):
         return FieldModule(self)
 
     def _solve(self, known: Observation, params: Mapping[str, Any] | None, search: dict[str, Any]) -> Answer:
-        first = None if self.start is None else self.start.vectors(self, known, params)
-        answer = solve_task(self, known, params, search_from(search, **self.usual_search), first=first)
+        start, usual = self.start_for(known)
+        first = None if start is None else start.vectors(self, known, params)
+        answer = solve_task(self, known, params, search_from(search, **usual), first=first)
         self._warn_of_refused(answer.fields)
         return answer
 
@@ -301,8 +306,8 @@ class Student(OneStepGenerator):
     def _drawn(
         self, known: Observation, count: int, params: Mapping[str, Any] | None, search: Mapping[str, Any]
     ) -> Posterior:
-        settings = search_from(search, **self.usual_search, physics=0.0)
-        draws = posterior(self, known, count, params, settings, self.start)
+        start, usual = self.start_for(known)
+        draws = posterior(self, known, count, params, search_from(search, **usual, physics=0.0), start)
         self._warn_of_refused(draws.samples)
         return draws
 

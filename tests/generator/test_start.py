@@ -153,9 +153,12 @@ def test_draws_are_exact_where_everything_is_linear() -> None:
     assert (at_once.calls == 8).all()
 
 
-def test_readings_alone_start_where_nothing_is_known(student: Student) -> None:
+def test_readings_between_grid_points_are_searched_for_as_without_it(student: Student) -> None:
+    """They are not among its input, so that its guess would say little."""
     reading = points(student, "pressure", [[0.3, 0.4]], [0.004])
-    assert student.reconstruct(readings=[reading], steps=3).calls.tolist() == [3]
+    plain = replace(student, start=None)
+    found = [one.reconstruct(readings=[reading], steps=3) for one in (student, plain)]
+    assert torch.equal(found[0].eps, found[1].eps) and found[0].calls.tolist() == [12]
 
 
 def test_a_start_network_of_an_earlier_student_is_left_out_with_a_warning(folder: Path, tmp_path: Path) -> None:
