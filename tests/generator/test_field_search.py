@@ -113,6 +113,19 @@ def test_the_answer_of_the_first_search_is_that_without_a_second(student: Studen
     torch.testing.assert_close(one.fields["permeability"], both.fields["permeability"][:1], rtol=1e-4, atol=1e-4)
 
 
+def test_progress_says_which_search_it_is(student: Student, truths: Samples) -> None:
+    said: list[tuple[int, int, str]] = []
+    how = {"steps": 2, "starts": 1, "field_steps": 3, "progress": lambda *now: said.append(now)}
+    student.inverse(truths.fields[:, 1], **how)
+    assert [(done, total, note.split(",")[0].split()[0]) for done, total, note in said] == [
+        (1, 2, "energy"),
+        (2, 2, "energy"),
+        (1, 3, "over"),
+        (2, 3, "over"),
+        (3, 3, "over"),
+    ]
+
+
 def test_a_parameter_that_is_searched_for_moves_too(tmp_path: Path) -> None:
     heat = load_student(write_generator(tmp_path / "heat", equation="heat"))
     truth = truths_of(heat.pde, 1, range(1), heat.grid)

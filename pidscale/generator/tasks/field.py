@@ -67,5 +67,9 @@ def search_field(
         own = start_BD[(counters // MOST * each + counters % MOST).to(device)]
         return Start(own, own, None if noise is None else noise(counters))
 
-    minima, _ = find_minima(second, each, replace(search, steps=search.field_steps), start)
+    def report(done: int, total: int, note: str) -> None:
+        if search.progress is not None:
+            search.progress(done, total, f"over the field, {note}")
+
+    minima, _ = find_minima(second, each, replace(search, steps=search.field_steps, progress=report), start)
     return second, minima
