@@ -73,7 +73,7 @@ def test_a_student_beats_the_mean_field_and_reconstructs_better_than_direct_sear
 
 
 def test_answers_that_are_searched_through_a_head_are_as_near_and_obey_the_equation() -> None:
-    """Means over seeds; errors of Darcy's pressure are equal to a few parts in a thousand in two tasks."""
+    """Means over seeds. docs/head.md says that three errors are larger, by at most 0.4 %."""
     rows = committed("tasks")["rows"]
     values: dict[tuple[str, ...], list[float]] = {}
     for row in rows:
@@ -84,7 +84,9 @@ def test_answers_that_are_searched_through_a_head_are_as_near_and_obey_the_equat
     headed = {key[:3]: sum(found) for key, found in values.items() if key[3] == "student+head-4"}
     assert plain.keys() == headed.keys() and len({row["seed"] for row in rows}) == 3
     for key, before in plain.items():
-        assert headed[key] <= before * (1 / 12 if key[2].startswith("residual") else 1.005), key
+        assert headed[key] <= before * (1 / 12 if key[2].startswith("residual") else 1.004), key
+    errors = [key for key in plain if not key[2].startswith("residual")]
+    assert sum(headed[key] > plain[key] for key in errors) == 3
 
 
 def test_steps_behind_a_network_correct_it_as_far_as_the_page_of_heads_claims() -> None:
