@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pidscale import seeds
+from pidscale.config import UserError, setting
 from pidscale.diffusion.noise import Noise, karras_levels
 from pidscale.distill.endpoints.batch import Batch
+from pidscale.distill.objectives.base import DistanceSettings
 from pidscale.ops.window import Window
+
+
+@dataclass(frozen=True)
+class HalvedSettings(DistanceSettings):
+    """Settings of an objective in which one step of a grid of noise levels stands for two.
+
+    Attributes:
+        solver_steps: Number N of steps of the grid, a power of two.
+    """
+
+    solver_steps: int = setting(16, at_least=2, at_most=2**14)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.solver_steps & (self.solver_steps - 1):
+            raise UserError(
+                f"distill.objective.solver_steps={self.solver_steps}: expected a power of two, since steps are halved"
+            )
 
 
 def places(count: int, seed: int, stream: str, fresh: Tensor) -> Tensor:

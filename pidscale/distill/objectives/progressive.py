@@ -23,34 +23,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pidscale.config import UserError, setting
 from pidscale.diffusion.denoiser import ConditionalDenoiser, conditioned
 from pidscale.distill.endpoints.batch import Batch
-from pidscale.distill.objectives.base import DistanceSettings, Learned, Objective, Round, Targets, mismatch
-from pidscale.distill.objectives.levels import places, states, two_steps
+from pidscale.distill.objectives.base import Learned, Objective, Round, Targets, mismatch
+from pidscale.distill.objectives.levels import HalvedSettings, places, states, two_steps
 from pidscale.meter import StepTimer
 
 STREAM = "distill/progressive"
 
 
 @dataclass(frozen=True)
-class ProgressiveSettings(DistanceSettings):
+class ProgressiveSettings(HalvedSettings):
     """Settings `distill.objective` of progressive distillation.
 
     Attributes:
         name: `progressive`.
-        solver_steps: Number N of steps of the first teacher, a power of two.
     """
 
     name: str = "progressive"
-    solver_steps: int = setting(16, at_least=2, at_most=2**14)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.solver_steps & (self.solver_steps - 1):
-            raise UserError(
-                f"distill.objective.solver_steps={self.solver_steps}: expected a power of two, which each round halves"
-            )
 
     @property
     def begins(self) -> list[float]:

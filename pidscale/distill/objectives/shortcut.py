@@ -29,12 +29,12 @@ import torch
 from torch import Tensor
 
 from pidscale import seeds
-from pidscale.config import UserError, setting
+from pidscale.config import setting
 from pidscale.diffusion.denoiser import ConditionalDenoiser, Denoiser, conditioned
 from pidscale.diffusion.noise import karras_levels
 from pidscale.distill.endpoints.batch import Batch
-from pidscale.distill.objectives.base import DistanceSettings, Learned, Objective, Partner, Targets, mismatch
-from pidscale.distill.objectives.levels import places, states, two_steps
+from pidscale.distill.objectives.base import Learned, Objective, Partner, Targets, mismatch
+from pidscale.distill.objectives.levels import HalvedSettings, places, states, two_steps
 from pidscale.meter import StepTimer
 
 STREAM = "distill/shortcut"
@@ -51,25 +51,16 @@ class Steps(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ShortcutSettings(DistanceSettings):
+class ShortcutSettings(HalvedSettings):
     """Settings `distill.objective` of a shortcut student.
 
     Attributes:
         name: `shortcut`.
-        solver_steps: Number N of steps of the grid, a power of two.
         rate: Decay of the averaged target: the share of it that each step keeps.
     """
 
     name: str = "shortcut"
-    solver_steps: int = setting(16, at_least=2, at_most=2**14)
     rate: float = setting(0.95, at_least=0, below=1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.solver_steps & (self.solver_steps - 1):
-            raise UserError(
-                f"distill.objective.solver_steps={self.solver_steps}: expected a power of two, since steps are halved"
-            )
 
 
 @dataclass(frozen=True)

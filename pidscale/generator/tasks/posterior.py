@@ -2,10 +2,11 @@
 
     minimise over z   |M (d(eps) - x' - sigma xi)|^2 / (2 sigma^2)  +  |z - zeta|^2 / 2        xi, zeta standard normal
 
-once for each sample, from the start z = zeta. The noise xi of the observation and the centre zeta of the prior are drawn for
-each sample. If d is linear, the minima are exact draws of the posterior; otherwise they are approximate, the better the more
-nearly linear d is within the width of the posterior. Sources: randomised maximum likelihood (Oliver, He and Reynolds, 1996);
-randomise-then-optimise (Bardsley et al., SIAM J. Sci. Comput. 36, 2014), whose weights for a nonlinear d are omitted. Symbols
+once for each sample, from the start z = zeta, or from that of a start network (start.py). The noise xi of the observation and
+the centre zeta of the prior are drawn for each sample. If d is linear, the minima are exact draws of the posterior; otherwise
+they are approximate, the better the more nearly linear d is within the width of the posterior. Sources: randomised maximum
+likelihood (Oliver, He and Reynolds, 1996); randomise-then-optimise (Bardsley et al., SIAM J. Sci. Comput. 36, 2014), whose
+weights for a nonlinear d are omitted. Symbols
 as in energy.py. Knows no files and no ranks.
 """
 
