@@ -30,6 +30,7 @@ from benchmarks.pages import (
     rollout,
     side_by_side,
     space,
+    students,
     tasks,
     zoo,
 )
@@ -64,6 +65,7 @@ PAGES = {
     "rollout": Page("docs/rollout.md", rollout.page, "rollout"),
     "side_by_side": Page("docs/side_by_side.md", side_by_side.page, "papers"),
     "space": Page("docs/split_measured.md", space.page, "space"),
+    "students": Page("students/README.md", students.page, "students"),
     "summary": Page("README.md", side_by_side.summary, "papers", (side_by_side.BEGIN, side_by_side.END)),
     "tasks": Page("docs/tasks_measured.md", tasks.page, "tasks"),
     "zoo": Page("docs/zoo.md", zoo.page, "zoo"),

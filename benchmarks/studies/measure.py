@@ -93,7 +93,8 @@ def sheet_page(
     return page_text(rows, failed, meta, equations, shown)
 
 
-def student_row(run: Path) -> Row:
-    """Return the row of a run's student in one call."""
-    comparison = open_comparison(run, {STUDENT: load_student(run / "student")})
+def student_row(run: Path, head: int | None = None) -> Row:
+    """Return the row of a run's student in one call, behind so many solver steps; None for those that its card names."""
+    student = load_student(run / "student")
+    comparison = open_comparison(run, {STUDENT: student if head is None else student.with_head(head)})
     return comparison.measure(Contender(STUDENT, STUDENT, OneCall()))

@@ -183,17 +183,25 @@ def _add_shards(commands: Any) -> None:
             _add_file(part, "--out", "FILE.png", "where the picture is written")
 
 
+_SAMPLE = """Draw fields, and a picture of the first four with their residuals:
+
+  pidscale sample --student students/darcy    -n 4  --picture fields.png
+  pidscale sample --student runs/demo/student -n 16 --out samples.npz
+"""
+
+
 def _add_sample(commands: Any) -> None:
     command = commands.add_parser(
         "sample",
         help="draw fields from a student or a teacher",
-        description="Draw fields: pidscale sample --student runs/demo/student -n 16 --out samples.npz",
+        description=_SAMPLE,
     )
     command.set_defaults(module="sample", interrupted="nothing was written", memory="give a smaller --batch")
     _add_student(command, "a consolidated student, or a teacher in the same form, such as runs/demo/student")
     add = command.add_argument
     add("-n", dest="count", type=int, required=True, metavar="N", help="how many samples")
-    _add_file(command, "--out", "FILE.npz", "where channels [n, Y, X] and parameters [n] are written", required=True)
+    _add_file(command, "--out", "FILE.npz", "where channels [n, Y, X] and parameters [n] are written")
+    _add_file(command, "--picture", "FILE.png", "where a picture of the first four samples is written")
     add("--seed", type=int, default=0, help="of the noise; sample i depends on the seed and on i (default %(default)s)")
     add("--nfe", type=int, default=1, metavar="N", help="network calls: one of the student, the rest of its teacher")
     add("--teacher", metavar="FOLDER", help="the student's teacher, for --nfe above 1")

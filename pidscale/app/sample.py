@@ -6,7 +6,9 @@ import argparse
 import math
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from pidscale.app.files import check_target, write_npz
@@ -14,20 +16,31 @@ from pidscale.app.opening import open_generator
 from pidscale.app.output import residual_text
 from pidscale.app.parser import named_numbers
 from pidscale.config import UserError
+from pidscale.figures.fields import field_figure
+from pidscale.figures.png import figure_class, write_png
 from pidscale.generator.generator import TEACHER_STEPS, Fields, Generator, Teacher
 from pidscale.generator.student import Student
+from pidscale.pde.base import Samples
+
+_DRAWN = 4  # number of samples in a picture
 
 
 def run(asked: argparse.Namespace) -> None:
-    """Draw samples, write them, and print the root mean square of each norm of their residual.
+    """Draw samples, write them or a picture of them, and print the root mean square of each norm of their residual.
 
     Args:
         asked: Parsed arguments.
 
     Raises:
-        UserError: When an argument is wrong or the file cannot be written; checked before sampling if possible.
+        UserError: When an argument is wrong or a file cannot be written; checked before sampling if possible.
     """
-    check_target("--out", asked.out, ".npz")
+    if asked.out is None and asked.picture is None:
+        raise UserError("--out, --picture: neither is given; name a file for the samples, or for a picture of them")
+    for option, path, ending in (("--out", asked.out, ".npz"), ("--picture", asked.picture, ".png")):
+        if path is not None:
+            check_target(option, path, ending)
+    if asked.picture is not None:
+        figure_class(asked.picture)
     params = named_numbers("--param", asked.param, "diffusivity=0.002")
     if asked.nfe == 1 and asked.teacher is not None:
         raise UserError(
@@ -39,9 +52,23 @@ def run(asked: argparse.Namespace) -> None:
         fields = _sample(generator, asked, params)
     for one in caught:
         print(f"warning: {one.message}")
-    write_npz(asked.out, {"equation": generator.pde.name, **fields})
+    if asked.out is not None:
+        write_npz(asked.out, {"equation": generator.pde.name, **fields})
     residual = residual_text(_residual(generator, fields, asked.batch))
-    print(f"{asked.out}: {asked.count} samples of {generator.pde.name}; root mean square residual: {residual}")
+    where = asked.student if asked.out is None else asked.out
+    print(f"{where}: {asked.count} samples of {generator.pde.name}; root mean square residual: {residual}")
+    if asked.picture is not None:
+        _draw(asked.picture, generator, fields)
+        print(f"picture: {asked.picture}")
+
+
+def _draw(path: Path, generator: Generator, fields: Mapping[str, Tensor]) -> None:
+    """Draw the first samples and their residuals."""
+    some = {name: values[:_DRAWN] for name, values in fields.items()}
+    stacked = torch.stack([some[name] for name in generator.channels], dim=1)
+    params = [some[name] for name in generator.pde.varying]
+    samples = Samples(stacked, torch.stack(params, dim=1) if params else stacked.new_zeros(len(stacked), 0))
+    write_png(path, field_figure(generator.pde, generator.grid, {"sample": samples}, len(stacked)))
 
 
 def _sample(generator: Student | Teacher, asked: argparse.Namespace, params: Mapping[str, float]) -> Fields:

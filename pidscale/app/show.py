@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pidscale.app.opening import import_equation
 from pidscale.config import UserError
-from pidscale.files import write_atomic
+from pidscale.figures.png import write_png
 from pidscale.generator.artifact import CARD, read_card
 from pidscale.inspect.show import describe_set
 from pidscale.paths import expanded, is_address
@@ -23,6 +22,9 @@ from pidscale.records.check import load_manifest
 from pidscale.records.manifest import Manifest
 from pidscale.records.stores.base import Store
 from pidscale.records.stores.opening import open_store
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _DRAWN = 4  # number of samples in a picture
 _MANIFEST = "manifest.json"
@@ -49,7 +51,10 @@ def run(asked: argparse.Namespace) -> None:
             "such as runs/demo/student"
         )
     if asked.out is not None:
-        raise UserError(f"--out={asked.out}: only a shard set is drawn, and {path} holds a generator; omit --out")
+        raise UserError(
+            f"--out={asked.out}: only a shard set is drawn, and {path} holds a generator; omit --out, or draw its samples "
+            "with pidscale sample --picture"
+        )
     card = read_card(folder)
     print(printable("\n".join([f"{path}: {card.kind}", *_describe_card(card.to_plain())])))
 
@@ -160,16 +165,12 @@ def show_set(path: str, equation: str | None, picture: Path | None) -> None:
     except NotImported as error:
         print(f"note: no picture: {error}")
         return
-    data = _picture(store, manifest, pde)
-    try:
-        write_atomic(picture, data)
-    except OSError as error:
-        raise UserError(f"{picture}: {error.strerror}; name a file that can be written with --out") from None
+    write_png(picture, _picture(store, manifest, pde))
     print(f"  picture    {picture}")
 
 
-def _picture(store: Store, manifest: Manifest, pde: Pde) -> bytes:
-    """Return a picture of the first samples of the train split as PNG bytes. Imports matplotlib."""
+def _picture(store: Store, manifest: Manifest, pde: Pde) -> Figure:
+    """Return a picture of the first samples of the train split. Imports matplotlib."""
     import torch
 
     from pidscale.figures.fields import field_figure
@@ -181,6 +182,4 @@ def _picture(store: Store, manifest: Manifest, pde: Pde) -> bytes:
     shards = ShardSet(store, "train")
     ids = range(min(_DRAWN, len(shards)))
     samples = Samples(torch.from_numpy(shards.read(ids)), torch.from_numpy(shards.params(ids, pde.varying)))
-    data = io.BytesIO()
-    field_figure(pde, grid, {"train": samples}, len(ids)).savefig(data, format="png", dpi=120)
-    return data.getvalue()
+    return field_figure(pde, grid, {"train": samples}, len(ids))

@@ -14,7 +14,8 @@ from pidscale.app.opening import open_generator
 from pidscale.app.output import Progress, residual_text
 from pidscale.app.parser import SEARCH, named_numbers
 from pidscale.config import UserError
-from pidscale.figures.answer import draw, figure_class, layers
+from pidscale.figures.answer import draw, layers
+from pidscale.figures.png import figure_class
 from pidscale.generator.arguments import as_int
 from pidscale.generator.generator import Teacher
 from pidscale.generator.student import Student

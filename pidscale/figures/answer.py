@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from pidscale.config import UserError
-from pidscale.files import write_atomic
+from pidscale.figures.png import figure_class, write_png
 from pidscale.generator.tasks.observations import Observation
 from pidscale.generator.tasks.posterior import Posterior
 from pidscale.pde.base import shown_channels
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from pidscale.generator.generator import Generator
     from pidscale.generator.tasks.likeliest import Answer
 
@@ -47,34 +43,14 @@ def layers(
     return rows
 
 
-def figure_class(path: Path) -> type[Figure]:
-    """Return the class that draws; asked for early, it refuses before anything is computed for the picture.
-
-    Args:
-        path: The file that is to be written.
-
-    Returns:
-        matplotlib's class of figures.
-
-    Raises:
-        UserError: matplotlib is missing.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError(f"{path}: pictures need matplotlib; pip install matplotlib, or omit --picture") from None
-    return Figure
-
-
 def draw(path: Path, rows: list[tuple[str, list[tuple[str, Tensor]]]]) -> None:
     """Draw rows of fields as a PNG. The fields of a channel share one colour scale; its spread has another.
+
+    A file that cannot be written raises a UserError.
 
     Args:
         path: The file to write.
         rows: What `layers` returns.
-
-    Raises:
-        UserError: matplotlib is missing, or the file cannot be written.
     """
     columns = len(rows[0][1])
     figure = figure_class(path)(figsize=(2.6 * columns, 2.2 * len(rows)), layout="constrained")
@@ -88,9 +64,4 @@ def draw(path: Path, rows: list[tuple[str, list[tuple[str, Tensor]]]]) -> None:
             axis.set_xticks([])
             axis.set_yticks([])
             figure.colorbar(image, ax=axis, shrink=0.85).ax.tick_params(labelsize=6)
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110)
-    try:
-        write_atomic(path, data.getvalue())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; name a file that can be written") from None
+    write_png(path, figure)

@@ -67,6 +67,22 @@ def test_samples_are_those_of_the_library(ask, made: Path, tmp_path: Path) -> No
     )
 
 
+def test_a_picture_is_drawn_with_or_without_a_file(ask, tmp_path: Path) -> None:
+    said, _ = ask("sample", "--student", "MADE/heat", "-n", 2, "--picture", "two.png")
+    assert said.splitlines()[-1] == "picture: two.png" and "2 samples of heat" in said
+    ask("sample", "--student", "MADE/teacher", "-n", 6, "--out", "s.npz", "--picture", "four.png")
+    two, four = (np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")) for name in ("two", "four"))
+    assert four.shape[1] > two.shape[1] and min(four.std(), two.std()) > 20  # fields, and not blank axes
+    assert written(tmp_path / "s.npz")["pressure"].shape[0] == 6
+    for words, part in (
+        ([], "--out, --picture: neither is given"),
+        (["--picture", "two.jpg"], "--picture=two.jpg: expected a name that ends in .png"),
+        (["--picture", "nowhere/two.png"], "--picture=nowhere/two.png: no folder nowhere"),
+    ):
+        _, errors = ask("sample", "--student", "MADE/heat", "-n", 2, *words, code=2)
+        assert errors.count("\n") == 1 and part in errors, errors
+
+
 def test_inputs_that_solver_steps_cannot_take_are_reported_in_one_line(ask, made: Path, tmp_path: Path) -> None:
     units = Normaliser((1.0, 0.005), (2.0, 0.004))  # a permeability that is often below 0
     low = write_generator(tmp_path / "low", normaliser=units)
@@ -233,6 +249,8 @@ def test_they_need_torch_numpy_and_safetensors_only(
     words = ["--student", made / "student", "--input", "coefficient.npy", "--steps", 3, "--starts", 1]
     found = base_only("solve", "forward", *words, "--out", "answer.npz")
     assert found.returncode == 0 and not found.stderr and (tmp_path / "answer.npz").is_file(), found.stderr
+    found = base_only("sample", "--student", headed, "-n", 2, "--picture", "s.png")
+    assert found.returncode == 2 and "s.png: pictures need matplotlib; pip install matplotlib" in found.stderr
     found = base_only("show", small_shards, "--out", "set.png")
     assert found.returncode == 2 and "run `pip install 'pidscale[train]'`" in found.stderr
     assert found.stderr.count("\n") == 1
