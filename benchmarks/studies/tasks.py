@@ -30,7 +30,7 @@ from benchmarks.studies.measure import TUNED, answer_row, observation, open_run
 from pidscale.dataset.problem import Problem
 from pidscale.generator.load import load_student
 from pidscale.generator.scales import residual_scales
-from pidscale.generator.student import STARTED_STEPS, Student
+from pidscale.generator.student import FIELD_STEPS, STARTED_STEPS, Student
 from pidscale.generator.tasks.learn_start import learn_start
 from pidscale.generator.tasks.likeliest import Answer, solve_task
 from pidscale.generator.tasks.observations import Observation
@@ -47,7 +47,7 @@ STARTS = 2
 DRAWS = 32
 DRAWN = 4  # of the fields have posterior samples, which cost most
 HEAD = 4  # solver steps of the rows `+head-4`
-FIELD = 100  # evaluations of the rows `+field`, over the field itself
+FIELD = FIELD_STEPS  # evaluations of the rows `+field`, over the field itself
 DIRECT = STEPS * STARTS  # evaluations of a field, which are far cheaper than those of a student
 TASKS = ("forward", "inverse", "reconstruct", "noisy", "columns")
 Params = dict[str, Tensor] | None

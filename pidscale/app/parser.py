@@ -30,7 +30,6 @@ SEARCH: dict[str, Any] = {
     "seed": 0,
     "batch": 64,
     "optimiser": "lbfgs",
-    "field_steps": 0,
     "field_prior": 0.1,
 }
 LEARNING: dict[str, Any] = {"steps": 1200, "batch": 32, "rate": 2e-3, "seed": 0}
@@ -254,8 +253,10 @@ def _add_solve(commands: Any) -> None:
     add("--batch", type=int, default=SEARCH["batch"], help="fields searched at once (default %(default)s)")
     add("--physics", type=float, help="weight of the equation (default 1; 0 for posterior samples)")
     add("--optimiser", choices=OPTIMISERS, default=SEARCH["optimiser"], help="(default %(default)s)")
-    text = "evaluations of a second search, over the field itself, from what the first one found (default %(default)s)"
-    add("--field-steps", type=int, default=SEARCH["field_steps"], metavar="K", help=text)
+    text = (
+        "evaluations of a second search, over the field itself, from the first (default 300; 0 for posterior samples)"
+    )
+    add("--field-steps", type=int, metavar="K", help=text)
     text = "weight that holds the second search to the answer of the first (default %(default)s)"
     add("--field-prior", type=float, default=SEARCH["field_prior"], metavar="W", help=text)
     text = "search forward problems too, where the equation's solver steps behind the student answer them"

@@ -18,7 +18,7 @@ from pidscale.figures.answer import draw, layers
 from pidscale.figures.png import figure_class
 from pidscale.generator.arguments import as_int
 from pidscale.generator.generator import Teacher
-from pidscale.generator.student import Student
+from pidscale.generator.student import FIELD_STEPS, Student
 from pidscale.generator.tasks.likeliest import Answer, Stage, solve_task
 from pidscale.generator.tasks.observations import Observation, observe, warnings_for
 from pidscale.generator.tasks.posterior import Posterior, posterior
@@ -85,7 +85,7 @@ def _search(
     asked: argparse.Namespace, student: Student, observation: Observation, params: dict[str, Any]
 ) -> Answer | Posterior:
     """Return the likeliest fields, those of solver steps where these answer, or posterior samples if they are requested."""
-    default = 0.0 if asked.posterior else 1.0
+    physics, field_steps = (0.0, 0) if asked.posterior else (1.0, FIELD_STEPS)
     start, usual = student.start_for(observation)
     usual = SEARCH | usual
     search = Search(
@@ -93,9 +93,9 @@ def _search(
         starts=as_int("--starts", usual["starts"] if asked.starts is None else asked.starts, 1, MOST),
         seed=asked.seed,
         batch=asked.batch,
-        physics=default if asked.physics is None else asked.physics,
+        physics=physics if asked.physics is None else asked.physics,
         optimiser=asked.optimiser,
-        field_steps=asked.field_steps,
+        field_steps=field_steps if asked.field_steps is None else asked.field_steps,
         field_prior=asked.field_prior,
         progress=(progress := Progress(asked.task)),
     )
@@ -126,11 +126,14 @@ def _summary(answer: Answer | Posterior) -> list[str]:
         lines.append(f"field {i}: {distance:.3g} sigma from what is known; residual {residual_text(norms)}")
     if len(answer.mismatch) > len(lines):
         lines.append(f"and {len(answer.mismatch) - len(lines)} more, in the file")
-    distances = answer.mismatch.reshape(len(answer.mismatch), -1).square().mean(dim=1).sqrt()
+    own = (
+        answer.first or answer if isinstance(answer, Answer) else answer
+    )  # a search over the field can meet any values
+    distances = own.mismatch.reshape(len(own.mismatch), -1).square().mean(dim=1).sqrt()
     if far := int((distances > FAR).sum()):
         lines.append(
-            f"warning: {far} of {len(distances)} fields lie more than {FAR:g} sigma from what is known: the student cannot "
-            "make such a field, or needs more --steps or --starts"
+            f"warning: {far} of {len(distances)} fields of the student lie more than {FAR:g} sigma from what is known: it "
+            "cannot make such a field, or needs more --steps or --starts"
         )
     return lines
 

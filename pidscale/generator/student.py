@@ -30,6 +30,7 @@ from pidscale.generator.tasks.start import StartNetwork
 from pidscale.generator.tasks.suggest import Suggestion, best_sensors
 
 STARTED_STEPS = 40  # default number of evaluations of a search that a start network begins
+FIELD_STEPS = 300  # default number of evaluations of a second search, over the field itself, for the likeliest field
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Student(OneStepGenerator):
             sigma: Standard deviation of the noise of the values, a number or a dict by channel; None for noiseless values.
             params: Varying parameters that are known, by name.
             solver: Whether solver steps answer: True refuses what they cannot solve, False always searches.
-            **search: Settings of `pidscale.generator.tasks.search.Search`.
+            **search: Settings of `pidscale.generator.tasks.search.Search`; `field_steps` is FIELD_STEPS by default.
 
         Returns:
             Answers to the n problems, whose `stage` says what found them.
@@ -217,7 +218,7 @@ class Student(OneStepGenerator):
             sigma: As in `forward`.
             params: As in `forward`.
             readings: As in `reconstruct`.
-            **search: As in `forward`, but `physics` is 0 by default.
+            **search: As in `forward`, but `physics` and `field_steps` are 0 by default.
 
         Returns:
             The samples with their mean, standard deviation and intervals.
@@ -294,7 +295,7 @@ class Student(OneStepGenerator):
     def _solve(self, known: Observation, params: Mapping[str, Any] | None, search: dict[str, Any]) -> Answer:
         start, usual = self.start_for(known)
         first = None if start is None else start.vectors(self, known, params)
-        answer = solve_task(self, known, params, search_from(search, **usual), first=first)
+        answer = solve_task(self, known, params, search_from(search, field_steps=FIELD_STEPS, **usual), first=first)
         self._warn_of_refused(answer.fields)
         return answer
 

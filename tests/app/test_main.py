@@ -18,7 +18,7 @@ from pidscale.app.errors import TRAIN
 from pidscale.app.main import main
 from pidscale.config import UserError
 from pidscale.convert.request import ConversionRequest
-from pidscale.generator.student import STARTED_STEPS
+from pidscale.generator.student import FIELD_STEPS, STARTED_STEPS
 from pidscale.generator.tasks.descend import OPTIMISERS
 from pidscale.generator.tasks.learn_start import Learning
 from pidscale.generator.tasks.observations import TASKS
@@ -100,6 +100,7 @@ def test_the_parser_says_of_the_library_what_is_so() -> None:
     assert {field.name: field.default for field in fields(Search) if field.name in parser.SEARCH} == parser.SEARCH
     assert {field.name: field.default for field in fields(Learning) if field.name in parser.LEARNING} == parser.LEARNING
     assert f"; {STARTED_STEPS} from a start network" in inspect.getsource(parser)
+    assert f"(default {FIELD_STEPS}; 0 for posterior samples)" in inspect.getsource(parser)
     for field in fields(ConversionRequest):
         shown = f"{field.name}=" if isinstance(field.default, (bool, int, float, str)) else f"{field.name}"
         assert f" {shown}" in parser._CONVERT, field.name

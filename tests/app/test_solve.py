@@ -95,7 +95,7 @@ def test_sensors_at_coordinates_are_readings_between_grid_points(solve, made: Pa
     )
     words = ["reconstruct", "--student", "MADE/student", "--input", "places.csv", "--out", "answer.npz", *QUICK]
     said, _ = solve(*words, "--sigma", "pressure=0.001", "--picture", "answer.png", "--field-steps", "60")
-    assert "warning" not in said and (tmp_path / "answer.png").exists()
+    assert "field 0: " in said and (tmp_path / "answer.png").exists()
     student = load_student(made / "student")
     with np.load(tmp_path / "answer.npz", allow_pickle=False) as file:
         fields = student.join({name: file[name] for name in student.channels})
@@ -126,9 +126,10 @@ def test_parameters_come_from_the_file_or_the_command_line(solve, tmp_path: Path
 
 
 def test_what_training_never_saw_is_a_warning(solve) -> None:
-    said, _ = solve(*ask("reconstruct", "far.csv"))
-    assert said.count("warning: ") == 2 and "the farthest is 6" in said
-    assert "warning: 1 of 1 fields lie more than 3 sigma from what is known" in said
+    for more in ([], ["--field-steps", "0"]):  # with a second search the answer itself meets the value
+        said, _ = solve(*ask("reconstruct", "far.csv"), *more)
+        assert said.count("warning: ") == 2 and "the farthest is 6" in said
+        assert "warning: 1 of 1 fields of the student lie more than 3 sigma from what is known" in said
 
 
 def test_what_was_measured_is_never_written_over(solve, made: Path) -> None:

@@ -11,8 +11,13 @@ from torch import Tensor
 
 from pidscale.app.files import write_answer
 from pidscale.generator.load import load_student
-from pidscale.generator.student import Student
-from pidscale.generator.tasks.likeliest import Answer
+from pidscale.generator.student import FIELD_STEPS, Student
+from pidscale.generator.tasks.descend import Minimum
+from pidscale.generator.tasks.energy import pose
+from pidscale.generator.tasks.field import search_field
+from pidscale.generator.tasks.likeliest import Answer, Stage
+from pidscale.generator.tasks.observations import observe
+from pidscale.generator.tasks.search import Search
 from pidscale.pde import build_pde
 from pidscale.pde.base import Samples
 from pidscale.pde.base import truths as truths_of
@@ -102,7 +107,7 @@ def test_the_equation_is_obeyed_more_closely_than_by_the_network(student: Studen
 
 def test_the_answer_of_the_first_search_is_that_without_a_second(student: Student, truths: Samples) -> None:
     how = {"steps": 8, "starts": 2}
-    alone = student.inverse(truths.fields[:, 1], **how)
+    alone = student.inverse(truths.fields[:, 1], **how, field_steps=0)
     both = student.inverse(truths.fields[:, 1], **how, field_steps=5)
     assert alone.first is None and (alone.field_calls == 0).all() and both.first is not None
     for name in student.channels:
@@ -111,6 +116,28 @@ def test_the_answer_of_the_first_search_is_that_without_a_second(student: Studen
     assert (both.field_calls >= 1).all() and (both.field_calls <= 5).all()
     one = student.inverse(truths.fields[:1, 1], **how, field_steps=5)
     torch.testing.assert_close(one.fields["permeability"], both.fields["permeability"][:1], rtol=1e-4, atol=1e-4)
+
+
+def test_the_likeliest_field_has_a_second_search_and_posterior_samples_have_none(
+    student: Student, truths: Samples
+) -> None:
+    how = {"steps": 2, "starts": 1}
+    answer = student.inverse(truths.fields[:, 1], **how)
+    assert answer.stage is Stage.FIELD and (answer.field_calls <= FIELD_STEPS).all() and (answer.field_calls > 50).any()
+    drawn = student.posterior("inverse", truths.fields[:1, 1], count=2, sigma=1e-4, steps=2)
+    assert (drawn.field_calls == 0).all()
+
+
+def test_a_second_search_takes_no_solver_steps(student: Student, truths: Samples) -> None:
+    headed = student.with_head(3)
+    answer = headed.inverse(truths.fields[:, 1], steps=2, starts=1, field_steps=0)
+    fields, vectors = joint(student, answer), Minimum(answer.eps.flatten(1), answer.energy, answer.calls)
+    search = Search(field_steps=4)
+    found = []
+    for one in (student.with_head(0), headed):
+        task = pose(one, observe(one, "inverse", truths.fields[:, 1]), None, 1.0)
+        found.append(search_field(one, task, vectors, fields, search)[1])
+    assert torch.equal(found[0].x_BD, found[1].x_BD) and torch.equal(found[0].energy_B, found[1].energy_B)
 
 
 def test_progress_says_which_search_it_is(student: Student, truths: Samples) -> None:

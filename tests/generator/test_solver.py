@@ -19,7 +19,7 @@ from pidscale.pde import PDES
 from pidscale.pde.base import Samples, solution_mask, truths
 from tests.generator.made import POINTS, write_generator
 
-QUICK = {"steps": 2, "starts": 1}
+QUICK = {"steps": 2, "starts": 1, "field_steps": 0}
 
 
 class Silent(nn.Module):
@@ -82,7 +82,7 @@ def test_what_a_solver_cannot_answer_is_searched_for(tmp_path: Path) -> None:
             search(True)
     assert heat.forward(known, params=params).stage is Stage.SOLVER
     assert darcy.forward(permeability, solver=False, **QUICK).stage is Stage.NOISE
-    assert darcy.forward(permeability, solver=False, **QUICK, field_steps=2).stage is Stage.FIELD
+    assert darcy.forward(permeability, solver=False, **(QUICK | {"field_steps": 2})).stage is Stage.FIELD
 
 
 def test_an_input_that_has_no_solution_is_a_warning_and_a_search(tmp_path: Path) -> None:

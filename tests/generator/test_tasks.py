@@ -46,7 +46,7 @@ def energy_by_hand(student: Student, answer: Answer, values, known, sigma, inser
 
 def test_a_known_channel_replaces_the_generated_one_in_the_residual(student: Student) -> None:
     inputs = student.sample(1, seed=9)["permeability"]
-    answer = student.forward(inputs, steps=3, starts=1, physics=50.0)
+    answer = student.forward(inputs, steps=3, field_steps=0, starts=1, physics=50.0)
     values = torch.zeros(1, 2, POINTS, POINTS)
     known = torch.zeros(1, 2, POINTS, POINTS, dtype=torch.bool)
     values[:, 0] = inputs
@@ -57,7 +57,7 @@ def test_a_known_channel_replaces_the_generated_one_in_the_residual(student: Stu
     generated = energy_by_hand(student, answer, values, known, sigma, False, 50.0)
     assert abs(generated - wanted) > 2e-3 * wanted  # so the line above can fail
     # a channel with noise does not replace the generated one
-    noisy = student.forward(inputs, sigma={"permeability": sigma[0]}, steps=3, starts=1, physics=50.0)
+    noisy = student.forward(inputs, sigma={"permeability": sigma[0]}, steps=3, field_steps=0, starts=1, physics=50.0)
     wanted = energy_by_hand(student, noisy, values, known, sigma, False, 50.0)
     assert float(noisy.energy) == pytest.approx(wanted, rel=1e-4)
 
@@ -67,14 +67,14 @@ def test_scattered_points_do_not_replace_generated_values_in_the_residual(studen
     values = torch.stack([*fields.values()], dim=1)
     known = torch.rand(1, 2, POINTS, POINTS, generator=torch.Generator().manual_seed(0)) < 0.2
     mask = {name: known[:, c] for c, name in enumerate(student.channels)}
-    answer = student.reconstruct(fields, mask, sigma=0.01, steps=3, starts=1)
+    answer = student.reconstruct(fields, mask, sigma=0.01, steps=3, field_steps=0, starts=1)
     wanted = energy_by_hand(student, answer, values, known, [0.01, 0.01], False, 1.0)
     assert float(answer.energy) == pytest.approx(wanted, rel=1e-4)
 
 
 def test_the_answer_is_the_students_own_field(student: Student) -> None:
     inputs = student.sample(2, seed=9)["permeability"]
-    answer = student.forward(inputs, steps=5, starts=2)
+    answer = student.forward(inputs, steps=5, field_steps=0, starts=2)
     own = student.differentiable(answer.eps, torch.zeros(2, 0))
     for c, name in enumerate(student.channels):
         torch.testing.assert_close(answer.fields[name], own[:, c])
@@ -95,7 +95,7 @@ def test_known_values_are_met(student: Student, task: str) -> None:
     if task == "reconstruct":
         for field in values.values():
             field[:, :, 4:12] = torch.nan
-    how = {"steps": 60, "starts": 2, "physics": 0.0}
+    how = {"steps": 60, "starts": 2, "physics": 0.0, "field_steps": 0}
     answers = [getattr(student, task)(values, **how | {"steps": steps}) for steps in (1, 60)]
     assert (answers[0].mismatch > 4).all() and (answers[1].mismatch < 1).all()
     assert (answers[1].calls <= 120).all() and (answers[1].energy < 0.3 * answers[0].energy).all()
@@ -107,7 +107,7 @@ def test_the_likeliest_field_of_a_linear_student_is_the_posterior_mean() -> None
     known = torch.rand(3, 2, 4, 4, generator=torch.Generator().manual_seed(2)) < 0.5
     mask = {name: known[:, c] for c, name in enumerate(student.channels)}
     sigma = {"source": 0.3, "solution": 0.002}
-    answer = student.reconstruct(values, mask, sigma, physics=0.0, steps=300, starts=2)
+    answer = student.reconstruct(values, mask, sigma, physics=0.0, steps=300, field_steps=0, starts=2)
     joint = torch.stack([*values.values()], dim=1)
     noise = torch.tensor([*sigma.values()])[:, None, None]
     for i in range(3):
@@ -118,26 +118,31 @@ def test_the_likeliest_field_of_a_linear_student_is_the_posterior_mean() -> None
 
 def test_the_best_of_several_starts_is_kept(student: Student) -> None:
     inputs = student.sample(2, seed=4)["pressure"]
-    one, three = (student.inverse(inputs, steps=6, starts=starts) for starts in (1, 3))
+    one, three = (student.inverse(inputs, steps=6, field_steps=0, starts=starts) for starts in (1, 3))
     assert (three.energy <= one.energy * 1.0001).all() and (three.energy < 0.999 * one.energy).any()
     assert three.calls.tolist() == [18, 18]
 
 
 def test_an_answer_does_not_depend_on_neighbours_or_batch(student: Student) -> None:
     inputs = student.sample(3, seed=4)["pressure"]
-    three = student.inverse(inputs, steps=6, starts=2)
-    for other in (student.inverse(inputs[:2], steps=6, starts=2), student.inverse(inputs, steps=6, starts=2, batch=4)):
+    three = student.inverse(inputs, steps=6, field_steps=0, starts=2)
+    for other in (
+        student.inverse(inputs[:2], steps=6, field_steps=0, starts=2),
+        student.inverse(inputs, steps=6, field_steps=0, starts=2, batch=4),
+    ):
         count = len(other.energy)
         torch.testing.assert_close(other.energy, three.energy[:count], rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(other.eps, three.eps[:count], rtol=1e-2, atol=1e-2)
-    assert not torch.allclose(student.inverse(inputs, steps=6, starts=2, seed=1).eps, three.eps, atol=1e-2)
-    twice = student.inverse(inputs[[0, 0]], steps=1, starts=1).eps
+    assert not torch.allclose(
+        student.inverse(inputs, steps=6, field_steps=0, starts=2, seed=1).eps, three.eps, atol=1e-2
+    )
+    twice = student.inverse(inputs[[0, 0]], steps=1, field_steps=0, starts=1).eps
     assert (twice[0] - twice[1]).square().mean() > 1  # each observation has its own draws
 
 
 def test_a_parameter_that_is_given_is_kept(heat: Student) -> None:
     drawn = heat.sample(1, seed=2)
-    answer = heat.forward(drawn["temperature_00"], params={"diffusivity": 0.003}, steps=4, starts=2)
+    answer = heat.forward(drawn["temperature_00"], params={"diffusivity": 0.003}, steps=4, field_steps=0, starts=2)
     assert answer.fields["diffusivity"].tolist() == pytest.approx([0.003])
     own = heat.differentiable(answer.eps, torch.tensor([[0.003]]))
     torch.testing.assert_close(answer.fields["temperature_10"], own[:, 10])
@@ -152,9 +157,11 @@ def test_a_parameter_that_is_not_known_is_found() -> None:
     wanted = torch.tensor([low + 0.2 * (high - low), low + 0.9 * (high - low)])
     student.denoiser.matrix *= 0.01
     values = student.differentiable(torch.zeros(2, 4, 4, 4), wanted[:, None].double())
-    answer = student.reconstruct(values, physics=0.0, steps=100, starts=2)
+    answer = student.reconstruct(values, physics=0.0, steps=100, field_steps=0, starts=2)
     assert ((answer.fields["diffusivity"] - wanted).abs() < 0.02 * (high - low)).all()
-    given = student.reconstruct(values, params={"diffusivity": float(wanted[0])}, physics=0.0, steps=100, starts=2)
+    given = student.reconstruct(
+        values, params={"diffusivity": float(wanted[0])}, physics=0.0, steps=100, field_steps=0, starts=2
+    )
     assert given.energy[1] > 10 * answer.energy[1] and given.fields["diffusivity"][1] == pytest.approx(float(wanted[0]))
 
 
@@ -168,13 +175,13 @@ def test_rows_of_a_channel_can_be_the_input(tmp_path: Path) -> None:
     rest[:, 0] = torch.nan
     assert observe(student, "forward", first).known_NCYX.sum() == POINTS
     assert observe(student, "inverse", rest).known_NCYX.sum() == POINTS * (POINTS - 1)
-    answers = [student.forward(first, steps=steps, starts=1, physics=0.0) for steps in (1, 60)]
+    answers = [student.forward(first, steps=steps, field_steps=0, starts=1, physics=0.0) for steps in (1, 60)]
     assert answers[1].mismatch < 0.2 * answers[0].mismatch
 
 
 def test_physics_lowers_the_residual(student: Student) -> None:
     inputs = student.sample(2, seed=4)["permeability"]
-    without, with_it = (student.forward(inputs, steps=40, starts=1, physics=p) for p in (0.0, 30.0))
+    without, with_it = (student.forward(inputs, steps=40, field_steps=0, starts=1, physics=p) for p in (0.0, 30.0))
     assert (with_it.residual["l2"] < without.residual["l2"]).all()
 
 
@@ -182,7 +189,12 @@ def test_progress_counts_every_batch(student: Student) -> None:
     reports: list[tuple[int, int]] = []
     inputs = np.zeros((3, POINTS, POINTS)) + 7
     student.forward(
-        inputs, steps=2, starts=1, batch=2, progress=lambda done, total, note: reports.append((done, total))
+        inputs,
+        steps=2,
+        field_steps=0,
+        starts=1,
+        batch=2,
+        progress=lambda done, total, note: reports.append((done, total)),
     )
     assert reports == [(1, 4), (2, 4), (3, 4), (4, 4)]
 

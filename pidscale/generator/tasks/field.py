@@ -2,11 +2,11 @@
 
     E(x) = |M (F(x) - x')|^2 / (2 sigma^2)  +  physics D / 2 sum_k R_k(F(x))^2 / s_k^2  +  prior |x - x1|^2 / 2
 
-x1 is the field of the first search in units of the model, and F the conversion to physical units with the constraints and the
-head of the student; other symbols as in energy.py. The first search knows which fields are likely, but only fields that the
-network makes; the second one corrects what the network cannot make, near the first answer. Varying parameters that are
-searched for are held to their first values as the first search holds them to 0. A step costs no network call. Knows no files
-and no ranks.
+x1 is the field of the first search in units of the model, and F the conversion to physical units with the constraints of the
+student, and without its head: the residual is in the energy, and solver steps in every evaluation cost more than they bring.
+Other symbols as in energy.py. The first search knows which fields are likely, but only fields that the network makes; the
+second one corrects what the network cannot make, near the first answer. Varying parameters that are searched for are held to
+their first values as the first search holds them to 0. A step costs no network call. Knows no files and no ranks.
 """
 
 from __future__ import annotations
@@ -52,13 +52,14 @@ def search_field(
         parameter.
     """
     device = task.params_NP.device
+    bare = generator.with_head(0)
     each = len(found.x_BD) // len(task.observation)
     x1 = generator.normaliser.encode(fields_BCYX.to(device)).flatten(1)
     start_BD = torch.cat([x1, found.x_BD[:, math.prod(task.shape) :].to(device)], dim=1)
     second = replace(
         task,
-        draw=partial(generator.to_physical, smooth=True),
-        scales=residual_scales(generator) if search.field_physics > 0 else {},
+        draw=partial(bare.to_physical, smooth=True),
+        scales=residual_scales(bare) if search.field_physics > 0 else {},
         physics=search.field_physics,
         prior=search.field_prior,
     )
