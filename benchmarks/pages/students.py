@@ -12,7 +12,6 @@ COLUMNS = {
     "residual_dual": "residual dual",
     "solution_error": "solution error",
     "swd_excess": "SWD excess",
-    "ms_per_sample": "ms / sample",
     "train_seconds": "training s",
 }
 

@@ -85,7 +85,8 @@ points of all channels, `noisy` the same with noise of {NOISE:.0%} of each chann
 *error*: relative L2 distance to the truth over what is not known; *misclassified*: share of cells of a two-phase permeability
 in the wrong phase; *coverage*: share of truths inside the 90 % interval (0.9 is right); *crps*: in the channel's unit, lower
 is better. The student searches {STARTS} starts of {STEPS} evaluations each, direct search {DIRECT} evaluations of the field,
-which cost far less; the rows `posterior` are those of the first {drawn} fields alone, others of all. One core.
+which cost far less; rows without `+field` have no second search (`field_steps=0`). The rows `posterior` are those of the
+first {drawn} fields alone, others of all. One core.
 [tasks.md](tasks.md) explains what is minimised.
 
 Where the equation alone decides the answer, as it does with its inputs known, direct search is a solver of the equation and
