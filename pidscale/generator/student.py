@@ -138,8 +138,10 @@ class Student(OneStepGenerator):
             Answers to the n problems, whose `stage` says what found them.
 
         Raises:
-            UserError: When `solver` is True, and solver steps cannot answer.
+            UserError: When `solver` is True, and solver steps cannot answer, or when it is neither True, False nor None.
         """
+        if solver not in (None, True, False):
+            raise UserError(f"solver={solver!r}: expected True, False, or None to choose by what is known")
         observation = self._observed("forward", inputs, None, sigma)
         settings = search_from(search)
         solves = self.head > 0 and sigma is None and solver is not False

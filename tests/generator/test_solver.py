@@ -17,6 +17,7 @@ from pidscale.generator.student import Student
 from pidscale.generator.tasks.likeliest import Answer, Stage
 from pidscale.pde import PDES
 from pidscale.pde.base import Samples, solution_mask, truths
+from tests.generator.known import refused
 from tests.generator.made import POINTS, write_generator
 
 QUICK = {"steps": 2, "starts": 1, "field_steps": 0}
@@ -83,6 +84,13 @@ def test_what_a_solver_cannot_answer_is_searched_for(tmp_path: Path) -> None:
     assert heat.forward(known, params=params).stage is Stage.SOLVER
     assert darcy.forward(permeability, solver=False, **QUICK).stage is Stage.NOISE
     assert darcy.forward(permeability, solver=False, **(QUICK | {"field_steps": 2})).stage is Stage.FIELD
+
+
+def test_a_solver_that_is_neither_yes_nor_no_is_refused(tmp_path: Path) -> None:
+    darcy = load_student(write_generator(tmp_path / "darcy", head=2))
+    permeability = darcy.sample(1)["permeability"]
+    assert "solver='x': expected True, False, or None" in refused(lambda: darcy.forward(permeability, solver="x"))
+    assert "student.with_head(k)" in refused(lambda: darcy.forward(permeability, solver=False, head=8))
 
 
 def test_an_input_that_has_no_solution_is_a_warning_and_a_search(tmp_path: Path) -> None:

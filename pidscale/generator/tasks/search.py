@@ -88,6 +88,8 @@ def search_from(given: Mapping[str, Any], **defaults: Any) -> Search:
     """
     known = [f.name for f in fields_of(Search)]
     for name in given:
+        if name == "head":
+            raise UserError("head: no setting of a search; student.with_head(k) answers with k solver steps")
         if name not in known:
             raise UserError(f"{name}: a search has no such setting; it has {', '.join(known)}")
     return Search(**(defaults | dict(given)))
