@@ -126,9 +126,7 @@ def _summary(answer: Answer | Posterior) -> list[str]:
         lines.append(f"field {i}: {distance:.3g} sigma from what is known; residual {residual_text(norms)}")
     if len(answer.mismatch) > len(lines):
         lines.append(f"and {len(answer.mismatch) - len(lines)} more, in the file")
-    own = (
-        answer.first or answer if isinstance(answer, Answer) else answer
-    )  # a search over the field can meet any values
+    own = (isinstance(answer, Answer) and answer.first) or answer  # a search over the field can meet any values
     distances = own.mismatch.reshape(len(own.mismatch), -1).square().mean(dim=1).sqrt()
     if far := int((distances > FAR).sum()):
         lines.append(
