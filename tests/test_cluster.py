@@ -20,6 +20,7 @@ from pidscale import seeds
 from pidscale.app.main import main
 from pidscale.engine.spread import spread, window_for
 from pidscale.generator.load import load_student
+from pidscale.inspect.runs import describe_runs
 from pidscale.parallel.mesh import Mesh
 from tests.ranks import spawn
 from tests.scripts import contents, family, finish, interrupt, start, tiny
@@ -96,6 +97,12 @@ def test_from_shards_to_a_report(reference, place):
     assert (run / "report" / "index.html").stat().st_size > 10_000
     measured = json.loads((run / "report" / "metrics.json").read_text())
     assert "student" in json.dumps(measured) and "report: " in reference["evaluate"][0]
+    head, row, *_ = listed = describe_runs(place / "runs")
+    assert head.split()[:4] == ["run", "equation", "teacher", "student"]
+    (student,) = (one for one in measured["rows"] if one["method"] == "student")
+    assert row.split()[:7] == ["reference", "darcy", "16", "40", "steps", "30", "steps"]
+    assert f"{student['solution_error']:.3g}" in row.split()
+    assert f"report: {run / 'report' / 'index.html'}" in listed
 
 
 @pytest.mark.slow
@@ -132,6 +139,8 @@ def test_a_stopped_or_killed_run_resumes_and_ends_with_the_same_bits(ray_cluster
     assert "stopping with a checkpoint" in said and "stopped at step" in said and errors.count("\n") == 1
     assert errors.startswith("error: ") and "goes on from its last checkpoint" in errors
     assert not (run / "teacher").exists() and not json.loads((run / "teacher.json").read_text())["finished"]
+    (row,) = (line for line in describe_runs(place / "runs") if line.startswith("broken "))
+    assert row.split()[3:7] == ["checkpoint", "10", "of", "40"]
     launch("train", arguments)
     said = capsys.readouterr().out
     assert "40/40" in said and " 10/40" not in said

@@ -184,7 +184,7 @@ def test_a_run_on_a_busy_cluster_says_so_at_once_and_can_be_stopped(pair):
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy of this checkout with its environment, and with a small set and a teacher where the README expects them."""
+    """A copy of this checkout with its environment, and a small set and a teacher where docs/clusters.md expects them."""
     folder = tmp_path_factory.mktemp("readme") / "checkout"
     listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0"):
@@ -200,9 +200,9 @@ def checkout(tmp_path_factory):
     return folder
 
 
-def test_the_cluster_commands_of_the_readme_work_on_a_new_account(checkout, tmp_path):
+def test_the_commands_of_a_first_submission_work_on_a_new_account(checkout, tmp_path):
     """Every line is run unchanged with an empty HOME: the job distils a student and writes checkpoints."""
-    section = (ROOT / "README.md").read_text().split("## On a Ray cluster")[1]
+    section = (ROOT / "docs" / "clusters.md").read_text().split("## A first submission")[1]
     block = section.split("```bash\n")[1].split("```")[0]
     assert "ray start --head" in block and "ray job submit" in block
     host = Host("one", tmp_path)

@@ -52,7 +52,7 @@ class Page:
 
 PAGES = {
     "closed_form": Page("docs/closed_form.md", closed_form.page, "closed_form"),
-    "demo": Page("README.md", demo.page, "demo", (demo.BEGIN, demo.END)),
+    "demo": Page("docs/demo.md", demo.page, "demo", demo.WHOLE),
     "equations": Page("docs/equations/README.md", equations.page, "residuals"),
     "faults": Page("docs/faults.md", faults.page, "faults"),
     "gpu": Page("docs/gpu.md", gpu.page, "gpu"),
@@ -62,6 +62,7 @@ PAGES = {
     "loader": Page("docs/loader.md", loader.page, "loader"),
     "memory": Page("docs/split_memory.md", memory.page, "memory"),
     "methods": Page("docs/methods.md", methods.page, "methods"),
+    "results": Page("README.md", demo.summary, "demo", demo.MAIN),
     "rollout": Page("docs/rollout.md", rollout.page, "rollout"),
     "side_by_side": Page("docs/side_by_side.md", side_by_side.page, "papers"),
     "space": Page("docs/split_measured.md", space.page, "space"),

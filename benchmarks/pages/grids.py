@@ -28,10 +28,10 @@ def page(result: dict[str, Any]) -> str:
     body = "\n\n".join(_section(rows) for grid in grids for rows in groups(grid, "seed").values())
     return f"""# Finer grids
 
-What the demo's defaults reach for Darcy flow on more points than the README's 32, by `python -m benchmarks.studies.grids`.
-Nothing else of the training is set, except that a run of 128 points is shorter. The rows are named as in the README's
-table: *student* and *student-lambda0* have 4 solver steps behind the network, *-head0* is the network alone, *+head-K* has
-K steps ([head.md](head.md)). The weights of the residual grow with the number of points by a rule
+What the demo's defaults reach for Darcy flow on more points than its own 32, by `python -m benchmarks.studies.grids`.
+Nothing else of the training is set, except that a run of 128 points is shorter. The rows are named as in
+[demo.md](demo.md): *student* and *student-lambda0* have 4 solver steps behind the network, *-head0* is the network alone,
+*+head-K* has K steps ([head.md](head.md)). The weights of the residual grow with the number of points by a rule
 ([settings.md](settings.md)). Times a sample are comparable within a table only: other runs may have shared the machine.
 
 {body}

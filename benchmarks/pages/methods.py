@@ -111,7 +111,7 @@ the phase error is the distance of Darcy's two-phase permeability from its neare
 variance is that of the channel with least, relative to the truth. NFE: network calls for a sample.
 
 *piddm-N*: N calls, the student's and N - 1 of its teacher; *piddm-ref*: piddm-1, refined by 20 evaluations at most; *pid*:
-without the residual; *+physics*: with it; other rows as in the README.
+without the residual; *+physics*: with it; other rows as in [demo.md](demo.md).
 In the claims the teacher is `teacher-heun-18`. Burgers: 32 points, viscosity 0.02.
 Training seconds are those of teacher, endpoints and student together, on one core, and so are those of samples; the
 other core had work of its own.

@@ -13,11 +13,14 @@ APART = ("pde", "seed", "task", "method", "n", "first", "machine", "draws")  # k
 
 
 HEADED, CONTROL = f"student+head-{HEAD}", f"control+head-{HEAD}"
+DEFAULT = f"{HEADED}+field"  # what a finished student answers unless a setting says otherwise
 PAIRS = {  # what a column of verdicts says of one method and another
     "the student beats the mean field": ("student", "mean field"),
     "the student beats direct search": ("student", "direct"),
     f"with {HEAD} solver steps it is as near as without": (HEADED, "student"),
     "with them it beats the control with them": (HEADED, CONTROL),
+    "with them and over the field it is as near as without both": (DEFAULT, "student"),
+    "and as direct search": (DEFAULT, "direct"),
     "from a start network and over the field it beats the student": ("start+field", "student"),
     "and direct search": ("start+field", "direct"),
 }
@@ -41,7 +44,7 @@ def _verdicts(rows: list[Row]) -> str:
     """The table of what holds for every seed, and where not."""
     methods = {row["method"] for row in rows}
     pairs = {head: pair for head, pair in PAIRS.items() if methods.issuperset(pair)}
-    found = {head: lost(rows, *pair, may_equal=pair == (HEADED, "student")) for head, pair in pairs.items()}
+    found = {head: lost(rows, *pair, may_equal=pair[0] in (HEADED, DEFAULT)) for head, pair in pairs.items()}
     seeds = len(groups(rows, "seed"))
 
     def cell(where: dict[str, int]) -> str:

@@ -4,7 +4,8 @@ python -m benchmarks.studies.demo [--seed 0 1 2] [--folder runs] [--json benchma
 
 Each seed is a run of launch/demo.py with nothing else set; that of seed 0 is the run of `make demo`. All share one shard set.
 A finished run is not repeated, nor is its report if it is of this commit. `rows` has the means over seeds and half the range
-of each figure (`spread`), `runs` the rows of each seed. `python -m benchmarks.pages demo` puts the table into the README.
+of each figure (`spread`), `runs` the rows of each seed. `python -m benchmarks.pages demo results` puts the table into
+docs/demo.md and its main rows into the README.
 """
 
 from __future__ import annotations

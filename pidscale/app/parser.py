@@ -114,6 +114,7 @@ def _tree() -> _Parser:
     _add_shards(commands)
     _add_sample(commands)
     _add_show(commands)
+    _add_runs(commands)
     _add_solve(commands)
     _add_learn_start(commands)
     return tree
@@ -218,6 +219,18 @@ def _add_show(commands: Any) -> None:
     command.add_argument("path", metavar="FOLDER", help="a consolidated generator, or a shard set (an address will do)")
     _add_equation(command, "a shard set")
     _add_file(command, "--out", "FILE.png", "where a picture of a few samples of a shard set is written")
+
+
+def _add_runs(commands: Any) -> None:
+    command = commands.add_parser(
+        "runs",
+        help="list runs: how far they are, what their students reach, where to look",
+        description="List the runs of a folder: pidscale runs, or pidscale runs /scratch/runs",
+    )
+    command.set_defaults(module="runs")
+    command.add_argument(
+        "folder", metavar="FOLDER", nargs="?", default="runs", help="the folder of the runs (%(default)s)"
+    )
 
 
 _SOLVE = """Find fields that agree with what is known of them (docs/tasks.md):

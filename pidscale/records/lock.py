@@ -90,6 +90,14 @@ def holder(folder: Path) -> str:
     return ""
 
 
+def at_work(folder: Path) -> str:
+    """Return the process that holds a folder, as `holder` does, but none of this host that has ended."""
+    with suppress(OSError):
+        record = _record(folder / LOCK)
+        return "" if lives_here(record) is False else whose(record)
+    return ""
+
+
 def whose(record: Mapping[str, Any]) -> str:
     """Return the process that a record names, such as `process 7 on host a`; an empty string if it names none."""
     host = record.get("host")

@@ -27,7 +27,7 @@ from tests.app.conftest import Run, run_without
 from tests.scripts import LAUNCH, ROOT
 
 SETTINGS = ("make-shards", "train", "make-endpoints", "distill", "evaluate", "demo")
-COMMANDS = (*SETTINGS, "convert", "shards", "sample", "show", "solve", "learn-start")
+COMMANDS = (*SETTINGS, "convert", "shards", "sample", "show", "runs", "solve", "learn-start")
 HELP = [["--help"], *([name, "--help"] for name in COMMANDS), ["shards", "verify", "-h"], ["--version"]]
 MISTAKES = [
     [],
