@@ -108,7 +108,7 @@ def test_the_parser_says_of_the_library_what_is_so() -> None:
             assert f"{shown}{str(field.default).lower()} " in parser._CONVERT, field.name
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("sample", "show")])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("sample", "show", "runs")])
 def test_a_script_of_the_checkout_is_the_command(command: str) -> None:
     name = "train_teacher" if command == "train" else command.replace("-", "_")
     assert f'main(["{command}", *sys.argv[1:]])' in (LAUNCH / f"{name}.py").read_text()
