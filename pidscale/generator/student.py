@@ -41,8 +41,8 @@ class Student(OneStepGenerator):
         teacher: The teacher that the student was distilled from; None if it was not loaded.
         start: The network that says where searches start; None if it was not learnt.
 
-    Example:
-        >>> student = pidscale.load_student("runs/demo/student")
+    Examples:
+        >>> student = pidscale.load_student("students/darcy")
         >>> fields = student.sample(n=16, seed=0)
         >>> student.residual(fields)["l2"]
         >>> answer = student.forward(fields["permeability"][:1])
