@@ -113,6 +113,7 @@ def _tree() -> _Parser:
     _add_convert(commands)
     _add_shards(commands)
     _add_sample(commands)
+    _add_export(commands)
     _add_show(commands)
     _add_runs(commands)
     _add_solve(commands)
@@ -209,6 +210,17 @@ def _add_sample(commands: Any) -> None:
     add("--batch", type=int, default=64, help="samples drawn at once (default %(default)s)")
 
 
+def _add_export(commands: Any) -> None:
+    command = commands.add_parser(
+        "export",
+        help="write a student as a program for runtimes without pidscale",
+        description="Write a student as a program: pidscale export --student students/darcy --out darcy.onnx",
+    )
+    command.set_defaults(module="export", interrupted="nothing was written")
+    _add_student(command, "a consolidated student, such as students/darcy", params=False)
+    _add_file(command, "--out", "FILE", "the program: FILE.onnx for ONNX, FILE.pt2 for torch.export", required=True)
+
+
 def _add_show(commands: Any) -> None:
     command = commands.add_parser(
         "show",
@@ -300,11 +312,14 @@ def _add_learn_start(commands: Any) -> None:
     add("--device", default="cpu", help="(default %(default)s)")
 
 
-def _add_student(command: _Parser, what: str) -> None:
-    """Add the options for the generator, its equation, its parameters and the device."""
+def _add_student(command: _Parser, what: str, params: bool = True) -> None:
+    """Add the options for the generator, its equation, its parameters if they matter, and the device."""
     command.add_argument("--student", required=True, metavar="FOLDER", help=what)
     _add_equation(command, "the student")
-    command.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter that is known")
+    if params:
+        command.add_argument(
+            "--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter that is known"
+        )
     text = "solver steps of the equation behind every field (default: those that its card names)"
     command.add_argument("--head", type=int, metavar="K", help=text)
     command.add_argument("--device", default="cpu", help="(default %(default)s)")
