@@ -65,7 +65,7 @@ def test_what_the_page_of_methods_claims_holds_for_every_seed() -> None:
 
 
 def test_a_student_beats_the_mean_field_and_reconstructs_better_than_direct_search() -> None:
-    verdicts = [line[:3] for line in _table("docs/tasks_measured.md", "task") if len(line) in (3, 5)]
+    verdicts = [line[:3] for line in _table("docs/tasks_measured.md", "task") if len(line) == 7]
     assert len(verdicts) == 5 * len({row["pde"] for row in committed("tasks")["rows"]})
     for task, mean_field, direct in verdicts:
         assert mean_field == "yes", task
@@ -73,7 +73,7 @@ def test_a_student_beats_the_mean_field_and_reconstructs_better_than_direct_sear
 
 
 def test_answers_that_are_searched_through_a_head_are_as_near_and_obey_the_equation() -> None:
-    """Means over seeds. docs/head.md says that three errors are larger, by at most 0.4 %."""
+    """Means over seeds. docs/head.md says that five errors are larger: four by at most 0.5 %, one by 5 %."""
     rows = committed("tasks")["rows"]
     values: dict[tuple[str, ...], list[float]] = {}
     for row in rows:
@@ -84,9 +84,10 @@ def test_answers_that_are_searched_through_a_head_are_as_near_and_obey_the_equat
     headed = {key[:3]: sum(found) for key, found in values.items() if key[3] == "student+head-4"}
     assert plain.keys() == headed.keys() and len({row["seed"] for row in rows}) == 3
     for key, before in plain.items():
-        assert headed[key] <= before * (1 / 12 if key[2].startswith("residual") else 1.004), key
+        most = 1.05 if key == ("darcy", "inverse", "misclassified") else 1.005
+        assert headed[key] <= before * (1 / 12 if key[2].startswith("residual") else most), key
     errors = [key for key in plain if not key[2].startswith("residual")]
-    assert sum(headed[key] > plain[key] for key in errors) == 3
+    assert sum(headed[key] > plain[key] for key in errors) == 5
 
 
 def test_steps_behind_a_network_correct_it_as_far_as_the_page_of_heads_claims() -> None:

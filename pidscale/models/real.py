@@ -44,7 +44,7 @@ class RealSpectralConv(nn.Module):
         weight = torch.cat([weight[0], weight[1]], dim=2)  # [inputs, outputs, M, K]
 
         def keep(name: str, values: Tensor) -> None:
-            self.register_buffer(name, values.to(weight.real.dtype).contiguous())
+            self.register_buffer(name, values.to(weight.device, weight.real.dtype).contiguous())
 
         unit_x = torch.eye(width, dtype=torch.float64)
         unit_y = torch.eye(height, dtype=torch.float64)
