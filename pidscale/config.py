@@ -136,7 +136,7 @@ class TeacherSettings(TrainSettings):
     """Settings of teacher training.
 
     Attributes:
-        objective: Name of the objective, and its settings that differ from their defaults. The property `own` parses them.
+        objective: Name of the objective, and those of its settings that differ from their defaults.
         noise: Noise schedule: `edm`, `vp`, `subvp`, or `flow`, with which the network predicts the velocity.
         evaluate_every: Number of steps between two evaluations.
         evaluate_samples: Number of samples per evaluation.
@@ -201,7 +201,7 @@ class DistillSettings(TrainSettings):
         lr: See `TrainSettings`.
         warmup: See `TrainSettings`.
         checkpoint_every: See `TrainSettings`.
-        objective: Name of the objective, and its settings that differ from their defaults. The property `own` parses them.
+        objective: Name of the objective, and those of its settings that differ from their defaults.
         source: Source of the endpoints: computed within the step (`inline`), ahead of it by a `thread` or by `actors`, or
             read from a set of `shards`.
         ahead: Maximum number of global batches of endpoints that are prepared in advance.
@@ -219,10 +219,10 @@ class DistillSettings(TrainSettings):
         physics_weight: Factor of all these weights, because the losses of the objectives differ in magnitude.
         physics_from: Share of the steps after which the loss has the residual; until then student and control are identical.
         physics_ramp: Share of the steps over which the weight of the residual then rises to its full value.
-        combine: How the gradients of residual and distillation are combined: their `sum`, or `conflict_free`, a direction
-            between both that no weight turns (engine/conflict.py), or `lagrangian`, the sum with weights that grow while the
-            residual is above `goal` and fall below it (distill/multipliers.py).
-        goal: Root mean square of the residual that `lagrangian` aims at in every term, relative to the teacher's samples.
+        combine: How the gradients of residual and distillation are combined: `sum`; `conflict_free`, a direction that lowers
+            both losses and does not depend on their weights; or `lagrangian`, the sum with weights that grow while the
+            residual is above `goal` and shrink while it is below.
+        goal: Root mean square of every term of the residual, relative to the teacher's samples, that `lagrangian` aims at.
         gradient_to: Fields that the residual's gradient changes: the `solution`, also the `shape` of the inputs, or `all`.
         constraints: Names of the hard constraints that the output of the student satisfies.
         head: Number of solver steps of the equation behind every field of the finished student.

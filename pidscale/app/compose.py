@@ -6,7 +6,6 @@ Must not know the purpose of any setting, and imports no torch, except where `co
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from pidscale.compare.settings import CompareSettings
-from pidscale.config import PHASES, Settings, UserError, from_plain, to_flat
+from pidscale.config import PHASES, Settings, UserError, from_plain
 from pidscale.limits import check
 from pidscale.paths import PATH_SETTINGS, expanded, with_paths
 
@@ -254,22 +253,3 @@ def quoted(argument: str) -> str:
         return argument
     escaped = re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)  # Hydra's quoting
     return f"{key}='{escaped}'"
-
-
-def help_text(config: str, config_dir: Path | None = None) -> str:
-    """Return a list of all groups with their choices, and of all settings with their default values.
-
-    Args:
-        config: File of configs/ with the default choices.
-        config_dir: Folder of the user with further groups. Raises UserError if it is not a folder.
-
-    Returns:
-        Text of about a hundred lines.
-    """
-    values = to_flat(settings_from([], config, config_dir=config_dir))
-    if config == COMPARE:
-        compare = to_flat(from_plain(CompareSettings, composed([], config, config_dir)[COMPARE], COMPARE))
-        values |= {f"{COMPARE}.{key}": value for key, value in compare.items()}
-    lines = ["group=choice takes a file of that group, section.key=value sets one value:", ""]
-    lines += [f"  {group}={{{','.join(choices)}}}" for group, choices in groups(config_dir, config).items()]
-    return "\n".join([*lines, "", *(f"  {key}={json.dumps(value)}" for key, value in values.items())])

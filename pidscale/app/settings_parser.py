@@ -80,7 +80,7 @@ _SETTINGS_COMMANDS = (
 def add_settings_commands(commands: Any) -> None:
     """Add all subcommands that take settings to the subparsers of a command line."""
     for one in _SETTINGS_COMMANDS:
-        description = f"{one.what.capitalize()}: pidscale {one.name} {one.example}"
+        description = f"{one.what[0].upper()}{one.what[1:]}: pidscale {one.name} {one.example}"
         command = commands.add_parser(one.name, help=one.what, description=description, add_help=False)
         command.add_argument("-h", "--help", nargs=0, action=_SettingsHelp, help="show all arguments and settings")
         add_words(command, "group=choice or section.key=value")
@@ -106,7 +106,7 @@ class _SettingsHelp(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object) -> NoReturn:
         parser.print_help()
         try:
-            from pidscale.app.compose import help_text
+            from pidscale.app.settings_help import help_text
         except ModuleNotFoundError:
             print("\nGroups and settings are listed here once `pip install 'pidscale[train]'` has been run.")
         else:

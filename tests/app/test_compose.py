@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pidscale.app.compose import CONFIGS, groups, help_text, settings_from
-from pidscale.config import LambdaSettings, UserError, to_plain
+from pidscale.app.compose import CONFIGS, groups, settings_from
+from pidscale.app.settings_help import help_text, meanings
+from pidscale.compare.settings import CompareSettings
+from pidscale.config import LambdaSettings, Settings, UserError, to_flat, to_plain
 from pidscale.distill.objectives.physics import active_weights
 from pidscale.pde import build_pde
 from pidscale.run.preflight import check_model, model_description
@@ -157,8 +159,21 @@ def test_a_mistake_is_one_line(argument: str, words: list[str]) -> None:
 def test_help_lists_every_group_and_value() -> None:
     text = help_text("config")
     assert "model={fno_large," in text and "cluster={cpu1,gpu1,gpu8,local2}" in text
-    assert '  run.name="run"' in text.splitlines() and "  teacher.sigma_max=null" in text.splitlines()
-    assert '  run.name="demo"' in help_text("demo").splitlines()
+    assert '\n  run.name="run"  ' in text and "\n  teacher.sigma_max=null  " in text
+    assert '\n  run.name="demo"  ' in help_text("demo")
+
+
+def test_help_says_what_each_setting_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the docstrings: of the class, and of its base class for what it inherits."""
+    monkeypatch.setenv("COLUMNS", "80")
+    found = meanings(Settings) | meanings(CompareSettings, "compare")
+    flat = [*to_flat(Settings()), *(f"compare.{name}" for name in to_flat(CompareSettings()))]
+    assert list(found) == flat and all(len(text) > 10 and text[0].isupper() for text in found.values())
+    assert found["teacher.lr"] == found["distill.lr"] == "Peak learning rate."
+    assert found["cluster.min_workers"].endswith("0 stands for `workers`: the run then waits.")
+    lines = help_text("compare").splitlines()
+    assert f"{'  distill.lr=0.002':40}Peak learning rate." in lines
+    assert all(len(line) <= 80 for line in lines if line.startswith(" " * 40))
 
 
 @pytest.fixture

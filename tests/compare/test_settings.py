@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pidscale.app import comparison
-from pidscale.app.compose import comparison_from, help_text
+from pidscale.app.compose import comparison_from
+from pidscale.app.settings_help import help_text
 from pidscale.compare.cells import method_of
 from pidscale.compare.settings import CompareSettings
 from pidscale.config import UserError
