@@ -21,6 +21,11 @@ def number(value: Any, digits: int = 3) -> str:
     return value if isinstance(value, str) else f"{value:.{digits}g}"
 
 
+def plain(value: float, digits: int = 3) -> str:
+    """Return a number with so many significant digits, without an exponent where there are only tens or thousands."""
+    return f"{float(f'{value:.{digits}g}'):g}"
+
+
 def spread(middle: float, low: float, high: float, form: str) -> str:
     """Return a median with its range, "3.1 (2.9 to 3.4)", each number in this format."""
     return f"{middle:{form}} ({low:{form}} to {high:{form}})"

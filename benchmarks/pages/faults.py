@@ -41,6 +41,9 @@ def page(result: dict[str, Any]) -> str:
     said = [[row["fault"], row["phase"], f"`{row['message']}`"] for row in rows if row["message"]]
     return f"""# What happens when something is lost
 
+For those whose runs have to survive a lost worker, host, disk or command: what a run then says, what it keeps, and how long
+it takes until the next step. [troubleshooting.md](troubleshooting.md) says what to do about a message.
+
 `python -m benchmarks.proofs.faults` starts runs of 2 workers on two hosts, one worker each, lets a fault happen after
 the first checkpoint (or the second shard), and follows the run to its end. Hosts are network namespaces of one machine
 with a real Ray and real runs; the folder of the runs is shared. Checkpoints are 10 steps apart. A fault that ends the

@@ -47,10 +47,10 @@ fields = student.sample(n=16, seed=0)  # {{"permeability": [16, 32, 32], "pressu
 {table(heads, map(_line, rows))}
 
 Each was trained in minutes on two cores by `python -m benchmarks.studies.students`: the demo's student of Darcy flow, and
-those of [the zoo](../docs/zoo.md). Each has a head of {rows[0]["head"]} solver steps ([docs/head.md](../docs/head.md)),
-where that of a run of your own is the default of its equation. They show what a student is; for work of your own, train
+those of [the zoo](../docs/zoo.md). Each has a head of {rows[0]["head"]} solver steps ([docs/head.md](../docs/head.md));
+a run of yours takes the default of its equation. They show what a student is; for work of your own, train
 one on your grid and your parameters. Figures: at least {least} samples against truths that no training saw;
-[docs/demo.md](../docs/demo.md) explains them. `pidscale show students/darcy` prints a card, which has more.
+[docs/metrics.md](../docs/metrics.md) explains them. `pidscale show students/darcy` prints a card, which has more.
 
 {meta["machine"]}. {source("students")}.
 """
