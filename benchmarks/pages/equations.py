@@ -82,7 +82,7 @@ def equation(row: Row) -> str:
         table(["field", "l2", "dual"], scores),
         _measured(row),
         "\n".join(_parameters(pde)),
-        f"```bash\npython launch/make_shards.py pde={name} data.path=shards/{name} data.train=4096\n```",
+        f"```bash\npidscale make-shards pde={name} data.path=shards/{name} data.train=4096\n```",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -99,4 +99,9 @@ def page(result: dict[str, Any]) -> str:
         fields = ", ".join(f"`{one}`" for one in names) + frames
         lines.append([f"[{row['pde']}]({row['pde']}.md)", title, varying, fields])
     heads = ["equation", "what it says", "differs from sample to sample", "fields"]
-    return f"# Equations\n\nWritten by `python -m benchmarks.pages`.\n\n{table(heads, lines)}\n"
+    about = (
+        "The equations that come with pidscale. Each page has the equation with its units and boundary, three samples, its\n"
+        "parameters, and what its residual tells apart, as `python -m benchmarks.proofs.residuals` measured it.\n"
+        "[own_equation.md](../own_equation.md) is about another one."
+    )
+    return f"# Equations\n\n{about}\n\n{table(heads, lines)}\n"

@@ -53,8 +53,10 @@ def page(result: dict[str, Any]) -> str:
     read = ", ".join(f"{share:.4f} for P = {space}" for space, share in shares)
     return f"""# How fast fields are read
 
+How the reader of shards compares with webdataset and torch's DataLoader ([data.md](data.md) says how to set it). By
 `python -m benchmarks.speed.loader`: the same numbers in a shard set, in npy files and in one HDF5 file, page cache warm,
-readers in turns, medians of {meta["repeats"]} epochs. Ours delivers shuffled batches, a DataLoader collated ones in order,
+readers in turns, medians of {meta["repeats"]} epochs. pidscale's reader (*ours*) delivers shuffled batches, a DataLoader
+collated ones in order,
 webdataset single arrays in order, which favours it. All deliver equal numbers, which each run proves.
 
 {(chr(10) * 2).join(sections)}

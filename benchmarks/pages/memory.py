@@ -23,7 +23,8 @@ def page(result: dict[str, Any]) -> str:
     limit = f"{meta['wall_limit'] / 2**30:.1f} GiB"
     return f"""# Memory where a field is shared
 
-`python -m benchmarks.speed.memory`. [split.md](split.md) explains the split.
+How the memory of a worker falls when several share each field ([split.md](split.md)), and a field that is too large for one
+process. By `python -m benchmarks.speed.memory`. [sizes.md](sizes.md) has the memory of whole fields.
 
 ## Peak of a rank at {meta["points"]} x {meta["points"]}
 

@@ -42,7 +42,9 @@ def page(result: dict[str, Any]) -> str:
     points = meta["points"]
     return f"""# What endpoints cost, by where they come from
 
-`python -m benchmarks.speed.rollout`, {meta["repeats"]} turns; UNet tiny on Poisson, {points} x {points} points, batches of
+How long a student waits for its teacher, for each source of endpoints: the figures behind the choice of `distill.source` and
+`distill.reuse`. By `python -m benchmarks.speed.rollout`, {meta["repeats"]} turns;
+UNet tiny on Poisson, {points} x {points} points, batches of
 {meta["batch"]}, ZeRO 1, both norms of the residual, a buffer of {meta["buffer_rows"]} rows; {meta["steps"]} steps after
 {meta["warm"]} to warm up. {meta["machine"]}. [sources.md](sources.md) says what the sources are.
 

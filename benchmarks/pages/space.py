@@ -88,7 +88,8 @@ def page(result: dict[str, Any]) -> str:
     rows = result["rows"]
     return f"""# What sharing a field costs
 
-`python -m benchmarks.speed.space`. [split.md](split.md) explains what these exchanges are for.
+What workers send each other when they share every field, and what it does to the time of a step. [split.md](split.md)
+explains what the exchanges are for. By `python -m benchmarks.speed.space`.
 
 ## Messages of a residual
 
