@@ -14,7 +14,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -36,16 +36,17 @@ CALLED = 64  # fields in a call
 POINTS = (32, 64)
 PLANNED = (32, 64, 128, 256)
 SIZES = ("tiny", "small")
+ALL = ("tiny", "small", "medium", "large", "xl")
 REPEATS = 5
 LEAST = (16,)  # points of a test
 
 
-def plans(points: tuple[int, ...]) -> list[Row]:
-    """Return the plan of each network and grid."""
+def plans(points: tuple[int, ...], sizes: Collection[str]) -> list[Row]:
+    """Return the plan of each network of these sizes on each grid."""
     rows = []
     pde = build_pde(PDE)
     for kind, presets in PRESETS.items():
-        for size in presets:
+        for size in [name for name in presets if name in sizes]:
             for side in points:
                 plain = {"pde": {"name": PDE, "points": side}, "model": {"kind": kind, "size": size}}
                 settings = from_plain(Settings, plain | {"cluster": {"zero_stage": 0}})
@@ -97,7 +98,7 @@ def main() -> None:
             for size in sizes
             for side in (LEAST if asked.quick else POINTS)
         ]
-    result = {"plans": plans(LEAST if asked.quick else PLANNED), "steps": steps}
+    result = {"plans": plans(LEAST, sizes) if asked.quick else plans(PLANNED, ALL), "steps": steps}
     finish(asked.json, result | {"meta": circumstances(repeats=repeats)}, "sizes")
 
 
