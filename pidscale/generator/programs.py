@@ -76,8 +76,8 @@ def write_program(generator: OneStepGenerator, path: Path) -> None:
             module(*example)
         if seen.complex:
             raise UserError(
-                f"{path}: the solver steps of {generator.pde.name} need complex numbers, which ONNX does not have; export the "
-                "network alone with --head 0, or write a .pt2 file"
+                f"{path}: the solver steps of {generator.pde.name} need complex numbers, which ONNX does not have; export "
+                "the network alone with --head 0, or write a .pt2 file"
             )
     if not generator.pde.varying:
         module = _WithoutParams(module)
