@@ -67,6 +67,6 @@ def summary(result: dict[str, Any]) -> str:
     runs = f", means of {len(result['runs'])} runs" if len(result.get("runs", [])) > 1 else ""
     return f"""{table(heads, lines)}
 
-*Solution error*: relative error of the pressure beside a numerical solution for the same permeability. *Residual dual*: what
+*Solution error*: error of the pressure relative to a numerical solution for the same permeability. *Residual dual*: what
 is left of the equation in a norm close to that error; 1 for a pressure of 0. *SWD excess*: distance to held-out truths beyond
 that of other truths. {result["meta"]["machine"]}{runs}."""
