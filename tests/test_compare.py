@@ -80,7 +80,7 @@ def test_the_table_has_every_cell_and_the_reason_of_what_failed(whole: Path) -> 
         set(found["meta"]["settings"]["darcy"]) == {"teacher", "flow", "piddm"}
         and found["meta"]["compare"]["fields"] == 4
     )
-    assert (whole / "index.html").read_text().count("<table>") == 4  # two tasks, when it pays, settings
+    assert (whole / "index.html").read_text().count("<table") == 4  # two tasks, when it pays, settings
     assert (whole / "compare.csv").read_text().count("\n") == 1 + len(found["rows"])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -16,18 +15,12 @@ from types import ModuleType
 
 import pytest
 
+from tests.browser import Page, browser, needs_browser
 from tests.commands import ROOT
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 BUILD = ROOT / "docs" / "site" / "build.py"
-SHOWN = ("index.html", "docs/reference.html", "docs/demo.html", "docs/equations/darcy.html", "docs/tasks_measured.html")
-SCRIPT = b"""<script>addEventListener("load", () => setTimeout(() => {
-  const body = document.body, images = [...document.images];
-  body.dataset.missing = images.filter(i => !i.naturalWidth).map(i => i.src).join();
-  body.dataset.images = images.length;
-  body.dataset.wider = document.documentElement.scrollWidth - innerWidth;
-  body.dataset.dark = getComputedStyle(body).backgroundColor;
-}, 500))</script></body>"""
+SHOWN = ("index.html", "students/index.html", "students/darcy.html", "docs/reference.html", "docs/demo.html")
+SHOWN += ("docs/equations/darcy.html", "docs/tasks_measured.html")
 
 
 @pytest.fixture(scope="module")
@@ -82,25 +75,16 @@ def test_a_dead_link_is_an_error(text: str, build: ModuleType, tmp_path: Path, m
         page.write_text(page.read_text() + f"\n{text}\n")
 
     monkeypatch.setattr(build, "gather", damaged)
+    monkeypatch.setattr(build, "show_student", lambda folder: None)
     assert build.build(tmp_path / "site") != 0
     assert not (tmp_path / "site").exists()
 
 
 @pytest.fixture(scope="module")
 def address(site: Path) -> Iterator[str]:
-    """A server of the site on this machine, whose pages say what the browser has found."""
+    """A server of the site on this machine."""
 
     class Handler(SimpleHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = site / self.path.split("?")[0].lstrip("/")
-            if path.suffix != ".html":
-                return super().do_GET()
-            page = path.read_bytes().replace(b"</body>", SCRIPT)
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.end_headers()
-            self.wfile.write(page)
-
         def log_message(self, *of: object) -> None:
             pass
 
@@ -111,30 +95,18 @@ def address(site: Path) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs chromium, which nothing else of pidscale needs")
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 500)])
-def test_a_browser_draws_pages_whole_on_any_screen(scheme: str, width: int, address: str, tmp_path: Path) -> None:
-    """No error in the console, no missing picture, and tables scroll within a narrow page. 500 is Chromium's least width."""
-    assert BROWSER is not None
-    grounds = set()
-    for page in SHOWN:
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-        options += [
-            "--disable-component-update",
-            "--disable-sync",
-            "--virtual-time-budget=5000",
-            f"--window-size={width},900",
-        ]
-        options += ["--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"]
-        options += [f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"]
-        command = [BROWSER, *options, "--dump-dom", f"{address}/{page}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        found = re.search(r"<body[^>]*>", done.stdout)
-        assert found is not None, done.stderr[-2000:]
-        data = dict(re.findall(r'data-(\w+)="([^"]*)"', found[0]))
-        assert data["missing"] == "" and int(data["wider"]) <= 0, (page, data)
-        errors = [line for line in done.stderr.splitlines() if "CONSOLE" in line and not line.startswith("[INFO")]
-        assert not [line for line in errors if re.search(r"error|fail|uncaught", line, re.IGNORECASE)], errors
-        grounds.add(data["dark"])
-    (ground,) = grounds
-    assert (sum(map(int, re.findall(r"\d+", ground)[:3])) < 384) == (scheme == "dark")
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browser(tmp_path_factory.mktemp("browser")) as one:
+        yield one
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (500, True)])
+@pytest.mark.parametrize("page", SHOWN)
+def test_a_browser_draws_pages_whole_on_any_screen(
+    page: str, width: int, dark: bool, address: str, screen: Page
+) -> None:
+    """No error in the console, no missing picture, and tables scroll within a narrow page."""
+    found = screen.open(f"{address}/{page}", width, dark)
+    assert found["missing"] == [] and found["wider"] <= 0 and found["dark"] == dark and not screen.errors

@@ -5,8 +5,6 @@ The words are the docstring of the equation's file, the figures those of benchma
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from typing import Any
 
 from benchmarks.pages.builder import number, source, table
@@ -14,10 +12,8 @@ from benchmarks.report import Row
 from pidscale.pde import build_pde
 from pidscale.pde.base import Pde, shown_channels
 from pidscale.pde.evolution import Evolution
+from pidscale.pde.words import docstring
 
-KNOWS = (
-    "Knows no files, no models and no ranks."  # the last sentence of most docstrings, which no reader of a page needs
-)
 SCORES = {
     "floor64": "truth, as the generator makes it",
     "floor32": "truth, as shards store it",
@@ -27,11 +23,6 @@ SCORES = {
     "noise": "truth with one part in a thousand of white noise",
     "wrong_parameter": "truth of another parameter",
 }
-
-
-def _docstring(pde: Pde) -> str:
-    """The docstring of the equation's module."""
-    return inspect.getdoc(importlib.import_module(type(pde).__module__)) or ""
 
 
 def _fields(pde: Pde, points: int) -> str:
@@ -70,8 +61,7 @@ def equation(row: Row) -> str:
     """Return the page of one equation."""
     name = row["pde"]
     pde = build_pde(name)
-    title, _, words = _docstring(pde).partition("\n")
-    words = words.strip("\n").replace(f"\n{KNOWS}", "").replace(f" {KNOWS}", "")
+    title, words = docstring(pde)
     scores = [[text, number(row[key], 2), number(row[f"{key}_dual"], 2)] for key, text in SCORES.items()]
     parts = [
         f"# {name}",
@@ -92,7 +82,7 @@ def page(result: dict[str, Any]) -> str:
     lines = []
     for row in result["rows"]:
         pde = build_pde(row["pde"])
-        title = _docstring(pde).split("\n")[0]
+        title, _ = docstring(pde)
         varying = ", ".join(f"`{one}`" for one in pde.varying) or "-"
         frames = f"; {pde.frames} frames" if isinstance(pde, Evolution) else ""
         names = pde.species if isinstance(pde, Evolution) else [channel.name for channel in pde.channels]

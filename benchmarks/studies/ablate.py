@@ -10,16 +10,17 @@ asked for. lambda is the factor of all weights.
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from benchmarks.report import Row, circumstances, finish, merged, options, save
-from benchmarks.studies.measure import STYLE, launch, student_row
+from benchmarks.studies.measure import launch, student_row
 from benchmarks.studies.methods import CORE
-from pidscale.figures.report import html_image
+from pidscale.figures.embedded import html_image
+from pidscale.page.html import note, table, tag
+from pidscale.page.html import page as html_page
 
 COMMON = [
     "distill.head=0",
@@ -102,17 +103,17 @@ def _plots(rows: list[dict[str, Any]]) -> Figure:
 
 def page(result: dict[str, Any]) -> str:
     """Return the HTML page, which fetches nothing from elsewhere."""
-    body = []
-    for row in result["rows"]:
-        cells = "".join(f"<td>{row[key]:.3g}</td>" for key in KEYS)
-        body.append(f"<tr><td>{html.escape(row['axis'])}</td><td>{html.escape(row['value'])}</td>{cells}</tr>")
-    head = "".join(f"<th>{title}</th>" for title in ("axis", "value", *KEYS.values()))
+    titles = ["axis", "value", *KEYS.values()]
+    rows = [[row["axis"], row["value"], *(row[key] for key in KEYS)] for row in result["rows"]]
     meta = result["meta"]
-    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>pidscale: ablation</title>
-<style>{STYLE}</style></head><body><h1>{html.escape(meta["pde"])}: one setting at a time</h1>
-<p class="note">Common: {html.escape(" ".join(COMMON))}. One seed.</p>
-<table><tr>{head}</tr>{"".join(body)}</table>{html_image(_plots(result["rows"]))}
-<p class="note">{html.escape(meta["machine"])}, {html.escape(str(meta["versions"]))}</p></body></html>"""
+    return html_page(
+        "pidscale: ablation",
+        tag("h1", f"{meta['pde']}: one setting at a time"),
+        note(f"Common: {' '.join(COMMON)}. One seed."),
+        table(titles, rows, "Students by the setting in which they differ"),
+        html_image(_plots(result["rows"]), "Each measure against the values of each setting", wide=True),
+        note(f"{meta['machine']}, {meta['versions']}"),
+    )
 
 
 def main() -> None:

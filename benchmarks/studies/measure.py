@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Row
-from pidscale.compare import report
 from pidscale.compare.contender import STUDENT, Contender
 from pidscale.compare.questions import question, reference
 from pidscale.compare.run import Comparison
@@ -27,12 +26,10 @@ from pidscale.methods.one_call import OneCall
 from pidscale.pde import build_pde
 from pidscale.pde.base import Samples
 
-STYLE = report.STYLE  # of an HTML page
 __all__ = [
     "COLUMNS",
     "NOISE",
     "SHARE",
-    "STYLE",
     "TUNED",
     "answer_row",
     "break_even",

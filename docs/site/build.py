@@ -4,6 +4,7 @@ python docs/site/build.py [FOLDER]        by default site/
 
 Pages keep their places below a temporary folder, so that their links lead where they do in the checkout. A link to a file
 that is no page becomes plain text. A warning, such as one of a dead link, is an error. Nothing is loaded from a network.
+The page of a student is as `pidscale show --html` writes it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,14 @@ def gather(pages: Path) -> None:
         else:
             shutil.copy(path, copy)
     shutil.copy(HERE / "reference.md", pages / "docs" / "reference.md")
+
+
+def show_student(folder: Path, name: str = "darcy") -> None:
+    """Write the page of a student, and a link to it at the end of the page about all of them."""
+    command = [sys.executable, "-m", "pidscale", "show", f"students/{name}", "--html", str(folder / f"{name}.html")]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    with open(folder / "README.md", "a") as page:
+        page.write(f"\n[The page of {name}]({name}.html), as `pidscale show students/{name} --html` writes it.\n")
 
 
 def _linked(page: Path, files: set[Path]) -> str:
@@ -73,6 +82,7 @@ def build(out: Path) -> int:
         if missing := missing_pictures(Path(folder) / "pages"):
             print(*missing, sep="\n", file=sys.stderr)
             return 1
+        show_student(Path(folder) / "pages" / "students")
         path = Path(folder) / "mkdocs.yml"
         path.write_text(config())
         command = [sys.executable, "-m", "zensical", "build", "--strict", "-f", str(path)]

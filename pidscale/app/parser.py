@@ -221,16 +221,26 @@ def _add_export(commands: Any) -> None:
     _add_file(command, "--out", "FILE", "the program: FILE.onnx for ONNX, FILE.pt2 for torch.export", required=True)
 
 
+_SHOW = """Describe what a folder holds:
+
+  pidscale show students/darcy                         its card, in a few lines
+  pidscale show students/darcy --html                  and a page about it, darcy.html: samples, measures, how to load it
+  pidscale show runs/demo/student --html demo.html --data shards/darcy
+
+The page is one file that any browser opens, without a network.
+"""
+
+
 def _add_show(commands: Any) -> None:
-    command = commands.add_parser(
-        "show",
-        help="describe a student, a teacher or a shard set",
-        description="Describe what a folder holds: pidscale show runs/demo/student",
-    )
-    command.set_defaults(module="show")
+    command = commands.add_parser("show", help="describe a student, a teacher or a shard set", description=_SHOW)
+    command.set_defaults(module="show", interrupted="no page was written")
     command.add_argument("path", metavar="FOLDER", help="a consolidated generator, or a shard set (an address will do)")
-    _add_equation(command, "a shard set")
+    _add_equation(command, "the folder")
     _add_file(command, "--out", "FILE.png", "where a picture of a few samples of a shard set is written")
+    text = "write a page about a student or a teacher (default: last part of FOLDER.html)"
+    command.add_argument("--html", metavar="FILE.html", nargs="?", const=True, type=local_path("--html"), help=text)
+    text = "a shard set; the page compares spectra of its truths with those of samples"
+    command.add_argument("--data", metavar="SHARDS", help=text)
 
 
 def _add_runs(commands: Any) -> None:

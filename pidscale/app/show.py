@@ -1,21 +1,31 @@
-"""`pidscale show`: describe a generator or a shard set. Needs the base installation only, except for pictures."""
+"""`pidscale show`: describe a generator or a shard set, and write a page about a generator.
+
+Needs the base installation only, except for pictures and pages.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+import time
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pidscale.app.opening import import_equation
+import torch
+
+from pidscale.app.card_text import card_lines
+from pidscale.app.files import check_target
+from pidscale.app.opening import import_equation, open_generator
 from pidscale.config import UserError
 from pidscale.figures.png import write_png
+from pidscale.files import write_atomic
 from pidscale.generator.artifact import CARD, read_card
+from pidscale.generator.generator import Generator
 from pidscale.inspect.show import describe_set
+from pidscale.ops.grid import Grid
 from pidscale.paths import expanded, is_address
 from pidscale.pde import stored_pde
-from pidscale.pde.base import Pde
+from pidscale.pde.base import Pde, Samples
 from pidscale.pde.own import NotImported
 from pidscale.plain import printable, size_text
 from pidscale.records.check import load_manifest
@@ -26,22 +36,28 @@ from pidscale.records.stores.opening import open_store
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pidscale.app.student_page import Truths
+
 _DRAWN = 4  # number of samples in a picture
 _MANIFEST = "manifest.json"
 
 
 def run(asked: argparse.Namespace) -> None:
-    """Print a description of the contents of a folder.
+    """Print a description of the contents of a folder, and write a page about a generator if one is requested.
 
     Args:
-        asked: Parsed arguments: `path`, and for a shard set `equation` and `out`.
+        asked: Parsed arguments: `path` and `equation`; `out` for a shard set; `html` and `data` for a generator.
 
     Raises:
-        UserError: When the folder holds neither a generator nor a shard set, or is damaged.
+        UserError: When the folder holds neither a generator nor a shard set, or is damaged, or a file cannot be written.
     """
     path = asked.path if is_address(asked.path) else expanded(asked.path, "FOLDER")
     folder = Path(path)
+    if asked.data is not None and asked.html is None:
+        raise UserError(f"--data={asked.data}: only a page shows truths; add --html")
     if is_address(path) or (folder / _MANIFEST).is_file():
+        if asked.html is not None:
+            raise UserError(f"--html: a page is about a student or a teacher, and {path} holds a shard set; give --out")
         import_equation(asked.equation)
         show_set(path, asked.equation, asked.out)
         return
@@ -53,86 +69,61 @@ def run(asked: argparse.Namespace) -> None:
     if asked.out is not None:
         raise UserError(
             f"--out={asked.out}: only a shard set is drawn, and {path} holds a generator; omit --out, or draw its samples "
-            "with pidscale sample --picture"
+            "with pidscale sample --picture or a page with --html"
         )
     card = read_card(folder)
-    print(printable("\n".join([f"{path}: {card.kind}", *_describe_card(card.to_plain())])))
+    lines = [f"  {subject:<11} {text}" for subject, text in card_lines(card.to_plain())]
+    described = printable("\n".join([f"{path}: {card.kind}", *lines]))
+    written = None if asked.html is None else _write_page(path, asked)
+    print("\n".join([described, *([] if written is None else [written])]))
 
 
-def _describe_card(card: Mapping[str, Any]) -> list[str]:
-    """Return the description of a card, one line per subject."""
-    grid, network, noise, weights = card["grid"], card["architecture"], card["noise"], card["weights"]
-    origin = card["provenance"]
-    residual = _join(_pairs(origin.get("weights", {})))
-    how = _pairs(origin, only=("start", "gradient_to", "huber", "power"))
-    lines = [
-        ("equation", _join([card["equation"]["name"], *_pairs(card["equation"]["params"])])),
-        (
-            "grid",
-            f"{grid['kind']}, {_times(grid['shape'])} points, extent {_times(grid['extent'])}, {grid['boundary']}",
-        ),
-        *(("channel", line) for line in _channels(card["channels"])),
-        ("network", _join([network["kind"], *_pairs(network, but=("kind",))])),
-        ("weights", f"{size_text(weights['bytes'])}, SHA-256 {weights['sha256']}"),
-        ("noise", _join([noise["kind"], *_pairs(noise, but=("kind",))])),
-        ("constraints", _join(card.get("constraints", ()))),
-        ("head", f"{card['head']} solver steps behind every field" if card.get("head") else ""),
-        ("objective", _join([origin.get("objective", ""), *how])),
-        ("endpoints", _join(_pairs(origin.get("endpoints", {})))),
-        ("residual", residual and f"weights {residual}"),
-        ("training", _training(origin, card["metrics"])),
-        *(("measured", line) for line in _measured(card["metrics"])),
-    ]
-    return [f"  {subject:<11} {text}" for subject, text in lines if text]
+# ---- the page of a generator
 
 
-def _channels(channels: Sequence[Mapping[str, str]]) -> Iterable[str]:
-    """Yield a line for each group of consecutive channels that differ only in their names."""
-    for (unit, role), run in groupby(channels, key=lambda channel: (channel["unit"], channel["role"])):
-        names = [channel["name"] for channel in run]
-        shown = f"{names[0]} to {names[-1]} ({len(names)})" if len(names) > 2 else ", ".join(names)
-        yield f"{shown} [{unit}], {role}"
+def _write_page(path: str, asked: argparse.Namespace) -> str:
+    """Write the page of a generator, and return a line about it. Imports matplotlib."""
+    target = Path(f"{Path(path).resolve().name}.html") if asked.html is True else asked.html
+    check_target("--html", target, ".html")
+    from pidscale.app.student_page import Shown, page_of
+
+    start = time.perf_counter()
+    generator = open_generator(argparse.Namespace(student=path, equation=asked.equation, head=None, device="cpu"))
+    shown = Shown(path, generator, None if asked.data is None else _truths(asked.data, generator))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            page = page_of(shown)
+        except UserError as error:  # of its samples, which may be no numbers
+            raise UserError(f"{path}: its samples cannot be shown: {error}") from None
+    try:
+        write_atomic(target, page.encode())
+    except OSError as error:
+        raise UserError(f"--html={target}: {error.strerror}; name a file that can be written") from None
+    lines = [f"warning: {text}" for text in dict.fromkeys(str(one.message) for one in caught)]
+    seconds = time.perf_counter() - start
+    return printable(
+        "\n".join([*lines, f"  page        {target}, {size_text(len(page.encode()))}, made in {seconds:.1f} s"])
+    )
 
 
-def _training(origin: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    parts = [f"{origin['steps']} steps"] if "steps" in origin else []
-    parts += [f"{metrics['train_seconds']:.0f} s"] if "train_seconds" in metrics else []
-    return _join([*parts, *_pairs(origin, only=("seed", "run"))])
+def _truths(path: str, generator: Generator) -> Truths:
+    """Return held-out truths of a shard set, which has to be of the generator's equation and grid."""
+    from pidscale.app.student_page import SPECTRUM_SAMPLES, Truths
 
-
-def _measured(metrics: Mapping[str, Any]) -> Iterable[str]:
-    """Yield the figures of the report, or those of the end of training if there is no report."""
-    report = metrics.get("report", metrics)
-    names = {
-        "residual l2": "residual_l2",
-        "dual": "residual_dual",
-        "boundary": "boundary_rms" if "boundary_rms" in report else "residual_boundary",
-        "solution error": "solution_error",
-        "SWD excess": "swd_excess",
-    }
-    yield _join(f"{name} {report[key]:.3g}" for name, key in names.items() if report.get(key) is not None)
-    if "nfe" in report:
-        yield f"calls {report['nfe']}, {report['ms_per_sample']:.3g} ms a sample, {report['n_samples']} samples"
-
-
-def _pairs(values: Mapping[str, Any], only: Sequence[str] | None = None, but: Sequence[str] = ()) -> list[str]:
-    """Return `key=value` for the entries of a mapping, in order."""
-    keys = [key for key in (values if only is None else only) if key in values and key not in but]
-    return [f"{key}={_value(values[key])}" for key in keys]
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(_value, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _times(numbers: Sequence[float]) -> str:
-    return " x ".join(map(_value, numbers))
-
-
-def _join(parts: Iterable[str]) -> str:
-    return ", ".join(part for part in parts if part)
+    store = open_store(path if is_address(path) else expanded(path, "--data"))
+    manifest = load_manifest(store)
+    card = generator.card.to_plain()
+    made = {"name": manifest.equation, "params": dict(manifest.params)}
+    if (made, dict(manifest.grid)) != (card["equation"], card["grid"]) or "endpoints" in manifest.request:
+        raise UserError(
+            f"--data={path}: not a set of {generator.pde.name} with the parameters and the grid of this {card['kind']}; name "
+            "the set that it was trained on"
+        )
+    split = "test" if "test" in manifest.splits else "train"
+    samples = _first_samples(store, split, generator.pde, SPECTRUM_SAMPLES)
+    is_own = manifest.data_hash == generator.card.provenance.data_hash
+    return Truths(samples, path, split, is_own)
 
 
 # ---- shard sets
@@ -171,15 +162,16 @@ def show_set(path: str, equation: str | None, picture: Path | None) -> None:
 
 def _picture(store: Store, manifest: Manifest, pde: Pde) -> Figure:
     """Return a picture of the first samples of the train split. Imports matplotlib."""
-    import torch
-
     from pidscale.figures.fields import field_figure
-    from pidscale.ops.grid import Grid
-    from pidscale.pde.base import Samples
-    from pidscale.records.read import ShardSet
 
-    grid = Grid.from_description(manifest.grid)
-    shards = ShardSet(store, "train")
-    ids = range(min(_DRAWN, len(shards)))
-    samples = Samples(torch.from_numpy(shards.read(ids)), torch.from_numpy(shards.params(ids, pde.varying)))
-    return field_figure(pde, grid, {"train": samples}, len(ids))
+    samples = _first_samples(store, "train", pde, _DRAWN)
+    return field_figure(pde, Grid.from_description(manifest.grid), {"train": samples}, len(samples.fields))
+
+
+def _first_samples(store: Store, split: str, pde: Pde, count: int) -> Samples:
+    """Return the first samples of a split."""
+    from pidscale.records.read import ShardSet  # needs a package that the base installation lacks
+
+    shards = ShardSet(store, split)
+    ids = range(min(count, len(shards)))
+    return Samples(torch.from_numpy(shards.read(ids)), torch.from_numpy(shards.params(ids, pde.varying)))

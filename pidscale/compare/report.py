@@ -5,43 +5,39 @@ Knows no methods.
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 from typing import Any
 
 from pidscale.compare.contender import TEACHER
+from pidscale.compare.tables import MEASURES
 from pidscale.dataset.problem import Problem
+from pidscale.figures.embedded import html_image, html_panels
 from pidscale.figures.fields import field_figure
-from pidscale.figures.report import calls_figure, html_image, spectra_figure
+from pidscale.figures.report import calls_figures, spectrum_figures
 from pidscale.files import write_atomic
 from pidscale.generator.artifact import CONTROL
 from pidscale.methods.base import STUDENT
+from pidscale.page.html import Html, Title, note, page, table, tag
 from pidscale.pde.base import Samples
 
-_COLUMNS = {
-    "method": "method",
-    "nfe": "calls",
-    "gradients": "gradients",
-    "residual_l2": "residual l2",
-    "residual_dual": "residual dual",
-    "boundary_rms": "boundary",
-    "solution_error": "solution error",
-    "phase_error": "phase error",
-    "mmse": "MMSE",
-    "smse": "SMSE",
-    "swd": "SWD",
-    "swd_excess": "SWD excess",
-    "patch_swd": "patch SWD",
-    "spectrum_error": "spectrum error",
-    "nearest_training": "nearest training",
-    "ms_per_sample": "ms / sample",
-    "train_seconds": "training s",
-}
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1200px;padding:0 1rem;color:#1c2530}
-table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}td,th{padding:4px 9px;text-align:right;
-border-bottom:1px solid #dde3ea;white-space:nowrap}td:first-child,th:first-child{text-align:left}
-tr.student{background:#e9f5ec;font-weight:600}img{max-width:100%;margin:.5rem 0}h1{font-size:1.5rem}h2{font-size:1.15rem;
-margin-top:2rem}p.note{color:#51606f;max-width:60rem}"""
+_EXPLAINED = """{n} samples of each method from the same noise, compared with {n} held-out truths. Residuals are relative to
+the equation's own scale: the truth has {residual_floor:.1e} (the floor), a null solution {residual_trivial:.2f}. The solution
+error compares the generated solution with a numerical one for the generated input; smoothing does not lower it.
+SWD floor {swd_floor:.4f}; SWD excess is what a method adds to it. A click on a title sorts."""
+_COLUMNS = [  # of MEASURES
+    *(
+        "nfe",
+        "gradients",
+        "residual_l2",
+        "residual_dual",
+        "boundary_rms",
+        "solution_error",
+        "phase_error",
+        "mmse",
+        "smse",
+    ),
+    *("swd", "swd_excess", "patch_swd", "spectrum_error", "nearest_training", "ms_per_sample", "train_seconds"),
+]
 
 
 def write_report(
@@ -61,20 +57,25 @@ def write_report(
     shown = {"truth": truth, "teacher": made[best], "student": made["student"]}
     n = first["n_samples"]
     pde = problem.pde
-    page = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>pidscale: {html.escape(pde.name)}</title>
-<style>{STYLE}</style></head><body>
-<h1>{html.escape(pde.name)}, {problem.grid.shape[0]} x {problem.grid.shape[1]}: one-step student against its teacher</h1>
-<p class="note">{n} samples of each method from the same noise, compared with {n} held-out truths. Residuals are relative to
-the equation's own scale: the truth has {first["residual_floor"]:.1e} (the floor), a null solution
-{first["residual_trivial"]:.2f}. The solution error compares the generated solution with a numerical one for the generated
-input; smoothing does not lower it. SWD floor {first["swd_floor"]:.4f}; SWD excess is what a method adds to it.</p>
-{_table(result["rows"], result["meta"]["channels_shown"])}
-<h2>Fields and residuals</h2>{html_image(field_figure(pde, problem.grid, shown, 5))}
-<h2>Spectra</h2>{html_image(spectra_figure(problem, shown))}
-<h2>Error against network calls</h2>{html_image(calls_figure(_lines(result["rows"])))}
-<p class="note">{html.escape(str(result["meta"]["versions"]))}, device {html.escape(result["meta"]["device"])},
-seeds {first["seeds"]}</p></body></html>"""
-    write_atomic(path, page.encode())
+    side = " x ".join(map(str, problem.grid.shape))
+    fields = field_figure(pde, problem.grid, shown, 5)
+    channels = ", ".join(result["meta"]["channels_shown"])
+    text = page(
+        f"pidscale: {pde.name}",
+        tag("h1", f"{pde.name}, {side}: one-step student against its teacher"),
+        note(
+            _EXPLAINED.format(n=n, **{key: first[key] for key in ("residual_floor", "residual_trivial", "swd_floor")})
+        ),
+        _table(result["rows"], result["meta"]["channels_shown"]),
+        tag("h2", "Fields and residuals"),
+        html_image(fields, f"Fields ({channels}) and residuals of truth, teacher and student", wide=True),
+        tag("h2", "Spectra"),
+        html_panels(spectrum_figures(pde, problem.normaliser, shown), "Spectrum of {}: truth, teacher and student"),
+        tag("h2", "Error against network calls"),
+        html_panels(calls_figures(_lines(result["rows"])), "{} against network calls of teacher and students"),
+        note(f"{result['meta']['versions']}, device {result['meta']['device']}, seeds {first['seeds']}"),
+    )
+    write_atomic(path, text.encode())
 
 
 def _lines(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -92,18 +93,10 @@ def _plain(row: dict[str, Any]) -> bool:
     return not {"finish", "head"} & row["asked"].keys()
 
 
-def _table(rows: list[dict[str, Any]], channels: list[str]) -> str:
+def _table(rows: list[dict[str, Any]], channels: list[str]) -> Html:
     """Return the rows as an HTML table."""
-    head = "".join(f"<th>{title}</th>" for title in [*_COLUMNS.values(), *(f"variance {c}" for c in channels)])
-    body = []
-    for r in rows:
-        values = [r[k] for k in _COLUMNS] + [r["variance_ratio"][c] for c in channels]
-        cells = "".join(f"<td>{_cell(v)}</td>" for v in values)
-        body.append(f'<tr class="{"student" if r["method"] == "student" else ""}">{cells}</tr>')
-    return f"<table><tr>{head}</tr>{''.join(body)}</table>"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3g}" if isinstance(value, float) else html.escape(str(value))
+    titles: list[str | Title] = ["method", *(MEASURES[key] for key in _COLUMNS)]
+    titles += [Title(f"variance {c}", "variance of the channel, relative to that of the truths") for c in channels]
+    cells = [[r["method"], *(r[key] for key in _COLUMNS), *(r["variance_ratio"][c] for c in channels)] for r in rows]
+    own = [number for number, row in enumerate(rows) if row["method"] == STUDENT]
+    return table(titles, cells, "Measures of every method", own, wide=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import math
 import statistics
@@ -11,62 +10,35 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pidscale.compare.report import STYLE
 from pidscale.compare.settings import LAMBDA0
+from pidscale.compare.tables import MEASURES
 from pidscale.figures.compare import pareto_figure
+from pidscale.figures.embedded import html_image
 from pidscale.figures.fields import field_figure
-from pidscale.figures.report import html_image
 from pidscale.files import write_atomic
 from pidscale.ops.grid import Grid
+from pidscale.page.html import Html, Spread, Title, note, page, table, tag
 from pidscale.pde.base import Pde, Samples
 from pidscale.plain import json_text
 
 Row = dict[str, Any]
 SHOWN = 2  # samples of a row in a picture
 PICTURED = 8  # rows in one picture
-TITLES = {
-    "nfe": "calls",
-    "gradients": "gradients",
-    "residual_l2": "residual l2",
-    "residual_dual": "residual dual",
-    "residual_abs": "mean |residual|",
-    "boundary_rms": "boundary",
-    "solution_error": "solution error",
-    "phase_error": "phase error",
-    "misclassified": "wrong phase",
-    "swd_excess": "SWD excess",
-    "patch_swd": "patch SWD",
-    "feature_excess": "feature excess",
-    "spectrum_error": "spectrum error",
-    "mmse": "MMSE",
-    "smse": "SMSE",
-    "nearest_training": "nearest training",
-    "ms_per_sample": "ms / sample",
-    "train_seconds": "training s",
-    "n_samples": "n",
+TITLES = {key: title for key, title in MEASURES.items() if key not in ("swd", "feature_distance")}
+_EXPLAINED = """Every method has the same teacher, the same noise and the same held-out truths. Residuals are relative to the
+equation's own scale. `truth` is the floor of residuals and of the solution error, `trivial` has a null solution; an excess is
+what a distance has beyond that of two sets of truths. Numbers are means over seeds, small ones the standard deviation. A
+click on a title sorts. `NAME+head-4` is NAME with four solver steps of the equation behind it, `NAME+solve` with the
+numerical solution of its inputs."""
+_PAID = {
+    "further_seconds": Title("further seconds", "seconds of training in addition to those of the teacher"),
+    "teacher": Title(
+        "samples to pay, teacher", "from which on training and sampling take less time than the teacher's"
+    ),
+    "solver": Title(
+        "samples to pay, solver", "from which on training and sampling take less time than a numerical solver"
+    ),
 }
-_SORTED = """
-for (const head of document.querySelectorAll("th")) head.addEventListener("click", () => {
-  const table = head.closest("table"), at = [...head.parentNode.children].indexOf(head);
-  const up = head.dataset.up !== "1";
-  for (const other of head.parentNode.children) delete other.dataset.up;
-  head.dataset.up = up ? "1" : "0";
-  const key = row => row.children[at].dataset.value;
-  const rows = [...table.tBodies[0].rows].sort((a, b) => {
-    const x = key(a), y = key(b);
-    if (x === "" || y === "") return (x === "") - (y === "");
-    const order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
-    return up ? order : -order;
-  });
-  table.tBodies[0].append(...rows);
-});
-"""
-_MORE = """
-th{cursor:pointer;position:sticky;top:0;background:#fff}th[data-up="1"]::after{content:" \\2191"}
-th[data-up="0"]::after{content:" \\2193"}td small{color:#7a8794}code{font-size:12px}
-@media(prefers-color-scheme:dark){body{background:#12171d;color:#dbe2ea}th{background:#12171d}td,th{border-color:#2b3642}
-p.note,td small{color:#93a1b0}img{background:#fff;border-radius:4px}}
-"""
 
 
 def means(rows: Sequence[Row]) -> Iterator[Row]:
@@ -180,49 +152,44 @@ def page_text(
     for name, about in equations.items():
         own = [row for row in averaged if row["equation"] == name]
         parts += list(_equation(name, about, own, shown.get(name, {}), meta["compare"]["students"]))
-    settings = "".join(
-        f"<tr><td>{html.escape(name)}</td><td style='text-align:left'><code>{html.escape(json_text(row))}</code></td></tr>"
-        for name, row in meta["compare"]["rows"].items()
-    )
-    missing = "".join(
-        f"<li>{html.escape(' '.join(map(str, (one['equation'], one['seed'], one['row'], one['task']))))}: "
-        f"{html.escape(one['failed'])}</li>"
+    settings = [[name, tag("code", json_text(row))] for name, row in meta["compare"]["rows"].items()]
+    missing = [
+        tag("li", " ".join(str(one[key]) for key in ("equation", "seed", "row", "task")), ": ", one["failed"])
         for one in failed
+    ]
+    return page(
+        "pidscale: comparison",
+        tag("h1", "Methods side by side"),
+        note(_EXPLAINED),
+        *parts,
+        tag("h2", "Settings of the rows"),
+        table(["row", "settings"], settings, "Network, method and finish of each row"),
+        *([tag("h2", "Cells that failed"), tag("ul", *missing)] if missing else []),
+        note(f"{meta['versions']}, {meta['machine']}, seeds {meta['compare']['seeds']}"),
     )
-    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width"><title>pidscale: comparison</title>
-<style>{STYLE}{_MORE}</style></head><body><h1>Methods side by side</h1>
-<p class="note">Every method has the same teacher, the same noise and the same held-out truths. Residuals are relative to
-the equation's own scale. <code>truth</code> is the floor of residuals and of the solution error, <code>trivial</code> has a
-null solution; an excess is what a distance has beyond that of two sets of truths. Numbers are means over seeds, small ones
-the standard deviation. A click on a title sorts. <code>NAME+head-4</code> is NAME with four solver steps of the equation
-behind it, <code>NAME+solve</code> with the numerical solution of its inputs.</p>
-{"".join(parts)}
-<h2>Settings of the rows</h2><table><tbody>{settings}</tbody></table>
-{f"<h2>Cells that failed</h2><ul>{missing}</ul>" if missing else ""}
-<p class="note">{html.escape(str(meta["versions"]))}, {html.escape(meta["machine"])}, seeds {meta["compare"]["seeds"]}</p>
-<script>{_SORTED}</script></body></html>"""
 
 
 def _equation(
     equation: str, about: tuple[Pde, Grid], rows: Sequence[Row], shown: Mapping[str, Samples], students: Collection[str]
-) -> Iterator[str]:
+) -> Iterator[Html]:
     """Yield the parts of the page about one equation."""
     pde, grid = about
     for task in dict.fromkeys(row["task"] for row in rows):
         own = [row for row in rows if row["task"] == task]
         side = " x ".join(map(str, grid.shape))
-        yield f"<h2>{html.escape(equation)}, {side}: {html.escape(task)}</h2>{_table(own)}"
+        yield tag("h2", f"{equation}, {side}: {task}")
+        yield _table(own, "Measures")
         if task != "sample":
             continue
-        yield html_image(pareto_figure(own, TITLES))
+        titles = {key: title.text for key, title in TITLES.items()}
+        yield html_image(pareto_figure(own, titles), f"Pairs of measures of every method on {equation}", wide=True)
         paid = list(break_even(own, students))
         if paid:
-            titles = {"further_seconds": "seconds beside the teacher's", "teacher": "samples to pay beside the teacher"}
-            yield _table(paid, titles | {"solver": "samples to pay beside a solver"})
+            yield _table(paid, "When a training has paid", _PAID)
         for first in range(0, len(shown), PICTURED):
             some = dict(list(shown.items())[first : first + PICTURED])
-            yield html_image(field_figure(pde, grid, _from_truth(some, shown), SHOWN))
+            figure = field_figure(pde, grid, _from_truth(some, shown), SHOWN)
+            yield html_image(figure, f"Fields and residuals of {', '.join(some)}", wide=True)
 
 
 def _from_truth(some: dict[str, Samples], shown: Mapping[str, Samples]) -> dict[str, Samples]:
@@ -230,26 +197,16 @@ def _from_truth(some: dict[str, Samples], shown: Mapping[str, Samples]) -> dict[
     return ({"truth": shown["truth"]} if "truth" in shown else {}) | some
 
 
-def _table(rows: Sequence[Row], titles: Mapping[str, str] | None = None) -> str:
-    """Return rows as an HTML table whose columns can be sorted."""
-    known = titles or TITLES | {key: key.replace("_", " ") for row in rows for key in row if key.startswith("error_")}
+def _table(rows: Sequence[Row], name: str, titles: Mapping[str, Title] | None = None) -> Html:
+    """Return rows as an HTML table, of the columns that any of them has."""
+    errors = dict.fromkeys(key for row in rows for key in row if key.startswith("error_"))
+    known = titles or TITLES | {key: Title(key.replace("_", " ")) for key in errors}
     keys = [key for key in known if any(row.get(key) is not None for row in rows)]
-    head = "".join(f"<th>{html.escape(title)}</th>" for title in ["method", *(known[key] for key in keys)])
-    body = "".join(
-        f"<tr>{_cell(row['method'])}{''.join(_cell(row.get(k), _spread(row, k)) for k in keys)}</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    cells = [[row["method"], *(_value(row, key) for key in keys)] for row in rows]
+    return table(["method", *(known[key] for key in keys)], cells, name, wide=True)
 
 
-def _spread(row: Row, key: str) -> float | None:
-    found: float | None = row.get("spread", {}).get(key)
-    return found
-
-
-def _cell(value: Any, spread: float | None = None) -> str:
-    if value is None:
-        return '<td data-value="">-</td>'
-    if isinstance(value, str):
-        return f'<td data-value="{html.escape(value)}">{html.escape(value)}</td>'
-    small = f" <small>&plusmn; {spread:.1g}</small>" if spread else ""
-    return f'<td data-value="{value!r}">{value:.3g}{small}</td>'
+def _value(row: Row, key: str) -> Any:
+    """Return a value of a row, with its deviation if it has one."""
+    value = row.get(key)
+    return Spread(value, row.get("spread", {}).get(key)) if isinstance(value, (int, float)) else value

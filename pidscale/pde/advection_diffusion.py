@@ -2,7 +2,7 @@
 
     u_t + b . grad u = kappa lap u   on the periodic unit square
 
-    u      concentration, 11 frames from t = 0 to 1
+    u      concentration, frames from t = 0 to 1, 11 unless `frames` is given
     b      wind (b_x, b_y), each drawn for each sample from -1 to 1
     kappa  diffusivity, drawn for each sample from 0.0005 to 0.005
 

@@ -52,7 +52,7 @@ class DarcyParams:
     Attributes:
         variant: `two_phase` or `log_normal`.
         low: Lower phase of a, above 0.
-        high: Upper phase of a, at most CONTRAST times `low`.
+        high: Upper phase of a, at most 10,000 times `low`.
         alpha: Exponent of the covariance of the Gaussian field.
         tau: Inverse length of that covariance.
         source: f, not zero.

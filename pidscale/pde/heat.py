@@ -2,7 +2,7 @@
 
     u_t = alpha lap u   on the periodic unit square
 
-    u      temperature, 11 frames from t = 0 to 1
+    u      temperature, frames from t = 0 to 1, 11 unless `frames` is given
     alpha  diffusivity, drawn for each sample from 0.0005 to 0.005
 
 The residual propagates every wave from frame to frame by its exact factor exp(-alpha |k|^2 dt) and has no truncation error.

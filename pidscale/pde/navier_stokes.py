@@ -3,7 +3,7 @@
     w_t + u . grad w = nu lap w + f   on the periodic unit square,   lap psi = -w,   u = (psi_y, -psi_x)
     f = 0.1 (sin(2 pi (x + y)) + cos(2 pi (x + y)))
 
-    w   vorticity, 11 frames from t = 0 to 1
+    w   vorticity, frames from t = 0 to 1, 11 unless `frames` is given
 
 The residual of an interval is (w[n + 1] - w[n]) / dt minus the mean over the interval of f + nu lap w - u . grad w, which is
 taken from the cubic through four frames: fourth order in time, so that 11 frames are enough. (The two frames at the ends of

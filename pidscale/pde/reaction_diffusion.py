@@ -3,7 +3,7 @@
     u_t = D_u lap u + u - u^3 - k - v
     v_t = D_v lap v + u - v             on the square (-1, 1)^2, no flux through its edge
 
-    u, v   activator and inhibitor at cell centres, 11 frames
+    u, v   activator and inhibitor at cell centres, 11 frames unless `frames` is given
 
 The residual of an interval is (s[n + 1] - s[n]) / dt minus the mean over the interval of the right-hand side, which is taken
 from the cubic through four frames: fourth order in time. In space it is the 5-point form with ghost cells that repeat the

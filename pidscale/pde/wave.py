@@ -2,7 +2,7 @@
 
     u_tt = c^2 lap u   on the periodic unit square,   u_t = 0 at t = 0
 
-    u   displacement, 11 frames from t = 0 to 1
+    u   displacement, frames from t = 0 to 1, 11 unless `frames` is given
 
 Every wave oscillates independently, u_k(t) = cos(c |k| t) u_k(0). Three frames, and the first two, thus satisfy exactly
 

@@ -21,6 +21,8 @@ from pidscale.config import Settings, UserError
 from pidscale.dataset.problem import open_problem
 from pidscale.generator import artifact
 from pidscale.generator.load import load_student
+from pidscale.page.html import number_text
+from tests.browser import browser, needs_browser
 from tests.generator.made import write_generator
 from tests.small import settings
 
@@ -159,25 +161,45 @@ def test_network_calls_and_costs_are_those_of_each_method(made: SimpleNamespace)
 def test_the_page_loads_nothing_from_elsewhere(made: SimpleNamespace) -> None:
     page = made.page
     assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
-    assert not re.search(r"://|<script|<link|@import|url\(", page)
-    sources = re.findall(r'src="([^"]*)"', page)
-    assert len(sources) == 3
+    assert not re.search(r"://|<script |<link|@import|url\(", page) and page.count("<script>") == 1
+    sources = re.findall(r'src(?:set)?="([^"]*)"', page)
+    assert len(sources) == 2 * (1 + 2 + 3)  # for light and dark: fields, spectra, errors against calls
     for source in sources:
         assert source.startswith("data:image/png;base64,")
         picture = base64.b64decode(source.split(",", 1)[1], validate=True)
         assert picture.startswith(b"\x89PNG\r\n") and picture.endswith(b"IEND\xaeB`\x82") and len(picture) > 10000
 
 
+@needs_browser
+def test_a_browser_draws_the_page_on_any_screen(made: SimpleNamespace, tmp_path: Path) -> None:
+    path = report_path(made.settings)
+    own = "[...document.querySelector('tr.own').cells].slice(0, 2).map(cell => cell.textContent)"
+    with browser(tmp_path) as screen:
+        for width, dark in ((1280, False), (500, True)):
+            found = screen.open(path, width, dark)
+            assert found["missing"] == [] and found["images"] == 6 and found["silent"] == 0 and found["wider"] <= 0
+            assert found["dark"] == dark and not screen.errors
+        screen.click("[...document.querySelectorAll('th button')].find(b => b.textContent === 'calls')")
+        screen.click("document.querySelector('.table > button')")
+        lines = [line.split("\t") for line in screen.clipboard().split("\n")]
+        assert screen.value(own) == ["student", "1"] and len(lines) == 1 + len(METHODS)
+    calls = [float(line[1]) for line in lines[1:]]
+    assert calls == sorted(calls)
+    copied = {line[0]: dict(zip(lines[0], line, strict=True)) for line in lines[1:]}
+    for name, row in made.rows.items():
+        assert float(copied[name]["residual dual"]) == row["residual_dual"]
+
+
 def test_the_page_has_a_row_for_every_method(made: SimpleNamespace) -> None:
-    cells = [re.findall(r"<td>(.*?)</td>", line) for line in re.findall(r"<tr class.*?</tr>", made.page)]
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", line) for line in re.findall(r"<tr.*?</tr>", made.page)][1:]
     assert [line[0] for line in cells] == METHODS
-    head = re.findall(r"<th>(.*?)</th>", made.page)
+    head = re.findall(r"<th[^>]*>(.*?)</th>", made.page)
     assert {len(line) for line in cells} == {len(head)}
     student = dict(zip(head, cells[METHODS.index("student")], strict=True))
     row = made.rows["student"]
-    assert student["calls"] == "1" and student["residual l2"] == f"{row['residual_l2']:.3g}"
-    assert student["solution error"] == f"{row['solution_error']:.3g}"
-    assert student["variance pressure"] == f"{row['variance_ratio']['pressure']:.3g}"
+    assert student["calls"] == "1" and student["residual l2"] == number_text(row["residual_l2"])
+    assert student["solution error"] == number_text(row["solution_error"])
+    assert student["variance pressure"] == number_text(row["variance_ratio"]["pressure"])
     assert f"floor {row['swd_floor']:.4f}" in made.page
 
 

@@ -6,8 +6,6 @@ import csv
 import json
 import math
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,8 @@ from pidscale.compare.sheet import TITLES, break_even, means, page_text, write_t
 from pidscale.dataset.problem import Problem, open_problem
 from pidscale.figures.compare import best_of, pareto_figure
 from pidscale.pde.base import Samples
+from tests.browser import browser, needs_browser
 from tests.small import settings
-
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def row(method: str, seed: int = 0, task: str = "sample", **values: Any) -> dict[str, Any]:
@@ -67,7 +64,7 @@ def test_a_training_has_paid_when_the_saved_time_makes_up_for_it() -> None:
 
 def test_a_method_has_one_style_in_every_panel_and_in_the_legend() -> None:
     rows = [row("truth", train_seconds=0.0), row("exact", swd_excess=0.0), row("a"), row("b", solution_error=math.nan)]
-    figure = pareto_figure(rows, TITLES)
+    figure = pareto_figure(rows, {key: title.text for key, title in TITLES.items()})
     styles = [
         (line.get_label(), line.get_marker(), line.get_color())
         for axis in figure.axes
@@ -91,7 +88,11 @@ def problem(small_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Pro
 META = {
     "versions": {"torch": "2"},
     "machine": "2 cores of <X>",
-    "compare": {"seeds": [0, 1], "rows": {"piddm": {"method": "one_call"}}, "students": {"piddm": [], "slow": []}},
+    "compare": {
+        "seeds": [0, 1],
+        "rows": {"piddm": {"method": "one_call"}, "<script>": {"<script>": 1}},
+        "students": {"piddm": [], "slow": []},
+    },
 }
 FAILED = [{"equation": "darcy", "seed": 0, "row": "pcfm", "task": "inverse", "failed": "no <memory>"}]
 
@@ -117,42 +118,33 @@ def test_tables_hold_every_seed(tmp_path: Path) -> None:
 
 def test_the_page_holds_all_and_loads_nothing(tmp_path: Path, problem: Problem) -> None:
     text = page(tmp_path, problem)
-    assert not re.search(r"""(src|href)=["'](?!data:)""", text) and "http" not in text
+    assert not re.search(r"""(src|href|srcset)=["'](?!data:)""", text) and "http:" not in text and "https:" not in text
     assert text.count("<h2>darcy, 16 x 16: ") == 2 and "no &lt;memory&gt;" in text and "2 cores of &lt;X&gt;" in text
-    assert '<td data-value="0.2">0.2 <small>&plusmn; 0.1</small></td>' in text
-    assert text.count("data:image/png;base64,") == 2  # pairs of measures, and fields
+    assert '<td class="number" data-value="0.2">0.2 <small>± 0.1</small></td>' in text
+    assert text.count('src="data:image/png;base64,') == 2  # pairs of measures, and fields
+    assert text.count('srcset="data:image/png;base64,') == 2  # the same for dark screens
+    assert "&lt;script&gt;" in text and text.count("<script") == 1
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs chromium, which nothing else of pidscale needs")
-def test_a_browser_draws_the_page_and_sorts_it(tmp_path: Path, problem: Problem) -> None:
-    """A click on a title sorts; whatever goes wrong in a script is an attribute of the page."""
-    text = page(tmp_path, problem)
-    script = """<script>window.onerror = e => document.body.dataset.error = e;
-      const heads = [...document.querySelectorAll("th")];
-      const title = heads.find(h => h.textContent === "training s"); title.click();
-      document.body.dataset.once = [...title.closest("table").tBodies[0].rows].map(r => r.cells[0].textContent).join();
-      title.click();
-      document.body.dataset.twice = [...title.closest("table").tBodies[0].rows].map(r => r.cells[0].textContent).join();
-      document.body.dataset.images = [...document.images].filter(i => i.naturalWidth > 100).length;</script></body>"""
-    (tmp_path / "index.html").write_text(text.replace("</body>", script))
-    assert BROWSER is not None
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    options += [
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--virtual-time-budget=5000",
-    ]
-    command = [
-        BROWSER,
-        *options,
-        f"--user-data-dir={tmp_path / 'profile'}",
-        "--dump-dom",
-        f"file://{tmp_path / 'index.html'}",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    body = re.search(r"<body[^>]*>", done.stdout)
-    assert body is not None, done.stderr[-2000:]
-    assert "data-error" not in body[0] and 'data-images="2"' in body[0]
-    assert 'data-once="truth,teacher-18,slow,piddm+solve,piddm"' in body[0]
-    assert 'data-twice="piddm,piddm+solve,slow,teacher-18,truth"' in body[0]
+@needs_browser
+def test_a_browser_draws_the_page_on_any_screen_sorts_it_and_copies_it(tmp_path: Path, problem: Problem) -> None:
+    page(tmp_path, problem)
+    names = "[...document.querySelector('tbody').rows].map(row => row.cells[0].textContent).join()"
+    head = "[...document.querySelectorAll('th button')].find(b => b.textContent === 'training s')"
+    with browser(tmp_path) as screen:
+        for width, dark in ((1280, False), (500, True)):
+            found = screen.open(tmp_path / "index.html", width, dark)
+            assert found["missing"] == [] and found["images"] == 2 and found["silent"] == 0 and found["wider"] <= 0
+            assert found["dark"] == dark and not screen.errors
+        screen.click(head)
+        assert screen.value(names) == "truth,teacher-18,slow,piddm+solve,piddm"
+        screen.click(head)
+        assert screen.value(names) == "piddm,piddm+solve,slow,teacher-18,truth"
+        screen.click("document.querySelector('.table > button')")
+        lines = [line.split("\t") for line in screen.clipboard().split("\n")]
+        assert lines[0][:3] == ["method", "calls", "residual dual"] and [line[0] for line in lines[1:3]] == [
+            "piddm",
+            "piddm+solve",
+        ]
+        assert [line[2] for line in lines[1:4]] == ["0.2", "0.1", ""]
+        assert not screen.errors
