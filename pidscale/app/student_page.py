@@ -211,7 +211,7 @@ def _samples(shown: Shown) -> Iterator[Html]:
     yield note(
         f"{SEEDS} seeds, `{kind}.sample(1, seed=...)` each: a square is one of the {side} points{every}; {places}. A channel "
         "has one scale for all samples on this page. Residuals are relative to the equation's own scale: a null solution "
-        "has about 1. Next to the slider stand those of the whole sample, as root mean square (l2) and in the H⁻¹ norm (dual)."
+        "has about 1. Next to the slider are those of the whole sample: root mean square (l2) and H⁻¹ norm (dual)."
     )
     yield galleries.over_seeds()
     for name, gallery in galleries.over_parameters():
@@ -239,8 +239,8 @@ def _about_truths(shown: Shown) -> str:
     truths = shown.truths
     if truths is None:
         return (
-            "A card holds no truths, so there are none to compare with: `pidscale show ... --html --data SHARDS` reads those of "
-            "a shard set."
+            "A card holds no truths, so there are none to compare with: `pidscale show ... --html --data SHARDS` reads "
+            "those of a shard set."
         )
     own = "it was trained on" if truths.is_own else "of its equation and grid, but not the one it was trained on"
     return f"Truths: {len(truths.samples.fields)} of the split {truths.split} of {truths.path}, the set {own}."
