@@ -72,6 +72,8 @@ def run(asked: argparse.Namespace) -> None:
             "with pidscale sample --picture or a page with --html"
         )
     card = read_card(folder)
+    if asked.equation not in (None, card.equation.name):
+        raise UserError(f"{path}: a {card.kind} of {card.equation.name}, not of {asked.equation}; name another folder")
     lines = [f"  {subject:<11} {text}" for subject, text in card_lines(card.to_plain())]
     described = printable("\n".join([f"{path}: {card.kind}", *lines]))
     written = None if asked.html is None else _write_page(path, asked)

@@ -8,6 +8,7 @@ import json
 import re
 import resource
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,21 @@ def test_a_student_that_makes_no_fields_is_one_line(ask, tmp_path: Path) -> None
     assert not (tmp_path / "broken.html").exists()
 
 
+def test_an_equation_of_ones_own_is_named_and_speaks_for_itself(ask, tmp_path: Path, monkeypatch) -> None:
+    shutil.copy(ROOT / "docs" / "examples" / "fisher.py", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        write_generator(tmp_path / "own", equation="fisher:Fisher")
+        ask("show", "own", "--html", "--equation", "fisher:Fisher")
+    text = re.sub(r"<[^>]*>", "", (tmp_path / "own.html").read_text())
+    assert "import fisher  # its equation\n" in text and "--student own --equation fisher:Fisher -n 16" in text
+    title = (tmp_path / "fisher.py").read_text().split('"""')[1].splitlines()[0]
+    assert title.removesuffix(".").replace("'", "&#x27;") in text
+    sys.modules.pop("fisher")
+    _, errors = ask("show", "own", "--html", code=2)
+    assert errors.count("\n") == 1 and "--equation fisher:Fisher" in errors
+
+
 # ---- truths of a shard set
 
 
@@ -282,7 +298,8 @@ def test_a_mistake_is_one_line_and_writes_nothing(ask, small_shards: Path, tmp_p
         (["heat", "--data", small_shards], f"--data={small_shards}: only a page shows truths; add --html"),
         (["heat", "--html", "--data", "nowhere"], "nowhere"),
         (["heat", "--html", "--data", "empty"], "empty"),
-        (["heat", "--html", "--equation", "darcy"], "heat: a generator of heat, not of darcy"),
+        (["heat", "--html", "--equation", "darcy"], "heat: a student of heat, not of darcy"),
+        (["heat", "--equation", "darcy"], "heat: a student of heat, not of darcy"),
     ):
         _, errors = ask("show", *words, code=2)
         assert errors.count("\n") == 1 and part in errors, errors
