@@ -204,7 +204,7 @@ def _samples(shown: Shown) -> Iterator[Html]:
     galleries = Galleries(shown.generator)
     strip = shown.generator.grid.kind == "strip"
     places = "time runs upwards" if strip else "x runs to the right, y upwards"
-    every = "" if galleries.stride == 1 else f", drawn at every {galleries.stride}th point"
+    every = "" if galleries.stride == 1 else f", of which one in {galleries.stride} is drawn along each side"
     side = " x ".join(map(str, shown.generator.grid.shape))
     kind = shown.generator.card.kind
     yield tag("h2", "Samples")
