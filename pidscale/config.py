@@ -17,6 +17,7 @@ from pidscale.objective_settings import ObjectiveSettings as ObjectiveSettings
 from pidscale.objective_settings import objective_class as objective_class
 from pidscale.renamed import renewed
 from pidscale.setting import UserError as UserError
+from pidscale.setting import distinct as distinct
 from pidscale.setting import exact as exact
 from pidscale.setting import from_plain as from_plain
 from pidscale.setting import setting as setting

@@ -82,7 +82,7 @@ def local_path(key: str) -> Callable[[str], Path]:
     def convert(word: str) -> Path:
         """Return the path that a word of the command line stands for."""
         if _ADDRESS.match(word):
-            raise UserError(f"{key}={word}: an address of a remote store, expected a file of this machine")
+            raise UserError(f"{key}={word}: an address of a remote store, expected a path on this machine")
         return Path(expanded(word, key))
 
     return convert

@@ -51,10 +51,19 @@ def json_text(value: Any, **layout: Any) -> str:
     return json.dumps(finite(value), allow_nan=False, **layout)
 
 
-def size_text(count: float) -> str:
-    """Return a number of bytes for a reader, such as 1.5 MiB."""
+def size_text(count: float, digits: int = 1) -> str:
+    """Return a number of bytes for a reader, such as 1.5 MiB, with `digits` after the point."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
-            return f"{count:.1f} {unit}"
+            return f"{count:.{digits}f} {unit}"
         count /= 1024
-    return f"{count:.1f} TiB"
+    return f"{count:.{digits}f} TiB"
+
+
+def size_texts(first: float, second: float) -> tuple[str, str]:
+    """Return two numbers of bytes for a reader, with as many digits as make different ones look different."""
+    for digits in range(1, 13):
+        texts = size_text(first, digits), size_text(second, digits)
+        if texts[0] != texts[1]:
+            return texts
+    return size_text(first), size_text(second)

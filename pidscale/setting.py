@@ -28,6 +28,16 @@ def exact(number: float) -> str:
     return short if float(short) == number else repr(float(number))
 
 
+def distinct(*numbers: float, digits: int = 4) -> list[str]:
+    """Format floats with `digits` significant digits, or with as many more as make numbers that differ look different."""
+    different = len({float(number) for number in numbers})
+    for precision in range(digits, 17):
+        texts = [f"{number:.{precision}g}" for number in numbers]
+        if len(set(texts)) == different:
+            return texts
+    return [repr(float(number)) for number in numbers]
+
+
 @dataclass(frozen=True)
 class Bounds:
     """Bounds on the value of a setting, or on each item if the value is a list.

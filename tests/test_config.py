@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pidscale.app.compose import settings_from
-from pidscale.config import DistillSettings, Settings, UserError, exact, from_plain, to_flat, to_plain
+from pidscale.config import DistillSettings, Settings, UserError, distinct, exact, from_plain, to_flat, to_plain
 from pidscale.diffusion.noise import schedule_for
 from pidscale.distill.objectives import OBJECTIVES
 from pidscale.limits import check
@@ -233,6 +233,8 @@ def test_a_number_that_is_refused_never_reads_like_its_bound() -> None:
     assert (
         exact(1000000.5) == "1000000.5" and exact(float("nan")) == "nan" and exact(np.float64(1e6 + 1)) == "1000001.0"
     )
+    assert distinct(0.1, 0.3, digits=3) == ["0.1", "0.3"] and distinct(1.00001, 1.0) == ["1.00001", "1"]
+    assert distinct(0.1, np.nextafter(0.1, 1)) == ["0.1", "0.10000000000000002"] and distinct(2, 2.0) == ["2", "2"]
     with pytest.raises(UserError, match=r"pde.params.viscosity=1.0000001: expected 0.001 to 1$"):
         build_pde("burgers", {"viscosity": 1.0000001})
     with pytest.raises(ValueError, match=r"keeps 98.99999 % of the strongest mode .* at least 99% is needed"):

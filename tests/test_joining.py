@@ -17,6 +17,7 @@ from pidscale.config import UserError
 from tests.conftest import RAY_ENVIRONMENT
 from tests.scripts import LAUNCH
 
+DEAD_PROXY = "http://127.0.0.1:9"  # where nothing listens
 JOIN = """
 import sys
 from pidscale.cluster import joining
@@ -87,7 +88,7 @@ def test_a_server_that_is_not_ray_is_given_up(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare")
 def test_a_local_ray_starts_with_a_read_only_home_and_a_long_tmpdir(tmp_path):
-    """make_shards.py starts a local Ray and makes a set."""
+    """make_shards.py starts a local Ray and makes a set; a proxy that does not answer is not asked for local addresses."""
     home = tmp_path / "home"
     long = tmp_path / "scratch_of_a_user_with_a_long_name" / "slurm_job_1355700_of_a_long_partition"
     home.mkdir()
@@ -99,7 +100,7 @@ def test_a_local_ray_starts_with_a_read_only_home_and_a_long_tmpdir(tmp_path):
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | RAY_ENVIRONMENT
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, str(LAUNCH / "make_shards.py"), *words],
-        env=kept | {"HOME": str(home), "TMPDIR": str(long)},
+        env=kept | {"HOME": str(home), "TMPDIR": str(long), "http_proxy": DEAD_PROXY, "HTTPS_PROXY": DEAD_PROXY},
         capture_output=True,
         text=True,
         timeout=600,

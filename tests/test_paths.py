@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pidscale.app.parser import parse
 from pidscale.config import Settings, UserError
 from pidscale.paths import absolute, expanded, refuse_address, refuse_job_package, with_paths
 
@@ -39,6 +40,18 @@ def test_every_path_of_the_settings_is_made_absolute(monkeypatch: pytest.MonkeyP
     named = with_paths(Settings(), lambda path, key: seen.append(key) or f"~/{key}")
     assert seen == ["data.path", "run.folder"] and absolute(named).run.folder == str(tmp_path / "home" / "run.folder")
     assert absolute(Settings()).data.path == str(tmp_path / "shards" / "darcy32")
+
+
+@pytest.mark.parametrize(
+    "words", ["sample -n 1", "solve forward --input a.npy --out b.npz", "learn-start", "export --out a.onnx"]
+)
+def test_the_folder_of_a_student_is_expanded_on_the_command_line(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command writes beside a student lies in the home folder too, not in a folder called `~`."""
+    monkeypatch.setenv("HOME", "/home-of-a-test")
+    for form in (["--student", "~/x"], ["--student=~/x"]):
+        assert parse([*words.split(), *form]).student == Path("/home-of-a-test/x")
+    with pytest.raises(UserError, match=r"^--student=s3://b/x: an address of a remote store"):
+        parse([*words.split(), "--student", "s3://b/x"])
 
 
 def test_a_path_in_the_copy_of_a_job_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from pidscale.plain import finite, json_text, not_finite
+from pidscale.plain import finite, json_text, not_finite, size_texts
 
 VALUE = {"a": math.nan, "b": [1.0, math.inf, {"c": -math.inf}], "d": (2, "NaN"), "e": None, "f": True, "g": 0.1}
 
@@ -29,3 +29,10 @@ def test_finite_values_are_written_unchanged(good: object) -> None:
 
 def test_numbers_that_are_not_finite_are_named() -> None:
     assert list(not_finite(VALUE)) == ["a", "b.1", "b.2.c"]
+
+
+def test_sizes_that_differ_look_different() -> None:
+    assert size_texts(3 * 2**30, 2**30) == ("3.0 GiB", "1.0 GiB")
+    assert size_texts(3 * 2**30 + 2**20, 3 * 2**30) == ("3.001 GiB", "3.000 GiB")
+    assert size_texts(2**40 + 1, 2**40)[0] != size_texts(2**40 + 1, 2**40)[1]
+    assert size_texts(1536, 1536) == ("1.5 KiB", "1.5 KiB")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from pidscale.app.opening import import_equation
 from pidscale.app.output import Progress
@@ -25,7 +24,7 @@ def run(asked: argparse.Namespace) -> None:
     import_equation(asked.equation)
     progress = Progress("learn-start")
     learning = Learning(asked.steps, asked.batch, asked.rate, asked.seed, progress)
-    folder = Path(asked.student)
+    folder = asked.student
     if (folder / FOLDER).exists() and not asked.force:
         raise UserError(f"{folder / FOLDER}: there is one; --force replaces it")
     student = load_student(folder, asked.device, with_start=False)

@@ -311,7 +311,7 @@ def _add_learn_start(commands: Any) -> None:
         "learn-start", help="learn where the searches of a student start", description=_LEARN_START
     )
     command.set_defaults(module="learn_start", interrupted="nothing was written", memory="give a smaller --batch")
-    command.add_argument("--student", required=True, metavar="FOLDER", help="a student, such as runs/demo/student")
+    _add_file(command, "--student", "FOLDER", "a student, such as runs/demo/student", required=True)
     _add_equation(command, "the student")
     add = command.add_argument
     add("--steps", type=int, default=LEARNING["steps"], help="training steps (default %(default)s)")
@@ -324,7 +324,7 @@ def _add_learn_start(commands: Any) -> None:
 
 def _add_student(command: _Parser, what: str, params: bool = True) -> None:
     """Add the options for the generator, its equation, its parameters if they matter, and the device."""
-    command.add_argument("--student", required=True, metavar="FOLDER", help=what)
+    _add_file(command, "--student", "FOLDER", what, required=True)
     _add_equation(command, "the student")
     if params:
         command.add_argument(

@@ -13,7 +13,7 @@ import ray
 from ray._private.state import available_resources_per_node, state
 
 from pidscale.cluster.joining import address
-from pidscale.config import ClusterSettings, UserError
+from pidscale.config import ClusterSettings, UserError, exact
 
 SAY_EVERY = 15.0  # seconds between two lines
 _LOOK_EVERY = 0.5  # seconds
@@ -105,7 +105,9 @@ def described(found: list[Host], each: Mapping[str, int]) -> str:
     """
     lines = []
     for host in found[:8]:
-        units = [f"{host.free.get(name, 0.0):g} of {host.total.get(name, 0.0):g} {name}s free" for name in each]
+        units = [
+            f"{exact(host.free.get(name, 0.0))} of {exact(host.total.get(name, 0.0))} {name}s free" for name in each
+        ]
         lines.append(f"{host.name}: {', '.join(units)}")
     more = f"; and {len(found) - 8} more" if len(found) > 8 else ""
     return f"{len(found)} host{'s' * (len(found) != 1)} ({'; '.join(lines)}{more})"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pidscale.config import UserError
+from pidscale.config import UserError, exact
 from pidscale.convert import grid_checks
 from pidscale.convert.join import join_readers
 from pidscale.convert.layouts import open_source
@@ -180,7 +180,8 @@ def _with_phases(pde: Pde, parameters: Parameters, given: Mapping[str, Any], rea
     for name, value in (("low", low), ("high", high)):
         if name in given and not np.isclose(given[name], value, rtol=1e-4):
             raise UserError(
-                f"{where} has phases {low:g} and {high:g}, pde.params.{name}={given[name]}; set pde.params.{name}={value:g}"
+                f"{where} has phases {exact(low)} and {exact(high)}, pde.params.{name}={given[name]}; "
+                f"set pde.params.{name}={exact(value)}"
             )
         parameters.fixed[name] = given.get(name, value)
     return build_pde(pde.name, parameters.fixed)

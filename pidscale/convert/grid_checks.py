@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pidscale.config import UserError
+from pidscale.config import UserError, distinct
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde
 
@@ -136,9 +136,8 @@ def _check_coordinate(grid: Grid, axis: str, line: np.ndarray, length: float) ->
     if (steps < 0).all():
         return [f"its {axis} coordinate decreases; reverse that axis first"]
     if not (abs(steps - step) <= 1e-3 * abs(step)).all():
-        return [
-            f"its {axis} coordinate has uneven steps ({steps.min():.3g} to {steps.max():.3g}); only even ones are supported"
-        ]
+        shortest, longest = distinct(steps.min(), steps.max(), digits=3)
+        return [f"its {axis} coordinate has uneven steps ({shortest} to {longest}); only even ones are supported"]
     both_ends = grid.kind == "node" or (grid.kind == "strip" and grid.boundary == "dirichlet")
     span = abs(line[-1] - line[0])
     period = abs(line[-1] - line[0] + step)
@@ -152,8 +151,9 @@ def _check_coordinate(grid: Grid, axis: str, line: np.ndarray, length: float) ->
             f"its {axis} coordinate goes from {line[0]:.4g} to {line[-1]:.4g} in {len(line)} points: {kind}, "
             f"but {needed} are needed; interpolate the fields to such points first"
         ]
+    spans, domain = distinct(expected, length)
     return [
-        f"its {axis} coordinate spans {expected:.4g} in {len(line)} points, the equation's domain {length:g}; "
+        f"its {axis} coordinate spans {spans} in {len(line)} points, the equation's domain {domain}; "
         "rescale lengths and parameters first"
     ]
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from pidscale.config import UserError
+from pidscale.config import UserError, distinct
 from pidscale.convert.layouts.source import Array, Slices, Source, same_coordinates
 from pidscale.convert.sample_reader import Pick, SampleReader
 
@@ -81,7 +81,7 @@ def _check_sources(a: Source, b: Source) -> None:
     coordinates = {f"{k} coordinate": (a.coordinates.get(k), b.coordinates.get(k)) for k in ("x", "y")}
     for name, (expected, found) in {"times": (a.times, b.times), **coordinates}.items():
         if not same_coordinates(expected, found):
-            _refuse(a, b, f"its {name} are", _ends(expected), _ends(found))
+            _refuse(a, b, f"its {name} are", *_differing_lines(expected, found))
     for name in sorted(a.attributes.keys() & b.attributes.keys()):
         units = [one.attributes[name].unit for one in (a, b)]
         if units[0] != units[1]:
@@ -94,8 +94,16 @@ def _check_sources(a: Source, b: Source) -> None:
         _refuse(a, b, f"of the number '{only}' it has", counts[0], counts[1])
 
 
-def _ends(line: np.ndarray | None) -> str:
-    return "none" if line is None else f"{len(line)} from {line[0]:.6g} to {line[-1]:.6g}"
+def _differing_lines(expected: np.ndarray | None, found: np.ndarray | None) -> tuple[str, str]:
+    """Describe two coordinates by number and ends, or by the values that differ most where these are the same."""
+    texts = [
+        "none" if line is None else f"{len(line)} from {line[0]:.6g} to {line[-1]:.6g}" for line in (expected, found)
+    ]
+    if expected is None or found is None or texts[0] != texts[1]:
+        return texts[0], texts[1]
+    at = int(np.argmax(abs(expected.astype(np.float64) - found)))
+    values = distinct(expected[at], found[at], digits=6)
+    return f"{texts[0]}, number {at} is {values[0]}", f"{texts[1]}, number {at} is {values[1]}"
 
 
 def _join_picks(picks: Sequence[Pick], readers: Sequence[SampleReader]) -> Pick:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pidscale.config import UserError
+from pidscale.config import UserError, exact
 from pidscale.convert.layouts.source import Source
 from pidscale.convert.missing import find_marked_numbers
 from pidscale.convert.request import ConversionRequest, is_index
@@ -156,12 +156,15 @@ def _set_ranges(
             if key not in given:
                 fixed[key] = value
                 continue
-            outside = values < given[key] if key.endswith("_low") else abs(values) > given[key]
+            bound = (
+                stored.dtype.type(given[key]) if stored.dtype.kind == "f" else given[key]
+            )  # 0.1 includes float32's 0.1
+            outside = stored < bound if key.endswith("_low") else abs(values) > bound
             if outside.any():
                 number = int(np.argmax(outside))
                 raise UserError(
-                    f"{source.sample_name(int(kept[number]))} has {name}={values[number]:g}, beyond pde.params.{key}="
-                    f"{given[key]}; set pde.params.{key}={value:g}"
+                    f"{source.sample_name(int(kept[number]))} has {name}={exact(shortest_decimal(stored[number]))}, beyond "
+                    f"pde.params.{key}={exact(given[key])}; set pde.params.{key}={exact(value)}"
                 )
 
 
@@ -196,8 +199,8 @@ def _single_value(source: Source, array: str, name: str, equation: str, values: 
     high = shortest_decimal(values.max())
     if abs(high - low) > CLOSE * max(abs(high), abs(low)):
         raise UserError(
-            f"{source.path}: '{array}' varies from {low:g} to {high:g} between samples, but {equation} has one {name} for a "
-            "set; write the samples with one value into a separate file"
+            f"{source.path}: '{array}' varies from {exact(low)} to {exact(high)} between samples, but {equation} has one "
+            f"{name} for a set; write the samples with one value into a separate file"
         )
     return shortest_decimal(values.reshape(-1)[0])
 
@@ -222,8 +225,8 @@ def checked_value(equation: str, name: str, found: Any, given: Mapping[str, Any]
         return found
     if not math.isclose(float(given[name]), found, rel_tol=CLOSE):
         raise UserError(
-            f"{source.path}: {name} is {found:g} in the file, pde.params.{name}={given[name]} in the settings of {equation}; "
-            f"set pde.params.{name}={found:g}"
+            f"{source.path}: {name} is {exact(found)} in the file, pde.params.{name}={given[name]} in the settings of "
+            f"{equation}; set pde.params.{name}={exact(found)}"
         )
     return given[name]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pidscale.config import UserError
+from pidscale.config import UserError, distinct
 from pidscale.convert.layouts.source import Source
 from pidscale.convert.parameters import CLOSE, checked_value
 from pidscale.pde.base import Pde
@@ -60,10 +60,15 @@ def _add_duration(
         )
     used = stored[times.start : times.stop : times.step].astype(np.float64)
     steps = np.diff(used)
+    if (steps < 0).all():
+        raise UserError(
+            f"{source.path}: its times decrease; write them and the fields in ascending order into a new file"
+        )
     even = (abs(steps - steps.mean()) <= 1e-3 * abs(steps.mean())).all()
     if not np.isfinite(used).all() or not even or steps[0] <= 0:
+        shortest, longest = distinct(steps.min(), steps.max(), digits=3)
         raise UserError(
-            f"{source.path}: its times do not have even steps ({steps.min():.3g} to {steps.max():.3g}); choose even ones "
+            f"{source.path}: its times do not have even steps ({shortest} to {longest}); choose even ones "
             "with start= and every=, or write them into a new file"
         )
     duration = float(f"{used[-1] - used[0]:.6g}")
@@ -71,7 +76,8 @@ def _add_duration(
     if "duration" in pde.params_dict():
         fixed["duration"] = checked_value(pde.name, "duration", duration, given, source)
     elif not math.isclose(duration, length, rel_tol=CLOSE):
+        spans, expected = distinct(duration, length)
         raise UserError(
-            f"{source.path}: its times span {duration:g}, {pde.name} has a duration of {length:g}; rescale time and "
+            f"{source.path}: its times span {spans}, {pde.name} has a duration of {expected}; rescale time and "
             "parameters"
         )

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pidscale.config import exact
+from pidscale.config import distinct, exact
 
 # Log-normal training levels of EDM at 32 points a side. They are wider than those for images (-1.2, 1.2): high levels decide
 # the strongest modes of a field, low levels its fine structure, which a residual weighs by 1 / h^2. Images need neither.
@@ -296,10 +296,11 @@ def schedule_for(
     chosen = max(KINDS[kind].least_max, 10.0 * strongest_mode) if sigma_max is None else sigma_max
     share = kept(chosen, strongest_mode)
     if not share >= LEAST_KEPT:
+        percent, _ = distinct(100 * share, 100 * LEAST_KEPT, digits=7)
         raise ValueError(
-            f"teacher.sigma_max={exact(chosen)} keeps {100 * share:.7g} % of the strongest mode of this data (standard "
+            f"teacher.sigma_max={exact(chosen)} keeps {percent} % of the strongest mode of this data (standard "
             f"deviation {strongest_mode:.3g}), where at least {LEAST_KEPT:.0%} is needed; set it to "
-            f"{10 * strongest_mode:.0f} or more"
+            f"{math.ceil(10 * strongest_mode)} or more"
         )
     if kind != "edm":
         return KINDS[kind](sigma_max=chosen)

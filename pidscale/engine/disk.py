@@ -16,7 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from pidscale.config import UserError
-from pidscale.plain import size_text
+from pidscale.plain import size_texts
 
 _KINDS = {
     errno.ENOSPC: "no room on the disk",
@@ -51,10 +51,9 @@ def free_bytes(folder: Path) -> int | None:
 
 def _line(folder: Path, what: str, needed: int | None, kind: int, after: str) -> str:
     """Return the message: folder, bytes needed and free as far as they are known, and what happens afterwards."""
-    sizes = [] if needed is None else [f"{size_text(needed)} needed"]
-    free = free_bytes(folder)
-    if free is not None and kind != errno.EROFS:
-        sizes.append(f"{size_text(free)} free")
+    free = free_bytes(folder) if kind != errno.EROFS else None
+    need, room = size_texts(needed or 0, free or 0)
+    sizes = [f"{need} needed"] * (needed is not None) + [f"{room} free"] * (free is not None)
     in_brackets = f" ({', '.join(sizes)})" if sizes else ""
     return f"{folder}: {_KINDS[kind]} for {what}{in_brackets}; {_REMEDY.get(kind, 'make room')}, {after}"
 

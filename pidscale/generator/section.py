@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from pidscale.config import UserError
+from pidscale.config import UserError, exact
 
 REMEDY = "copy the folder again from where it was made"
 _SHOWN = 60  # characters of a wrong value that a message shows
@@ -121,7 +121,7 @@ class Section:
     def _number(self, key: str, value: Any, least: float, most: float) -> float:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not least <= value <= most:  # false for NaN
-            self.refuse(key, value, f"a number from {least:g} to {most:g}")
+            self.refuse(key, value, f"a number from {exact(least)} to {exact(most)}")
         return float(value)
 
     def _whole(self, key: str, value: Any, least: int, most: int) -> int:

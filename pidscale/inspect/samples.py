@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pidscale.config import UserError
+from pidscale.config import UserError, distinct
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde
 from pidscale.pde.residuals import floor_of, truth_residuals
@@ -146,8 +146,9 @@ class SampleChecker:
             for (where, *_, residual), value in zip(pending, values.tolist(), strict=True):
                 stated = residual.get(norm, math.nan)
                 if not abs(stated - value) <= max(_SAME * value, slack):
+                    true, said = distinct(value, stated, digits=6)
                     self._wrong_residuals.append(
-                        f"{where}: residual {norm} is {value:.6g}, its JSON says {stated:.6g}; other fields, parameters or "
+                        f"{where}: residual {norm} is {true}, its JSON says {said}; other fields, parameters or "
                         "program; make the set again"
                     )
 
@@ -157,7 +158,7 @@ def _floor_findings(split: str, stored: Sequence[dict[str, Any]], floors: dict[s
     norms = stored[0] if stored else ()
     true = floor_of({norm: [one.get(norm, math.nan) for one in stored] for norm in norms})
     return [
-        f"truth_residual of '{split}': {key} is {floors.get(key)!r}, that of its samples {value:.6g}"
+        f"truth_residual of '{split}': {key} is {floors.get(key)!r}, that of its samples {value!r}"
         for key, value in true.items()
         if not (is_number(floors.get(key)) and abs(floors[key] - value) <= _SAME_FLOOR * value)
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pidscale.config import UserError
+from pidscale.config import UserError, distinct
 from pidscale.inspect.samples import SampleChecker
 from pidscale.inspect.show import finish_command
 from pidscale.ops.grid import Grid
@@ -171,9 +171,10 @@ class _SetChecker:
             stated = manifest.normaliser[key]
             for c, channel in enumerate(manifest.channels):
                 if not apart(stated[c : c + 1], true[c : c + 1], scale[c : c + 1]) <= _SAME:
+                    own, data = distinct(stated[c], true[c], digits=9)
                     self._find(
                         "manifest.json",
-                        f"normaliser.{key} of {channel.name} is {stated[c]:.9g}, that of the train split {true[c]:.9g}; "
+                        f"normaliser.{key} of {channel.name} is {own}, that of the train split {data}; "
                         "restore the file or make the set again",
                     )
 

@@ -11,7 +11,7 @@ from typing import Any
 from pidscale.config import ClusterSettings, Settings, UserError
 from pidscale.engine.zero_config import deepspeed_dict, state_bytes
 from pidscale.models import architecture, row_unit, without_bytes
-from pidscale.plain import size_text
+from pidscale.plain import size_text, size_texts
 from pidscale.run.host_limits import is_out_of_memory
 from pidscale.run.memory import MemoryPlan, advice
 
@@ -145,8 +145,7 @@ def warning(plan: MemoryPlan, limit: int | None) -> str | None:
     """Return a line if a worker needs more memory than its limit in bytes, else None."""
     if limit is None or plan.total <= limit:
         return None
-    need = size_text(plan.total)
-    may = size_text(limit)
+    need, may = size_texts(plan.total, limit)
     return f"warning: each worker needs at least {need} of memory and may use {may}; {plan.advice}"
 
 

@@ -98,6 +98,7 @@ def test_packed_numbers_are_unpacked(tmp_path, heat, diffusivity, kind, low, hig
             "a declared missing value, missing_value=300.5",
         ),
         ({"valid_range": [200.0, 400.0]}, 431.0, False, "431, outside the valid range 200 to 400"),
+        ({"valid_max": 400.0}, 400.0001, False, "400.0001, outside the valid range -inf to 400 that"),
         ({"valid_min": 0.0}, -0.5, False, "-0.5, outside the valid range 0 to inf"),
         ({}, FILL, True, "a declared missing value, netCDF's own fill value"),
         ({}, FILL, False, "9.96921e+36, other values from 2"),

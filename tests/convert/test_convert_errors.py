@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from pidscale.config import UserError
+from pidscale.convert import grid_checks
 from pidscale.convert.request import parse_request, split_words
+from pidscale.ops.grid import Grid
+from pidscale.pde import build_pde
 from pidscale.pde.heat import Heat
 from tests.convert import foreign
 from tests.convert.foreign import converted, has, npz, refused
@@ -138,6 +141,7 @@ def test_coordinates_that_contradict_the_grid_are_refused(tmp_path, darcy, wave)
 def test_times_that_contradict_the_settings_are_refused(tmp_path, wave):
     times = np.linspace(0, 0.3, 4)
     has(refused(npz(tmp_path, u=wave, t=times**2), "wave"), "times do not have even steps", "every=")
+    has(refused(npz(tmp_path, u=wave, t=times[::-1]), "wave"), "its times decrease", "ascending order")
     has(
         refused(npz(tmp_path, u=wave, t=times), "wave", {"duration": 1.0}), "duration is 0.3", "pde.params.duration=0.3"
     )
@@ -247,3 +251,32 @@ def test_parameters_of_each_sample_are_checked(tmp_path):
     has(refused(below, "heat"), "a.npz: heat does not accept its numbers", "-0.002", "repair the file")
     stokes = npz(tmp_path, u=fields[:, 0], nu=0.01, t=np.linspace(0, 2, 8))
     has(refused(stokes, "stokes"), "times span 2, stokes has a duration of 1")
+
+
+def test_a_refusal_shows_numbers_that_differ_and_its_remedy_is_accepted(tmp_path, wave):
+    """Rounded to a few digits, what a file has and what is expected could look the same."""
+    points = np.linspace(0, 1, 4000, endpoint=False) * (1 + 1e-4)
+    lines = grid_checks.check_coordinates(Grid((4, 4000), (1.0, 1.0), "periodic", "periodic"), {"x": points}, {})
+    has(lines[0], "spans 1.0001 in 4000 points, the equation's domain 1;")
+    uneven = npz(tmp_path, u=wave, x=np.arange(8) / 8 + np.eye(8)[4] * 2e-4)
+    has(refused(uneven, "wave"), "uneven steps (0.1248 to 0.1252)")
+    times = np.array([0, 0.1, 0.2004, 0.3])
+    has(refused(npz(tmp_path, u=wave, t=times), "wave"), "even steps (0.0996 to 0.1)")
+
+
+def test_the_range_that_a_refusal_names_holds_the_values_of_the_file(tmp_path):
+    pde = build_pde("heat", {"frames": 4})
+    low, high = 0.0012001235, 0.0037001234
+    kappa = np.array([low, 0.002, 0.003, high], np.float32)
+    assert float(kappa[0]) < low and float(kappa[3]) > high  # as float64, though float32 writes them so
+    path = npz(tmp_path, u=foreign.truths(pde, foreign.WAVE.grid(8), 4), kappa=kappa)
+    for number, key, given, value in (
+        (0, "diffusivity_low", low * 1.0001, low),
+        (3, "diffusivity_high", high * 0.9999, high),
+    ):
+        line = refused(path, "heat", {key: given})
+        has(
+            line,
+            f"sample {number} has diffusivity={value}, beyond pde.params.{key}={given}; set pde.params.{key}={value}",
+        )
+        assert converted(path, tmp_path / key, "heat", {key: value}, test=0).manifest

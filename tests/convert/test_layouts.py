@@ -208,6 +208,26 @@ def test_axes_in_another_order_are_named_by_an_argument(tmp_path):
     assert done.pde.params.duration == 0.4
 
 
+@pytest.mark.parametrize(
+    "storage",
+    [
+        {"compression": "gzip", "shuffle": True, "fletcher32": True},
+        {"compression": "lzf", "chunks": (2, 3, 8)},
+        {"dtype": ">f4"},
+        {"dtype": "f8", "maxshape": (None, None, None)},
+    ],
+)
+def test_hdf5_of_any_storage_has_the_same_numbers(tmp_path, storage):
+    """On a grid that is neither square nor even, in a file whose name has blanks, `=`, a comma and letters beyond ASCII."""
+    fields = np.stack([DARCY.sample(7, i, Grid((7, 9), (1.0, 1.0), "node", "dirichlet"))[0] for i in range(3)])
+    path = tmp_path / "é a=b, 日本.h5"
+    with h5py.File(path, "w") as file:
+        for name, values in zip(("permeability", "pressure"), fields.swapaxes(0, 1), strict=True):
+            file.create_dataset(name, data=np.asfortranarray(values), **storage)
+    converted(path, tmp_path / "set", test=1)
+    np.testing.assert_array_equal(stored(tmp_path / "set")[0], fields.astype(np.float32))
+
+
 def test_a_repeated_end_is_omitted_on_request(tmp_path):
     fields = foreign.truths(WAVE, TORUS, 3)
     path = foreign.plain(tmp_path / "a.npz", u=np.pad(fields, ((0, 0), (0, 0), (0, 1), (0, 1)), mode="wrap"))

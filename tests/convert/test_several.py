@@ -115,6 +115,7 @@ def test_files_that_differ_are_named(tmp_path, fields):
     first = plain(tmp_path / "a.h5", u=wave, t=times, c=1.0)
     cases = [
         ({"u": wave, "t": 2 * times, "c": 1.0}, "its times are 4 from 0 to 0.6"),
+        ({"u": wave, "t": [0, 0.104, 0.2, 0.3], "c": 1.0}, "its times are 4 from 0 to 0.3, number 1 is 0.104"),
         ({"u": wave, "c": 1.0}, "its times are none"),
         ({"u": wave[:, :, :7], "t": times, "c": 1.0}, "displacement has [T, Y, X] of [4, 7, 8]"),
         ({"data": wave, "t": times, "c": 1.0}, "displacement is array 'data'"),

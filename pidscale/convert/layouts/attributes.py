@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pidscale.config import distinct
 from pidscale.plain import printable
 
 MISSING = ("_FillValue", "missing_value", "nodata", "no_data", "nodata_value", "fill_value", "fillvalue", "undetect")
@@ -101,7 +102,8 @@ class Attributes:
         if self.valid_range is not None and self._out_of_range(one, numbers)[0]:
             low, high = self.valid_range
             shown = numbers[0] if self.range_of_numbers else one[0]
-            return f"{shown:g}, outside the valid range {low:g} to {high:g} that the file declares"
+            value, least, greatest = distinct(shown, low, high, digits=6)
+            return f"{value}, outside the valid range {least} to {greatest} that the file declares"
         return ""
 
     def _with_sign(self, stored: np.ndarray) -> np.ndarray:

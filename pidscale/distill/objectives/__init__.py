@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pidscale.config import Settings, UserError
+from pidscale.config import Settings, UserError, exact
 from pidscale.distill.objectives.base import Objective
 from pidscale.distill.objectives.boot import Boot
 from pidscale.distill.objectives.consistency import Consistency
@@ -38,6 +38,6 @@ def open_objective(settings: Settings, teacher: Generator, window: Window) -> Ob
     if any(level > teacher.noise.sigma_max for level in objective.call_levels):
         raise UserError(
             f"distill.objective.call_levels={list(objective.call_levels)}: above the highest level of the teacher, "
-            f"{teacher.noise.sigma_max:g}; lower them"
+            f"{exact(teacher.noise.sigma_max)}; lower them"
         )
     return objective

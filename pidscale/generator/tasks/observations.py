@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pidscale.caller import sheltered
-from pidscale.config import UserError
+from pidscale.config import UserError, distinct
 from pidscale.generator.arguments import as_amount, as_real
 from pidscale.generator.generator import Generator
 from pidscale.generator.tasks.readings import TOLERANCE_OF_SOME, Readings, check_channel
@@ -156,10 +156,10 @@ def warnings_for(generator: Generator, observation: Observation) -> list[str]:
         far = (values - mean).abs() > USUAL * std
         if far.any():
             farthest = float(values[(values - mean).abs().argmax()])
+            low, high, value = distinct(mean - USUAL * std, mean + USUAL * std, farthest)
             lines.append(
-                f"warning: {name}: {int(far.sum())} of {len(values)} known values lie outside {mean - USUAL * std:.4g} to "
-                f"{mean + USUAL * std:.4g}, the mean of the training data and {USUAL:g} standard deviations; the farthest is "
-                f"{farthest:.4g}; the answer extrapolates"
+                f"warning: {name}: {int(far.sum())} of {len(values)} known values lie outside {low} to {high}, the mean of "
+                f"the training data and {USUAL:g} standard deviations; the farthest is {value}; the answer extrapolates"
             )
     return lines
 
