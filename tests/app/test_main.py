@@ -59,7 +59,7 @@ for words in {HELP!r}:
     assert found.stdout.count("ended with 0\n") == len(HELP)
     for command in COMMANDS:
         assert f"usage: pidscale {command}" in found.stdout
-    assert found.stdout.count('\n  run.folder="runs"\n') == len(SETTINGS)  # every setting, with its value
+    assert found.stdout.count('\n  run.folder="runs"  ') == len(SETTINGS)  # every setting, with its value and meaning
     assert list(tmp_path.iterdir()) == []
 
 
