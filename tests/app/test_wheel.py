@@ -69,7 +69,7 @@ def test_an_installation_composes_settings_in_any_folder(installed: Path, tmp_pa
 def test_the_command_of_an_installation_starts(installed: Path, tmp_path: Path) -> None:
     command = str(installed / "bin" / "pidscale")
     done = run(installed, tmp_path, command, "demo", "--help")
-    assert done.returncode == 0 and '  run.name="demo"' in done.stdout.splitlines(), done.stderr
+    assert done.returncode == 0 and '\n  run.name="demo" ' in done.stdout, done.stderr
     done = run(installed, tmp_path, command, "train", "data.path=nowhere")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "`pidscale make-shards`" in done.stderr, (
         done.stderr

@@ -143,7 +143,7 @@ def test_tensor_cores_that_stay_unused_are_a_line() -> None:
 def test_a_plan_that_does_not_fit_is_a_warning() -> None:
     assert warning(plan(), None) is None and warning(plan(), 100 << 20) is None
     assert warning(plan(), (100 << 20) - 1) == (
-        "warning: each worker needs at least 100.0 MiB of memory and may use 100.0 MiB; try something smaller"
+        "warning: each worker needs at least 100.000000 MiB of memory and may use 99.999999 MiB; try something smaller"
     )
 
 
