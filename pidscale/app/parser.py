@@ -253,6 +253,7 @@ def _add_runs(commands: Any) -> None:
     command.add_argument(
         "folder", metavar="FOLDER", nargs="?", default="runs", help="the folder of the runs (%(default)s)"
     )
+    command.add_argument("--json", action="store_true", help="JSON for programs (docs/command_line.md lists its keys)")
 
 
 _SOLVE = """Find fields that agree with what is known of them (docs/tasks.md):

@@ -11,7 +11,7 @@ from typing import Any
 from pidscale.config import UserError
 from pidscale.engine.checkpoint import newest_step
 from pidscale.generator.artifact import CARD
-from pidscale.plain import printable
+from pidscale.plain import json_text, printable
 from pidscale.records.lock import at_work
 
 PHASES = {"teacher": "teacher", "distill": "student"}
@@ -23,20 +23,51 @@ REPORT = Path("report") / "index.html"
 
 
 @dataclass(frozen=True)
+class PhaseState:
+    """How far a phase is.
+
+    Attributes:
+        state: `none` (not begun), `given` (a teacher from elsewhere), `begun` (no checkpoint yet), `checkpoint`, `finished`,
+            `gone` (finished, but its generator is missing) or `damaged` (its record cannot be read).
+        step: Finished steps that its files hold; None if that is not known.
+        steps: Steps of the whole phase; None if that is not known.
+    """
+
+    state: str
+    step: int | None = None
+    steps: int | None = None
+
+    def text(self, phase: str) -> str:
+        """Return the state in words, such as `checkpoint 150 of 200`."""
+        steps = "?" if self.steps is None else self.steps
+        return {
+            "none": NONE,
+            "given": "given",
+            "damaged": f"{phase}.json is damaged",
+            "finished": f"{steps} steps",
+            "gone": f"{steps} steps, but it is gone",
+            "checkpoint": f"checkpoint {self.step} of {steps}",
+            "begun": f"no checkpoint of {steps} steps yet",
+        }[self.state]
+
+
+@dataclass(frozen=True)
 class RunState:
     """What the files of a run say.
 
     Attributes:
         folder: The folder of the run.
-        equation: Its equation and number of points, such as `darcy 32`.
+        equation: Its equation; None if its config.json is damaged.
+        points: Number of points a side; None if the settings leave it to the shard set, or are damaged.
         phases: How far each phase is, by the name of the phase.
         figures: Figures of the student by their names in a report; empty before there are any.
         worked_on: The process that works on the run; empty if none is known.
     """
 
     folder: Path
-    equation: str
-    phases: dict[str, str]
+    equation: str | None
+    points: int | None
+    phases: dict[str, PhaseState]
     figures: dict[str, float]
     worked_on: str
 
@@ -44,6 +75,35 @@ class RunState:
     def is_reported(self) -> bool:
         """Whether the run has a report."""
         return (self.folder / REPORT).exists()
+
+    def plain(self, root: Path) -> dict[str, Any]:
+        """Return the state as plain JSON values. Its keys are an interface: docs/command_line.md lists them."""
+        folder = self.folder.absolute()
+        return {
+            "name": self._name(root),
+            "folder": str(folder),
+            "equation": self.equation,
+            "points": self.points,
+            **{phase: {"state": own.state, "step": own.step, "steps": own.steps} for phase, own in self.phases.items()},
+            **{key: self.figures.get(key) for key in FIGURES},
+            "working": self.worked_on or None,
+            "report": str(folder / REPORT) if self.is_reported else None,
+            "curves": str(folder / "tb") if (folder / "tb").is_dir() else None,
+        }
+
+    def row(self, root: Path) -> list[str]:
+        """Return the cells of the state in a table."""
+        equation = f"{self.equation} {self.points or ''}".strip() if self.equation else "config.json is damaged"
+        return [
+            self._name(root),
+            equation,
+            *(state.text(phase) for phase, state in self.phases.items()),
+            *(f"{self.figures[key]:.3g}" if key in self.figures else NONE for key in FIGURES),
+            self.worked_on or NONE,
+        ]
+
+    def _name(self, root: Path) -> str:
+        return str(self.folder.relative_to(root)) if self.folder != root else self.folder.name
 
 
 def find_runs(root: Path) -> Iterator[Path]:
@@ -73,19 +133,19 @@ def run_state(folder: Path) -> RunState:
     """
     settings = _read(folder / "config.json")
     pde = settings.get("pde") if isinstance(settings.get("pde"), dict) else None
-    equation = f"{pde.get('name', '?')} {pde.get('points') or ''}".strip() if pde else "config.json is damaged"
+    equation = str(pde.get("name", "?")) if pde else None
     phases = {phase: _phase(folder, phase, settings) for phase in PHASES}
-    return RunState(folder, equation, phases, _figures(folder), at_work(folder))
+    return RunState(folder, equation, _whole((pde or {}).get("points")), phases, _figures(folder), at_work(folder))
 
 
-def describe_runs(root: Path) -> list[str]:
-    """Describe the runs below a folder.
+def read_runs(root: Path) -> list[RunState]:
+    """Read how far the runs below a folder are.
 
     Args:
         root: The folder.
 
     Returns:
-        The lines of a table, and where reports and curves are.
+        The states, by name.
 
     Raises:
         UserError: When there is no such folder, or no run in it.
@@ -95,17 +155,19 @@ def describe_runs(root: Path) -> list[str]:
     states = [run_state(folder) for folder in find_runs(root)]
     if not states:
         raise UserError(f"{root}: holds no run; name the folder of your runs (run.folder)")
+    return states
+
+
+def runs_json(root: Path) -> str:
+    """Return the runs below a folder as JSON, an object with the key `runs`. Raises UserError as `read_runs` does."""
+    return json_text({"runs": [state.plain(root) for state in read_runs(root)]}, indent=1)
+
+
+def describe_runs(root: Path) -> list[str]:
+    """Return the lines of a table of the runs below a folder, and where reports and curves are; UserError as `read_runs`."""
+    states = read_runs(root)
     heads = ["run", "equation", *PHASES.values(), *FIGURES.values(), "working on it"]
-    rows = [
-        [
-            str(state.folder.relative_to(root)) if state.folder != root else state.folder.name,
-            state.equation,
-            *state.phases.values(),
-            *(f"{state.figures[key]:.3g}" if key in state.figures else NONE for key in FIGURES),
-            state.worked_on or NONE,
-        ]
-        for state in states
-    ]
+    rows = [state.row(root) for state in states]
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in [heads, *rows]]
     reports = [f"report: {state.folder / REPORT}" for state in states if state.is_reported]
@@ -129,20 +191,27 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _phase(folder: Path, phase: str, settings: Mapping[str, Any]) -> str:
-    """Return how far a phase is, such as `step 150 of 200`."""
+def _whole(value: object) -> int | None:
+    """A value of a file if it is a whole number."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _phase(folder: Path, phase: str, settings: Mapping[str, Any]) -> PhaseState:
+    """Return how far a phase is."""
     path = folder / f"{phase}.json"
     if not path.exists():
-        return "given" if phase == "teacher" and (settings.get("distill") or {}).get("teacher") else NONE
+        distill = settings.get("distill")
+        is_given = phase == "teacher" and isinstance(distill, dict) and bool(distill.get("teacher"))
+        return PhaseState("given" if is_given else "none")
     record = _read(path)
     signature = record.get("signature")
     if not isinstance(signature, dict) or not isinstance(record.get("finished"), bool):
-        return f"{path.name} is damaged"
-    steps = signature.get(f"{phase}.steps", "?")
+        return PhaseState("damaged")
+    steps = _whole(signature.get(f"{phase}.steps"))
     if record["finished"]:
-        return f"{steps} steps" if (folder / PHASES[phase] / CARD).exists() else f"{steps} steps, but it is gone"
+        return PhaseState("finished" if (folder / PHASES[phase] / CARD).exists() else "gone", steps, steps)
     step = newest_step(folder / "checkpoints" / phase)
-    return f"checkpoint {step} of {steps}" if step is not None else f"no checkpoint of {steps} steps yet"
+    return PhaseState("begun", 0, steps) if step is None else PhaseState("checkpoint", step, steps)
 
 
 def _figures(folder: Path) -> dict[str, float]:

@@ -74,6 +74,57 @@ def test_a_finished_student_has_the_figures_of_its_card(tmp_path: Path, capsys: 
     assert found[-4] == f"{measured['solution_error']:.3g}" and found[-3] == f"{measured['residual_dual']:.3g}"
 
 
+def test_programs_get_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The keys are an interface: docs/command_line.md has them all."""
+    for name in ("broken", "done", "fresh", "given", "stopped"):
+        started(tmp_path, name)
+    add_checkpoint(tmp_path / "stopped", 5)
+    (tmp_path / "broken" / "config.json").write_text("[")
+    (tmp_path / "broken" / "teacher.json").write_text("{}")
+    run = tmp_path / "done"
+    (run / "teacher.json").unlink()
+    (run / "distill.json").write_text(json.dumps({"finished": True, "signature": {"distill.steps": 30}}))
+    (run / "student").symlink_to(ROOT / "students" / "darcy")
+    (run / "report").mkdir()
+    (run / "report" / "index.html").touch()
+    (run / "report" / "metrics.json").write_text(
+        '{"rows": [{"method": "student", "swd_excess": NaN, "solution_error": 0.5}]}'
+    )
+    (run / "tb").mkdir()
+    record = json.loads((tmp_path / "given" / "config.json").read_text())
+    (tmp_path / "given" / "config.json").write_text(json.dumps(record | {"distill": {"teacher": "elsewhere"}}))
+    (tmp_path / "given" / "teacher.json").rename(tmp_path / "given" / "distill.json")
+    before = contents(tmp_path)
+    assert main(["runs", str(tmp_path), "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = {one["name"]: one for one in json.loads(out)["runs"]}
+    assert not err and list(found) == ["broken", "done", "fresh", "given", "stopped"] and contents(tmp_path) == before
+    assert found["fresh"] == {
+        "name": "fresh",
+        "folder": str(tmp_path / "fresh"),
+        "equation": "darcy",
+        "points": 16,
+        "teacher": {"state": "begun", "step": 0, "steps": 20},
+        "distill": {"state": "none", "step": None, "steps": None},
+        **dict.fromkeys(("solution_error", "residual_dual", "swd_excess", "working", "report", "curves")),
+    }
+    assert found["stopped"]["teacher"] == {"state": "checkpoint", "step": 5, "steps": 20}
+    assert found["broken"]["equation"] is None and found["broken"]["teacher"]["state"] == "damaged"
+    assert found["given"]["teacher"]["state"] == "given"
+    done = found["done"]
+    assert done["distill"] == {"state": "finished", "step": 30, "steps": 30} and done["teacher"]["state"] == "none"
+    assert (done["solution_error"], done["swd_excess"]) == (0.5, None)
+    assert done["report"] == str(run / "report" / "index.html") and done["curves"] == str(run / "tb")
+    (run / "student").unlink()
+    with held(run):
+        assert main(["runs", str(run), "--json"]) == 0
+        (alone,) = json.loads(capsys.readouterr().out)["runs"]
+    assert alone["distill"]["state"] == "gone" and alone["working"].startswith(f"process {os.getpid()} on host ")
+    page = (ROOT / "docs" / "command_line.md").read_text()
+    states = {"none", "given", "begun", "checkpoint", "finished", "gone", "damaged"}
+    assert all(f"`{word}`" in page for word in {*alone, *alone["teacher"], *states})
+
+
 def test_who_works_on_a_run_is_named_while_it_lives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     started(tmp_path, "one")
     with held(tmp_path / "one"):
