@@ -113,6 +113,7 @@ class TrainSettings:
         ema: Half-life of the weight average, as a share of the steps done so far.
         max_skips: Number of consecutive skipped steps after which the run fails. A step without a finite gradient is skipped.
         log_every: Number of steps between two lines of progress.
+        pictures: Number of pictures of samples that TensorBoard gets in the course of the run; 0: only one at its end.
         checkpoint_every: Number of steps between two checkpoints.
         keep: Number of the newest checkpoints to keep.
         keep_every: Number of steps between two checkpoints that are kept besides; 0: none. Those of its multiples stay.
@@ -127,6 +128,7 @@ class TrainSettings:
     ema: float = setting(0.03, above=0)
     max_skips: int = setting(20, at_least=1)
     log_every: int = setting(25, at_least=1)
+    pictures: int = setting(10, at_least=0)
     checkpoint_every: int = setting(250, at_least=1)
     keep: int = setting(2, at_least=1)
     keep_every: int = setting(0, at_least=0, why="0 is off")

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -97,6 +97,7 @@ class Board:
         self.folder = folder
         self.say = say
         self.writer: Any = None
+        self.written: set[tuple[str, int]] = set()  # tags and steps that are not written a second time
         if folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -115,31 +116,66 @@ class Board:
                 "training goes on"
             )
 
+    def keep(self, step: int) -> None:
+        """Keep the curves and pictures that earlier attempts wrote of a step: they are not written a second time.
+
+        For an attempt that has only the results of the last step left to write. Reads all events of the folder.
+        """
+        with self._guarded() as writer:
+            if writer is not None:
+                from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+                events = EventAccumulator(
+                    str(self.folder), size_guidance={"scalars": 1, "images": 1}
+                )  # the last of each
+                events.Reload()
+                tags = events.Tags()
+                kinds = ((events.Scalars, tags["scalars"]), (events.Images, tags["images"]))
+                found = {(tag, read(tag)[-1].step) for read, names in kinds for tag in names}
+                self.written = {(tag, last) for tag, last in found if last == step}
+
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Write scalars of a step."""
         for name, value in values.items():
             with self._guarded() as writer:
-                if writer is not None:
+                if writer is not None and (name, step) not in self.written:
                     writer.add_scalar(name, value, step)
 
     def image(self, name: str, picture_YX3: np.ndarray | None, step: int) -> None:
         """Write one picture of a step, uint8 [Y, X, 3]; None writes nothing."""
         with self._guarded() as writer:
-            if writer is not None and picture_YX3 is not None:
+            if writer is not None and picture_YX3 is not None and (name, step) not in self.written:
                 writer.add_image(name, picture_YX3, step, dataformats="HWC")
 
-    def text(self, name: str, text: str) -> None:
+    def text(self, name: str, text: str, step: int = 0) -> None:
         """Write a text, which is shown as a code block."""
         with self._guarded() as writer:
             if writer is not None:
-                writer.add_text(name, "    " + text.replace("\n", "\n    "))
+                writer.add_text(name, "    " + text.replace("\n", "\n    "), step)
 
-    def hparams(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Write the row of this run in the table of hyperparameters: its settings as scalars and its final metrics."""
+    def layout(self, groups: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+        """Write which curves the tab "Custom Scalars" shows in a chart: regular expressions of tags, by group and chart."""
+        charts = {
+            group: {name: ["Multiline", list(tags)] for name, tags in own.items()} for group, own in groups.items()
+        }
         with self._guarded() as writer:
             if writer is not None:
+                writer.add_custom_scalars(charts)
+
+    def hparams(self, settings: Mapping[str, Any], curves: Collection[str]) -> None:
+        """Write the row of this run in the table of hyperparameters.
+
+        Args:
+            settings: The settings by name.
+            curves: Names of the curves whose last values are its metrics; curves that the run does not have are omitted.
+        """
+        with self._guarded() as writer:
+            if writer is not None:
+                from torch.utils.tensorboard.summary import hparams
+
                 flat = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in settings.items()}
-                writer.add_hparams(flat, dict(metrics), run_name=".")
+                for summary in hparams(flat, dict.fromkeys(curves)):
+                    writer.file_writer.add_summary(summary)
 
     def flush(self) -> None:
         """Write all events to disk: before a checkpoint, so that a resumed run has no gap."""
@@ -194,16 +230,24 @@ class ProgressLine:
         self.first: tuple[float, int] | None = None  # time and step of the first call
         self.written = 0.0  # time of the last line
         self.shown = -1  # its step
+        self.note = ""  # and its note
 
     def show(self, done: int, note: str = "") -> None:
-        """Show that `done` steps are finished; the remaining time is estimated from the steps seen by this object."""
+        """Show that `done` steps are finished; the remaining time is estimated from the steps seen by this object.
+
+        The last step is shown again if its note has changed.
+        """
         now = time.monotonic()
         if self.first is None:
             self.first = (now, done)
-        if done == self.shown or (done < self.total and now - self.written < (0.2 if self.live else self.every)):
+        changed = done == self.total and note != self.note
+        if (done == self.shown and not changed) or (
+            done < self.total and now - self.written < (0.2 if self.live else self.every)
+        ):
             return
         self.written = now
         self.shown = done
+        self.note = note
         share = done / max(1, self.total)
         bar = "#" * round(24 * share) + "." * (24 - round(24 * share))
         line = f"{self.label} [{bar}] {done}/{self.total} {self._remaining(now, done)} {note}"

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from pidscale.config import UserError
 from pidscale.meter import LOG_SECONDS, Board, ProgressLine, StepTimer, rates
@@ -55,15 +57,22 @@ def test_a_board_contains_what_was_written(tmp_path: Path) -> None:
         board.scalars({"loss": 0.5 * step, "lr": 1e-3}, step)
     board.image("fields", np.full((4, 6, 3), 200, dtype=np.uint8), 2)
     board.text("plan", "one\ntwo")
-    board.hparams({"lr": 0.1, "steps": [1, 2]}, {"final": 3.0})
+    board.layout({"losses": {"all": ["loss"]}})
+    board.hparams({"lr": 0.1, "steps": [1, 2]}, ["loss"])
     board.close()
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5), (2, 1.0)]
     assert (events.Images("fields")[0].width, events.Images("fields")[0].height) == (6, 4)
+    assert events.Tags()["scalars"] == ["loss", "lr"]  # the table of hyperparameters adds no curve of its own
     text = next(t for t in events.Tags()["tensors"] if t.startswith("plan"))
     assert events.Tensors(text)[0].tensor_proto.string_val[0] == b"    one\n    two"
-    assert events.Scalars("final")[0].value == 3.0
+    layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    assert [(c.title, [(one.title, list(one.multiline.tag)) for one in c.chart]) for c in layout.category] == [
+        ("losses", [("all", ["loss"])])
+    ]
+    start = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert dict(HParamsPluginData.FromString(start).session_start_info.hparams)["lr"].number_value == 0.1
 
 
 @pytest.mark.parametrize("harm", ["deleted", "a file in its place"])
@@ -82,7 +91,8 @@ def test_a_board_that_cannot_be_written_is_reported_once(tmp_path: Path, harm: s
         board.flush()
     board.image("fields", np.zeros((2, 2, 3), dtype=np.uint8), 1)
     board.text("plan", "one")
-    board.hparams({"lr": 0.1}, {"final": 3.0})
+    board.layout({"losses": {"all": ["loss"]}})
+    board.hparams({"lr": 0.1}, ["loss"])
     board.close()
     (line,) = reported
     assert line.startswith(f"warning: {folder}: ") and "training goes on" in line and "\n" not in line
@@ -108,13 +118,35 @@ def test_a_resumed_board_discards_later_events(tmp_path: Path) -> None:
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 3.0)]
 
 
+def test_results_of_a_step_that_are_there_are_not_written_again(tmp_path: Path) -> None:
+    """Of an attempt that failed between the last checkpoint and the end of its results."""
+    first = Board(tmp_path)
+    first.scalars({"loss": 1.0, "residual": 2.0}, 5)
+    first.image("fields", np.zeros((2, 2, 3), dtype=np.uint8), 5)
+    first.close()
+    time.sleep(1.1)  # event files are named and ordered by the second
+    second = Board(tmp_path, first_step=5)
+    second.keep(5)
+    second.scalars({"residual": 2.0, "dual": 3.0}, 5)
+    for step in (5, 6):
+        second.image("fields", np.ones((2, 2, 3), dtype=np.uint8), step)
+    second.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    found = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert found == {"loss": [(5, 1.0)], "residual": [(5, 2.0)], "dual": [(5, 3.0)]}
+    assert [e.step for e in events.Images("fields")] == [5, 6]
+
+
 def test_ranks_without_a_board_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     board = Board(None)
     board.scalars({"loss": 1.0}, 1)
     board.image("fields", np.zeros((2, 2, 3), dtype=np.uint8), 1)
     board.text("plan", "x")
-    board.hparams({}, {})
+    board.layout({})
+    board.hparams({}, [])
+    board.keep(1)
     board.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -138,6 +170,18 @@ def test_a_log_has_few_lines_and_always_the_last(monkeypatch: pytest.MonkeyPatch
     assert lines[0].startswith("teacher [........................] 0/100 ETA --:--")
     assert lines[2] == "teacher [#######.................] 30/100 1.0/s ETA 01:10 loss 30"
     assert lines[-1] == "teacher [########################] 100/100 1.0/s ETA 00:00 loss 100"
+
+
+def test_the_last_step_is_shown_again_with_another_note() -> None:
+    out = io.StringIO()
+    line = ProgressLine("teacher", 4, out, every=0.0)
+    for done, note in ((2, "loss 1"), (2, "loss 2"), (4, "loss 3"), (4, "loss 3"), (4, "loss 3, residual 2")):
+        line.show(done, note)
+    assert [text.split("ETA ")[1].split(" ", 1)[1] for text in out.getvalue().splitlines()] == [
+        "loss 1",
+        "loss 3",
+        "loss 3, residual 2",
+    ]
 
 
 def test_the_environment_says_how_often_a_log_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

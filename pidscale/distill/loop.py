@@ -14,34 +14,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from pidscale.config import Settings, to_flat, to_plain
+from pidscale.config import Settings, to_flat
 from pidscale.dataset.problem import open_problem
 from pidscale.distill.endpoints.batch import Batches, open_supply
 from pidscale.distill.endpoints.buffer import EndpointBuffer
-from pidscale.distill.endpoints.rollout import Rollout, open_rollout, open_teacher
+from pidscale.distill.endpoints.rollout import open_rollout, open_teacher
 from pidscale.distill.endpoints.supply import Supply
 from pidscale.distill.endpoints.truncation import truncation, truncation_line
 from pidscale.distill.objectives import open_objective
 from pidscale.distill.objectives.base import Objective
 from pidscale.distill.objectives.physics import Physics, weights_on
-from pidscale.distill.results import picture, publish_student
+from pidscale.distill.results import observe, picture, publish_student
 from pidscale.distill.scales import measure_scales
 from pidscale.distill.students import Student, build_student, fork
 from pidscale.engine.checkpoint import Checkpoint
-from pidscale.engine.guard import Guard, shown
+from pidscale.engine.guard import Guard
 from pidscale.engine.schedule import learning_rate, micro_plan
 from pidscale.engine.sealer import Retention, Sealer
 from pidscale.engine.spread import spread, window_for
 from pidscale.generator.artifact import CONTROL
 from pidscale.generator.generator import Generator
-from pidscale.meter import Board, StepTimer, rates
+from pidscale.meter import rates
 from pidscale.ops.window import Window
 from pidscale.parallel.mesh import Mesh
 from pidscale.pde.terms import MEASURES
-from pidscale.plain import json_text
 from pidscale.run.bad_samples import settled
+from pidscale.run.monitor import METRICS, Monitor, ResidualBounds, open_monitor
 from pidscale.run.places import open_shelf
 from pidscale.run.reporting import Reporter, Stopped
 
@@ -100,8 +98,8 @@ def train(
     objective = open_objective(settings, teacher, window)
     batches = open_batches(settings, teacher, window, mesh, supply)
     scales = found.state["scales"] if found else measure_scales(settings, problem, batches, window, mesh)
-    if batches.endpoints and not found:
-        _say_truncation(batches.rollout, mesh, reporter)
+    if not found:
+        _say_truncation(batches, mesh, reporter)
     first = found.step if found else 0
     rolling = float(found.state["endpoint_seconds"]) if found else time.perf_counter() - began
     physics = Physics(problem.pde, window, teacher.normaliser, weights_on(d, problem.grid), scales, d.gradient_to)
@@ -110,11 +108,10 @@ def train(
     students = _students(settings, objective, physics, mesh, found)
     guard = Guard("distill", d, shelf, mesh, reporter.say, sealer.wait)
     guard.restore(found.state if found else {})
-    board = _open_board(settings, folder, mesh, first, reporter)
-    # of this stream alone: the teacher may be at work on another
-    timer = StepTimer(torch.cuda.current_stream().synchronize if mesh.device.type == "cuda" else None)
+    monitor = open_monitor(settings, "distill", folder, problem, window, mesh, first, reporter.say)
+    board, timer = monitor.board, monitor.timer
     logged: tuple[float, int] = (time.perf_counter(), first)
-    last = _means(found)
+    last, pictured = _means(found, "means"), _means(found, "pictured")
     batches.start(first, d.steps)
 
     with closing(batches.supply), closing(board), closing(sealer):
@@ -138,21 +135,22 @@ def train(
                     guard.step(name, step, norm, applied)
                 board.scalars({f"{student.name}/gradient_norm": norms[student.name][0]}, step + 1)
             done = step + 1
+            pictured |= observe(students, batches.rollout, monitor, done)
             if done % d.log_every == 0 or done == d.steps:
                 now = time.perf_counter()
                 last |= {student.name: means for student in students if (means := student.take_means())}
                 course = {"train/lr": learning_rate(d, step), "train/skipped": float(guard.total)}
-                _log(board, last, course, mesh.gather(timer.take()), now - logged[0], done - logged[1], batches, done)
-                reporter.progress(done, d.steps, _note(last.get("student", {"loss": None})))
+                _log(monitor, last, course, mesh.gather(timer.take()), now - logged[0], done - logged[1], batches, done)
+                reporter.progress(
+                    done, d.steps, _note(monitor.bounds, last.get("student", {}), pictured.get("student", {}))
+                )
                 logged = (now, done)
                 sealer.check()
             due = done % d.checkpoint_every == 0
             stopping = (due or done % d.log_every == 0) and reporter.stopped(mesh, due)
             if due or stopping or done == d.steps:
                 made = rolling + batches.supply.tally.hidden
-                state = {"scales": scales, "endpoint_seconds": made, "means": last}
-                if done < d.steps:
-                    picture(students, batches.rollout, board, problem, done)
+                state = {"scales": scales, "endpoint_seconds": made, "means": last, "pictured": pictured}
                 board.flush()
                 _save(students, guard, sealer, done, state)
             if stopping and done < d.steps:
@@ -160,8 +158,9 @@ def train(
                 raise Stopped(f"distillation stopped at step {done} of {d.steps} with a checkpoint in {shelf}")
 
         sealer.finish()  # the last step is safe before what may fail: samples, their picture and the disk
-        guard.result(last, picture(students, batches.rollout, board, problem, d.steps))
-        board.hparams(to_flat(settings), {f"student/{k}": v for k, v in last.get("student", {}).items()})
+        pictured = picture(students, batches.rollout, monitor, d.steps)
+        guard.result(last, {name: norms["size"] for name, norms in pictured.items()})
+        board.hparams(to_flat(settings), METRICS)
         sealer.meet()
         made = (teacher.card.metrics.train_seconds or 0.0) + rolling + batches.supply.tally.hidden
         for student in students:
@@ -171,16 +170,12 @@ def train(
     return last
 
 
-def _say_truncation(rollout: Rollout, mesh: Mesh, reporter: Reporter) -> None:
-    line = truncation_line(truncation(rollout, mesh), rollout.steps)
+def _say_truncation(batches: Batches, mesh: Mesh, reporter: Reporter) -> None:
+    if not batches.endpoints:
+        return
+    line = truncation_line(truncation(batches.rollout, mesh), batches.rollout.steps)
     if mesh.first:
         reporter.say(line)
-
-
-def _open_board(settings: Settings, folder: Path, mesh: Mesh, first: int, reporter: Reporter) -> Board:
-    board = Board(folder / "tb" / "distill" if mesh.first else None, first, reporter.say)
-    board.text("config", json_text(to_plain(settings), indent=1))
-    return board
 
 
 def _students(
@@ -203,19 +198,19 @@ def _students(
     return students
 
 
-def _means(found: Checkpoint | None) -> dict[str, dict[str, float]]:
+def _means(found: Checkpoint | None, kind: str) -> dict[str, dict[str, float]]:
     """The last means by student as a checkpoint has them, in which null stands for a number that was not finite."""
-    saved = found.state["means"] if found else {}
+    saved = found.state.get(kind, {}) if found else {}
     return {name: {k: math.nan if v is None else v for k, v in means.items()} for name, means in saved.items()}
 
 
-def _note(means: Mapping[str, float | None]) -> str:
-    """The student's means as the live line shows them."""
-    return " ".join(f"{name} {shown(value)}" for name, value in means.items())
+def _note(bounds: ResidualBounds, means: Mapping[str, float], pictured: Mapping[str, float]) -> str:
+    """The live line: the student's residual of training, and until that has one the residual of its samples in a picture."""
+    return bounds.note(means.get("loss"), means.get("dual", pictured.get("dual")))
 
 
 def _log(
-    board: Board,
+    monitor: Monitor,
     means: dict[str, dict[str, float]],
     course: dict[str, float],
     spent: list[dict[str, float]],
@@ -224,15 +219,16 @@ def _log(
     batches: Batches,
     done: int,
 ) -> None:
+    board = monitor.board
     for name, values in means.items():
         kinds = {k: f"{name}/residual_{k}" if k in MEASURES else f"{name}/loss_{k}" for k in values}
         board.scalars({kinds[k]: v for k, v in values.items()}, done)
     buffer = batches.buffer
-    board.scalars(rates(spent, steps, seconds, buffer.batch) | course, done)
+    board.scalars(rates(spent, steps, seconds, buffer.batch) | course | monitor.bounds.lines("student/"), done)
     if batches.endpoints:
         made, busy = batches.supply.tally.take()
         made = made * buffer.batch // (buffer.last - buffer.first)  # of all groups
-        work = busy + sum(spent[0].values()) - spent[0].get("wait", 0.0)
+        work = busy + sum(value for name, value in spent[0].items() if name not in ("wait", "pictures"))
         shares = {"buffer/fresh_fraction": buffer.made / max(1, buffer.used)}
         board.scalars(shares | {"endpoints/per_second": made / seconds, "endpoints/work_share": busy / work}, done)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,55 +14,85 @@ from pidscale.dataset.problem import Problem
 from pidscale.distill.endpoints.rollout import Rollout
 from pidscale.distill.students import Student
 from pidscale.engine.consolidate import publish
-from pidscale.figures.fields import picture_row
 from pidscale.generator.artifact import TEACHER
 from pidscale.generator.card import Card, Kind, Metrics, Provenance
 from pidscale.generator.generator import Generator
-from pidscale.meter import Board
+from pidscale.models.precondition import PreconditionedNetwork
 from pidscale.pde.base import Samples
 from pidscale.pde.parameters import condition
+from pidscale.run.monitor import Monitor
+from pidscale.run.pictures import PICTURED, Pictures
+
+FIRST_COUNTER = 2**60  # counter of the first sample of a picture, which no step uses
 
 
-def picture(students: list[Student], rollout: Rollout, board: Board, problem: Problem, step: int) -> dict[str, float]:
-    """Draw truths, and samples of teacher and students from the same noise, with their residuals. All ranks call it.
+def observe(students: list[Student], rollout: Rollout, monitor: Monitor, done: int) -> dict[str, dict[str, float]]:
+    """Draw a picture where one is due within the run. All ranks call it.
 
-    The first rank draws the picture, unless samples of a student are not finite.
+    Args:
+        students: See `picture`.
+        rollout: See `picture`.
+        monitor: Says whether a picture is due, and takes it.
+        done: Number of finished steps.
+
+    Returns:
+        What `picture` returns; nothing where none is due.
+    """
+    return picture(students, rollout, monitor, done) if monitor.due(done) else {}
+
+
+def picture(students: list[Student], rollout: Rollout, monitor: Monitor, step: int) -> dict[str, dict[str, float]]:
+    """Draw samples of teacher and students from the same noise, the same at every step. All ranks call it.
+
+    One all-gather a parameter, and one broadcast of a few numbers.
 
     Args:
         students: Students whose averaged weights generate the samples.
         rollout: Teacher and solver, for noise and endpoints.
-        board: Board that the picture is added to.
-        problem: The problem, for held-out truths.
+        monitor: Takes the samples, and the time.
         step: Number of finished steps.
 
     Returns:
-        Root mean square of each student's samples relative to that of the data, on every rank.
+        By student, on every rank: root mean square residuals of its samples by norm and, as `size`, the root mean square of
+        the samples relative to that of the data.
     """
-    mesh, window = students[0].mesh, students[0].window
-    sizes: dict[str, float] = {}
-    if mesh.data_rank > 0:
-        for student in students:
-            student.ema.full_weights(kept=False)
-        return dict(mesh.broadcast(sizes))
-    averages = [(student, student.averaged()) for student in students]
-    endpoints = rollout.endpoints(torch.arange(rollout.chunk) + 2**60)
-    eps = rollout.eps(endpoints.counters[:4])
-    params = endpoints.params_BP[:4]
+    mesh = students[0].mesh
+    with monitor.timer.section("pictures"):
+        if mesh.data_rank > 0:
+            for student in students:
+                student.ema.full_weights(kept=False)
+            return dict(mesh.broadcast({}))
+        found = _drawn([(student, student.averaged()) for student in students], rollout, monitor.pictures, step)
+        return dict(mesh.broadcast(found))
+
+
+def _drawn(
+    averages: list[tuple[Student, PreconditionedNetwork]], rollout: Rollout, pictures: Pictures, step: int
+) -> dict[str, dict[str, float]]:
+    """Draw samples of teacher and averaged students, and return what `picture` does."""
+    counters = torch.arange(PICTURED) + FIRST_COUNTER
+    eps = rollout.eps(counters)
+    params = rollout.params(counters)
+    own = condition(rollout.teacher.pde, params).to(eps.device)
     decode = rollout.teacher.normaliser.decode
-    sets = {
-        "truth": problem.held_out(4, window.rows).on(eps.device),
-        "teacher": Samples(decode(endpoints.fields_BCYX[:4]), params),
-    }
-    own = condition(problem.pde, params).to(eps.device)
-    with torch.no_grad():
-        for student, denoiser in averages:
-            x = student.objective.sample(denoiser, eps, own)
-            sets[student.name] = Samples(decode(x), params)
-            mean = float(window.total(x.double().square().sum())) / (len(eps) * student.objective.points)
-            sizes[student.name] = mean**0.5 / rollout.teacher.noise.sigma_data
-    if all(math.isfinite(size) for size in sizes.values()):
-        board.image("fields", picture_row(problem.pde, window, sets), step)
-    return dict(mesh.broadcast(sizes))
+    if not pictures.fixed:
+        pictures.fix_truths()
+        few = replace(rollout, chunk=min(rollout.chunk, PICTURED))
+        pictures.fix(TEACHER, Samples(decode(few.endpoints(counters).fields_BCYX), params))
+    sets: dict[str, Samples] = {}
+    sizes: dict[str, float] = {}
+    for student, denoiser in averages:
+        with torch.no_grad():
+            parts = zip(eps.split(student.plan.micro), own.split(student.plan.micro), strict=True)
+            x = torch.cat([student.objective.sample(denoiser, part, some) for part, some in parts])
+        sets[student.name] = Samples(decode(x), params)
+        mean = float(student.window.total(x.double().square().sum())) / (len(eps) * student.objective.points)
+        sizes[student.name] = mean**0.5 / rollout.teacher.noise.sigma_data
+    found = pictures.draw(sets, step)
+    curves = {f"{name}/pictured_{norm}": value for name, norms in found.items() for norm, value in norms.items()}
+    curves |= {f"student/teacher_{norm}": value for norm, value in pictures.residuals[TEACHER].items()}
+    pictures.board.scalars(curves, step)
+    return {name: {**norms, "size": sizes[name]} for name, norms in found.items()}
 
 
 def publish_student(

@@ -13,6 +13,7 @@ from pidscale.parallel.mesh import Mesh
 from pidscale.pde.residuals import residual_shares
 from pidscale.pde.terms import NORMS
 from pidscale.plain import not_finite
+from pidscale.run.monitor import null_residuals
 
 
 def measure_scales(
@@ -46,12 +47,11 @@ def measure_scales(
     shares = residual_shares(problem.pde, window, decode(fields), params, more)
     sums = mesh.sum(torch.stack([shares[k].double().sum() for k in terms])) / (rows * d.global_batch)
     truth = problem.samples("train", 64, window.rows).on(mesh.device)
-    null = residual_shares(problem.pde, window, problem.pde.trivial(truth.fields, window), truth.params, more)
-    nulls = mesh.sum(torch.stack([null[k].double().sum() for k in terms])) / (mesh.data * len(truth.fields))
+    nulls = null_residuals(problem, truth, window, mesh, more)
     scales = frozen_scales(
         dict(zip(terms, sums.tolist(), strict=True)),
         problem.manifest.truth_residual["train"],
-        dict(zip(terms, nulls.sqrt().tolist(), strict=True)),
+        nulls,
     )
     for name in not_finite(scales):
         raise UserError(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_POINTS = 512  # points along a side of a picture; larger fields are subsampled
+RESIDUAL = "residual"  # name of the residual beside those of the channels
 
 
 def residual_map(pde: Pde, window: Window, samples: Samples) -> Tensor:
@@ -44,33 +45,14 @@ def field_figure(pde: Pde, grid: Grid, sets: Mapping[str, Samples], count: int =
     Returns:
         The figure.
     """
-    return _draw(pde, {label: _layers(pde, Window(grid), samples, count) for label, samples in sets.items()}, count)
-
-
-def picture_row(pde: Pde, window: Window, sets: Mapping[str, Samples], count: int = 4) -> np.ndarray | None:
-    """Draw the same figure from samples of which each rank holds some rows.
-
-    Every rank of the window calls this. Two collectives for each channel and for the residual of each set: the number of rows
-    of each rank, then the subsampled rows.
-
-    Args:
-        pde: The equation.
-        window: The rows that this rank holds.
-        sets: Samples [B, C, y, x] in physical units, by name.
-        count: The number of samples that are drawn.
-
-    Returns:
-        The picture, uint8 [Y, X, 3], on the rank with the first row; None on the others.
-    """
-    shown = {label: _layers(pde, window, samples, count) for label, samples in sets.items()}
-    return render(_draw(pde, shown, count)) if window.first else None
+    return _draw(pde, {label: layers(pde, Window(grid), samples, count) for label, samples in sets.items()}, count)
 
 
 def _draw(pde: Pde, shown: Mapping[str, Mapping[str, np.ndarray]], count: int) -> Figure:
     """Draw the layers of each set, by name."""
     from matplotlib.figure import Figure
 
-    names = [pde.channels[i].name for i in shown_channels(pde)] + ["residual"]
+    names = [pde.channels[i].name for i in shown_channels(pde)] + [RESIDUAL]
     rows = [(name, label) for name in names for label in shown]
     figure = Figure(figsize=(1.5 * count + 1.6, 1.45 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), count, squeeze=False)
@@ -87,31 +69,37 @@ def _draw(pde: Pde, shown: Mapping[str, Mapping[str, np.ndarray]], count: int) -
     return figure
 
 
-def _layers(pde: Pde, window: Window, samples: Samples, count: int) -> dict[str, np.ndarray]:
-    """Return what is drawn of each channel and of the residual, [n, y, x]; empty on all ranks but the first."""
+def layers(
+    pde: Pde, window: Window, samples: Samples, count: int = 4, points: int = MAX_POINTS
+) -> dict[str, np.ndarray]:
+    """Return what is drawn of samples of which each rank holds some rows.
+
+    Every rank of the window calls this. Two collectives for each channel that is drawn and for the residual: the number of
+    rows of each rank, then the subsampled rows.
+
+    Args:
+        pde: The equation.
+        window: The rows that this rank holds.
+        samples: Samples [B, C, y, X] in physical units.
+        count: The number of samples that are drawn.
+        points: The largest number of points along a side.
+
+    Returns:
+        Channels and residual by name, [n, y, x] each, on the rank with the first row; empty on the others.
+    """
     fields = samples.fields[:count].detach().float()
     with torch.no_grad():
         residual = residual_map(pde, window, Samples(fields, samples.params[:count]))
-    layers = {c.name: fields[:, i] for i, c in enumerate(pde.channels)} | {"residual": residual}
-    stride = -(-max(window.grid.shape) // MAX_POINTS)
-    picked = {name: on_first(window, values, stride) for name, values in layers.items()}
+    found = {pde.channels[i].name: fields[:, i] for i in shown_channels(pde)} | {RESIDUAL: residual}
+    stride = -(-max(window.grid.shape) // points)
+    picked = {name: on_first(window, values, stride) for name, values in found.items()}
     return {name: values.cpu().numpy() for name, values in picked.items() if values is not None}
 
 
 def _colour_scale(name: str, shown: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[float, float, str]:
     """Return least and greatest value of a channel's colour scale, and its colour map."""
-    if name == "residual":
-        top = max(0.1, *(float(np.quantile(np.abs(layers[name]), 0.98)) for layers in shown.values()))
+    if name == RESIDUAL:
+        top = max(0.1, *(float(np.quantile(np.abs(one[name]), 0.98)) for one in shown.values()))
         return -top, top, "RdBu_r"
     first = next(iter(shown.values()))[name]
     return float(first.min()), float(first.max()), "viridis"
-
-
-def render(figure: Figure, dpi: int = 80) -> np.ndarray:
-    """Return a figure as pixels, uint8 [Y, X, 3]."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    figure.set_dpi(dpi)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

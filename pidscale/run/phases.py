@@ -26,7 +26,7 @@ from pidscale.renamed import MEANT, signature_of_today
 from pidscale.run.places import MAKES, home_of, open_shelf, run_folder, run_place
 
 # settings that may change between the attempts of a phase, because they do not change its result
-_COURSE = ("log_every", "checkpoint_every", "keep", "keep_every", "max_skips")
+_COURSE = ("log_every", "pictures", "checkpoint_every", "keep", "keep_every", "max_skips")
 _FREE = {
     "model": {"recompute"},
     "teacher": {*_COURSE, "evaluate_every", "evaluate_samples", "evaluate_steps", "start"},

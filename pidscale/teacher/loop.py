@@ -7,40 +7,30 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from pidscale import seeds
-from pidscale.config import Settings, to_flat, to_plain
+from pidscale.config import Settings, to_flat
 from pidscale.dataset.problem import open_problem, read_params
-from pidscale.diffusion.denoiser import conditioned
-from pidscale.diffusion.solvers import integrate
 from pidscale.engine.consolidate import publish
-from pidscale.engine.guard import Guard, shown
+from pidscale.engine.guard import Guard
 from pidscale.engine.schedule import learning_rate
 from pidscale.engine.sealer import Retention, Sealer
-from pidscale.figures.fields import picture_row
-from pidscale.generator.card import Card, Kind, Metrics, Provenance
-from pidscale.generator.regression import predicted
-from pidscale.meter import Board, StepTimer, rates
-from pidscale.models.precondition import PreconditionedNetwork
+from pidscale.generator.card import Card, Metrics, Provenance
+from pidscale.meter import rates
 from pidscale.parallel.mesh import Mesh
-from pidscale.pde.base import Samples, solution_mask
-from pidscale.pde.parameters import condition, draw_params
-from pidscale.pde.residuals import residual_shares
-from pidscale.pde.terms import NORMS
-from pidscale.plain import json_text
+from pidscale.pde.parameters import condition
 from pidscale.records.feed import Feed
 from pidscale.records.read import ShardSet
 from pidscale.run.bad_samples import settled
+from pidscale.run.monitor import METRICS, open_monitor
 from pidscale.run.places import open_shelf
 from pidscale.run.reporting import Reporter, Stopped
+from pidscale.teacher.evaluation import evaluate, observe, picture
 from pidscale.teacher.start import Start, open_start
 from pidscale.teacher.training import LossMeans, Teacher, build, describe, noise_for
 
@@ -81,14 +71,14 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
     feed = _open_feed(teacher, shards, first)
     guard = Guard("teacher", t, shelf, mesh, reporter.say, sealer.wait)
     guard.restore(found.state if found else {})
-    board = Board(folder / "tb" / "teacher" if mesh.first else None, first, reporter.say)
-    board.text("config", json_text(to_plain(settings), indent=1))
-    timer = StepTimer(torch.cuda.synchronize if mesh.device.type == "cuda" else None)
+    monitor = open_monitor(settings, "teacher", folder, problem, teacher.window, mesh, first, reporter.say)
+    board, timer = monitor.board, monitor.timer
     start = time.perf_counter()
     logged = (start, first)
     losses = LossMeans(teacher)
     means: dict[str, float] = {}
     mean: float | None = found.state["loss"] if found else None
+    residual: float | None = found.state.get("residual") if found else None  # in the dual norm
 
     with closing(feed), closing(board), closing(sealer):
         for step in range(first, t.steps):
@@ -105,30 +95,27 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
                     losses.add(parts)
             guard.step("teacher", step, norm, applied)
             done = step + 1
+            seen = observe(teacher, monitor, done)
+            residual = residual if seen is None else seen
             if done % t.log_every == 0 or done == t.steps:
                 means = losses.take() or means
                 mean = math.fsum(means.values()) if means else mean
                 now = time.perf_counter()
                 speeds = rates(mesh.gather(timer.take()), done - logged[1], now - logged[0], t.global_batch)
-                scalars = {
-                    "train/lr": learning_rate(t, step),
-                    "train/gradient_norm": norm,
-                    "train/skipped": guard.total,
-                }
-                board.scalars(scalars | speeds | {f"loss/{name}": value for name, value in means.items()}, done)
-                reporter.progress(done, t.steps, f"loss {shown(mean)}")
+                course = {"lr": learning_rate(t, step), "gradient_norm": norm, "skipped": guard.total}
+                curves = _named("train", course) | _named("loss", means) | monitor.bounds.lines("residual/")
+                board.scalars(speeds | curves, done)
+                reporter.progress(done, t.steps, monitor.bounds.note(mean, residual))
                 logged = (now, done)
                 sealer.check()
             spent = seconds + time.perf_counter() - start
-            if done % t.evaluate_every == 0 and done < t.steps:
-                evaluate(teacher, board, done)
-                sealer.meet()
             due = done % t.checkpoint_every == 0
             stopping = (due or done % t.log_every == 0) and reporter.stopped(mesh, due)
             if due or stopping or done == t.steps:
                 guard.weights(done, [teacher.zero], [teacher.ema])
                 board.flush()
-                state = {"train_seconds": spent, "skipped": guard.state(), "loss": mean, "noise": noise.describe()}
+                state = {"train_seconds": spent, "skipped": guard.state(), "loss": mean, "residual": residual}
+                state["noise"] = noise.describe()
                 sealer.save(done, state, teacher.slices())
             if stopping and done < t.steps:
                 sealer.wait()
@@ -138,13 +125,19 @@ def train(settings: Settings, folder: Path, mesh: Mesh, reporter: Reporter) -> d
         spent = seconds + time.perf_counter() - start
         results, size = evaluate(teacher, board, t.steps)
         guard.result({"loss": mean, **results}, {"teacher": size})
+        picture(teacher, monitor.pictures, t.steps)
+        board.hparams(to_flat(settings), METRICS)
+        reporter.progress(t.steps, t.steps, monitor.bounds.note(mean, results["residual_dual"]))
         results |= {"train_seconds": spent, "wait_share": timer.share("wait")}
-        finals = {f"residual/{k}": results[f"residual_{k}"] for k in NORMS}
-        board.hparams(to_flat(settings), finals)
         sealer.meet()
         _publish(teacher, folder, results, began_from)
         sealer.meet()
     return results
+
+
+def _named(group: str, values: Mapping[str, float]) -> dict[str, float]:
+    """The values as scalars of a group."""
+    return {f"{group}/{name}": value for name, value in values.items()}
 
 
 def _open_feed(teacher: Teacher, shards: ShardSet, first: int) -> Feed:
@@ -189,66 +182,3 @@ def _publish(teacher: Teacher, folder: Path, results: dict[str, Any], began_from
         metrics=Metrics.from_plain(results),
     )
     publish(folder / "teacher", weights, card)
-
-
-def evaluate(teacher: Teacher, board: Board, step: int) -> tuple[dict[str, Any], float]:
-    """Measure the residuals of samples of the averaged teacher, split over the ranks, and draw a few of them.
-
-    Args:
-        teacher: The teacher; all ranks call it.
-        board: Takes curves and picture.
-        step: How many steps are finished.
-
-    Returns:
-        The residuals by name, and the root mean square of the samples beside that of data, in the units of the model.
-    """
-    s, problem, mesh = teacher.settings, teacher.problem, teacher.mesh
-    denoiser = teacher.averaged()
-    mine = mesh.slice(s.teacher.evaluate_samples)
-    counters = range(mine.start, mine.stop)
-    predicts = teacher.objective.kind is Kind.REGRESSION
-    make = _predicted if predicts else _sampled
-    x, params = make(teacher, denoiser, counters)
-    physical = Samples(problem.normaliser.decode(x), params)
-    squares = residual_shares(problem.pde, teacher.window, *physical)
-    sums = mesh.sum(torch.stack([squares[k].sum() for k in NORMS]))
-    l2, dual, boundary = (float(v) for v in (sums / s.teacher.evaluate_samples).sqrt())
-    values = s.teacher.evaluate_samples * math.prod(problem.shape)
-    size = float(mesh.sum(x.double().square().sum()) / values) ** 0.5 / teacher.noise.sigma_data
-    floor = problem.manifest.truth_residual["train"]
-    board.scalars({"residual/l2": l2, "residual/dual": dual, "residual/boundary": boundary}, step)
-    board.scalars({"residual/floor_l2": floor["l2"], "residual/floor_dual": floor["dual"]}, step)
-    if mesh.data_rank == 0 and math.isfinite(size + l2):
-        truth = problem.held_out(4, teacher.window.rows).on(mesh.device)
-        board.image("fields", picture_row(problem.pde, teacher.window, {"truth": truth, "teacher": physical}), step)
-    return {"residual_l2": l2, "residual_dual": dual, "residual_boundary": boundary}, size
-
-
-def _sampled(teacher: Teacher, denoiser: PreconditionedNetwork, counters: range) -> tuple[Tensor, Tensor]:
-    """Return samples of a network in units of the model, the rows of this rank, and their parameters."""
-    s, problem, mesh = teacher.settings, teacher.problem, teacher.mesh
-    eps = seeds.normal(s.run.seed, "teacher/evaluate", counters, problem.shape, teacher.window.rows, mesh.device)
-    params = draw_params(problem.pde, s.run.seed, "teacher/evaluate", counters)
-    wanted = condition(problem.pde, params).to(mesh.device)
-    levels = teacher.noise.levels(s.teacher.evaluate_steps)
-    with torch.no_grad():
-        parts = zip(eps.split(s.teacher.micro_batch), wanted.split(s.teacher.micro_batch), strict=True)
-        x = torch.cat([integrate(conditioned(denoiser, own), part, levels, "heun") for part, own in parts])
-    return x, params
-
-
-def _predicted(teacher: Teacher, denoiser: PreconditionedNetwork, counters: range) -> tuple[Tensor, Tensor]:
-    """Return held-out fields with a regression's solutions, as `_sampled` does."""
-    problem, mesh = teacher.problem, teacher.mesh
-    truths = problem.held_out(counters.stop, teacher.window.rows)
-    some = torch.tensor([counter % len(truths.fields) for counter in counters])
-    x = problem.normaliser.encode(truths.fields[some].to(mesh.device))
-    params = truths.params[some]
-    unknown = teacher.window.crop(solution_mask(problem.pde, problem.grid)).to(mesh.device)
-    wanted = condition(problem.pde, params).to(mesh.device)
-    size = teacher.settings.teacher.micro_batch
-    with torch.no_grad():
-        parts = zip(x.split(size), wanted.split(size), strict=True)
-        level = teacher.noise.sigma_data
-        found = torch.cat([predicted(conditioned(denoiser, own), part, unknown, level) for part, own in parts])
-    return torch.where(unknown, found, x), params

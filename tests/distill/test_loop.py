@@ -12,6 +12,7 @@ from dataclasses import asdict
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pidscale import seeds
 from pidscale.config import LambdaSettings, UserError
@@ -99,7 +100,8 @@ def _check_lives(ranks, folder, phases):
             assert f"stopped at step 6 of {total}" in found[phase, "stopped"]["ended"]
             assert str(broken / "checkpoints" / phase) in found[phase, "stopped"]["ended"]
             assert isinstance(found[phase, "again"]["ended"], dict)
-            assert [done for done, _ in found[phase, "again"]["seen"]] == list(range(8, total + 1, 2))
+            twice = [total] * (phase == "teacher")  # the last step again, with the residual of the finished teacher
+            assert [done for done, _ in found[phase, "again"]["seen"]] == [*range(8, total + 1, 2), *twice]
             said = [found[phase, attempt]["said"] for attempt in ("whole", "stopped", "again")]
             lines = phase == "distill" and rank == 0  # one, of a run that begins
             assert [len(attempt) for attempt in said[:2]] == [lines, lines]
@@ -125,9 +127,21 @@ def _check_same(folder, names):
         assert torch.isfinite(made.sample(2)["pressure"]).all()
 
 
+def _check_same_pictures(folder, phase, total):
+    """A picture every tenth of the run, in each attempt the same to the bit, none twice and none left out."""
+    boards = [EventAccumulator(str(folder / run / "tb" / phase), {"images": 0}) for run in ("whole", "broken")]
+    for events in boards:
+        events.Reload()
+    whole, broken = ([(one.step, one.encoded_image_string) for one in events.Images("fields")] for events in boards)
+    assert whole == broken and len({image for _, image in whole}) == 10
+    assert [step for step, _ in whole] == sorted({-(-total * tenth // 10) for tenth in range(1, 11)})
+
+
 def test_teacher_and_students_stopped_and_resumed_have_the_same_bits(small_shards, tmp_path):
     ranks = spawn(_phases, 2, small_shards, tmp_path, 1, ("teacher", "distill"), timeout=300)
     _check_lives(ranks, tmp_path, ("teacher", "distill"))
+    for phase, total in STEPS.items():
+        _check_same_pictures(tmp_path, phase, total)
     for found in ranks:
         assert found["distill", "again"]["ended"] == found["distill", "whole"]["ended"]
         assert set(found["distill", "whole"]["ended"]) == {"student", "student-lambda0"}

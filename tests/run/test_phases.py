@@ -194,7 +194,19 @@ def test_a_changed_data_set_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("phase", "change"),
     [
-        ("teacher", {"teacher": {"checkpoint_every": 7, "keep": 5, "keep_every": 14, "log_every": 3, "max_skips": 7}}),
+        (
+            "teacher",
+            {
+                "teacher": {
+                    "checkpoint_every": 7,
+                    "keep": 5,
+                    "keep_every": 14,
+                    "log_every": 3,
+                    "pictures": 0,
+                    "max_skips": 7,
+                }
+            },
+        ),
         ("teacher", {"distill": {"steps": 9}, "evaluate": {"samples": 8}}),
         ("teacher", {"cluster": {"workers": 1, "zero_stage": 3}}),
         ("distill", {"teacher": {"steps": 9}, "cluster": {"timeout": 60}}),
@@ -352,7 +364,7 @@ def test_every_other_setting_of_a_phase_is_in_its_signature() -> None:
     """A new setting counts as one that determines the result unless it is declared otherwise."""
     made = Settings()
     made = dataclasses.replace(made, distill=made.distill.complete)
-    free = {"log_every", "checkpoint_every", "keep", "keep_every", "max_skips"}
+    free = {"log_every", "pictures", "checkpoint_every", "keep", "keep_every", "max_skips"}
     for phase, own in (
         ("teacher", {"evaluate_every", "evaluate_samples", "evaluate_steps", "start"}),
         ("distill", {"teacher", "source", "ahead", "actors", "endpoints", "carry_teacher"}),
