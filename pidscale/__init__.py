@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from pidscale.generator.load import load_student, load_teacher
 
 
+def __dir__() -> list[str]:
+    return __all__  # what is imported late is completed too
+
+
 def __getattr__(name: str) -> Any:
     if name in ("load_student", "load_teacher"):
         from pidscale.generator import load

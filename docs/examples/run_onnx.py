@@ -14,6 +14,8 @@ import onnxruntime
 
 COUNT = 16
 
+if len(sys.argv) != 3:
+    raise SystemExit("usage: python run_onnx.py STUDENT.onnx FIELDS.npz")
 session = onnxruntime.InferenceSession(sys.argv[1])
 card = json.loads(session.get_modelmeta().custom_metadata_map["card"])
 given = {entry.name: entry.shape for entry in session.get_inputs()}

@@ -197,7 +197,7 @@ def _add_sample(commands: Any) -> None:
         help="draw fields from a student or a teacher",
         description=_SAMPLE,
     )
-    command.set_defaults(module="sample", interrupted="nothing was written", memory="give a smaller --batch")
+    command.set_defaults(module="sample", interrupted="nothing was written", memory="give a smaller --batch or -n")
     _add_student(command, "a consolidated student, or a teacher in the same form, such as runs/demo/student")
     add = command.add_argument
     add("-n", dest="count", type=int, required=True, metavar="N", help="how many samples")

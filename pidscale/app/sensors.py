@@ -120,8 +120,10 @@ def _sensor(generator: Generator, where: str, cells: Mapping[str, str]) -> tuple
         if axis in cells:
             points = generator.grid.shape[dim]
             if not re.fullmatch(r"[0-9]{1,9}", cells[axis]) or int(cells[axis]) >= points:
+                advice = f"; coordinates stand in columns called {','.join(_BY_PLACE)}" if "." in cells[axis] else ""
                 raise UserError(
-                    f"{where}: {axis}={cells[axis][:80]!r}: expected a whole number from 0 to {points - 1}, inside the grid"
+                    f"{where}: {axis}={cells[axis][:80]!r}: expected a whole number from 0 to {points - 1}, inside the "
+                    f"grid{advice}"
                 )
             places.append(int(cells[axis]))
         else:

@@ -23,6 +23,9 @@ from pidscale.precision import float32_or_better
 Progress = Callable[[int, int, str], None]
 """Called with the number of evaluations done, the largest number that there may be, and a note."""
 
+LARGEST_COUNT = 2**40  # samples of one call; the next are of another seed
+LARGEST_AMOUNT = 1e30  # as the bound of a learning rate (config.py)
+
 
 def as_int(name: str, value: Any, least: int, most: float = math.inf) -> int:
     """Return an argument as a whole number.
@@ -50,7 +53,7 @@ def as_int(name: str, value: Any, least: int, most: float = math.inf) -> int:
 
 
 def as_amount(name: str, value: Any, zero: bool = False) -> float:
-    """Return an argument as a finite number above 0.
+    """Return an argument as a number above 0 that float32 holds with room for sums and squares of Adam's step.
 
     Args:
         name: Name of the argument, for messages.
@@ -66,9 +69,14 @@ def as_amount(name: str, value: Any, zero: bool = False) -> float:
     if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 0:
         value = value.item()
     is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    number = float(value) if is_number else math.nan
+    try:
+        number = float(value) if is_number else math.nan
+    except OverflowError:  # a whole number beyond float64
+        number = math.inf
     if not (0 < number < math.inf or (zero and number == 0)):
         raise UserError(f"{name}={value!r}: expected a finite number {'of 0 or more' if zero else 'above 0'}")
+    if number > LARGEST_AMOUNT:
+        raise UserError(f"{name}={value!r}: expected a number of {LARGEST_AMOUNT:g} or less; fields are in float32")
     return number
 
 

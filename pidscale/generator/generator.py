@@ -22,7 +22,7 @@ from pidscale.diffusion.denoiser import Denoiser, conditioned
 from pidscale.diffusion.noise import Noise
 from pidscale.diffusion.normaliser import Normaliser
 from pidscale.diffusion.solvers import integrate, one_step
-from pidscale.generator.arguments import as_int, as_real, override_params, params_beside
+from pidscale.generator.arguments import LARGEST_COUNT, as_int, as_real, override_params, params_beside
 from pidscale.generator.card import Card
 from pidscale.models.precondition import PreconditionedNetwork
 from pidscale.ops.grid import Grid
@@ -242,11 +242,14 @@ class Generator(ABC):
         make: (counters, noise [b, C, Y, X], varying parameters [b, P]) -> physical fields [b, C, Y, X].
         """
         params = override_params(self.pde, self.params(range(n), seed), given)
-        parts = []
+        joint = torch.empty(0)
         for start in range(0, n, batch):
             counters = range(start, min(n, start + batch))
-            parts.append(make(counters, self.eps(counters, seed), params[start : counters.stop]).cpu())
-        fields = self.split(torch.cat(parts))
+            part = make(counters, self.eps(counters, seed), params[start : counters.stop])
+            if start == 0:  # all of them, so that too many for the memory are refused here, and none is held twice
+                joint = torch.empty(n, *self.shape, dtype=part.dtype)
+            joint[start : counters.stop] = part
+        fields = self.split(joint)
         self._warn_of_refused(fields)
         return fields | dict(zip(self.pde.varying, params.T, strict=True))
 
@@ -309,7 +312,7 @@ class Teacher(Generator):
         Returns:
             Channels [n, Y, X] in physical units and varying parameters [n] by name, on the CPU.
         """
-        n = as_int("n", n, 1)
+        n = as_int("n", n, 1, LARGEST_COUNT)
         batch = as_int("batch", batch, 1)
         seed = as_int("seed", seed, 0)
         generator = self if head is None else self.with_head(head)

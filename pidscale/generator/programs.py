@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -84,10 +85,11 @@ def write_program(generator: OneStepGenerator, path: Path) -> None:
         example = example[:1]
     module.eval()
     batch = torch.export.Dim(BATCH)
-    program = torch.export.export(module, tuple(example), dynamic_shapes=tuple({0: batch} for _ in example))
-    if in_onnx:
-        write_atomic(path, _onnx(generator, program, [NOISE, PARAMS][: len(example)]))
-        return
+    with _quiet():
+        program = torch.export.export(module, tuple(example), dynamic_shapes=tuple({0: batch} for _ in example))
+        if in_onnx:
+            write_atomic(path, _onnx(generator, program, [NOISE, PARAMS][: len(example)]))
+            return
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "program.pt2"
         torch.export.save(program, made)
@@ -96,8 +98,7 @@ def write_program(generator: OneStepGenerator, path: Path) -> None:
 
 def _onnx(generator: OneStepGenerator, program: torch.export.ExportedProgram, names: list[str]) -> bytes:
     """Return a program in ONNX."""
-    with _quiet():
-        made = torch.onnx.export(program, (), dynamo=True, input_names=names, output_names=[FIELDS], verbose=False)
+    made = torch.onnx.export(program, (), dynamo=True, input_names=names, output_names=[FIELDS], verbose=False)
     assert made is not None
     model = made.model_proto
     entry = model.metadata_props.add()
@@ -109,11 +110,14 @@ def _onnx(generator: OneStepGenerator, program: torch.export.ExportedProgram, na
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter from naming packages that are not needed."""
+    """Keep the exporter from naming packages that are not needed, and torch from warning itself of its own functions."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
     finally:
         logger.setLevel(before)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pidscale.generator.arguments import Progress, as_amount, as_int, override_params
+from pidscale.generator.arguments import LARGEST_COUNT, Progress, as_amount, as_int, override_params
 from pidscale.generator.generator import OneStepGenerator
 from pidscale.generator.scales import residual_floor, residual_scales
 from pidscale.generator.tasks.descend import minimise
@@ -90,7 +90,7 @@ def refine(
     Returns:
         The samples before and after refinement.
     """
-    n = as_int("n", n, 1)
+    n = as_int("n", n, 1, LARGEST_COUNT)
     seed = as_int("seed", seed, 0)
     steps = as_int("steps", steps, 1)
     batch = as_int("batch", batch, 1)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pidscale.caller import sheltered
 from pidscale.config import UserError
-from pidscale.generator.arguments import as_int
+from pidscale.generator.arguments import LARGEST_COUNT, as_int
 from pidscale.generator.generator import Fields, OneStepGenerator, Teacher
 from pidscale.generator.module import FieldModule
 from pidscale.generator.more_calls import more_calls, several_calls
@@ -24,7 +24,7 @@ from pidscale.generator.tasks.likeliest import Answer, solve_task
 from pidscale.generator.tasks.observations import Observation, observe, warnings_for
 from pidscale.generator.tasks.posterior import Posterior, posterior
 from pidscale.generator.tasks.readings import Readings, check_channel
-from pidscale.generator.tasks.search import search_from
+from pidscale.generator.tasks.search import MOST, search_from
 from pidscale.generator.tasks.solver import solve_inputs
 from pidscale.generator.tasks.start import StartNetwork
 from pidscale.generator.tasks.suggest import Suggestion, best_sensors
@@ -78,7 +78,7 @@ class Student(OneStepGenerator):
         Returns:
             Channels [n, Y, X] in physical units and varying parameters [n] by name, on the CPU.
         """
-        n = as_int("n", n, 1)
+        n = as_int("n", n, 1, LARGEST_COUNT)
         batch = as_int("batch", batch, 1)
         seed = as_int("seed", seed, 0)
         nfe = as_int("nfe", nfe, 1)
@@ -263,6 +263,7 @@ class Student(OneStepGenerator):
             UserError: When there are several fields, or an argument is wrong.
         """
         count = as_int("count", count, 1)
+        draws = as_int("draws", draws, 2, MOST)
         for name in (*reads, *about):
             check_channel(self, name, "reads" if name in reads else "about")
         observation = self._observed("reconstruct", values, mask, sigma, readings)

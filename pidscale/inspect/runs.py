@@ -103,7 +103,7 @@ class RunState:
         ]
 
     def _name(self, root: Path) -> str:
-        return str(self.folder.relative_to(root)) if self.folder != root else self.folder.name
+        return str(self.folder.relative_to(root)) if self.folder != root else root.resolve().name
 
 
 def find_runs(root: Path) -> Iterator[Path]:
@@ -151,7 +151,8 @@ def read_runs(root: Path) -> list[RunState]:
         UserError: When there is no such folder, or no run in it.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; name the folder of your runs (run.folder)")
+        what = "a file" if root.exists() else "no such folder"
+        raise UserError(f"{root}: {what}; name the folder of your runs (run.folder)")
     states = [run_state(folder) for folder in find_runs(root)]
     if not states:
         raise UserError(f"{root}: holds no run; name the folder of your runs (run.folder)")

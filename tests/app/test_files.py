@@ -167,6 +167,7 @@ TABLES = {
     HEAD + "pressure,6,2,1\n": "line 2: y='6': expected a whole number from 0 to 5, inside the grid",
     HEAD + "pressure,1,-1,1\n": "line 2: x='-1': expected a whole number from 0 to 5",
     HEAD + "pressure,1.0,1,1\n": "line 2: y='1.0'",
+    HEAD + "pressure,0.5,1,1\n": "inside the grid; coordinates stand in columns called channel,y_coord,x_coord,value",
     HEAD + "pressure,²,1,1\n": "line 2: y='²'",
     HEAD
     + "pressure,1,1,1\npressure,2,1,1\npressure,1,1,2\n": "lines 2 and 4 are pressure at the same point y=1, x=1, of 1 and 2",

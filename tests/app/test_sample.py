@@ -125,6 +125,8 @@ def test_samples_can_be_what_a_task_is_asked(ask, tmp_path: Path) -> None:
     ("words", "part"),
     [
         (["-n", "0"], "n=0: expected a whole number, 1 or more"),
+        (["-n", "1" + "0" * 20], "expected a whole number from 1 to"),
+        (["-n", "1" + "0" * 12], "out of memory"),
         (["-n", "2", "--seed", "-1"], "seed=-1"),
         (["-n", "2", "--batch", "0"], "batch=0"),
         (["-n", "2", "--steps", "4"], "--steps=4: solver steps of a teacher; a student takes --nfe"),

@@ -97,6 +97,7 @@ def test_a_teacher_makes_the_calls_of_its_solver(tmp_path: Path, network: str) -
 def test_impossible_requests_are_refused(student: Student, tmp_path: Path) -> None:
     assert "n=0" in refused(lambda: student.sample(n=0))
     assert "n='a'" in refused(lambda: student.sample(n="a"))
+    assert f"n={10**20}" in refused(lambda: student.sample(n=10**20))
     assert "n=True" in refused(lambda: student.sample(n=True))
     assert "seed=-1" in refused(lambda: student.sample(n=1, seed=-1))
     assert "seed='a'" in refused(lambda: student.sample(n=1, seed="a"))
@@ -106,6 +107,7 @@ def test_impossible_requests_are_refused(student: Student, tmp_path: Path) -> No
     other = write_generator(tmp_path / "student")
     assert "holds a student, expected a teacher; load it with load_student" in refused(lambda: load_teacher(other))
     teacher = load_teacher(folder)
+    assert f"n={10**20}" in refused(lambda: teacher.sample(n=10**20, steps=1))
     assert "steps=0" in refused(lambda: teacher.sample(n=1, steps=0))
     assert "steps=1.5" in refused(lambda: teacher.sample(n=1, steps=1.5))
     assert "rk4" in refused(lambda: teacher.sample(n=1, steps=2, solver="rk4"))
@@ -313,5 +315,6 @@ def test_loading_and_sampling_need_torch_numpy_and_safetensors_only(folder: Path
 def test_the_package_offers_what_its_docstring_shows(folder: Path) -> None:
     assert pidscale.load_student(str(folder)).sample(n=1)["pressure"].shape == (1, POINTS, POINTS)
     assert pidscale.UserError is UserError
+    assert set(pidscale.__all__) <= set(dir(pidscale))
     with pytest.raises(AttributeError, match="load_critic"):
         pidscale.load_critic  # noqa: B018

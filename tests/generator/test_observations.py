@@ -87,6 +87,8 @@ def test_wrong_values_are_named() -> None:
         ),
         (("forward", "abc"), "values: not an array of real numbers"),
         (("forward", A, None, 0.0), "sigma=0.0: expected a finite number above 0"),
+        (("forward", A, None, 1e300), "sigma=1e+300: expected a number of 1e+30 or less"),
+        (("forward", A, None, 10**400), "expected a finite number above 0"),
         (("forward", A, None, {"permeability": "x"}), "sigma['permeability']='x'"),
         (("forward", A, None, {"k": 1.0}), "sigma: no channel 'k' in darcy"),
         (("forward", A, None, {"pressure": 1.0}), "sigma['pressure']: this channel has no values"),

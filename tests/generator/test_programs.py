@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,9 @@ def test_the_command_writes_it_and_the_example_runs_it_without_torch(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "poisson.onnx"
-    assert main(["export", "--student", str(ROOT / "students" / "poisson"), "--out", str(out)]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main(["export", "--student", str(ROOT / "students" / "poisson"), "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert str(out) in said and "noise [B, 2 x 32 x 32]" in said and "params" not in said
     argv = f"import sys; sys.argv = ['', {str(out)!r}, 'fields.npz']"

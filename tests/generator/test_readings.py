@@ -140,6 +140,14 @@ def test_readings_go_with_values_and_one_applies_to_all_fields(student: Student)
     assert answer.first is not None and (answer.mismatch < answer.first.mismatch).all()
 
 
+@pytest.mark.parametrize("wrong", ["x", [1.5], 3, None])
+def test_what_is_no_list_of_readings_is_one_line(student: Student, wrong: object) -> None:
+    one = points(student, "source", [[0.3, 0.6]], [1.5])
+    for readings in (wrong, [one, wrong], one):
+        text = refused(lambda readings=readings: student.reconstruct(readings=readings))
+        assert "readings: a " in text and "expected a list of what points, means, slopes and linear return" in text
+
+
 def test_a_method_of_a_comparison_refuses_them(student: Student) -> None:
     seen = observe(student, "reconstruct", None, readings=[points(student, "source", [[0.3, 0.6]], [1.5])])
     asked = Question(student.eps(range(1), 0), torch.zeros(1, 0), torch.arange(1), "reconstruct", seen)

@@ -147,8 +147,10 @@ def test_progress_counts_every_batch(student: Student) -> None:
 def test_mistakes_are_one_line(student: Student) -> None:
     for call, part in (
         (lambda: student.refine(0), "n=0"),
+        (lambda: student.refine(10**20), "n=100000000000000000000: expected a whole number from 1 to"),
         (lambda: student.refine(1, steps=0), "steps=0"),
         (lambda: student.refine(1, tau=0.0), "tau=0.0: expected a finite number above 0"),
+        (lambda: student.refine(1, tau=1e300), "tau=1e+300: expected a number of 1e+30 or less"),
         (lambda: student.refine(1, tau=float("nan")), "tau=nan"),
         (lambda: student.refine(1, floor="a"), "floor='a'"),
         (lambda: student.refine(1, optimiser="sgd"), "optimiser='sgd'"),

@@ -84,7 +84,8 @@ def test_mistakes_are_one_line(student: Student) -> None:
         (lambda: student.suggest(values, 0), "count=0"),
         (lambda: student.suggest(values, reads=["sorce"]), "reads: no channel 'sorce'"),
         (lambda: student.suggest(values, about=["x"]), "about: no channel 'x'"),
-        (lambda: student.suggest(values["source"][:1], draws=1), "values: shape"),
+        (lambda: student.suggest(values["source"][:1]), "values: shape"),
+        (lambda: student.suggest({"source": values["source"][:1]}, draws=1), "draws=1"),
     ):
         with pytest.raises(UserError) as raised:
             call()

@@ -152,12 +152,19 @@ def test_damaged_files_are_named_and_the_others_listed(
 
 @pytest.mark.parametrize(
     ("folder", "words"),
-    [("nowhere", "no such folder"), ("", "holds no run"), ("s3://bucket/runs", "an object store is not listed")],
+    [("nowhere", "no such folder"), ("file", "file: a file; name"), ("", "holds no run"), ("s3://bucket/runs", "an object store is not listed")],
 )
 def test_a_folder_without_runs_is_one_line(
     folder: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "file").touch()
     path = folder if "://" in folder else str(tmp_path / folder)
     assert main(["runs", path]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and words in error and error.count("\n") == 1
+
+
+def test_a_run_listed_from_inside_has_its_name(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    started(tmp_path, "fresh")
+    monkeypatch.chdir(tmp_path / "fresh")
+    assert "fresh" in listed(Path("."), capsys)

@@ -102,6 +102,7 @@ def observe(
     """
     places = _places(generator, task)
     takes = [name for name, at in zip(generator.channels, places, strict=True) if at.any()]
+    _check_readings(readings)
     if readings and task != "reconstruct":
         raise UserError(f"readings: {task} takes none; give them to reconstruct")
     given = {} if values is None and readings else _by_channel(generator, task, values, takes, where)
@@ -162,6 +163,17 @@ def warnings_for(generator: Generator, observation: Observation) -> list[str]:
                 f"the training data and {USUAL:g} standard deviations; the farthest is {value}; the answer extrapolates"
             )
     return lines
+
+
+def _check_readings(readings: Any) -> None:
+    """Raise UserError if readings are no list of Readings."""
+    listed = isinstance(readings, (list, tuple))
+    wrong = [type(one).__name__ for one in readings if not isinstance(one, Readings)] if listed else []
+    if wrong or not listed:
+        found = f"a {wrong[0]} among them" if wrong else f"a {type(readings).__name__}"
+        raise UserError(
+            f"readings: {found}; expected a list of what points, means, slopes and linear return (tasks/readings.py)"
+        )
 
 
 def _count(where: str, given: Mapping[str, Tensor], masks: Mapping[str, Tensor], readings: Sequence[Readings]) -> int:
