@@ -124,7 +124,7 @@ def test_samples_can_be_what_a_task_is_asked(ask, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["-n", "0"], "n=0: expected a whole number, 1 or more"),
+        (["-n", "0"], "n=0: expected a whole number from 1 to"),
         (["-n", "1" + "0" * 20], "expected a whole number from 1 to"),
         (["-n", "1" + "0" * 12], "out of memory"),
         (["-n", "2", "--seed", "-1"], "seed=-1"),

@@ -152,7 +152,12 @@ def test_damaged_files_are_named_and_the_others_listed(
 
 @pytest.mark.parametrize(
     ("folder", "words"),
-    [("nowhere", "no such folder"), ("file", "file: a file; name"), ("", "holds no run"), ("s3://bucket/runs", "an object store is not listed")],
+    [
+        ("nowhere", "no such folder"),
+        ("file", "file: a file; name"),
+        ("", "holds no run"),
+        ("s3://bucket/runs", "an object store is not listed"),
+    ],
 )
 def test_a_folder_without_runs_is_one_line(
     folder: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
