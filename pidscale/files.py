@@ -47,3 +47,15 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_files(folder: Path) -> list[Path]:
+    """Return all files below a folder, sorted by their path as POSIX writes it."""
+    found = (Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names)
+    return sorted(found, key=lambda path: path.as_posix())
+
+
+def tree_sha256(folder: Path) -> str:
+    """Return the SHA-256, in hex, of the lines that sha256sum writes for all files below a folder, sorted by path."""
+    lines = (f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in tree_files(folder))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

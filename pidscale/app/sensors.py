@@ -1,7 +1,8 @@
 """Reads tables of sensors from csv files, with one sensor per line.
 
 The columns are channel,y,x,value with row and column counted from 0, or channel,y_coord,x_coord,value with coordinates from 0
-to the extent of the grid. A # starts a comment. A UserError names file and line. Must not know networks.
+to the extent of the grid. Columns are separated by commas, by tabs, or by semicolons, and then a number may have a decimal comma.
+A # starts a comment. A UserError names file and line. Must not know networks.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def _rows(generator: Generator, path: Path, text: str) -> Iterator[tuple[int, st
             names = [cell.lower() for cell in cells]
             if sorted(names) not in (sorted(_BY_POINT), sorted(_BY_PLACE)):
                 wanted = f"{','.join(_BY_POINT)} or {','.join(_BY_PLACE)}"
-                raise UserError(f"{where}: columns {','.join(cells)[:80]!r}; expected {wanted}, separated by commas")
+                raise UserError(f"{where}: columns {','.join(cells)[:80]!r}; expected {wanted}")
             continue
         if len(cells) != len(names):
             raise UserError(f"{where}: {len(cells)} values, expected {len(names)}: {','.join(names)}")
@@ -101,14 +102,18 @@ def _rows(generator: Generator, path: Path, text: str) -> Iterator[tuple[int, st
 
 def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     """Yield number and cells of each line that is neither empty nor a comment. No cell spans several lines."""
+    separator = ""
     for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
+        words = line.partition("#")[0]
+        if not separator and words.strip():  # the line of names
+            separator = next((one for one in (";", "\t") if one in words), ",")
         try:
-            words = line.partition("#")[0]
-            cells = [cell.strip() for row in csv.reader([words], skipinitialspace=True) for cell in row]
+            rows = csv.reader([words], skipinitialspace=True, delimiter=separator or ",")
+            cells = [cell.strip() for row in rows for cell in row]
         except csv.Error as error:
             raise UserError(f"{path}: line {number}: {error}; save the table as plain text") from None
         if any(cells):
-            yield number, cells
+            yield number, [cell.replace(",", ".") for cell in cells] if separator == ";" else cells
 
 
 def _sensor(generator: Generator, where: str, cells: Mapping[str, str]) -> tuple[str, float, float, float]:

@@ -81,7 +81,8 @@ def convert(
     root = Path(request.out).absolute()
     draft = build_pde(equation, dict(given))
     files = SourceFiles.find(request)
-    if root.resolve() in {one.resolve().parent for one in files.paths}:
+    inside = {one.resolve() for one in files.paths} & {root.resolve(), *root.resolve().parents}
+    if inside or root.resolve() in {one.resolve().parent for one in files.paths}:
         raise UserError(f"out={request.out}: the folder of the files that are converted; name a separate folder")
     readers = [_open_reader(path, draft, request) for path in files.paths]
     reader = join_readers(readers, files.label)

@@ -1,4 +1,7 @@
-"""Which files `source` or `test` names: one, a folder, a pattern, or several separated by commas. Must not read them."""
+"""Which files `source` or `test` names: one, a folder, a pattern, or several separated by commas. Must not read them.
+
+A folder that is a zarr store counts as a file.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pidscale.config import UserError
+from pidscale.convert.layouts.zarr import is_store
 from pidscale.paths import expanded, is_address
 
-ENDINGS = (".npy", ".npz", ".mat", ".h5", ".hdf5", ".hdf", ".nc", ".nc4", ".pt", ".pth")  # used from a folder
+ENDINGS = (
+    ".npy",
+    ".npz",
+    ".mat",
+    ".h5",
+    ".hdf5",
+    ".hdf",
+    ".nc",
+    ".nc3",
+    ".nc4",
+    ".cdf",
+    ".pt",
+    ".pth",
+)  # used from a folder
 
 
 def find_files(key: str, word: str) -> list[Path]:
@@ -27,7 +44,7 @@ def find_files(key: str, word: str) -> list[Path]:
         UserError: The value is an address, names no file, or names a file twice.
     """
     _refuse_address(key, word)
-    if Path(expanded(word, key)).is_file():
+    if _is_data(Path(expanded(word, key))):
         return [Path(expanded(word, key))]
     listed = word[1:-1] if word.startswith("[") and word.endswith("]") else word
     names = [name for part in listed.split(",") if (name := part.strip().strip("'\""))]
@@ -51,10 +68,10 @@ def _find_one(key: str, name: str) -> list[Path]:
     """Find the files of one name: a file, a folder or a pattern."""
     _refuse_address(key, name)
     path = Path(expanded(name, key))
+    if is_store(path):
+        return [path]
     if path.is_dir():
-        found = sorted(
-            one for one in path.iterdir() if one.is_file() and one.suffix.lower() in ENDINGS and one.name[0] != "."
-        )
+        found = sorted(one for one in path.iterdir() if one.name[0] != "." and _is_known(one))
         if not found:
             raise UserError(
                 f"{key}={name}: a folder without a file that ends in {', '.join(ENDINGS)}; name a file or a pattern"
@@ -62,14 +79,24 @@ def _find_one(key: str, name: str) -> list[Path]:
         return found
     if path.exists():
         if not path.is_file():
-            raise UserError(f"{key}={name}: neither a file nor a folder; name a file of npy, npz, MATLAB, HDF5 or .pt")
+            raise UserError(f"{key}={name}: neither a file nor a folder; name a file, a folder or a zarr store")
         return [path]
     if not glob.has_magic(name):
         raise UserError(f"{key}={name}: no such file")
-    matched = sorted(Path(one) for one in glob.glob(str(path), recursive=True) if Path(one).is_file())
+    matched = sorted(Path(one) for one in glob.glob(str(path), recursive=True) if _is_data(Path(one)))
+    matched = [one for one in matched if not any(map(is_store, one.parents))]  # a pattern with ** goes into stores
     if not matched:
         raise UserError(f"{key}={name}: no file matches this pattern")
     return matched
+
+
+def _is_data(path: Path) -> bool:
+    return path.is_file() or is_store(path)
+
+
+def _is_known(path: Path) -> bool:
+    """Return whether a folder that is named as a source stands for this entry of it too."""
+    return is_store(path) or (path.is_file() and path.name.lower().endswith((*ENDINGS, ".zarr.zip")))
 
 
 def short_names(files: Sequence[Path]) -> list[str]:

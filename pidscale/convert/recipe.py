@@ -19,7 +19,7 @@ from pidscale.convert.parameters import Parameters
 from pidscale.convert.request import ConversionRequest
 from pidscale.convert.sample_reader import SampleReader
 from pidscale.convert.scan import Scan
-from pidscale.files import file_sha256
+from pidscale.files import file_sha256, tree_files, tree_sha256
 from pidscale.ops.grid import Grid
 from pidscale.pde.base import Pde
 from pidscale.records.format import VERSION
@@ -80,12 +80,15 @@ class SourceFiles:
         return range(sum(counts[: len(self.source)]), sum(counts)) if self.test else None
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return name, size in bytes and SHA-256 of each file."""
+        """Return name, size in bytes and SHA-256 of each file, for a folder of all files in it."""
         names = short_names(self.paths)
-        return [
-            {"file": name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
-            for name, path in zip(names, self.paths, strict=True)
-        ]
+        return [{"file": name} | _fingerprint(path) for name, path in zip(names, self.paths, strict=True)]
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+    return {"bytes": sum(one.stat().st_size for one in tree_files(path)), "sha256": tree_sha256(path)}
 
 
 def build_recipe(

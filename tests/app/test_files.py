@@ -151,6 +151,17 @@ def test_sensors_at_coordinates_stay_where_they_are(tmp_path: Path) -> None:
     assert known.places == {"pressure": [(0.29, 0.61, 3e-3), (1.0, 0.5, 2e-3)], "permeability": [(0.0, 0.0, 12.0)]}
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(("separator", "point"), [(",", "."), (";", "."), (";", ","), ("\t", ".")])
+def test_tables_of_spreadsheets_are_read(tmp_path: Path, mark: str, end: str, separator: str, point: str) -> None:
+    rows = ["channel,y_coord,x_coord,value", '"pressure",0.29,0.61,3e-3 # a,b;c', "permeability,0,1,12.5"]
+    rows = [row.replace(",", separator).replace(".", point) for row in rows]
+    (tmp_path / "sensors.csv").write_bytes((mark + end.join(rows) + end).encode())
+    found = read_sensors(STUDENT, tmp_path / "sensors.csv")
+    assert found.places == {"pressure": [(0.29, 0.61, 3e-3)], "permeability": [(0.0, 1.0, 12.5)]} and not found.fields
+
+
 HEAD = "channel,y,x,value\n"
 TABLES = {
     "channel,y,value\n": "line 1: columns 'channel,y,value'; expected channel,y,x,value",
@@ -166,6 +177,8 @@ TABLES = {
     HEAD + "pressure,1,2,\n": "line 2: value=''",
     HEAD + "pressure,6,2,1\n": "line 2: y='6': expected a whole number from 0 to 5, inside the grid",
     HEAD + "pressure,1,-1,1\n": "line 2: x='-1': expected a whole number from 0 to 5",
+    "channel;y;x;value\npressure;1;1;1,000,000\n": "line 2: value='1.000.000': expected a finite number",
+    "channel\ty\tx\tvalue\npressure\t1\t1\t0,5\n": "line 2: value='0,5': expected a finite number",
     HEAD + "pressure,1.0,1,1\n": "line 2: y='1.0'",
     HEAD + "pressure,0.5,1,1\n": "inside the grid; coordinates stand in columns called channel,y_coord,x_coord,value",
     HEAD + "pressure,²,1,1\n": "line 2: y='²'",

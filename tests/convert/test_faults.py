@@ -105,6 +105,7 @@ def test_a_file_without_read_permission_is_refused_in_every_layout(tmp_path, bur
     has(found.stdout, f"{name}: permission denied; name a file that this process may read")
 
 
-def test_netcdf_of_the_classic_format_is_named(tmp_path):
-    (tmp_path / "a.nc").write_bytes(b"CDF\x01" + bytes(100))
-    has(refused(tmp_path / "a.nc"), "netCDF of the classic format", "nccopy -k nc4 a.nc")
+@pytest.mark.parametrize(("version", "words"), [(5, "64-bit data (CDF-5)"), (7, "an unknown version, 7")])
+def test_netcdf_of_a_variant_that_is_not_read_is_named(tmp_path, version, words):
+    (tmp_path / "a.nc").write_bytes(b"CDF" + bytes([version]) + bytes(100))
+    has(refused(tmp_path / "a.nc"), words, "nccopy -k nc4 a.nc NEW.nc")

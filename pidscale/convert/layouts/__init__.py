@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pidscale.config import UserError
-from pidscale.convert.layouts import arrays, hdf5, matlab5, pdebench, well
+from pidscale.convert.layouts import arrays, hdf5, matlab5, netcdf3, pdebench, well, zarr
 from pidscale.convert.layouts.faults import file_errors, pickle_refusal
 from pidscale.convert.layouts.source import Source
 
@@ -20,6 +20,8 @@ READERS: dict[str, Callable[[Path], Source]] = {
     "hdf5": hdf5.open_plain,
     "pdebench": pdebench.open_pdebench,
     "well": well.open_well,
+    "netcdf3": netcdf3.open_netcdf3,
+    "zarr": zarr.open_zarr,
     "pt": arrays.open_torch,
 }
 _HDF5_LAYOUTS = ("hdf5", "mat73", "pdebench", "well")
@@ -43,8 +45,10 @@ def open_source(path: Path, layout: str | None = None) -> Source:
         raise UserError(f"layout={layout}: unknown; expected one of {', '.join(READERS)}")
     if not path.exists():
         raise UserError(f"source={path}: no such file")
-    if not path.is_file():
-        raise UserError(f"source={path}: not a file; name one file of npy, npz, MATLAB, HDF5 or .pt")
+    if not path.is_file() and not zarr.is_store(path):
+        raise UserError(
+            f"source={path}: not a file; name one file of npy, npz, MATLAB, HDF5, netCDF or .pt, or a zarr store"
+        )
     found = _detect(path)
     if layout is None:
         return READERS[found](path)
@@ -55,6 +59,8 @@ def open_source(path: Path, layout: str | None = None) -> Source:
 
 def _detect(path: Path) -> str:
     """Return the layout of a file."""
+    if path.is_dir():
+        return "zarr"
     if path.stat().st_size == 0:
         raise UserError(f"{path}: empty, 0 bytes; download or write the file again")
     with file_errors(path, "a file"), open(path, "rb") as file:
@@ -68,10 +74,7 @@ def _detect(path: Path) -> str:
     if head.startswith(_HDF5_SIGNATURE) or head[512:].startswith(_HDF5_SIGNATURE):
         return _detect_hdf5(path)
     if head[:3] == b"CDF":
-        raise UserError(
-            f"{path}: netCDF of the classic format, which is not supported; convert it to netCDF-4: "
-            f"nccopy -k nc4 {path.name} NEW.nc"
-        )
+        return "netcdf3"
     if path.suffix in (".pt", ".pth") and head[:1] == b"\x80":
         return "pt"  # older than the zip format
     if head[:1] == b"\x80" or path.suffix in (".pkl", ".pickle"):
@@ -82,11 +85,15 @@ def _detect(path: Path) -> str:
 def _detect_zip(path: Path) -> str:
     with file_errors(path, "npz or pt"), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
+    if zarr.is_zipped_store(names):
+        return "zarr"
     if any(name.endswith("data.pkl") for name in names):
         return "pt"
     if names and all(name.endswith(".npy") for name in names):
         return "npz"
-    raise UserError(f"{path}: a zip file, but neither npz nor .pt; unpack it and name the data file in it")
+    raise UserError(
+        f"{path}: a zip file, but neither npz nor .pt nor a zarr store; unpack it and name the data file in it"
+    )
 
 
 def _detect_hdf5(path: Path) -> str:

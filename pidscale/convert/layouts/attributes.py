@@ -1,4 +1,4 @@
-"""Attributes of HDF5 and netCDF datasets: packing, missing values, valid range, unit and the names of dims.
+"""Attributes of HDF5, netCDF and zarr arrays: packing, missing values, valid range, unit and the names of dims.
 
 Reads the attributes of the CF conventions, of netCDF and of HDF5's dimension scales. An attribute that cannot be applied is
 listed in `Attributes.unsupported`, never ignored. Must not know equations, or which dataset will be used.
@@ -7,7 +7,7 @@ listed in `Attributes.unsupported`, never ignored. Must not know equations, or w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class Attributes:
         range_of_numbers: Whether `valid_range` bounds the numbers; otherwise it bounds the stored values.
         unit: The unit as the file spells it; empty if the file states none.
         dims: The names of the dims; empty if the file names none.
+        boolean: Whether bytes stand for false and true: xarray stores booleans so where a format has none.
         unsupported: One line for each attribute that cannot be applied.
     """
 
@@ -52,6 +53,7 @@ class Attributes:
     range_of_numbers: bool = False
     unit: str = ""
     dims: tuple[str, ...] = ()
+    boolean: bool = False
     unsupported: tuple[str, ...] = ()
 
     @property
@@ -66,12 +68,16 @@ class Attributes:
 
     def dtype(self, stored: np.dtype) -> np.dtype:
         """Return the dtype of the numbers that values of the dtype `stored` become."""
+        if self.boolean:
+            return np.dtype(bool)
         if stored.kind == "b" or not self.changes_values:
             return stored
         return np.dtype(np.float64) if self.packed or stored.kind != "f" else stored
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
         """Return the numbers that stored values stand for, NaN for those that are missing or outside the valid range."""
+        if self.boolean:
+            return stored.astype(bool)
         if stored.dtype.kind == "b" or not self.changes_values:
             return stored
         raw = self._with_sign(stored)
@@ -140,10 +146,31 @@ def is_bare_dimension(dataset: Any) -> bool:
 
 
 def attributes_of(dataset: Any, netcdf: bool = False) -> Attributes:
-    """Read the attributes of a dataset.
+    """Read the attributes of an open h5py dataset; see `read_attributes`."""
+    return read_attributes(dataset, _dim_names(dataset), netcdf)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What `read_attributes` reads of an array; an h5py dataset has the same attributes.
+
+    Attributes:
+        name: The name in the file.
+        attrs: What the file says of the array, by name.
+        dtype: The type of the stored values.
+    """
+
+    name: str
+    attrs: Mapping[str, Any]
+    dtype: np.dtype
+
+
+def read_attributes(dataset: Any, dims: tuple[str, ...], netcdf: bool = False) -> Attributes:
+    """Read what a file says of the numbers of an array.
 
     Args:
-        dataset: An open h5py dataset.
+        dataset: An open h5py dataset, or a `Stored`.
+        dims: The names of the dims; empty if the file names none.
         netcdf: Whether the netCDF library wrote the file; its default fill values then count as missing values.
 
     Returns:
@@ -176,10 +203,12 @@ def attributes_of(dataset: Any, netcdf: bool = False) -> Attributes:
         valid_range=valid_range,
         range_of_numbers=range_of_numbers,
         unit=given.text("units"),
-        dims=_dim_names(dataset),
+        dims=dims,
         unsupported=tuple(given.unsupported),
     )
-    return boolean_attributes(found, given.name) if dataset.dtype.kind == "b" else found
+    boolean = given.text("dtype").lower() == "bool" and dataset.dtype.kind in "iu" and dataset.dtype.itemsize == 1
+    found = replace(found, boolean=boolean)
+    return boolean_attributes(found, given.name) if boolean or dataset.dtype.kind == "b" else found
 
 
 def boolean_attributes(attributes: Attributes, name: str) -> Attributes:
@@ -189,7 +218,8 @@ def boolean_attributes(attributes: Attributes, name: str) -> Attributes:
     line = (
         f"array '{name}' holds booleans, but has attributes of packed or missing numbers; write the numbers themselves"
     )
-    return Attributes(unit=attributes.unit, dims=attributes.dims, unsupported=(*attributes.unsupported, line))
+    unsupported = (*attributes.unsupported, line)
+    return Attributes(unit=attributes.unit, dims=attributes.dims, boolean=attributes.boolean, unsupported=unsupported)
 
 
 class _GivenAttributes:
