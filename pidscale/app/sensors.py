@@ -1,8 +1,8 @@
 """Reads tables of sensors from csv files, with one sensor per line.
 
 The columns are channel,y,x,value with row and column counted from 0, or channel,y_coord,x_coord,value with coordinates from 0
-to the extent of the grid. Columns are separated by commas, by tabs, or by semicolons; with the last, numbers may have a decimal
-comma. A # starts a comment. A UserError names file and line. Must not know networks.
+to the extent of the grid. Columns are separated by commas, by tabs, or by semicolons; with the last, numbers may have
+a decimal comma. A # starts a comment. A UserError names file and line. Must not know networks.
 """
 
 from __future__ import annotations
