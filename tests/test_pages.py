@@ -103,6 +103,29 @@ def test_steps_behind_a_network_correct_it_as_far_as_the_page_of_heads_claims() 
             assert after <= 0.1 * before, (pde, network)
 
 
+def test_what_the_page_of_the_method_says_in_words_holds_in_its_figures() -> None:
+    result = committed("method")
+    worst = {pde: max(row["dual"] for row in result["mean"] if row["pde"] == pde) for pde in ("darcy", "poisson")}
+    assert worst["darcy"] > 0.1 and worst["poisson"] < 1e-12
+    reached = {(row["network"], row["calls"]): row["dual"] for row in result["calls"]}
+    most = max(calls for network, calls in reached if network == "teacher")
+    assert reached["teacher", most] > 0.8 * reached["teacher", 35]  # more calls do not help
+    assert reached["student", 1] < 0.5 * min(reached["teacher", most], reached["student-lambda0", 1])
+    assert all(row["same_noise"] < 0.5 * row["other_noise"] for row in result["pairs"])
+    norms = {(row["wrong"], row["points"]): row for row in result["norms"]}
+    for points in (32, 64):
+        assert norms["noise", 2 * points]["l2"] / norms["noise", points]["l2"] == pytest.approx(4, abs=0.3)
+        assert norms["noise", 2 * points]["dual"] / norms["noise", points]["dual"] == pytest.approx(2, abs=0.2)
+        assert norms["smooth", 2 * points]["dual"] / norms["smooth", points]["dual"] == pytest.approx(1, abs=0.1)
+        assert norms["noise", points]["l2"] > norms["smooth", points]["l2"]
+        assert norms["noise", points]["dual"] < norms["smooth", points]["dual"]
+
+
+def test_pictures_of_the_docs_are_small() -> None:
+    pictures = [*(ROOT / "docs").glob("*.png"), *(ROOT / "docs" / "equations").glob("*.png")]
+    assert not [picture.name for picture in pictures if picture.stat().st_size > 200 * 1024] and len(pictures) > 12
+
+
 def test_the_measured_floors_and_orders_pass() -> None:
     rows = {row["pde"]: row for row in committed("residuals")["rows"]}
     assert set(rows) == set(PDES)

@@ -19,7 +19,7 @@ from tests.browser import Page, browser, needs_browser
 from tests.commands import ROOT
 
 BUILD = ROOT / "docs" / "site" / "build.py"
-SHOWN = ("index.html", "students/index.html", "students/darcy.html", "docs/reference.html", "docs/demo.html")
+SHOWN = ("index.html", "students/index.html", "students/darcy.html", "docs/reference.html", "docs/method.html")
 SHOWN += ("docs/equations/darcy.html", "docs/tasks_measured.html")
 
 

@@ -26,6 +26,7 @@ from benchmarks.pages import (
     heads,
     loader,
     memory,
+    method,
     methods,
     metrics,
     rollout,
@@ -64,6 +65,10 @@ PAGES = {
     "loader": Page("docs/loader.md", loader.page, "loader"),
     "memory": Page("docs/split_memory.md", memory.page, "memory"),
     "methods": Page("docs/methods.md", methods.page, "methods"),
+    **{
+        f"method_{name}": Page("docs/method.md", text, "method", method.markers(name))
+        for name, text in method.PARTS.items()
+    },
     "metrics": Page("docs/metrics.md", metrics.page, "demo", metrics.MARKERS),
     "results": Page("README.md", demo.summary, "demo", demo.MAIN),
     "rollout": Page("docs/rollout.md", rollout.page, "rollout"),
