@@ -29,6 +29,7 @@ from benchmarks.pages import (
     method,
     methods,
     metrics,
+    programs,
     rollout,
     side_by_side,
     sizes,
@@ -70,6 +71,7 @@ PAGES = {
         for name, text in method.PARTS.items()
     },
     "metrics": Page("docs/metrics.md", metrics.page, "demo", metrics.MARKERS),
+    "programs": Page("docs/student.md", programs.page, "programs", programs.MARKERS),
     "results": Page("README.md", demo.summary, "demo", demo.MAIN),
     "rollout": Page("docs/rollout.md", rollout.page, "rollout"),
     "side_by_side": Page("docs/side_by_side.md", side_by_side.page, "papers"),
