@@ -2,9 +2,9 @@
 
 python -m benchmarks.speed.programs [--quick] [--json benchmarks/results/programs.json]
 
-Each student of students/ is exported with its head and without, for torch.export (.pt2) and in ONNX. Its module in PyTorch, the
-loaded .pt2 file and the file in ONNX (by onnxruntime) make the same fields from the same noise by turns, with one thread each.
-Times are medians, ratios to PyTorch medians of the ratios of single turns with their least and greatest.
+Each student of students/ is exported with its head and without, for torch.export (.pt2) and in ONNX. Its module in PyTorch,
+the loaded .pt2 file and the file in ONNX (by onnxruntime) make the same fields from the same noise by turns, with one thread
+each. Times are medians, ratios to PyTorch medians of the ratios of single turns with their least and greatest.
 """
 
 from __future__ import annotations
