@@ -36,7 +36,7 @@ lint: $(INSTALLED)
 # The stamp is written last, so an interrupted installation is taken up again. pip writes the RECORD of a package last:
 # a package without one is half installed, and pip would take it for complete.
 $(INSTALLED): pyproject.toml setup.py constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] <= (3, 12) or sys.exit(f"pidscale needs Python 3.11 or 3.12, $(PYTHON) is {v[0]}.{v[1]}: run make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] <= (3, 13) or sys.exit(f"pidscale needs Python 3.11, 3.12 or 3.13, $(PYTHON) is {v[0]}.{v[1]}: run make PYTHON=python3.12")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@for d in $(VENV)/lib/python3*/site-packages/*.dist-info; do [ ! -d "$$d" ] || [ -f "$$d/RECORD" ] || rm -r "$$d"; done
 	$(BIN)/python -m pip install -q -c constraints.txt torch

@@ -35,6 +35,7 @@ def student(folder: Path) -> Student:
 
 @pytest.fixture(scope="module")
 def truths(student: Student) -> dict[str, torch.Tensor]:
+    pytest.importorskip("scipy")  # where the wheel alone is installed (tests/app/test_wheel.py), no data are made
     made = np.stack([student.pde.sample(0, i, student.grid)[0] for i in range(3)]).astype(np.float32)
     return student.split(torch.from_numpy(made))
 
