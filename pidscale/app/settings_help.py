@@ -6,9 +6,7 @@ The meanings are those of the docstrings in config.py.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
-import re
 import shutil
 import textwrap
 import typing
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pidscale.app.compose import COMPARE, composed, groups, settings_from
+from pidscale.app.docstrings import attribute_meanings
 from pidscale.compare.settings import CompareSettings
 from pidscale.config import Settings, from_plain, to_flat
 
@@ -24,8 +23,6 @@ COLUMN = 40
 
 _WIDTHS = (80, 120)
 _LONGEST = 120
-_SEE = "See `"  # begins the entry of a setting that its base class describes
-_ENTRY = re.compile(r"^    (\w+): (.*)$")
 
 
 def help_text(config: str, config_dir: Path | None = None) -> str:
@@ -85,9 +82,7 @@ def meanings(kind: type, where: str = "") -> dict[str, str]:
         The meanings. Those of a base class count for fields that it declares. Empty without docstrings (`python -OO`).
     """
     hints = typing.get_type_hints(kind)
-    said: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        said |= {name: text for name, text in _attributes(base).items() if not text.startswith(_SEE)}
+    said = attribute_meanings(kind)
     found: dict[str, str] = {}
     for field in dataclasses.fields(kind):
         name = f"{where}.{field.name}".lstrip(".")
@@ -95,20 +90,4 @@ def meanings(kind: type, where: str = "") -> dict[str, str]:
             found |= meanings(hints[field.name], name)
         elif field.name in said:
             found[name] = said[field.name]
-    return found
-
-
-def _attributes(kind: type) -> dict[str, str]:
-    """Return the entries of the section `Attributes` of a docstring."""
-    _, _, section = inspect.cleandoc(kind.__doc__ or "").partition("\nAttributes:\n")
-    found: dict[str, str] = {}
-    name = ""
-    for line in section.splitlines():
-        if entry := _ENTRY.match(line):
-            name = entry[1]
-            found[name] = entry[2]
-        elif name and line.startswith("     "):
-            found[name] += f" {line.strip()}"
-        else:
-            break
     return found

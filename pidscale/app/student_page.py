@@ -14,6 +14,7 @@ import torch
 
 from pidscale import __version__
 from pidscale.app.card_text import card_lines, join, pairs, value_text
+from pidscale.app.docstrings import attribute_meanings
 from pidscale.app.formula import formula, typeset
 from pidscale.compare.tables import MEASURES
 from pidscale.figures.embedded import html_panels
@@ -24,7 +25,7 @@ from pidscale.generator.student import Student
 from pidscale.page.html import Html, facts, joined, lines_to_copy, note, number_text, page, pair, prose, table, tag
 from pidscale.pde.base import Samples
 from pidscale.pde.own import is_own
-from pidscale.pde.words import meanings, words
+from pidscale.pde.words import words
 from pidscale.plain import size_text
 from pidscale.records.json_checks import is_number
 
@@ -303,7 +304,7 @@ def _channels(shown: Shown) -> Html:
 
 def _parameters(shown: Shown) -> Html:
     pde = shown.generator.pde
-    known = meanings(pde)
+    known = attribute_meanings(type(getattr(pde, "params", None)))
     rows: list[list[Any]] = []
     for name, (low, high) in pde.varying.items():
         rows.append([tag("b", name), f"{low:g} to {high:g}", prose(known.get(name, "Differs from sample to sample."))])

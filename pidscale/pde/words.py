@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pidscale.pde.base import Pde
 
 _KNOWS = re.compile(r"\s*Knows no files, no models and no ranks\.\s*$")  # which concerns the code alone
-_MEANING = re.compile(r"^ +(\w+): (.*)$")
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,3 @@ def words(pde: Pde) -> Words:
     pairs = [re.split(r"\s{2,}", line, maxsplit=1) for block in indented[1:] for line in block]
     symbols = tuple((pair[0], pair[1]) for pair in pairs if len(pair) == 2)
     return Words(title, formula, symbols, tuple(blocks[count:]))
-
-
-def meanings(pde: Pde) -> dict[str, str]:
-    """Return what each parameter of an equation means, where the docstrings of its dataclass and the bases of it say so."""
-    found: dict[str, str] = {}
-    for kind in reversed(type(getattr(pde, "params", None)).__mro__[:-1]):
-        listed = (inspect.getdoc(kind) or "").partition("Attributes:")[2]
-        found |= {match[1]: match[2] for line in listed.splitlines() if (match := _MEANING.match(line))}
-    return found
