@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.io import netcdf_file
 
 from pidscale.config import UserError
 from pidscale.convert.layouts.attributes import Stored, read_attributes
@@ -21,6 +20,8 @@ _VERSIONS = (1, 2)  # the fourth byte of a file
 
 def open_netcdf3(path: Path) -> Source:
     """Open every variable of numbers, mapped. Raises UserError if the file is damaged or of another variant."""
+    from scipy.io import netcdf_file
+
     with file_errors(path, "netcdf3"):
         with open(path, "rb") as stream:
             version = stream.read(4)[3]
@@ -33,7 +34,7 @@ def open_netcdf3(path: Path) -> Source:
     return build_source(path, "netcdf3", arrays)
 
 
-def _array(file: netcdf_file, name: str) -> Array:
+def _array(file: Any, name: str) -> Array:
     """Return a variable as an Array. It holds the file, never a view of the map, so that the file can be closed."""
     variable = file.variables[name]
     stored = Stored(name, _texts(variable._attributes), variable.data.dtype)  # scipy has no public mapping of them
