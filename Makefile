@@ -6,21 +6,25 @@ INSTALLED := $(VENV)/.installed
 # Ray workers and DeepSpeed look for tools (ninja, ray) on PATH.
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help install demo test lint docs
+.PHONY: help install demo test lint docs docs-check
 help:
 	@echo "make demo     train a small teacher, distil it and show the result"
 	@echo "make test     lint, types, docstrings, import order and all tests"
 	@echo "make lint     lint, types, docstrings and import order only"
 	@echo "make docs     build the site of the docs into site/"
+	@echo "make docs-check  run every command of README and docs, with small settings (ONLY=PAGE for one page)"
 	@echo "make install  install into $(VENV) (PYTHON=python3.12 to choose the interpreter)"
 
 install: $(INSTALLED)
 
 demo: $(INSTALLED)
-	$(RUN) $(BIN)/pidscale demo
+	$(RUN) $(BIN)/pidscale demo $(SETTINGS)
 
 docs: $(INSTALLED)
 	$(BIN)/python docs/site/build.py site
+
+docs-check: $(INSTALLED)
+	$(RUN) $(BIN)/python -m tests.docs $(if $(ONLY),--only $(ONLY))
 
 test: lint
 	$(RUN) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -63,9 +63,9 @@ class Host:
         own = {"PATH": path, "HOME": str(self.home), "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": matplotlib.get_cachedir()}
         return kept | RAY_ENVIRONMENT | own | more
 
-    def start(self, *words: str, log: Path, cwd: Path | None = None, **more: str) -> subprocess.Popen:
-        """Start a process on this host; its output goes to a file."""
-        with log.open("a") as out:
+    def start(self, *words: str, log: Path | None, cwd: Path | None = None, **more: str) -> subprocess.Popen:
+        """Start a process on this host; its output goes to a file, or where ours goes."""
+        with log.open("a") if log else nullcontext() as out:
             command = ["nsenter", f"--target={self.first}", "--net", "--mount", "--pid", "--uts", "--ipc"]
             command += [f"--wd={cwd or self.home}", *words]
             return subprocess.Popen(
@@ -107,6 +107,7 @@ class Switch:
         self.process = subprocess.Popen(
             [*WITH_US, "unshare", "--net", "--kill-child", "--fork", "sh", "-c", script],
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         assert self.process.stdout is not None and self.process.stdout.readline() == b"up\n", "no switch"

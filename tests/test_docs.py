@@ -1,29 +1,16 @@
-"""Links of pages lead somewhere, the Python of a page runs without a change, and messages that a page quotes exist."""
+"""Links of pages lead somewhere, and messages that a page quotes exist. tests/docs/ runs what pages show."""
 
 from __future__ import annotations
 
 import ast
 import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-
-import pytest
 
 from tests.commands import ROOT
+from tests.docs.blocks import pages
 
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-RUN = ("README.md", "docs/head.md", "docs/own_method.md", "docs/student.md", "docs/tasks.md", "students/README.md")
-
-
-def pages() -> Iterator[Path]:
-    """Every page of the checkout, but for what is made in it."""
-    yield from sorted(ROOT.glob("*.md"))
-    for folder in ("docs", "pidscale", "shards", "students", "benchmarks", "launch"):
-        yield from sorted(ROOT.joinpath(folder).rglob("*.md"))
 
 
 def slug(heading: str) -> str:
@@ -43,7 +30,7 @@ def place(page: Path) -> Path:
 def test_every_link_leads_to_a_file_and_a_heading() -> None:
     dead = []
     links = 0
-    for page in pages():
+    for page in map(ROOT.joinpath, pages()):
         for link in LINK.findall(FENCE.sub("", page.read_text())):
             if re.match(r"[a-z]+:", link):
                 continue
@@ -53,22 +40,6 @@ def test_every_link_leads_to_a_file_and_a_heading() -> None:
             if not target.exists() or (anchor and anchor not in headings(target)):
                 dead.append(f"{page.relative_to(ROOT)}: {link}")
     assert not dead and links > 100
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", RUN)
-def test_the_python_of_a_page_runs_in_its_order(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    blocks = PYTHON.findall((ROOT / page).read_text())
-    assert blocks
-    (tmp_path / "students").symlink_to(ROOT / "students")
-    monkeypatch.chdir(tmp_path)
-    module = ModuleType("page")
-    monkeypatch.setitem(sys.modules, "page", module)  # where dataclasses look
-    for block in blocks:
-        exec(compile(block, page, "exec"), vars(module))
-    assert capsys.readouterr().err == ""
 
 
 def templates() -> list[str]:
