@@ -52,6 +52,11 @@ def test_every_page_of_the_checkout_is_in_the_site_and_in_its_menu(site: Path, b
     assert len(pages) > 40
 
 
+def test_links_to_pages_have_their_titles(site: Path) -> None:
+    home = (site / "index.html").read_text()
+    assert re.search(r'<a href="docs/metrics.html">[A-Z][^<.]+</a>', home) and not re.search(r">[\w/]+\.md</a>", home)
+
+
 def test_the_reference_has_the_methods_of_a_student_and_the_search_finds_them(site: Path) -> None:
     reference = (site / "docs" / "reference.html").read_text()
     for name in ("load_student", "Student.sample", "Student.reconstruct", "Answer", "readings.points"):

@@ -46,16 +46,23 @@ def show_student(folder: Path, name: str = "darcy") -> None:
 
 
 def _linked(page: Path, files: set[Path]) -> str:
-    """Return the text of a page in which only pages and pictures are linked."""
+    """Return the text of a page in which only pages and pictures are linked; titles stand for the names of pages."""
 
     def keep(found: re.Match[str]) -> str:
         target = (page.parent / found[3]).resolve()
+        if target in files and found[2].endswith(".md"):
+            return f"[{_title(target)}]({found[3]}{found[4] or ''})"
         if re.match(r"[a-z]+:", found[3]) or target in files:
             return found[0]
         folder = target / "README.md"
         return found[0].replace(found[3], f"{found[3].rstrip('/')}/README.md") if folder in files else found[2]
 
     return LINK.sub(keep, page.read_text())
+
+
+def _title(page: Path) -> str:
+    """Return the title of a page."""
+    return page.read_text().partition("# ")[2].partition("\n")[0]
 
 
 def missing_pictures(pages: Path) -> list[str]:
