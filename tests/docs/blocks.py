@@ -13,6 +13,7 @@ yaml, json are read; yaml with title="DIR/GROUP/NAME.yaml" is a file that the re
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ PATTERNS = (
 RUN = ("bash", "console", "python")
 LANGUAGES = (*RUN, "text", "diff", "ipython", "yaml", "json", "csv", "markdown", "html", "mermaid")
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+UNFINISHED = re.compile("unexpected (EOF|end of file)|delimited by end-of-file")
 TITLE = re.compile(r'title="([^"]+)"')
 COMMAND = re.compile(
     r"^\s*(\$ |(\.venv/bin/)?(pidscale|python3?|make|pip|ray|git|ruff|pytest|sbatch|kubectl|docker|aws|source|export|cp) )",
@@ -133,6 +135,8 @@ def problems(page: str, root: Path = ROOT) -> list[str]:
             wrong.append(f"{block.place}: a block of console begins with `$ ` and a command")
         elif block.language == "python" and block.title and not _excerpt(block, root):
             wrong.append(f"{block.place}: no excerpt of {block.title}: these lines are not in it")
+        elif block.language in ("bash", "console"):
+            wrong += [f"{one.place}: {said}" for one in commands(block) if (said := _refusal(one.text))]
     return wrong
 
 
@@ -159,7 +163,7 @@ def commands(block: Block) -> Iterator[Command]:
             continue
         first = at
         at += 1
-        while not _whole(words) and at < len(lines):
+        while _unfinished(words) and at < len(lines):
             words += f"\n{lines[at].removeprefix('> ') if block.language == 'console' else lines[at]}"
             at += 1
         shown = None
@@ -170,11 +174,22 @@ def commands(block: Block) -> Iterator[Command]:
         yield Command(block.page, block.line + 1 + first, words, shown)
 
 
+def _unfinished(words: str) -> bool:
+    """Whether bash needs a further line to run this."""
+    return words.endswith("\\") or UNFINISHED.search(_refusal(words)) is not None
+
+
 @cache
-def _whole(words: str) -> bool:
-    """Whether bash needs no further line to run this."""
-    done = subprocess.run(["bash", "-n"], input=f"{words}\n", capture_output=True, text=True, check=False)
-    return done.returncode == 0 and not done.stderr and not words.endswith("\\")
+def _refusal(words: str) -> str:
+    """Return what bash says of a command that it cannot parse, or ""."""
+    return subprocess.run(
+        ["bash", "-n"],
+        input=f"{words}\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"LC_ALL": "C"},
+    ).stderr.strip()
 
 
 def steps(page: str, root: Path = ROOT) -> list[Command | Block]:

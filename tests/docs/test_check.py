@@ -38,6 +38,7 @@ def test_every_block_of_every_page_says_what_it_is_and_every_rule_meets_a_comman
         ("```console\npidscale runs\n```\n", "page.md:1: a block of console begins with `$ `"),
         ('```python title="docs/examples/fisher.py"\nx = 1\n```\n', "page.md:1: no excerpt of docs/examples/fisher.py"),
         ("```bash\npidscale runs\n", "page.md: a block does not end"),
+        ("```bash\ngit clone <this one> && cd a\npidscale runs\n```\n", "page.md:2: bash: line 1: syntax error near"),
     ],
 )
 def test_a_block_that_cannot_be_checked_is_named(text: str, words: str, tmp_path: Path) -> None:
