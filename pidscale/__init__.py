@@ -12,10 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
-__all__ = ["UserError", "__version__", "load_student", "load_teacher"]
+__all__ = ["UserError", "__version__", "draw_answer", "draw_fields", "load_student", "load_teacher"]
 
 if TYPE_CHECKING:
     from pidscale.config import UserError
+    from pidscale.figures.draw import draw_answer, draw_fields
     from pidscale.generator.load import load_student, load_teacher
 
 
@@ -28,8 +29,19 @@ def __getattr__(name: str) -> Any:
         from pidscale.generator import load
 
         return getattr(load, name)
+    if name in ("draw_answer", "draw_fields"):
+        from pidscale.figures import draw
+
+        return getattr(draw, name)
     if name == "UserError":
         from pidscale.config import UserError
 
         return UserError
     raise AttributeError(f"module 'pidscale' has no attribute {name!r}")
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Give a notebook the magic `%pidscale` (docs/notebooks): `%load_ext pidscale` calls this."""
+    from pidscale.app.notebook import register
+
+    register(shell)

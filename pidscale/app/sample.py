@@ -6,9 +6,7 @@ import argparse
 import math
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from pidscale.app.files import check_target, write_npz
@@ -16,13 +14,10 @@ from pidscale.app.opening import open_generator
 from pidscale.app.output import residual_text
 from pidscale.app.parser import named_numbers
 from pidscale.config import UserError
-from pidscale.figures.fields import field_figure
+from pidscale.figures.draw import draw_fields
 from pidscale.figures.png import figure_class, write_png
 from pidscale.generator.generator import TEACHER_STEPS, Fields, Generator, Teacher
 from pidscale.generator.student import Student
-from pidscale.pde.base import Samples
-
-_DRAWN = 4  # number of samples in a picture
 
 
 def run(asked: argparse.Namespace) -> None:
@@ -58,17 +53,8 @@ def run(asked: argparse.Namespace) -> None:
     where = asked.student if asked.out is None else asked.out
     print(f"{where}: {asked.count} samples of {generator.pde.name}; root mean square residual: {residual}")
     if asked.picture is not None:
-        _draw(asked.picture, generator, fields)
+        write_png(asked.picture, draw_fields(generator, {"sample": fields}))
         print(f"picture: {asked.picture}")
-
-
-def _draw(path: Path, generator: Generator, fields: Mapping[str, Tensor]) -> None:
-    """Draw the first samples and their residuals."""
-    some = {name: values[:_DRAWN] for name, values in fields.items()}
-    stacked = torch.stack([some[name] for name in generator.channels], dim=1)
-    params = [some[name] for name in generator.pde.varying]
-    samples = Samples(stacked, torch.stack(params, dim=1) if params else stacked.new_zeros(len(stacked), 0))
-    write_png(path, field_figure(generator.pde, generator.grid, {"sample": samples}, len(stacked)))
 
 
 def _sample(generator: Student | Teacher, asked: argparse.Namespace, params: Mapping[str, float]) -> Fields:

@@ -14,8 +14,8 @@ from pidscale.app.opening import open_generator
 from pidscale.app.output import Progress, residual_text
 from pidscale.app.parser import SEARCH, named_numbers
 from pidscale.config import UserError
-from pidscale.figures.answer import draw, layers
-from pidscale.figures.png import figure_class
+from pidscale.figures.answer import answer_figure, layers
+from pidscale.figures.png import figure_class, write_png
 from pidscale.generator.arguments import as_int
 from pidscale.generator.generator import Teacher
 from pidscale.generator.student import FIELD_STEPS, Student
@@ -61,7 +61,7 @@ def run(asked: argparse.Namespace) -> None:
         print(f"warning: {line}")
     print(f"answer: {asked.out}")
     if asked.picture is not None:
-        draw(asked.picture, layers(student, observation, answer))
+        write_png(asked.picture, answer_figure(layers(student, observation, answer), student.grid))
         print(f"picture: {asked.picture}")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pidscale.ops.grid import Grid
-from pidscale.pde.base import Pde, solution_mask, truths
+from pidscale.pde.base import UNSEEN, Pde, solution_mask, truths
 from pidscale.pde.evolution import Evolution
 from pidscale.pde.residuals import truth_residuals
 from pidscale.pde.terms import NORMS
@@ -150,7 +150,7 @@ def measure_quality(root: str | Path, manifest: Manifest, pde: Pde, grid: Grid) 
     data = {norm: floor[norm] for norm in NORMS}
     count = max(1, min(_MAX_SOLVED, _MAX_SOLVED_VALUES // size))
     try:
-        own = truths(pde, 0, range(2**41, 2**41 + count), grid)
+        own = truths(pde, 0, range(UNSEEN, UNSEEN + count), grid)
         solved = _rms(truth_residuals(pde, grid, own.fields.float().numpy(), own.params.numpy()))
         scaling = _solution_scaling(pde, grid, fields[:count])
     except (ValueError, IndexError, ZeroDivisionError):  # solvers may need other numbers of points than residuals

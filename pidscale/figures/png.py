@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,23 +14,44 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def figure_class(path: Path) -> type[Figure]:
-    """Return the class that draws; asked for early, it refuses before anything is computed for the picture.
+def figure_class(where: str | Path, otherwise: str = "or omit --picture") -> type[Figure]:
+    """Return the class of all figures; asked for early, it refuses before anything is computed for a picture.
+
+    A notebook shows such a figure where it is the last value of a cell, also if pyplot was never imported, and shows it once.
 
     Args:
-        path: The file that is to be written.
+        where: What asks for a picture, for the message: the file to write, or a function.
+        otherwise: What to do without matplotlib, for the message.
 
     Returns:
-        matplotlib's class of figures.
+        The class, which has all that matplotlib's Figure has.
 
     Raises:
         UserError: matplotlib is missing.
     """
     try:
-        from matplotlib.figure import Figure
+        return _notebook_figure()
     except ImportError:
-        raise UserError(f"{path}: pictures need matplotlib; pip install matplotlib, or omit --picture") from None
-    return Figure
+        raise UserError(f"{where}: pictures need matplotlib; pip install matplotlib, {otherwise}") from None
+
+
+@cache
+def _notebook_figure() -> type[Figure]:
+    """Return matplotlib's class of figures with what a notebook calls to show one."""
+    from matplotlib.figure import Figure
+
+    class NotebookFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            return png_bytes(self)
+
+    return NotebookFigure
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """Return a figure as the contents of a PNG file."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=110)
+    return data.getvalue()
 
 
 def write_png(path: Path, figure: Figure) -> None:
@@ -42,9 +64,8 @@ def write_png(path: Path, figure: Figure) -> None:
     Raises:
         UserError: The file cannot be written.
     """
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110)
+    data = png_bytes(figure)
     try:
-        write_atomic(path, data.getvalue())
+        write_atomic(path, data)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; name a file that can be written") from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -199,3 +199,20 @@ def _column(pde: Pde, name: str, label: str, values: Any, count: int) -> Tensor:
 def _first_outside(found: Tensor, low: float, high: float) -> float:
     """Return the first value that is outside its range or not a number."""
     return float(found[~((low <= found) & (found <= high))][0])
+
+
+def check_found(name: str, found: Mapping[str, Tensor], channels: Sequence[str], shape: tuple[int, ...]) -> None:
+    """Refuse fields that another generator has found.
+
+    Args:
+        name: Name of the argument that has them, for the message.
+        found: Fields [n, Y, X] and parameters by name.
+        channels: Names of the channels of this generator.
+        shape: Numbers of points of its grid, (Y, X).
+
+    Raises:
+        UserError: When a channel is missing or on another grid.
+    """
+    for channel in channels:
+        if channel not in found or tuple(found[channel].shape[1:]) != shape:
+            raise UserError(f"{name}: found by another generator; give the one that was asked")

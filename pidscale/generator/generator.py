@@ -27,7 +27,7 @@ from pidscale.generator.card import Card
 from pidscale.models.precondition import PreconditionedNetwork
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
-from pidscale.pde.base import Pde
+from pidscale.pde.base import UNSEEN, Pde, truths
 from pidscale.pde.constraints import STEPS, constrain
 from pidscale.pde.head import LARGEST, check_head, correct
 from pidscale.pde.parameters import condition, draw_params
@@ -203,6 +203,35 @@ class Generator(ABC):
         if not all(torch.isfinite(values).all() for values in found.values()):
             raise UserError("fields: too large for the residual in their dtype; give float64, or smaller values")
         return found
+
+    @sheltered
+    def truths(self, n: int, seed: int = 0) -> Fields:
+        """Solve the equation numerically for n inputs that no training saw, drawn as those of shard sets are.
+
+        Args:
+            n: Number of fields.
+            seed: Seed of inputs and parameters.
+
+        Returns:
+            Fields and parameters, as `sample` returns them.
+
+        Raises:
+            UserError: When an argument is out of range, or scipy is missing.
+        """
+        n = as_int("n", n, 1)
+        seed = as_int("seed", seed, 0)
+        try:
+            found = truths(self.pde, seed, range(UNSEEN, UNSEEN + n), self.grid)
+        except ModuleNotFoundError as error:
+            raise UserError(f"truths: {error.name} is missing, which solves; pip install 'pidscale[train]'") from None
+        return self.split(found.fields.float()) | dict(zip(self.pde.varying, found.params.T, strict=True))
+
+    @sheltered
+    def null(self, fields: Mapping[str, Any]) -> Fields:
+        """Return fields with a null solution for the same inputs: what a residual has to tell from a solution."""
+        joint = self.join(fields)
+        params = params_beside(self.pde, fields, len(joint))
+        return self.split(self.pde.trivial(joint)) | dict(zip(self.pde.varying, params.T, strict=True))
 
     def refused(self, fields: Mapping[str, Tensor]) -> str:
         """Return a sentence on inputs that the solver steps behind fields had to replace; empty if they took all.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pidscale.caller import sheltered
 from pidscale.config import UserError
-from pidscale.generator.arguments import LARGEST_COUNT, as_int
+from pidscale.generator.arguments import LARGEST_COUNT, as_int, check_found
 from pidscale.generator.generator import Fields, OneStepGenerator, Teacher
 from pidscale.generator.module import FieldModule
 from pidscale.generator.more_calls import more_calls, several_calls
@@ -240,6 +240,7 @@ class Student(OneStepGenerator):
         reads: Sequence[str] = (),
         about: Sequence[str] = (),
         draws: int = 64,
+        drawn: Posterior | None = None,
         **search: Any,
     ) -> list[Suggestion]:
         """Say where further sensors lower the posterior variance of one field most (tasks/suggest.py).
@@ -254,6 +255,7 @@ class Student(OneStepGenerator):
             reads: Channels that a sensor may read; empty: all that are given a value.
             about: Channels whose variance is to fall, each in its standard deviation; empty: all.
             draws: Number of posterior samples.
+            drawn: Samples that `posterior` has drawn for the same values and readings; None to draw them here.
             **search: As in `posterior`.
 
         Returns:
@@ -269,7 +271,12 @@ class Student(OneStepGenerator):
         observation = self._observed("reconstruct", values, mask, sigma, readings)
         if len(observation) > 1:
             raise UserError(f"values: {len(observation)} fields; suggest takes one at a time")
-        found = self._drawn(observation, draws, params, search)
+        found = self._drawn(observation, draws, params, search) if drawn is None else drawn
+        if not isinstance(found, Posterior):
+            raise UserError(f"drawn: a {type(found).__name__}, expected what posterior returns")
+        check_found("drawn", found.mean, self.channels, self.grid.shape)
+        if len(found.mismatch) > 1:
+            raise UserError(f"drawn: samples of {len(found.mismatch)} fields; suggest takes one at a time")
         samples = torch.stack([found.samples[name][0] for name in self.channels], dim=1)
         std = torch.tensor(self.normaliser.std, dtype=torch.float32)
         given = observation.known_NCYX[0].flatten(1).any(dim=1).tolist()
@@ -277,7 +284,7 @@ class Student(OneStepGenerator):
         target = torch.tensor([name in about or not about for name in self.channels])
         places = ~observation.known_NCYX[0] & torch.tensor(read if any(read) else [True] * len(read))[:, None, None]
         noise = observation.sigma_NC[0] / std
-        return best_sensors(samples / std[:, None, None], noise, places, target, self.channels, count)
+        return best_sensors(samples / std[:, None, None], noise, places, target, self.channels, self.grid, count)
 
     def start_for(self, seen: Observation) -> tuple[StartNetwork | None, dict[str, int]]:
         """Return the start network for an observation, and the defaults of a search from it that are not those of `Search`.

@@ -19,6 +19,12 @@ def is_periodic(grid: Grid, dim: int) -> bool:
     return grid.boundary == "periodic" and (grid.kind != "strip" or dim == 1)
 
 
+def point_coordinates(grid: Grid, dim: int) -> Tensor:
+    """Return the coordinates of the points along a dim, float64 [points], from 0 to the extent."""
+    steps = torch.arange(grid.shape[dim], dtype=torch.float64, device="cpu")
+    return (steps + (0.5 if grid.kind == "cell" else 0.0)) * grid.spacing[dim]
+
+
 def mean_weights(grid: Grid, dim: int, low_M: Tensor, high_M: Tensor) -> Tensor:
     """Return the weights of the mean over an interval of an axis; those of the value, where the interval is a point.
 

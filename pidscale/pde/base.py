@@ -19,6 +19,8 @@ from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde.terms import Term
 
+UNSEEN = 2**41  # counters from here on belong to no shard set
+
 
 @dataclass(frozen=True)
 class Channel:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from pidscale.caller import exactly
+from pidscale.ops.grid import Grid
+from pidscale.ops.interpolate import point_coordinates
 
 
 @dataclass(frozen=True)
@@ -26,17 +28,27 @@ class Suggestion:
         y: Row of the grid point, from 0.
         x: Column of the grid point, from 0.
         gain: Share of the variance that it is expected to remove, of what the sensors before it leave.
+        y_coord: Coordinate of the grid point along y, as tables of sensors have it.
+        x_coord: Coordinate along x.
     """
 
     channel: str
     y: int
     x: int
     gain: float
+    y_coord: float
+    x_coord: float
 
 
 @exactly
 def best_sensors(
-    samples_KCYX: Tensor, sigma_C: Tensor, places_CYX: Tensor, targets_C: Tensor, channels: Sequence[str], count: int
+    samples_KCYX: Tensor,
+    sigma_C: Tensor,
+    places_CYX: Tensor,
+    targets_C: Tensor,
+    channels: Sequence[str],
+    grid: Grid,
+    count: int,
 ) -> list[Suggestion]:
     """Choose sensors one after the other, each of them the best one given those before it.
 
@@ -46,6 +58,7 @@ def best_sensors(
         places_CYX: Where a sensor may be, bool.
         targets_C: Which channels the variance is that of, bool.
         channels: Names of the channels.
+        grid: The grid of the fields.
         count: Number of sensors.
 
     Returns:
@@ -56,6 +69,7 @@ def best_sensors(
     degrees = len(deviations) - 1
     noise = sigma_C.double()[:, None, None].expand(shape).flatten().square()
     free = places_CYX.flatten().clone()
+    coordinates = [point_coordinates(grid, dim) for dim in (0, 1)]
     found: list[Suggestion] = []
     while len(found) < count and free.any():
         variance = deviations.square().sum(dim=0) / degrees
@@ -70,7 +84,8 @@ def best_sensors(
         if not total > 0 or not float(gains[best]) > 0:
             break
         c, y, x = (int(index[0]) for index in torch.unravel_index(torch.tensor([best]), shape))
-        found.append(Suggestion(channels[c], y, x, float(gains[best]) / total))
+        place = (float(coordinates[0][y]), float(coordinates[1][x]))
+        found.append(Suggestion(channels[c], y, x, float(gains[best]) / total, *place))
         free[best] = False
         deviations = _updated(deviations, best, float(noise[best]))
     return found
