@@ -19,8 +19,16 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-PAGES = ("*.md", "docs/*.md", "docs/equations/*.md", "students/*.md", "shards/*.md", "pidscale/*/*.md")
-PICTURES = ("docs/*.png", "docs/*.svg", "docs/equations/*.png")
+PAGES = (
+    "*.md",
+    "docs/*.md",
+    "docs/equations/*.md",
+    "docs/notebooks/*.md",
+    "students/*.md",
+    "shards/*.md",
+    "pidscale/*/*.md",
+)
+PICTURES = ("docs/*.png", "docs/*.svg", "docs/equations/*.png", "docs/notebooks/*.png")
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 

@@ -123,6 +123,8 @@ NOT_RUN = (
     Rule("*", "make test", why="the tests, which are run by themselves"),
     Rule("CONTRIBUTING.md", "make docs-check", why="this check"),
     Rule("CONTRIBUTING.md", "-m pytest -q -m 'not slow'", why="the tests, which are run by themselves"),
+    Rule("docs/notebooks/README.md", "jupyter", why="needs JupyterLab, which serves a page until it is ended"),
+    Rule("*", r"notebooks/run\.py (--pages|sensors)", why="tests run the notebooks, and hold their pages against them"),
     Rule("docs/clusters.md", "docker build", why="needs Docker and a registry"),
     Rule("docs/clusters.md", "kubectl", why="needs Kubernetes with KubeRay"),
 )
