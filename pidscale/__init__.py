@@ -12,11 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
-__all__ = ["UserError", "__version__", "draw_answer", "draw_fields", "load_student", "load_teacher"]
+__all__ = ["UserError", "__version__", "draw_answer", "draw_fields", "load_student", "load_teacher", "push"]
 
 if TYPE_CHECKING:
     from pidscale.config import UserError
     from pidscale.figures.draw import draw_answer, draw_fields
+    from pidscale.generator.hub import push
     from pidscale.generator.load import load_student, load_teacher
 
 
@@ -33,6 +34,10 @@ def __getattr__(name: str) -> Any:
         from pidscale.figures import draw
 
         return getattr(draw, name)
+    if name == "push":
+        from pidscale.generator.hub import push
+
+        return push
     if name == "UserError":
         from pidscale.config import UserError
 

@@ -23,7 +23,7 @@ def open_generator(asked: argparse.Namespace, teacher: str | None = None) -> Stu
     """Load the generator of --student onto --device.
 
     Args:
-        asked: Parsed arguments `student`, `equation`, `head` and `device`.
+        asked: Parsed arguments `student`, `revision`, `equation`, `head` and `device`.
         teacher: Folder of the student's teacher, if it is needed.
 
     Returns:
@@ -34,9 +34,9 @@ def open_generator(asked: argparse.Namespace, teacher: str | None = None) -> Stu
     """
     import_equation(asked.equation)
     if teacher is None:
-        generator = load_generator(asked.student, asked.device)
+        generator = load_generator(asked.student, asked.device, asked.revision)
     else:
-        generator = load_student(asked.student, asked.device, teacher)
+        generator = load_student(asked.student, asked.device, teacher, revision=asked.revision)
     if asked.equation not in (None, generator.pde.name):
         raise UserError(
             f"{asked.student}: a generator of {generator.pde.name}, not of {asked.equation}; name another folder"

@@ -114,6 +114,7 @@ def _tree() -> _Parser:
     _add_shards(commands)
     _add_sample(commands)
     _add_export(commands)
+    _add_push(commands)
     _add_show(commands)
     _add_runs(commands)
     _add_solve(commands)
@@ -221,6 +222,26 @@ def _add_export(commands: Any) -> None:
     _add_file(command, "--out", "FILE", "the program: FILE.onnx for ONNX, FILE.pt2 for torch.export", required=True)
 
 
+_PUSH = """Upload a student or a teacher to the Hugging Face hub, with a README made of its card (docs/student.md):
+
+  pidscale push runs/demo/student org/name --license apache-2.0
+
+Log in before with `hf auth login`, or set HF_TOKEN. Needs pidscale[hub].
+"""
+
+
+def _add_push(commands: Any) -> None:
+    command = commands.add_parser("push", help="upload a student or a teacher to the hub", description=_PUSH)
+    command.set_defaults(module="push", interrupted="the hub keeps whole commits only: run the same command again")
+    add = command.add_argument
+    add("student", metavar="STUDENT", type=local_path("STUDENT"), help="folder of a consolidated student or teacher")
+    add("repository", metavar="ORG/NAME", help="the repository; created if there is none")
+    text = "license of the weights as the hub names it, such as apache-2.0 (default: the page names none)"
+    add("--license", metavar="ID", help=text)
+    add("--private", action="store_true", help="a repository that is created is private")
+    add("--new-readme", action="store_true", help="replace a README.md that the repository has")
+
+
 _SHOW = """Describe what a folder holds:
 
   pidscale show students/darcy                         its card, in a few lines
@@ -325,7 +346,8 @@ def _add_learn_start(commands: Any) -> None:
 
 def _add_student(command: _Parser, what: str, params: bool = True) -> None:
     """Add the options for the generator, its equation, its parameters if they matter, and the device."""
-    _add_file(command, "--student", "FOLDER", what, required=True)
+    _add_file(command, "--student", "FOLDER", f"{what}; or ORG/NAME, a repository of the hub", required=True)
+    command.add_argument("--revision", metavar="REV", help="a branch, a tag or a commit of ORG/NAME (default: main)")
     _add_equation(command, "the student")
     if params:
         command.add_argument(

@@ -14,6 +14,7 @@ from pidscale.generator.arguments import as_device
 from pidscale.generator.artifact import TEACHER, check_weights, read_card, read_weights
 from pidscale.generator.card import Card, Kind
 from pidscale.generator.generator import Generator, Teacher
+from pidscale.generator.hub import local
 from pidscale.generator.regression import Regression
 from pidscale.generator.section import REMEDY
 from pidscale.generator.student import Student
@@ -35,47 +36,54 @@ def load_student(
     device: str | torch.device = "cpu",
     teacher: str | Path | None = None,
     with_start: bool = True,
+    revision: str | None = None,
 ) -> Student:
-    """Load a consolidated student from its folder.
+    """Load a consolidated student from its folder, or from a repository of the Hugging Face hub (generator/hub.py).
 
-    A UserError says so if a file is missing, truncated or altered, if the folder holds something else, or if `teacher` is not
-    the teacher that the student was distilled from.
+    A UserError says so if a file is missing, truncated or altered, if the folder holds something else, if `teacher` is not
+    the teacher that the student was distilled from, or if the hub refuses.
 
     Args:
-        path: Folder of the student.
+        path: Folder of the student; where there is no such folder, a name such as "org/name" is that of a repository.
         device: Device of the network, such as "cuda".
         teacher: Folder of its teacher, for more than one network call; None for the teacher in the student's folder, if any.
         with_start: Whether to load the start network of its searches, if there is one in the student's folder.
+        revision: A branch, a tag or a commit of the repository; None for its main branch.
 
     Returns:
         The student.
     """
-    folder, card, parts = _opened(path, device, "load_student")
-    _expect(folder, card, Kind.STUDENT)
-    student = Student(**parts)
-    if with_start and (folder / START).is_dir():
-        student = replace(student, start=read_start(folder, student))
-    if teacher is None and (folder / TEACHER).is_dir():
-        teacher = folder / TEACHER
-    return student if teacher is None else _with_teacher(student, folder, teacher)
+    _check_path(path, "load_student")
+    with local(path, revision) as here:
+        folder, card, parts = _opened(here, device)
+        _expect(folder, card, Kind.STUDENT)
+        student = Student(**parts)
+        if with_start and (folder / START).is_dir():
+            student = replace(student, start=read_start(folder, student))
+        if teacher is None and (folder / TEACHER).is_dir():
+            teacher = folder / TEACHER
+        return student if teacher is None else _with_teacher(student, folder, teacher)
 
 
 @sheltered
-def load_teacher(path: str | Path, device: str | torch.device = "cpu") -> Teacher:
-    """Load a consolidated teacher from its folder.
+def load_teacher(path: str | Path, device: str | torch.device = "cpu", revision: str | None = None) -> Teacher:
+    """Load a consolidated teacher from its folder, or from a repository of the Hugging Face hub.
 
-    A UserError says so if a file is missing, truncated or altered, or if the folder holds something else.
+    A UserError says so if a file is missing, truncated or altered, if the folder holds something else, or if the hub refuses.
 
     Args:
-        path: Folder of the teacher.
+        path: Folder or repository of the teacher, as in `load_student`.
         device: Device of the network, such as "cuda".
+        revision: As in `load_student`.
 
     Returns:
         The teacher.
     """
-    folder, card, parts = _opened(path, device, "load_teacher")
-    _expect(folder, card, Kind.TEACHER)
-    return Teacher(**parts)
+    _check_path(path, "load_teacher")
+    with local(path, revision) as here:
+        folder, card, parts = _opened(here, device)
+        _expect(folder, card, Kind.TEACHER)
+        return Teacher(**parts)
 
 
 def outline_teacher(path: str | Path) -> Teacher:
@@ -90,18 +98,22 @@ def outline_teacher(path: str | Path) -> Teacher:
     Returns:
         The teacher.
     """
-    folder, card, parts = _opened(path, None, "outline_teacher")
+    _check_path(path, "outline_teacher")
+    folder, card, parts = _opened(expanded(path, "path"), None)
     _expect(folder, card, Kind.TEACHER)
     return Teacher(**parts)
 
 
-def load_generator(path: str | Path, device: str | torch.device = "cpu") -> Student | Teacher:
+def load_generator(
+    path: str | Path, device: str | torch.device = "cpu", revision: str | None = None
+) -> Student | Teacher:
     """Load a student or a teacher, whichever the folder holds; arguments and errors are as in `load_student`.
 
     A student has a teacher only if its folder has one; to name another folder, use `load_student`.
     """
-    kind = read_card(expanded(path, "path")).kind
-    return load_student(path, device) if kind is Kind.STUDENT else load_teacher(path, device)
+    with local(path, revision) as here:
+        is_student = read_card(here).kind is Kind.STUDENT
+        return load_student(here, device) if is_student else load_teacher(here, device)
 
 
 @sheltered
@@ -109,7 +121,7 @@ def load_network(path: str | Path, device: str | torch.device = "cpu") -> Genera
     """Load what a folder holds, a generator or a network that was trained by regression; see `load_generator`."""
     if read_card(expanded(path, "path")).kind is not Kind.REGRESSION:
         return load_generator(path, device)
-    _, _, parts = _opened(path, device, "load_network")
+    _, _, parts = _opened(expanded(path, "path"), device)
     return Regression(**parts)
 
 
@@ -125,11 +137,13 @@ def _expect(folder: Path, card: Card, kind: Kind) -> None:
     raise UserError(f"{folder}: holds a {card.kind}, expected a {kind}; {remedy[card.kind]}")
 
 
-def _opened(path: str | Path, device: str | torch.device | None, function: str) -> tuple[Path, Card, dict[str, Any]]:
-    """Return folder, card and attributes of a generator, without weights if `device` is None; `function` is the caller."""
+def _check_path(path: object, function: str) -> None:
     if not isinstance(path, (str, Path)):
         raise UserError(f"{function}({path!r}): expected the path of a folder")
-    name = expanded(path, "path")
+
+
+def _opened(name: str, device: str | torch.device | None) -> tuple[Path, Card, dict[str, Any]]:
+    """Return folder, card and attributes of a generator, without weights if `device` is None."""
     where = torch.device("meta") if device is None else as_device(device)
     card = read_card(name)
     weights = None if device is None else read_weights(name, card)

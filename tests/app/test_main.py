@@ -27,7 +27,7 @@ from tests.app.conftest import Run, run_without
 from tests.scripts import LAUNCH, ROOT
 
 SETTINGS = ("make-shards", "train", "make-endpoints", "distill", "evaluate", "demo")
-COMMANDS = (*SETTINGS, "convert", "shards", "sample", "export", "show", "runs", "solve", "learn-start")
+COMMANDS = (*SETTINGS, "convert", "shards", "sample", "export", "push", "show", "runs", "solve", "learn-start")
 HELP = [["--help"], *([name, "--help"] for name in COMMANDS), ["shards", "verify", "-h"], ["--version"]]
 MISTAKES = [
     [],
@@ -108,7 +108,9 @@ def test_the_parser_says_of_the_library_what_is_so() -> None:
             assert f"{shown}{str(field.default).lower()} " in parser._CONVERT, field.name
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("sample", "export", "show", "runs")])
+@pytest.mark.parametrize(
+    "command", [name for name in COMMANDS if name not in ("sample", "export", "push", "show", "runs")]
+)
 def test_a_script_of_the_checkout_is_the_command(command: str) -> None:
     name = "train_teacher" if command == "train" else command.replace("-", "_")
     assert f'main(["{command}", *sys.argv[1:]])' in (LAUNCH / f"{name}.py").read_text()
