@@ -125,6 +125,9 @@ NOT_RUN = (
     Rule("CONTRIBUTING.md", "-m pytest -q -m 'not slow'", why="the tests, which are run by themselves"),
     Rule("docs/notebooks/README.md", "jupyter", why="needs JupyterLab, which serves a page until it is ended"),
     Rule("*", r"notebooks/run\.py (--pages|sensors)", why="tests run the notebooks, and hold their pages against them"),
+    Rule(
+        "docs/student.md", "org/name", why="needs a repository of the hub: tests/app/test_hub.py has a hub of its own"
+    ),
     Rule("docs/clusters.md", "docker build", why="needs Docker and a registry"),
     Rule("docs/clusters.md", "kubectl", why="needs Kubernetes with KubeRay"),
 )
