@@ -15,12 +15,13 @@ import torch
 
 from pidscale.app.card_text import card_lines
 from pidscale.app.files import check_target
-from pidscale.app.opening import import_equation, open_generator
+from pidscale.app.opening import import_equation
 from pidscale.config import UserError
 from pidscale.figures.png import write_png
 from pidscale.files import write_atomic
 from pidscale.generator.artifact import CARD, read_card
 from pidscale.generator.generator import Generator
+from pidscale.generator.load import load_generator
 from pidscale.inspect.show import describe_set
 from pidscale.ops.grid import Grid
 from pidscale.paths import expanded, is_address
@@ -90,7 +91,8 @@ def _write_page(path: str, asked: argparse.Namespace) -> str:
     from pidscale.app.student_page import Shown, page_of
 
     start = time.perf_counter()
-    generator = open_generator(argparse.Namespace(student=path, equation=asked.equation, head=None, device="cpu"))
+    import_equation(asked.equation)
+    generator = load_generator(path)
     shown = Shown(path, generator, None if asked.data is None else _truths(asked.data, generator))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
