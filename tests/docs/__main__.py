@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from tests import s3
-from tests.docs import plan
+from tests.docs import files, plan
 from tests.docs.blocks import ROOT, Command, pages, steps
 from tests.docs.checkout import Ray, checkout
 from tests.docs.reader import Page, Reader
@@ -71,6 +71,7 @@ def _read(folder: Path, chosen: list[str], *, on_host: bool) -> int:
     with contextlib.ExitStack() as stack:
         if any(page in plan.STORE for page in chosen):
             stack.enter_context(s3.running())  # and its variables are in the environment of all pages
+        stack.enter_context(files.hub(folder / "hub"))
         made = checkout(folder)
         ray = stack.enter_context(contextlib.closing(Ray(made)))
         reader = Reader(made, ray)

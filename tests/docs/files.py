@@ -1,13 +1,18 @@
-"""What a reader of a page has before it: files of other people's data, a set in an object store, SLURM's commands.
+"""What a reader of a page has before it: files of other people's data, a set in an object store, SLURM's commands, a hub.
 
-Each is made in the current folder. Files have the names that pages use, and few samples on few points.
+All but the hub are made in the current folder. Files have the names that pages use, and few samples on few points.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+
+from tests.docs.blocks import ROOT
+from tests.hub import running
 
 SBATCH = """#!/usr/bin/env bash
 # Stands for SLURM's: runs a script at once, on this host alone.
@@ -85,6 +90,15 @@ def upload() -> None:
         for path in sorted(made.iterdir()):
             client.put_object(Bucket=BUCKET, Key=f"{name}/{path.name}", Body=path.read_bytes())
     shutil.rmtree(made)
+
+
+@contextlib.contextmanager
+def hub(home: Path) -> Iterator[None]:
+    """Run a hub that has a student by the name that pages use; its variables are in the environment of all pages."""
+    with running() as found:
+        found.commits["org/name"] = [{path.name: path.read_bytes() for path in (ROOT / "students" / "darcy").iterdir()}]
+        os.environ.update(found.environment(home))
+        yield
 
 
 def slurm() -> None:

@@ -64,6 +64,10 @@ class Rule:
 ALL = f"{SHARDS} {NETWORK} {TEACHER} {STUDENT} {REPORT}"
 ROWS = "compare.only=[truth,teacher-18,piddm]"
 
+WITHOUT_GPU = (
+    Rule("docs/one_gpu.md", r"benchmarks\.speed\.gpu", "--device cpu", why=NO_GPU),
+    Rule("docs/one_gpu.md", "cluster=gpu1", instead=(("cluster=gpu1", "cluster=cpu1"),), why=NO_GPU),
+)
 OTHERWISE = (
     Rule("*", r"make demo\b", f"SETTINGS='{ALL}'"),
     Rule("*", r"pidscale demo\b", ALL),
@@ -80,8 +84,13 @@ OTHERWISE = (
         f"run.name=fine {ROWS} compare.equations=[darcy] \"compare.change.darcy=['pde.points=16']\"",
     ),
     Rule("*", "compare=variants", "run.name=variants compare.equations=[darcy] compare.seeds=[0]"),
-    Rule("docs/one_gpu.md", r"benchmarks\.speed\.gpu", "" if cuda() else "--device cpu", why=NO_GPU),
-    Rule("docs/one_gpu.md", "cluster=gpu1", instead=() if cuda() else (("cluster=gpu1", "cluster=cpu1"),), why=NO_GPU),
+    *(() if cuda() else WITHOUT_GPU),
+    Rule("*", r"make install\b", why="the packages are there already: it installs none"),
+    Rule(
+        "docs/student.md",
+        "org/name",
+        why="needs an account of the Hugging Face hub: a server on this machine is the hub",
+    ),
     Rule("docs/watching.md", "runs/NAME", instead=(("NAME", "demo"),), why=NAMES),
     Rule(
         "docs/data.md",
@@ -123,16 +132,14 @@ NOT_RUN = (
     Rule("*", "make test", why="the tests, which are run by themselves"),
     Rule("CONTRIBUTING.md", "make docs-check", why="this check"),
     Rule("CONTRIBUTING.md", "-m pytest -q -m 'not slow'", why="the tests, which are run by themselves"),
-    Rule("docs/notebooks/README.md", "jupyter", why="needs JupyterLab, which serves a page until it is ended"),
+    Rule("*", "pip install", why="it would change the .venv of this check, which has what the pages use"),
+    Rule("docs/notebooks/README.md", "jupyter lab", why="needs JupyterLab, which serves a page until it is ended"),
     Rule("*", r"notebooks/run\.py (--pages|sensors)", why="tests run the notebooks, and hold their pages against them"),
-    Rule(
-        "docs/student.md", "org/name", why="needs a repository of the hub: tests/app/test_hub.py has a hub of its own"
-    ),
     Rule("docs/clusters.md", "docker build", why="needs Docker and a registry"),
     Rule("docs/clusters.md", "kubectl", why="needs Kubernetes with KubeRay"),
 )
 # Commands that take a second or two and need neither Ray nor a run: tests run them too, and the Python of all pages but some.
-QUICK = re.compile(r"(\S*/)?pidscale (sample|show|shards verify) (?!.*(runs/|--html))")
+QUICK = re.compile(r"(\S*/)?pidscale (sample|show|shards verify) (?!.*(runs/|org/|--html))")
 LONG_PYTHON = ("docs/own_equation.md",)  # it needs a run
 SERVED = {"tensorboard": re.compile(r"http://localhost:\d+/")}  # it does not end: the page that it serves is fetched
 AGAIN = "No available agent to submit job, please try again later"  # of a Ray that has just started: it is asked again
@@ -167,8 +174,7 @@ def otherwise(command: Command) -> tuple[str, str]:
             text = text.replace(words, other)
         text, hash_, comment = text.partition("   #")
         text = f"{text} {rule.add}{hash_}{comment}" if rule.add else f"{text}{hash_}{comment}"
-        if rule.add or rule.instead:
-            why[rule.why] = None
+        why[rule.why] = None
     return text, "; ".join(why)
 
 
