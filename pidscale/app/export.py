@@ -19,9 +19,11 @@ def run(asked: argparse.Namespace) -> None:
         asked: Parsed arguments.
 
     Raises:
-        UserError: When the folder holds no student, the file cannot be written, or it cannot hold the program.
+        UserError: When the folder holds no student, the file has another ending or cannot be written, or cannot hold it.
     """
-    check_target("--out", asked.out, asked.out.suffix if asked.out.suffix in ENDINGS else ENDINGS[0])
+    if asked.out.suffix not in ENDINGS:
+        raise UserError(f"--out={asked.out}: expected a name that ends in {' or '.join(ENDINGS)}")
+    check_target("--out", asked.out, asked.out.suffix)
     generator = open_generator(asked)
     if not isinstance(generator, Student):
         raise UserError(f"{asked.student}: a teacher, which is no single call; name a student")

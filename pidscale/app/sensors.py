@@ -2,7 +2,7 @@
 
 The columns are channel,y,x,value with row and column counted from 0, or channel,y_coord,x_coord,value with coordinates from 0
 to the extent of the grid. Columns are separated by commas, by tabs, or by semicolons; with the last, numbers may have
-a decimal comma. A # starts a comment. A UserError names file and line. Must not know networks.
+a decimal comma, if all of them have it. A # starts a comment. A UserError names file and line. Must not know networks.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def read_sensors(generator: Generator, path: Path) -> Sensors:
 def _rows(generator: Generator, path: Path, text: str) -> Iterator[tuple[int, str, float, float, float]]:
     """Yield line number, channel, place and value of each sensor; a place is row and column (int) or coordinates (float)."""
     names: list[str] = []
-    for line, cells in _lines(path, text):
+    marks: dict[str, int] = {}
+    for line, separator, cells in _lines(path, text):
         where = f"{path}: line {line}"
         if not names:
             names = [cell.lower() for cell in cells]
@@ -97,11 +98,28 @@ def _rows(generator: Generator, path: Path, text: str) -> Iterator[tuple[int, st
             continue
         if len(cells) != len(names):
             raise UserError(f"{where}: {len(cells)} values, expected {len(names)}: {','.join(names)}")
-        yield line, *_sensor(generator, where, dict(zip(names, cells, strict=True)))
+        row = dict(zip(names, cells, strict=True))
+        if separator == ";":
+            row = {
+                name: cell if name == "channel" else _pointed(where, line, cell, marks) for name, cell in row.items()
+            }
+        yield line, *_sensor(generator, where, row)
 
 
-def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield number and cells of each line that is neither empty nor a comment. No cell spans several lines."""
+def _pointed(where: str, line: int, cell: str, marks: dict[str, int]) -> str:
+    """Return a number with a decimal point; `marks` has the first line of each of both marks, and gets that of this one."""
+    for mark in (mark for mark in ",." if mark in cell):
+        marks.setdefault(mark, line)
+    if len(marks) > 1:
+        raise UserError(
+            f"{where}: a decimal comma (line {marks[',']}) and a point (line {marks['.']}) in one table; write all numbers "
+            "alike, without marks of thousands"
+        )
+    return cell.replace(",", ".") if cell.count(",") == 1 else cell
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[int, str, list[str]]]:
+    """Yield number, separator and cells of each line that is neither empty nor a comment. No cell spans several lines."""
     separator = ""
     for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
         words = line.partition("#")[0]
@@ -113,7 +131,7 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
         except csv.Error as error:
             raise UserError(f"{path}: line {number}: {error}; save the table as plain text") from None
         if any(cells):
-            yield number, [cell.replace(",", ".") for cell in cells] if separator == ";" else cells
+            yield number, separator, cells
 
 
 def _sensor(generator: Generator, where: str, cells: Mapping[str, str]) -> tuple[str, float, float, float]:
@@ -142,7 +160,8 @@ def _number(where: str, name: str, text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"{where}: {name}={text[:80]!r}: expected a finite number")
+        advice = "; with decimal commas, separate the columns by semicolons" if text.count(",") == 1 else ""
+        raise UserError(f"{where}: {name}={text[:80]!r}: expected a finite number{advice}")
     return number
 
 

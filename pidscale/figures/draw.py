@@ -61,9 +61,9 @@ def draw_fields(
     several = all(isinstance(one, Mapping) for one in fields.values())
     sets = {}
     for label, one in (fields if several else {"": fields}).items():
-        joint = generator.join(one).detach().cpu()
+        joint = generator.join(one, f"fields[{label!r}]" if several else "fields").detach().cpu()
         params = params_beside(generator.pde, one, len(joint))
-        sets[label] = Samples(joint, params)
+        sets[str(label)] = Samples(joint, params)
     most = max(len(samples.fields) for samples in sets.values())
     return field_figure(generator.pde, generator.grid, sets, min(count, most), channels, own_scales)
 
@@ -104,7 +104,7 @@ def draw_answer(
     known = None
     if values is not None or readings:
         known = observe(generator, "reconstruct", values, mask, readings=readings)
-    true = None if truth is None else generator.split(generator.join(truth).detach().cpu())
+    true = None if truth is None else generator.split(generator.join(truth, "truth").detach().cpu())
     if true is not None and number >= len(true[generator.channels[0]]):
         raise UserError(f"truth: {len(true[generator.channels[0]])} fields, but number={number} is drawn")
     return answer_figure(layers(generator, known, answer, true, number), generator.grid)

@@ -153,11 +153,12 @@ class Generator(ABC):
         return {name: physical_NCYX[:, i] for i, name in enumerate(self.channels)}
 
     @sheltered
-    def join(self, fields: Mapping[str, Any]) -> Tensor:
+    def join(self, fields: Mapping[str, Any], argument: str = "fields") -> Tensor:
         """Stack channels to joint fields.
 
         Args:
             fields: Arrays or tensors [n, Y, X] of real numbers by channel name. Other names are ignored.
+            argument: Name of the argument that has them, for messages.
 
         Returns:
             Joint fields [n, C, Y, X].
@@ -166,22 +167,22 @@ class Generator(ABC):
             UserError: When a channel is missing, has a wrong shape or holds values that are not finite. The error names it.
         """
         if not isinstance(fields, Mapping):
-            raise UserError(f"fields: a {type(fields).__name__}, expected a dict of {', '.join(self.channels)}")
-        parts = [self._joined(name, fields) for name in self.channels]
+            raise UserError(f"{argument}: a {type(fields).__name__}, expected a dict of {', '.join(self.channels)}")
+        parts = [self._joined(name, fields, argument) for name in self.channels]
         if len({len(p) for p in parts}) > 1:
-            raise UserError(f"fields: {[len(p) for p in parts]} samples in the channels, expected the same number")
+            raise UserError(f"{argument}: {[len(p) for p in parts]} samples in the channels, expected the same number")
         return torch.stack(parts, dim=1)
 
-    def _joined(self, name: str, fields: Mapping[str, Any]) -> Tensor:
+    def _joined(self, name: str, fields: Mapping[str, Any], argument: str) -> Tensor:
         """Return one channel [n, Y, X], checked."""
         if name not in fields:
-            raise UserError(f"fields: channel {name!r} is missing; expected {', '.join(self.channels)}")
-        values = as_real(f"fields[{name!r}]", fields[name])
+            raise UserError(f"{argument}: channel {name!r} is missing; expected {', '.join(self.channels)}")
+        values = as_real(f"{argument}[{name!r}]", fields[name])
         if values.ndim != 3 or tuple(values.shape[1:]) != self.grid.shape or len(values) == 0:
             expected = f"[n, {self.grid.shape[0]}, {self.grid.shape[1]}] with n of 1 or more"
-            raise UserError(f"fields[{name!r}]: shape {tuple(values.shape)}, expected {expected}")
+            raise UserError(f"{argument}[{name!r}]: shape {tuple(values.shape)}, expected {expected}")
         if not torch.isfinite(values).all():
-            raise UserError(f"fields[{name!r}]: holds values that are not finite")
+            raise UserError(f"{argument}[{name!r}]: holds values that are not finite")
         return values
 
     @sheltered

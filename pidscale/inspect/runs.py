@@ -224,4 +224,14 @@ def _figures(folder: Path) -> dict[str, float]:
         student = _read(folder / PHASES["distill"] / CARD).get("metrics")
         student = student.get("report", student) if isinstance(student, dict) else {}
     found = student if isinstance(student, dict) else {}
-    return {key: float(found[key]) for key in FIGURES if isinstance(found.get(key), (int, float))}
+    return {key: figure for key in FIGURES if (figure := _figure(found.get(key))) is not None}
+
+
+def _figure(value: object) -> float | None:
+    """A value of a file if it is a number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None

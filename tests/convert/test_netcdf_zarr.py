@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -250,6 +251,11 @@ def test_damaged_stores_are_refused_in_one_line(tmp_path, darcy):
         path = chunked(tmp_path, darcy)
         (path / name).write_bytes(data)
         has(refused(path), "a.zarr: ")
+    path = chunked(tmp_path, darcy)
+    (path / "pressure" / "zarr.json").unlink()
+    with warnings.catch_warnings():  # of which zarr has its own
+        warnings.simplefilter("error")
+        has(refused(path), "a.zarr: array ")
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("readme.txt", "nothing")
     has(refused(tmp_path / "other.zip"), "neither npz nor .pt nor a zarr store")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,11 @@ def test_a_row_for_each_channel_and_set_and_coordinates_at_its_sides(student: St
     assert [one.get_text() for one in left.get_yticklabels()] == ["0", "y = 1"]
     assert [one.get_text() for one in last.get_xticklabels()] == ["0", "x = 1"]
     np.testing.assert_array_equal(images(figure)[0].get_array(), fields["permeability"][0])
+
+
+def test_sets_may_be_called_by_numbers(student: Student, fields: Fields) -> None:
+    figure = pidscale.draw_fields(student, {0: fields, 4: fields}, 1, ["pressure"])
+    assert [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()] == ["pressure\n0", "pressure\n4"]
 
 
 def test_the_scale_of_a_residual_is_shared_unless_each_row_has_its_own(student: Student, fields: Fields) -> None:
@@ -124,7 +130,12 @@ def test_the_mode_of_the_caller_does_not_matter(student: Student, mode: Any) -> 
         ({"fields": None}, "fields: a NoneType"),
         ({"count": 0}, "count=0"),
         ({"channels": ["presure"]}, "channels: 'presure' is none of permeability, pressure, residual"),
-        ({"fields": {"pressure": torch.zeros(1, 32, 32)}}, "'permeability' is missing"),
+        ({"fields": {"pressure": torch.zeros(1, 32, 32)}}, "fields: channel 'permeability' is missing"),
+        ({"fields": {4: {}}}, "fields[4]: channel 'permeability' is missing"),
+        (
+            {"fields": {"a": dict.fromkeys(("permeability", "pressure"), torch.zeros(1, 5, 32))}},
+            "fields['a']['permeability']: shape (1, 5, 32)",
+        ),
     ],
 )
 def test_mistakes_are_one_line(student: Student, fields: Fields, given: dict[str, Any], part: str) -> None:
@@ -142,6 +153,14 @@ def test_an_answer_that_does_not_fit_is_one_line(student: Student, fields: Field
         ("answer: a dict, expected what reconstruct or posterior returns", student, fields, {}),
         ("answer: found by another generator", burgers, answer, {}),
         ("truth: 1 fields, but number=1", student, answer, {"truth": one, "number": 1}),
+        ("truth: a int, expected a dict", student, answer, {"truth": 3}),
+        ("truth: channel 'pressure' is missing", student, answer, {"truth": {"permeability": one["permeability"]}}),
+        (
+            r"truth\['permeability'\]: holds",
+            student,
+            answer,
+            {"truth": dict.fromkeys(one, torch.full((1, 32, 32), math.nan))},
+        ),
         ("generator: a NoneType", None, answer, {}),
     ]
     for part, generator, given, how in cases:

@@ -85,7 +85,7 @@ def test_the_command_writes_a_program_of_torch(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["--student", "students/navier_stokes", "--out", "x.onnx", "--head", "1"], "--head 0"),
-        (["--student", "students/darcy", "--out", "x.txt"], "expected a name that ends in .onnx"),
+        (["--student", "students/darcy", "--out", "x.txt"], "--out=x.txt: expected a name that ends in .onnx or .pt2"),
         (["--student", "students/darcy", "--out", "nowhere/x.onnx"], "nowhere"),
         (["--student", "nowhere", "--out", "x.onnx"], "nowhere"),
         (["--student", "students/darcy", "--out", "x.onnx", "--head", "-1"], "head"),

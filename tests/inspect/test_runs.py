@@ -150,6 +150,17 @@ def test_damaged_files_are_named_and_the_others_listed(
     assert found["whole"][:2] == ["darcy", "16"]
 
 
+def test_a_figure_that_is_no_number_of_a_report_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    started(tmp_path, "odd")
+    (tmp_path / "odd" / "report").mkdir()
+    row = f'{{"method": "student", "solution_error": 1{"0" * 400}, "residual_dual": true, "swd_excess": 0.5}}'
+    (tmp_path / "odd" / "report" / "metrics.json").write_text(f'{{"rows": [{row}]}}')
+    assert listed(tmp_path, capsys)["odd"][-4:] == ["-", "-", "0.5", "-"]
+    assert main(["runs", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["runs"][0]
+    assert [found[key] for key in ("solution_error", "residual_dual", "swd_excess")] == [None, None, 0.5]
+
+
 @pytest.mark.parametrize(
     ("folder", "words"),
     [
