@@ -4,7 +4,8 @@ python -m benchmarks.speed.programs [--quick] [--json benchmarks/results/program
 
 Each student of students/ is exported with its head and without, for torch.export (.pt2) and in ONNX. Its module in PyTorch,
 the loaded .pt2 file and the file in ONNX (by onnxruntime) make the same fields from the same noise by turns, with one thread
-each. Times are medians, ratios to PyTorch medians of the ratios of single turns with their least and greatest.
+each. Times are of the processor and this process alone: medians, and ratios to PyTorch, medians of the ratios of single turns
+with their least and greatest.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pidscale.generator.student import Student
 
 STUDENTS = ("darcy", "poisson", "burgers", "navier_stokes")
 BATCHES = (1, 64)
-REPEATS = 15
+REPEATS = 7
 SEED = 3
 
 Program = Callable[[], Tensor]
@@ -71,9 +72,9 @@ def measure(programs: dict[str, Program], count: int, repeats: int) -> Row:
         spent: dict[str, list[float]] = {name: [] for name in programs}
         for _ in range(repeats):
             for name, program in programs.items():
-                began = time.perf_counter()
+                began = time.process_time()
                 program()
-                spent[name].append(1e3 * (time.perf_counter() - began) / count)
+                spent[name].append(1e3 * (time.process_time() - began) / count)
     row: Row = {"batch": count}
     whole = made["torch"]
     for name in programs:
