@@ -33,6 +33,6 @@ def page(result: dict[str, Any]) -> str:
     meta = result["meta"]
     return f"""{table(heads, lines)}
 
-Milliseconds of processor time for a sample on one thread, medians of {meta["repeats"]} turns; behind
-those of programs the ratio to PyTorch, with the least and the greatest of a turn. The difference is that of the worst channel, relative to it.
-{meta["machine"]}, torch {meta["versions"]["torch"]}. {source("programs")}."""
+Milliseconds of processor time for a sample on one thread, medians of {meta["repeats"]} turns; behind those of
+programs the ratio to PyTorch, with the least and the greatest of a turn. The difference is that of the worst channel,
+relative to it. {meta["machine"]}, torch {meta["versions"]["torch"]}. {source("programs")}."""
