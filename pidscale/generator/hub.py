@@ -42,6 +42,11 @@ def local(path: str | Path, revision: str | None = None) -> Iterator[str]:
         UserError: When the hub has no such repository or revision, refuses or cannot be reached, or when the body raises one.
     """
     folder = expanded(path, "path")
+    if folder.startswith("hf://"):
+        raise UserError(f"{folder}: an address of the hub; write its ORG/NAME alone")
+    name, at, asked = folder.partition("@")
+    if at and _REPOSITORY.fullmatch(name) and not Path(folder).exists():
+        raise UserError(f"{folder}: no such folder; a revision of {name} is named by revision={asked!r} (--revision)")
     if not _REPOSITORY.fullmatch(folder) or Path(folder).exists() or Path(folder).parent.is_dir():
         if revision is not None:
             raise UserError(
@@ -160,7 +165,7 @@ def _reason(error: BaseException, revision: str | None) -> str:
     if code is not None:
         return f"the hub answered with an error ({said}); try again later"
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, and the cache of this machine has no whole copy; unset it"
+        return "HF_HUB_OFFLINE is set, so that only whole copies in the cache of this machine are used; unset it"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}; check the space and the permissions of the cache, or set HF_HOME"
     if isinstance(error, OSError) or type(error).__module__.startswith("httpx"):

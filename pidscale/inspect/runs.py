@@ -152,7 +152,9 @@ def read_runs(root: Path) -> list[RunState]:
     """
     if not root.is_dir():
         what = "a file" if root.exists() else "no such folder"
-        raise UserError(f"{root}: {what}; name the folder of your runs (run.folder)")
+        raise UserError(
+            f"{root}: {what}; name the folder of your runs (run.folder), or start one: `pidscale demo` or `pidscale train`"
+        )
     states = [run_state(folder) for folder in find_runs(root)]
     if not states:
         raise UserError(f"{root}: holds no run; name the folder of your runs (run.folder)")

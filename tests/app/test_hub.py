@@ -85,7 +85,10 @@ def test_a_student_that_was_pushed_is_loaded_by_its_name(hub: Hub, tmp_path: Pat
     assert not any("code.py" in path or "README" in path for path in hub.asked if "resolve" in path)
     count = len(hub.asked)
     said, line = lines(anyone | {"HF_HUB_OFFLINE": "1"}, tmp_path, load("org/darcy"), load("org/x"))
-    assert said == "done" and "HF_HUB_OFFLINE is set, and the cache of this machine has no whole copy" in line
+    assert (
+        said == "done"
+        and "HF_HUB_OFFLINE is set, so that only whole copies in the cache of this machine are used" in line
+    )
     assert len(hub.asked) == count
 
 
@@ -123,6 +126,11 @@ def test_what_the_hub_refuses_is_one_line(hub: Hub, tmp_path: Path) -> None:
     damaged = {CARD: (DARCY / CARD).read_bytes(), WEIGHTS: (DARCY / WEIGHTS).read_bytes()[:-9]}
     hub.commits["org/damaged"] = [damaged]
     wanted: list[tuple[Call, str]] = [
+        (
+            load("org/x@main"),
+            "org/x@main: no such folder; a revision of org/x is named by revision='main' (--revision)",
+        ),
+        (load("hf://org/x"), "hf://org/x: an address of the hub; write its ORG/NAME alone"),
         (
             load("org/nothing"),
             "org/nothing: no such folder, and not from the hub: there is no such repository, or it is",

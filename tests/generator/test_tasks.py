@@ -68,6 +68,7 @@ def test_scattered_points_do_not_replace_generated_values_in_the_residual(studen
     known = torch.rand(1, 2, POINTS, POINTS, generator=torch.Generator().manual_seed(0)) < 0.2
     mask = {name: known[:, c] for c, name in enumerate(student.channels)}
     answer = student.reconstruct(fields, mask, sigma=0.01, steps=3, field_steps=0, starts=1)
+    assert "mismatch=" in repr(answer) and len(repr(answer)) < 500  # a prompt shows figures, no fields
     wanted = energy_by_hand(student, answer, values, known, [0.01, 0.01], False, 1.0)
     assert float(answer.energy) == pytest.approx(wanted, rel=1e-4)
 

@@ -164,7 +164,7 @@ def test_a_figure_that_is_no_number_of_a_report_is_left_out(tmp_path: Path, caps
 @pytest.mark.parametrize(
     ("folder", "words"),
     [
-        ("nowhere", "no such folder"),
+        ("nowhere", "no such folder; name the folder of your runs (run.folder), or start one: `pidscale demo`"),
         ("file", "file: a file; name"),
         ("", "holds no run"),
         ("s3://bucket/runs", "an object store is not listed"),

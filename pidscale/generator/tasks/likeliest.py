@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -47,14 +47,14 @@ class Answer:
         stage: What found the fields.
     """
 
-    fields: dict[str, Tensor]
+    fields: dict[str, Tensor] = field(repr=False)
     mismatch: Tensor
     residual: dict[str, Tensor]
     energy: Tensor
-    eps: Tensor
+    eps: Tensor = field(repr=False)
     calls: Tensor
     field_calls: Tensor
-    first: Answer | None = None
+    first: Answer | None = field(default=None, repr=False)
     stage: Stage = Stage.NOISE
 
 

@@ -13,7 +13,7 @@ as in energy.py. Knows no files and no ranks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -49,11 +49,11 @@ class Posterior:
         field_calls: Evaluations of a second search, over the field itself, of all samples, int [n]; 0 without one.
     """
 
-    samples: dict[str, Tensor]
-    mean: dict[str, Tensor]
-    spread: dict[str, Tensor]
-    low: dict[str, Tensor]
-    high: dict[str, Tensor]
+    samples: dict[str, Tensor] = field(repr=False)
+    mean: dict[str, Tensor] = field(repr=False)
+    spread: dict[str, Tensor] = field(repr=False)
+    low: dict[str, Tensor] = field(repr=False)
+    high: dict[str, Tensor] = field(repr=False)
     mismatch: Tensor
     residual: dict[str, Tensor]
     calls: Tensor
