@@ -27,7 +27,7 @@ from pidscale.generator.programs import write_program
 from pidscale.generator.student import Student
 
 STUDENTS = ("darcy", "poisson", "burgers", "navier_stokes")
-BATCHES = (1, 64)
+BATCHES = (1, 16)
 REPEATS = 7
 SEED = 3
 
