@@ -29,6 +29,7 @@ from benchmarks.pages import (
     method,
     methods,
     metrics,
+    precision,
     programs,
     rollout,
     side_by_side,
@@ -71,6 +72,7 @@ PAGES = {
         for name, text in method.PARTS.items()
     },
     "metrics": Page("docs/metrics.md", metrics.page, "demo", metrics.MARKERS),
+    "precision": Page("docs/student.md", precision.page, "precision", precision.MARKERS),
     "programs": Page("docs/student.md", programs.page, "programs", programs.MARKERS),
     "results": Page("README.md", demo.summary, "demo", demo.MAIN),
     "rollout": Page("docs/rollout.md", rollout.page, "rollout"),

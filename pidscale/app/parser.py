@@ -24,6 +24,7 @@ DEFAULTS: dict[str, Any] = {
 }
 TASKS = ("forward", "inverse", "reconstruct")
 OPTIMISERS = ("lbfgs", "adam")
+PRECISIONS = ("fp32", "bf16", "fp16")
 SEARCH: dict[str, Any] = {
     "steps": 200,
     "starts": 4,
@@ -209,6 +210,8 @@ def _add_sample(commands: Any) -> None:
     add("--teacher", metavar="FOLDER", help="the student's teacher, for --nfe above 1")
     add("--steps", type=int, metavar="K", help="Heun steps, of a teacher alone (default 18)")
     add("--batch", type=int, default=64, help="samples drawn at once (default %(default)s)")
+    text = "of the network's inner layers; head and residuals stay in fp32 (default %(default)s)"
+    add("--precision", choices=PRECISIONS, default="fp32", help=text)
 
 
 def _add_export(commands: Any) -> None:

@@ -41,7 +41,7 @@ def run(asked: argparse.Namespace) -> None:
         raise UserError(
             f"--teacher={asked.teacher}: only --nfe above 1 calls the teacher; set --nfe, or omit --teacher"
         )
-    generator = open_generator(asked, asked.teacher)
+    generator = open_generator(asked, asked.teacher).with_precision(asked.precision)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fields = _sample(generator, asked, params)

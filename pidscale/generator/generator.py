@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -24,7 +25,7 @@ from pidscale.diffusion.normaliser import Normaliser
 from pidscale.diffusion.solvers import integrate, one_step
 from pidscale.generator.arguments import LARGEST_COUNT, as_int, as_real, override_params, params_beside
 from pidscale.generator.card import Card
-from pidscale.models.precondition import PreconditionedNetwork
+from pidscale.models.precondition import HALVES, PreconditionedNetwork
 from pidscale.ops.grid import Grid
 from pidscale.ops.window import Window
 from pidscale.pde.base import UNSEEN, Pde, truths
@@ -63,6 +64,11 @@ class Generator(ABC):
     head: int = field(default=0, kw_only=True)
 
     @property
+    def precision(self) -> str:
+        """Precision of the network's inner layers: `fp32`, `bf16` or `fp16`."""
+        return getattr(self.denoiser, "precision", "fp32")
+
+    @property
     def channels(self) -> list[str]:
         """Names of the physical fields, in the order of the joint field."""
         return [channel.name for channel in self.pde.channels]
@@ -90,6 +96,29 @@ class Generator(ABC):
         steps = as_int("head", steps, 0, LARGEST)
         check_head(self.pde, steps)
         return replace(self, head=steps)
+
+    def with_precision(self, precision: str) -> Self:
+        """Return this generator with a network whose inner layers compute in 16 bits, or in float32 again.
+
+        Samples alone use them. Weights, the network's first and last operations, constraints, head and residuals stay in
+        float32, and so do searches by gradients: refinement, tasks and posterior samples.
+
+        Args:
+            precision: `fp32`, `bf16` or `fp16`.
+
+        Returns:
+            The generator, with the same weights.
+
+        Raises:
+            UserError: When the precision is unknown.
+        """
+        if precision not in ("fp32", *HALVES):
+            raise UserError(f"precision={precision!r}: expected one of fp32, {', '.join(HALVES)}")
+        if precision == self.precision:
+            return self
+        denoiser = copy(self.denoiser)  # shares parameters and layers
+        denoiser.precision = precision
+        return replace(self, denoiser=denoiser)
 
     @sheltered
     def eps(self, counters: range, seed: int, stream: str = "sample") -> Tensor:
@@ -278,6 +307,8 @@ class Generator(ABC):
             part = make(counters, self.eps(counters, seed), params[start : counters.stop])
             if start == 0:  # all of them, so that too many for the memory are refused here, and none is held twice
                 joint = torch.empty(n, *self.shape, dtype=part.dtype)
+            if self.precision == "fp16" and not part.isfinite().all():
+                raise UserError("precision=fp16: this network has values beyond float16; use bf16")
             joint[start : counters.stop] = part
         fields = self.split(joint)
         self._warn_of_refused(fields)
@@ -367,7 +398,7 @@ class OneStepGenerator(Generator):
             return self._call(self.conditioned_on(params_BP), eps_BCYX)
 
     def differentiable(self, eps_BCYX: Tensor, params_BP: Tensor) -> Tensor:
-        """Generate fields from noise by one network call, with gradients to noise and parameters.
+        """Generate fields from noise by one network call in float32, with gradients to noise and parameters.
 
         Args:
             eps_BCYX: Standard normal noise.
@@ -381,10 +412,10 @@ class OneStepGenerator(Generator):
         """
         if torch.is_inference_mode_enabled():
             raise UserError("torch.inference_mode() is on: a search needs gradients; call it outside")
-        return self.fields_of(eps_BCYX, params_BP, smooth=True)
+        return self.with_precision("fp32").fields_of(eps_BCYX, params_BP, smooth=True)
 
     def fields_of(self, eps_BCYX: Tensor, params_BP: Tensor, smooth: bool = False) -> Tensor:
-        """Return what `differentiable` does, in any mode of torch, and unless `smooth` is set with all constraints."""
+        """Return fields as `differentiable` does, in any mode of torch, in this precision, constrained unless `smooth`."""
         with float32_island(self.device):
             network = self.conditioned_on(params_BP.cpu())  # in float64, which some devices do not have
             x = self._call(network, eps_BCYX)

@@ -54,8 +54,8 @@ class _Watch(TorchDispatchMode):
 def write_program(generator: OneStepGenerator, path: Path) -> None:
     """Write a generator as a program of noise [B, C, Y, X] and, where parameters differ from sample to sample, params [B, P].
 
-    Its output are physical fields [B, C, Y, X] behind constraints and head, for any batch size B. Noise is standard normal.
-    A file in ONNX has the card of the generator as its metadata `card`.
+    Its output are physical fields [B, C, Y, X] behind constraints and head, in float32, for any batch size B. Noise is
+    standard normal. A file in ONNX has the card of the generator as its metadata `card`.
 
     Args:
         generator: The generator.
@@ -67,7 +67,7 @@ def write_program(generator: OneStepGenerator, path: Path) -> None:
     if path.suffix not in ENDINGS:
         raise UserError(f"{path}: expected a name that ends in {' or '.join(ENDINGS)}")
     example = [generator.eps(range(2), seed=0), generator.params(range(2), seed=0)]
-    module: nn.Module = FieldModule(generator)
+    module: nn.Module = FieldModule(generator.with_precision("fp32"))
     in_onnx = path.suffix == ".onnx"
     if in_onnx and not all(map(find_spec, ("onnx", "onnxscript"))):
         raise UserError(f"{path}: ONNX needs onnx and onnxscript; pip install 'pidscale[onnx]'")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -294,6 +294,11 @@ class Student(OneStepGenerator):
         if self.start is None or seen.readings:
             return None, {}
         return self.start, {"steps": STARTED_STEPS, "starts": 1}
+
+    def with_precision(self, precision: str) -> Self:
+        """Return this student, and its teacher if it has one, in a precision, as `Generator.with_precision` says."""
+        student = super().with_precision(precision)
+        return student if self.teacher is None else replace(student, teacher=self.teacher.with_precision(precision))
 
     def module(self) -> FieldModule:
         """Return the student as a `torch.nn.Module` of noise [B, C, Y, X] and varying parameters [B, P].

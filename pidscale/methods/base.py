@@ -220,7 +220,7 @@ Asked = TypeVar("Asked", bound=Generator)
 
 @contextmanager
 def counting(generator: Asked) -> Iterator[tuple[Asked, Tally]]:
-    """Count the cost of what the body does with a generator.
+    """Count the cost of what the body does with a generator, in float32.
 
     Args:
         generator: The generator.
@@ -229,6 +229,7 @@ def counting(generator: Asked) -> Iterator[tuple[Asked, Tally]]:
         The generator with counters in its networks and its equation, and the counts.
     """
     tally = Tally()
+    generator = generator.with_precision("fp32")
     changes: dict[str, Any] = {
         "denoiser": _CountedDenoiser(generator.denoiser, tally),
         "pde": _counted_pde(generator.pde, tally),

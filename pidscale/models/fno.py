@@ -62,6 +62,8 @@ def as_complex(pairs: Tensor) -> Tensor:
     ZeRO packs all weights into one buffer, in which a weight after an odd number of values begins at an odd offset.
     """
     packed = float32_or_better(pairs).contiguous()
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        return torch.complex(*packed.unbind(-1))  # an offset is no value that a compiler can trace
     return torch.view_as_complex(packed.clone() if packed.storage_offset() % 2 else packed)
 
 

@@ -1,6 +1,6 @@
 """Preconditioning around a raw network (Karras et al. 2022, table 1). Knows no ranks, no files and no equations.
 
-The preconditioning runs in float32 with autocast off; `bf16` applies inside the network only.
+The preconditioning runs in float32 with autocast off; `bf16` and `fp16` apply inside the network only.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ def _velocity(sigma: Tensor, sigma_data: float) -> Factors:
 PREDICTIONS: dict[str, Callable[[Tensor, float], Factors]] = {"edm": _edm, "velocity": _velocity}
 
 
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Types of 16 bits that the inner layers may compute in, by the name of the precision. float16 is for inference alone: small
+gradients are 0 in it."""
+
+
 class PreconditionedNetwork(nn.Module):
     """A denoiser around a raw network F: D(x, sigma) = c_skip x + c_out F(c_in x, c_noise), with c_noise = ln(sigma) / 4.
 
@@ -41,7 +46,7 @@ class PreconditionedNetwork(nn.Module):
     Args:
         network: The raw network F(x, c_noise, condition).
         sigma_data: The standard deviation of the data in units of the model.
-        precision: `fp32`, or `bf16` for autocast inside the network; parameters stay float32.
+        precision: `fp32`, or a key of `HALVES` for autocast inside the network; parameters stay float32.
         prediction: What F predicts, a key of `PREDICTIONS`; it decides c_skip, c_out and c_in.
     """
 
@@ -85,7 +90,8 @@ class PreconditionedNetwork(nn.Module):
             sigma = sigma_B.to(x.dtype).reshape(-1, 1, 1, 1).expand(x.shape[0], 1, 1, 1)
             c_skip, c_out, c_in = self.factors(sigma, self.sigma_data)
             c_noise = (sigma.flatten() if network_level_B is None else network_level_B.to(x.dtype)).log() / 4
-        with torch.autocast(device_type=device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+        half = HALVES.get(self.precision)
+        with torch.autocast(device_type=device, dtype=half or torch.bfloat16, enabled=half is not None):
             raw = self.network(c_in * x, c_noise, condition_BP)
         with float32_island(x_BCYX.device):
             return c_skip * x + c_out * raw.to(x.dtype)

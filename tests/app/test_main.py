@@ -23,6 +23,7 @@ from pidscale.generator.tasks.descend import OPTIMISERS
 from pidscale.generator.tasks.learn_start import Learning
 from pidscale.generator.tasks.observations import TASKS
 from pidscale.generator.tasks.search import Search
+from pidscale.models.precondition import HALVES
 from tests.app.conftest import Run, run_without
 from tests.scripts import LAUNCH, ROOT
 
@@ -97,6 +98,7 @@ def test_settings_may_stand_on_both_sides_of_an_option(tmp_path: Path) -> None:
 def test_the_parser_says_of_the_library_what_is_so() -> None:
     """What it must not import for the sake of a help text, it repeats."""
     assert parser.TASKS == TASKS and tuple(OPTIMISERS) == parser.OPTIMISERS
+    assert ("fp32", *HALVES) == parser.PRECISIONS
     assert {field.name: field.default for field in fields(Search) if field.name in parser.SEARCH} == parser.SEARCH
     assert {field.name: field.default for field in fields(Learning) if field.name in parser.LEARNING} == parser.LEARNING
     assert f"; {STARTED_STEPS} from a start network" in inspect.getsource(parser)
