@@ -1,4 +1,4 @@
-"""A loaded generator of fields: what teachers and students share, a teacher, and a one-step generator.
+"""A loaded generator of fields: what teachers and students share, and a teacher.
 
 Needs torch and numpy only. Knows no files and no ranks. Shapes: eps_BCYX standard normal noise, x_BCYX fields in units of the
 model, params_BP parameters that vary from sample to sample.
@@ -22,7 +22,7 @@ from pidscale.config import SOLVERS, UserError
 from pidscale.diffusion.denoiser import Denoiser, conditioned
 from pidscale.diffusion.noise import Noise
 from pidscale.diffusion.normaliser import Normaliser
-from pidscale.diffusion.solvers import integrate, one_step
+from pidscale.diffusion.solvers import integrate
 from pidscale.generator.arguments import LARGEST_COUNT, as_int, as_real, override_params, params_beside
 from pidscale.generator.card import Card
 from pidscale.models.precondition import HALVES, PreconditionedNetwork
@@ -33,7 +33,6 @@ from pidscale.pde.constraints import STEPS, constrain
 from pidscale.pde.head import LARGEST, check_head, correct
 from pidscale.pde.parameters import condition, draw_params
 from pidscale.pde.residuals import residual_squares
-from pidscale.precision import float32_island
 
 Fields = dict[str, Tensor]
 TEACHER_STEPS = 18  # default number of solver steps of a teacher's sample
@@ -382,45 +381,3 @@ class Teacher(Generator):
             return generator.to_physical(self.generate(eps, own, steps, solver), own)
 
         return generator._sample(n, seed, batch, params, make)
-
-
-@dataclass(frozen=True)
-class OneStepGenerator(Generator):
-    """A generator that maps noise to a field by one network call: d(eps) = D(sigma_max eps, sigma_max).
-
-    The part of a student that tasks and refinement are built on; `student.Student` adds its users' methods.
-    """
-
-    @sheltered
-    def generate(self, eps_BCYX: Tensor, params_BP: Tensor) -> Tensor:
-        """Generate fields [B, C, Y, X] in units of the model from noise by one network call, without gradients."""
-        with torch.no_grad():
-            return self._call(self.conditioned_on(params_BP), eps_BCYX)
-
-    def differentiable(self, eps_BCYX: Tensor, params_BP: Tensor) -> Tensor:
-        """Generate fields from noise by one network call in float32, with gradients to noise and parameters.
-
-        Args:
-            eps_BCYX: Standard normal noise.
-            params_BP: Varying parameters.
-
-        Returns:
-            Physical fields [B, C, Y, X] that satisfy the constraints but those that are steps.
-
-        Raises:
-            UserError: When torch.inference_mode() is on, which forbids gradients.
-        """
-        if torch.is_inference_mode_enabled():
-            raise UserError("torch.inference_mode() is on: a search needs gradients; call it outside")
-        return self.with_precision("fp32").fields_of(eps_BCYX, params_BP, smooth=True)
-
-    def fields_of(self, eps_BCYX: Tensor, params_BP: Tensor, smooth: bool = False) -> Tensor:
-        """Return fields as `differentiable` does, in any mode of torch, in this precision, constrained unless `smooth`."""
-        with float32_island(self.device):
-            network = self.conditioned_on(params_BP.cpu())  # in float64, which some devices do not have
-            x = self._call(network, eps_BCYX)
-        return self.to_physical(x, params_BP, smooth)
-
-    def _call(self, network: Denoiser, eps_BCYX: Tensor) -> Tensor:
-        """Return d(eps) in units of the model."""
-        return one_step(network, eps_BCYX, self.noise.sigma_max, self.card.network_level)

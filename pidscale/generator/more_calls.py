@@ -17,7 +17,8 @@ from torch import Tensor
 from pidscale.config import UserError
 from pidscale.diffusion.noise import karras_levels
 from pidscale.diffusion.solvers import integrate, one_step, renoised
-from pidscale.generator.generator import OneStepGenerator, Teacher
+from pidscale.generator.generator import Teacher
+from pidscale.generator.one_step import OneStepGenerator
 
 SOLVER = "dpm2m"  # one call a step
 LOWEST = 0.02  # lowest noise level of a call; the last step leads from there to a clean field

@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 from pidscale.config import UserError
 from pidscale.files import write_atomic
-from pidscale.generator.generator import OneStepGenerator
 from pidscale.generator.module import FieldModule
+from pidscale.generator.one_step import OneStepGenerator
 from pidscale.models.real import in_real_numbers
 
 ENDINGS = (".onnx", ".pt2")

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from pidscale.generator.arguments import LARGEST_COUNT, Progress, as_amount, as_int, override_params
-from pidscale.generator.generator import OneStepGenerator
+from pidscale.generator.one_step import OneStepGenerator
 from pidscale.generator.scales import residual_floor, residual_scales
 from pidscale.generator.tasks.descend import minimise
 from pidscale.pde.residuals import residual_squares

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pidscale import seeds
-from pidscale.generator.generator import OneStepGenerator
+from pidscale.generator.one_step import OneStepGenerator
 from pidscale.pde.parameters import draw_params
 from pidscale.pde.residuals import residual_squares
 from pidscale.pde.terms import NORMS

@@ -16,9 +16,10 @@ from torch import Tensor
 from pidscale.caller import sheltered
 from pidscale.config import UserError
 from pidscale.generator.arguments import LARGEST_COUNT, as_int, check_found
-from pidscale.generator.generator import Fields, OneStepGenerator, Teacher
+from pidscale.generator.generator import Fields, Teacher
 from pidscale.generator.module import FieldModule
 from pidscale.generator.more_calls import more_calls, several_calls
+from pidscale.generator.one_step import OneStepGenerator
 from pidscale.generator.refine import Refined, refine
 from pidscale.generator.tasks.likeliest import Answer, solve_task
 from pidscale.generator.tasks.observations import Observation, observe, warnings_for

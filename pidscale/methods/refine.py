@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pidscale.generator.generator import Generator, OneStepGenerator
+from pidscale.generator.generator import Generator
+from pidscale.generator.one_step import OneStepGenerator
 from pidscale.generator.refine import refine_from
 from pidscale.methods.base import SAMPLE, STUDENT, Question
 from pidscale.pde.base import Samples

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pidscale.generator.generator import Generator, OneStepGenerator
+from pidscale.generator.generator import Generator
+from pidscale.generator.one_step import OneStepGenerator
 from pidscale.generator.tasks.likeliest import Answer, solve_task
 from pidscale.generator.tasks.search import Search
 from pidscale.methods.base import STUDENT, Question

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from pidscale.generator.arguments import override_params
-from pidscale.generator.generator import OneStepGenerator
+from pidscale.generator.one_step import OneStepGenerator
 from pidscale.generator.scales import residual_scales
 from pidscale.generator.tasks.observations import Observation
 from pidscale.ops.grid import Grid

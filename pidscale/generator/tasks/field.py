@@ -19,7 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pidscale.generator.generator import OneStepGenerator
+from pidscale.generator.one_step import OneStepGenerator
 from pidscale.generator.scales import residual_scales
 from pidscale.generator.tasks.descend import Minimum
 from pidscale.generator.tasks.energy import PosedTask

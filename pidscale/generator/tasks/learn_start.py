@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pidscale import seeds
 from pidscale.caller import sheltered
 from pidscale.generator.arguments import Progress, as_amount, as_int
-from pidscale.generator.generator import OneStepGenerator
+from pidscale.generator.one_step import OneStepGenerator
 from pidscale.generator.tasks.start import StartCard, StartNetwork, build_start, description, guess
 from pidscale.pde.base import solution_mask
 

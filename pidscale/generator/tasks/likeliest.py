@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pidscale.generator.generator import OneStepGenerator
+from pidscale.generator.one_step import OneStepGenerator
 from pidscale.generator.tasks.descend import Minimum
 from pidscale.generator.tasks.energy import Measured, PosedTask, pose
 from pidscale.generator.tasks.field import search_field

@@ -22,7 +22,7 @@ from torch import Tensor
 from pidscale import seeds
 from pidscale.caller import exactly
 from pidscale.generator.arguments import as_int
-from pidscale.generator.generator import OneStepGenerator
+from pidscale.generator.one_step import OneStepGenerator
 from pidscale.generator.tasks.energy import Measured, PosedTask, pose
 from pidscale.generator.tasks.field import search_field
 from pidscale.generator.tasks.observations import Observation

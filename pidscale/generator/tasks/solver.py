@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pidscale.generator.generator import OneStepGenerator
+from pidscale.generator.one_step import OneStepGenerator
 from pidscale.generator.tasks.energy import known_params
 from pidscale.generator.tasks.likeliest import Answer, Stage
 from pidscale.generator.tasks.observations import Observation

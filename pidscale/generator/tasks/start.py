@@ -21,7 +21,7 @@ from pidscale.config import UserError, from_plain
 from pidscale.files import write_atomic
 from pidscale.generator.artifact import VERSION, WEIGHTS, read_plain, read_weights, write_plain
 from pidscale.generator.card import WeightsFile
-from pidscale.generator.generator import OneStepGenerator
+from pidscale.generator.one_step import OneStepGenerator
 from pidscale.generator.section import REMEDY
 from pidscale.generator.tasks.energy import PosedTask, known_params
 from pidscale.generator.tasks.observations import Observation
