@@ -2,7 +2,7 @@
 
 python -m benchmarks.speed.programs [--quick] [--json benchmarks/results/programs.json]
 
-Students of students/ are exported with its head and without, for torch.export (.pt2) and in ONNX. Its module in PyTorch,
+Students of students/ are exported with their heads and without, for torch.export (.pt2) and in ONNX. The module in PyTorch,
 the loaded .pt2 file and the file in ONNX (by onnxruntime) make the same fields from the same noise by turns, with one thread
 each. Times are of the processor and this process alone: medians, and ratios to PyTorch, medians of the ratios of single turns
 with their least and greatest.
