@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+_DEEPEST = 64  # levels of lists and mappings in a file; the package itself writes fewer than ten
+
 
 def finite(value: Any) -> Any:
     """Return a value of mappings, lists and numbers with None in place of every number that is not finite."""
@@ -39,6 +41,18 @@ def not_finite(value: Any, name: str = "") -> Iterator[str]:
         parts = enumerate(value)
     for key, part in parts:
         yield from not_finite(part, f"{name}.{key}" if name else str(key))
+
+
+def nested_too_deeply(value: Any) -> bool:
+    """Return whether lists and mappings are nested deeper than in any file of this package.
+
+    Python's own limit, which raises a RecursionError, depends on the caller, and libraries raise it.
+    """
+    groups = [value] if isinstance(value, (Mapping, list, tuple)) else []
+    for _ in range(_DEEPEST):
+        within = (group.values() if isinstance(group, Mapping) else group for group in groups)
+        groups = [part for parts in within for part in parts if isinstance(part, (Mapping, list, tuple))]
+    return bool(groups)
 
 
 def printable(text: str) -> str:

@@ -74,7 +74,10 @@ class Page:
         self._ask("Page.navigate", url=address)
         self._until("Page.loadEventFired")
         self.value("Promise.all([...document.images].map(i => i.decode().catch(() => 0))).then(() => 0)")
-        return self.value(LOOK)
+        end = time.monotonic() + SECONDS / 6
+        while (found := self.value(LOOK))["dark"] != dark and time.monotonic() < end:  # a script may choose the colours
+            time.sleep(0.1)
+        return found
 
     def value(self, expression: str) -> Any:
         """Return what an expression of JavaScript gives in the page."""

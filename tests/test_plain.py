@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from pidscale.plain import finite, json_text, not_finite, size_texts
+from pidscale.plain import finite, json_text, nested_too_deeply, not_finite, size_texts
 
 VALUE = {"a": math.nan, "b": [1.0, math.inf, {"c": -math.inf}], "d": (2, "NaN"), "e": None, "f": True, "g": 0.1}
 
@@ -29,6 +29,15 @@ def test_finite_values_are_written_unchanged(good: object) -> None:
 
 def test_numbers_that_are_not_finite_are_named() -> None:
     assert list(not_finite(VALUE)) == ["a", "b.1", "b.2.c"]
+
+
+def test_values_nested_deeper_than_any_file_are_found_whatever_the_limit_of_recursion() -> None:
+    for levels, deep in ((63, False), (64, False), (65, True), (200, True), (5000, True)):
+        value: object = [1.5, {"key": "text"}]
+        for _ in range(levels - 2):
+            value = {"key": [], "text": "text", "part": value} if levels % 2 else [value, "text"]
+        assert nested_too_deeply(value) == deep, levels
+    assert not any(nested_too_deeply(value) for value in ({}, [], "text", b"text", 1.5, None))
 
 
 def test_sizes_that_differ_look_different() -> None:

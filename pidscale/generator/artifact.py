@@ -22,7 +22,7 @@ from pidscale.files import write_atomic
 from pidscale.generator.card import Card, Metrics, WeightsFile
 from pidscale.generator.section import REMEDY
 from pidscale.paths import is_address
-from pidscale.plain import not_finite
+from pidscale.plain import nested_too_deeply, not_finite
 
 VERSION = 1
 WEIGHTS = "weights.safetensors"
@@ -154,12 +154,10 @@ def read_plain(folder: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: version {repr(version)[:40]}, expected {VERSION}; {REMEDY}")
     if "sha256" not in plain:
         raise UserError(f"{path}: 'sha256' is missing; {REMEDY}")
-    try:
-        own = _own_sha256(plain)
-        _check_finite(path, plain)
-    except RecursionError:
-        raise UserError(f"{path}: nested too deeply for a card; {REMEDY}") from None
-    if plain["sha256"] != own:
+    if nested_too_deeply(plain):
+        raise UserError(f"{path}: nested too deeply for a card; {REMEDY}")
+    _check_finite(path, plain)
+    if plain["sha256"] != _own_sha256(plain):
         raise UserError(f"{path}: its checksum does not match its contents: edited or damaged; {REMEDY}")
     return plain
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pidscale.config import UserError
+from pidscale.plain import nested_too_deeply
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 80
@@ -46,12 +47,15 @@ def parsed(data: bytes, where: str) -> Any:
         The value.
 
     Raises:
-        UserError: The bytes are not JSON, or a number is not finite.
+        UserError: The bytes are not JSON, a number is not finite, or the values are nested too deeply.
     """
     try:
-        return json.loads(data, parse_float=_finite, parse_constant=_finite)
+        value = json.loads(data, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error}); restore the file or make the set again") from None
+    if nested_too_deeply(value):
+        raise UserError(f"{where}: nested too deeply; restore the file or make the set again")
+    return value
 
 
 def read_json(path: Path) -> Any:

@@ -190,11 +190,7 @@ class Manifest:
         manifest = Manifest(**values)
         _check_grid_and_normaliser(manifest, where)
         _check_room(manifest, where)
-        try:
-            data_hash = manifest.data_hash
-        except RecursionError:
-            raise UserError(f"{where}: nested too deeply; restore the file or make the set again") from None
-        if data_hash != stated_hash:
+        if manifest.data_hash != stated_hash:
             raise UserError(f"{where}: data_hash does not match the contents, so the file was edited; restore it")
         return manifest
 

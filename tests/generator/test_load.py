@@ -216,6 +216,10 @@ DAMAGE = {  # what is done to a folder, and what the error says besides its name
     "truncated card": (lambda f: (f / "card.json").write_text('{"version": 1,'), ["card.json", "JSON"]),
     "binary card": (lambda f: (f / "card.json").write_bytes(b"\xff\xfe\x00"), ["card.json", "JSON"]),
     "deeply nested card": (lambda f: (f / "card.json").write_text("[" * 100000), ["card.json", "JSON"]),
+    "a card of many levels": (
+        lambda f: edit(f, lambda c: c.update(more=json.loads("[" * 200 + "]" * 200))),
+        ["card.json", "nested too deeply"],
+    ),
     "card is a list": (lambda f: (f / "card.json").write_text("[]"), ["card.json", "version"]),
     "newer version": (lambda f: edit(f, lambda c: c.update(version=2)), ["card.json", "version 2", "expected 1"]),
     "edited mean": (lambda f: by_hand(f, lambda c: c["normaliser"].update(mean=[7.5, 0.006])), ["card.json", "edited"]),

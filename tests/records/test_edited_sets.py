@@ -50,7 +50,7 @@ def edited(root: Path, edit: Callable[[Any, Any], object]) -> None:
 @pytest.mark.parametrize(
     ("edit", "part"),
     [
-        (lambda m, i: m.update(params=nested(600)), "nested too deeply"),
+        (lambda m, i: m.update(params=nested(100)), "nested too deeply"),
         (lambda m, i: m.update({"a\nb": 1}), r"unknown key 'a\\nb'"),
         (lambda m, i: m.update(equation="a\nb"), "printable"),
         (lambda m, i: m["splits"].update({"a\nb": m["splits"]["test"]}), r"'splits' must be .*found 'a\\nb'"),
