@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 import select
 import shutil
 import subprocess
@@ -48,10 +47,7 @@ class Page:
         self._asked: dict[str, str] = {}
         self._events: list[str] = []
         self._session: str | None = None
-        target = self._ask("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self._ask(f"{domain}.enable")
+        self._context: str | None = None
 
     @property
     def errors(self) -> list[str]:
@@ -62,15 +58,11 @@ class Page:
         """Open a page on a screen of some width, and return what LOOK finds of it."""
         if isinstance(address, Path):
             address = address.resolve().as_uri()
+        self._begin()
         self._ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._ask("Emulation.setEmulatedMedia", features=[scheme])
         self._errors, self._asked, self._events = [], {}, []
-        if found := re.match(r"https?://[^/]*", address):  # where a site keeps what its reader has chosen
-            self._ask("Page.navigate", url="about:blank")
-            self._until("Page.loadEventFired")
-            self._events = []
-            self._ask("Storage.clearDataForOrigin", origin=found[0], storageTypes="all")
         self._ask("Page.navigate", url=address)
         self._until("Page.loadEventFired")
         self.value("Promise.all([...document.images].map(i => i.decode().catch(() => 0))).then(() => 0)")
@@ -101,7 +93,8 @@ class Page:
 
     def clipboard(self) -> str:
         """Return what the last copy holds."""
-        self._ask("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+        permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+        self._ask("Browser.grantPermissions", permissions=permissions, browserContextId=self._context)
         self._ask("Page.bringToFront")
         text = self.value("navigator.clipboard.readText()")
         assert isinstance(text, str)
@@ -111,6 +104,16 @@ class Page:
         """Write a picture of the whole page, as PNG."""
         found = self._ask("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(found["data"]))
+
+    def _begin(self) -> None:
+        """Begin a tab that remembers nothing of what an earlier page has stored, such as the colours that it chose."""
+        if self._context is not None:
+            self._ask("Target.disposeBrowserContext", browserContextId=self._context)
+        self._context = self._ask("Target.createBrowserContext")["browserContextId"]
+        target = self._ask("Target.createTarget", url="about:blank", browserContextId=self._context)["targetId"]
+        self._session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self._ask(f"{domain}.enable")
 
     def _ask(self, method: str, **params: Any) -> dict[str, Any]:
         self._number += 1
