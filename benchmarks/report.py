@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pidscale.environment import processor as processor
 from pidscale.plain import json_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Row = dict[str, Any]
 RESULTS = Path("benchmarks/results")
@@ -48,6 +53,18 @@ def circumstances(**own: Any) -> dict[str, Any]:
     from pidscale.run.phases import versions  # imports all that trains, which not every benchmark needs from the start
 
     return {"versions": versions(), "machine": processor(), **own}
+
+
+def ratios(own: Sequence[float], other: Sequence[float]) -> tuple[float, list[float]]:
+    """Return the median, and [least, greatest], of the ratios of single turns, in each of which both were timed."""
+    each = [a / b for a, b in zip(own, other, strict=True)]
+    return statistics.median(each), [min(each), max(each)]
+
+
+def apart(found: Tensor, wanted: Tensor) -> float:
+    """Return the distance of joint fields [N, C, Y, X] in the worst channel, relative to its norm."""
+    distance = (found - wanted).square().sum(dim=(0, 2, 3)).sqrt()
+    return float((distance / wanted.square().sum(dim=(0, 2, 3)).sqrt()).max())
 
 
 def save(path: Path, result: dict[str, Any]) -> None:

@@ -16,9 +16,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from benchmarks.report import Row, circumstances, finish, options
+from benchmarks.report import Row, apart, circumstances, finish, options, ratios
 from pidscale.generator.load import load_student
 from pidscale.generator.student import Student
 
@@ -28,12 +27,6 @@ SAMPLES = 64
 BATCH = 32
 REPEATS = 5
 SEED = 3
-
-
-def _apart(found: Tensor, wanted: Tensor) -> float:
-    """Return the distance of joint fields [N, C, Y, X] in the worst channel, relative to its norm."""
-    distance = torch.linalg.vector_norm(found - wanted, dim=(0, 2, 3))
-    return float((distance / torch.linalg.vector_norm(wanted, dim=(0, 2, 3))).max())
 
 
 def _times(students: dict[str, Student], repeats: int) -> dict[str, list[float]]:
@@ -64,20 +57,20 @@ def rows_of(names: Collection[str], samples: int, repeats: int) -> list[Row]:
             if precision == "fp32":
                 exact = student.join(fields)
             residual = student.residual(fields)
-            ratios = [own / of for own, of in zip(spent[precision], spent["fp32"], strict=True)]
+            ratio, spread = ratios(spent[precision], spent["fp32"])
             rows.append(
                 {
                     "student": name,
                     "network": whole.card.architecture["kind"],
                     "head": whole.head,
                     "precision": precision,
-                    "apart": _apart(bare[precision], bare["fp32"]),
-                    "apart_head": _apart(student.join(fields), exact),
+                    "apart": apart(bare[precision], bare["fp32"]),
+                    "apart_head": apart(student.join(fields), exact),
                     "residual_dual": float(residual["dual"].median()),
                     "residual_l2": float(residual["l2"].median()),
                     "ms": statistics.median(spent[precision]),
-                    "ratio": statistics.median(ratios),
-                    "spread": [min(ratios), max(ratios)],
+                    "ratio": ratio,
+                    "spread": spread,
                 }
             )
     return rows

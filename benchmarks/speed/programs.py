@@ -20,7 +20,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from benchmarks.report import Row, circumstances, finish, options
+from benchmarks.report import Row, apart, circumstances, finish, options, ratios
 from pidscale.config import UserError
 from pidscale.generator.load import load_student
 from pidscale.generator.programs import write_program
@@ -78,11 +78,8 @@ def measure(programs: dict[str, Program], count: int, repeats: int) -> Row:
         row[f"{name}_ms"] = statistics.median(spent[name])
         if name == "torch":
             continue
-        ratios = [own / torchs for own, torchs in zip(spent[name], spent["torch"], strict=True)]
-        row[f"{name}_ratio"] = statistics.median(ratios)
-        row[f"{name}_spread"] = [min(ratios), max(ratios)]
-        apart = torch.linalg.vector_norm(made[name] - whole, dim=(0, 2, 3))
-        row[f"{name}_apart"] = float((apart / torch.linalg.vector_norm(whole, dim=(0, 2, 3))).max())
+        row[f"{name}_ratio"], row[f"{name}_spread"] = ratios(spent[name], spent["torch"])
+        row[f"{name}_apart"] = apart(made[name], whole)
     return row
 
 
