@@ -76,11 +76,14 @@ def local_path(key: str) -> Callable[[str], Path]:
         key: Name of the argument, for messages.
 
     Returns:
-        Function from a word of the command line to a path; it raises UserError for an address of a remote store.
+        Function from a word of the command line to a path; it raises UserError for an empty word and for an address of a
+        remote store.
     """
 
     def convert(word: str) -> Path:
         """Return the path that a word of the command line stands for."""
+        if not word:
+            raise UserError(f"{key}: the path is empty; name a file or a folder (`.` is the current one)")
         if _ADDRESS.match(word):
             raise UserError(f"{key}={word}: an address of a remote store, expected a path on this machine")
         return Path(expanded(word, key))

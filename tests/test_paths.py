@@ -52,6 +52,8 @@ def test_the_folder_of_a_student_is_expanded_on_the_command_line(words: str, mon
         assert parse([*words.split(), *form]).student == Path("/home-of-a-test/x")
     with pytest.raises(UserError, match=r"^--student=s3://b/x: an address of a remote store"):
         parse([*words.split(), "--student", "s3://b/x"])
+    with pytest.raises(UserError, match=r"^--student: the path is empty; name a file or a folder"):
+        parse([*words.split(), "--student", ""])
 
 
 def test_a_path_in_the_copy_of_a_job_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def run(asked: argparse.Namespace) -> None:
         return
     if folder.is_dir() and not (folder / CARD).exists():
         raise UserError(
-            f"{path}: holds neither {CARD}, as a generator does, nor {_MANIFEST}, as a shard set does; name a folder "
-            "such as runs/demo/student"
+            f"{path or repr('')}: holds neither {CARD}, as a generator does, nor {_MANIFEST}, as a shard set does; name a "
+            "folder such as runs/demo/student"
         )
     if asked.out is not None:
         raise UserError(

@@ -139,10 +139,11 @@ def read_plain(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / CARD
     if not str(folder) or not _is(Path.is_dir, Path(folder)):
         what = "a file; expected the folder of" if _is(Path.is_file, Path(folder)) else "no such folder; expected"
-        shown = str(folder) if len(str(folder)) <= _LONGEST_PATH else f"{str(folder)[:_LONGEST_PATH]}..."
-        raise UserError(f"{shown or repr('')}: {what} a consolidated generator with {CARD} and {WEIGHTS}")
+        named = str(folder) if len(str(folder)) <= _LONGEST_PATH else f"{str(folder)[:_LONGEST_PATH]}..."
+        raise UserError(f"{named or repr('')}: {what} a consolidated generator with {CARD} and {WEIGHTS}")
     if not _is(Path.is_file, path):
-        raise UserError(f"{path}: missing; the folder holds no consolidated generator, or an unfinished one")
+        shown = path if path.parent.name else path.absolute()
+        raise UserError(f"{shown}: missing; the folder holds no consolidated generator, or an unfinished one")
     if (size := _size(path)) > _LARGEST_CARD:
         raise UserError(f"{path}: {size} bytes, expected a card of a few thousand; {REMEDY}")
     try:

@@ -202,6 +202,13 @@ class Touch:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.parametrize("dims", ["sample", 3])
+def test_names_of_dims_that_are_no_list_are_refused(tmp_path, darcy, dims):
+    path = chunked(tmp_path, darcy, version=2)
+    (path / "pressure" / ".zattrs").write_text(json.dumps({"_ARRAY_DIMENSIONS": dims}))
+    has(refused(path), "a.zarr: ", "array 'pressure'", "_ARRAY_DIMENSIONS", repr(dims))
+
+
 @pytest.mark.parametrize("place", ["compressor", "filters"])
 def test_a_codec_that_runs_code_is_refused_and_not_run(tmp_path, darcy, place):
     path = chunked(tmp_path, darcy, version=2)

@@ -268,6 +268,9 @@ def test_an_empty_path_is_not_the_current_folder(folder: Path, monkeypatch) -> N
     monkeypatch.chdir(folder)
     assert "'': no such folder" in refused(lambda: load_student(""))
     assert load_student(".").card.kind == "student"
+    (folder / "empty").mkdir()
+    monkeypatch.chdir(folder / "empty")
+    assert f"{folder}/empty/card.json: missing" in refused(lambda: load_student("."))
 
 
 @pytest.mark.parametrize("path", ["x" * 5000, "x/" * 2500, "a\0b"], ids=["name", "path", "zero"])

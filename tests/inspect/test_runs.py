@@ -14,6 +14,7 @@ from pidscale.app.main import main
 from pidscale.config import Settings
 from pidscale.engine import checkpoint
 from pidscale.engine.slices import file_name
+from pidscale.inspect.runs import runs_json
 from pidscale.records.lock import LOCK, held, record_of_this_process
 from pidscale.run.phases import begin
 from tests import small
@@ -148,6 +149,15 @@ def test_damaged_files_are_named_and_the_others_listed(
     found = listed(tmp_path, capsys)
     assert found["broken"][:6] == ["config.json", "is", "damaged", "teacher.json", "is", "damaged"]
     assert found["whole"][:2] == ["darcy", "16"]
+
+
+@pytest.mark.parametrize("steps", [-3, 0, 2**70, True, "9", 1.5])
+def test_steps_that_no_run_has_are_not_repeated(steps: object, tmp_path: Path) -> None:
+    started(tmp_path, "odd")
+    record = json.loads((tmp_path / "odd" / "teacher.json").read_text())
+    record["signature"]["teacher.steps"] = steps
+    (tmp_path / "odd" / "teacher.json").write_text(json.dumps(record))
+    assert json.loads(runs_json(tmp_path))["runs"][0]["teacher"]["steps"] is None
 
 
 def test_a_figure_that_is_no_number_of_a_report_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,7 +108,7 @@ def _array(path: Path, name: str, stored: Any) -> Array:
             f"{path}: array '{printable(name)[:80]}' is stored with the codec {printable(unknown[0])[:40]!r}, which is not "
             "known as one that runs no code of the file; write it with another, such as zstd"
         )
-    attributes = _attributes(name, stored, described)
+    attributes = _attributes(path, name, stored, described)
 
     def read_raw(index: Slices) -> np.ndarray:
         return np.asarray(stored[index])
@@ -136,8 +136,8 @@ def _codecs(described: Any) -> Iterator[str]:
             yield from _codecs(one)
 
 
-def _attributes(name: str, stored: Any, described: Mapping[str, Any]) -> Attributes:
-    """Return what a store says of the numbers of an array."""
+def _attributes(path: Path, name: str, stored: Any, described: Mapping[str, Any]) -> Attributes:
+    """Return what a store says of the numbers of an array; names of dims that are no list raise a UserError."""
     attrs = dict(stored.attrs)
     fill = stored.metadata.fill_value
     if isinstance(attrs.get("_FillValue"), str) and stored.dtype.kind == "f":  # as xarray writes it into format 3
@@ -147,6 +147,11 @@ def _attributes(name: str, stored: Any, described: Mapping[str, Any]) -> Attribu
     if described["zarr_format"] == 2 and stored.dtype.kind != "b" and marks:
         attrs.setdefault("_FillValue", fill)
     dims = described.get("dimension_names") or attrs.pop("_ARRAY_DIMENSIONS", None) or ()
+    if not isinstance(dims, (list, tuple)):
+        raise UserError(
+            f"{path}: array '{printable(name)[:80]}': _ARRAY_DIMENSIONS is {printable(repr(dims))[:80]}; expected a list of "
+            "names, one for each dim"
+        )
     dims = tuple(str(dim or "") for dim in dims)
     found = read_attributes(Stored(name, attrs, stored.dtype), dims if len(dims) == len(stored.shape) else ())
     declared = [value for values in found.missing.values() for value in values]
