@@ -196,8 +196,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _whole(value: object) -> int | None:
     """A value of a file if it is a whole number above 0, as steps and points are."""
-    possible = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
-    return value if possible else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63 else None
 
 
 def _phase(folder: Path, phase: str, settings: Mapping[str, Any]) -> PhaseState:
