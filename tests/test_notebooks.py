@@ -135,7 +135,7 @@ def test_the_tiny_run_is_as_the_text_says_and_the_demo_is_larger(executed: Calla
     assert between[-1] < between[0] and left == sorted(left) and left[0] < left[-1]
     text = "".join(cell.source for cell in notebook.cells).replace("\n", " ")
     assert f"{PdeSettings().points} points, {DataSettings().train} fields" in text
-    duration = "10 to 15 minutes on two cores"
+    duration = "10 to 20 minutes on two cores"
     assert duration in text and duration in (ROOT / "README.md").read_text()
 
 
