@@ -22,15 +22,15 @@ def _lines(row: Row) -> list[list[str]]:
 def page(result: dict[str, Any]) -> str:
     """Return the table."""
     meta, rows = result["meta"], result["rows"]
-    heads = ["student", "readings", "channel", "error", "relative to *nearest*", "fields that are nearer"]
+    heads = ["student", "readings", "channel", "error", "ratio to *nearest*", "fields nearer than by *nearest*"]
     lines = [line for row in rows for line in _lines(row)]
     moved = {row["pde"]: row["moved"] for row in rows}
+    reads = ", ".join(f"the {row['reads']} ({row['pde']})" for row in rows if row["way"] == "between")
     moves = ", ".join(f"{value:.2g} ({pde})" for pde, value in moved.items())
     return f"""{table(heads, lines)}
 
-{rows[0]["n"]} fields that no training saw; {rows[0]["sensors"]} sensors at random places read
-{", ".join(f"the {row['reads']} ({row['pde']})" for row in rows if row["way"] == "between")}, without noise. *between*: `points`, where the sensors are. *nearest*: each
-reading at the nearest grid point; *own sigma*: with a sigma as large as what that move changes in truths, {moves} of
-the channel's standard deviations. A truth between its grid points is its cubic spline. Errors are relative L2
-distances to the truth; searches have {meta["starts"]} starts of {meta["steps"]} evaluations.
-{source("sensors")}."""
+{rows[0]["n"]} fields that no training saw; {rows[0]["sensors"]} sensors at random places read {reads},
+without noise. *between*: `points`, where the sensors are. *nearest*: each reading at the nearest grid point; *own
+sigma*: with a sigma as large as what that move changes in truths, {moves} of the
+channel's standard deviations. A truth between its grid points is its cubic spline. Errors are relative L2 distances to
+the truth; searches have {meta["starts"]} starts of {meta["steps"]} evaluations. {meta["machine"]}. {source("sensors")}."""
