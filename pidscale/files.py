@@ -1,4 +1,5 @@
-"""Files that exist with all their bytes or not at all, and checksums of files. Knows paths and bytes only."""
+"""Files that exist with all their bytes or not at all, and checksums of files. Knows paths and
+bytes, and which file marks what folder, only."""
 
 from __future__ import annotations
 
@@ -6,6 +7,26 @@ import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
+
+from pidscale.setting import UserError
+
+_MARKS = {"card.json": "a student or a teacher", "manifest.json": "a shard set", "config.json": "a run"}
+
+
+def refuse_folder_in_use(folder: Path, mark: str, key: str) -> None:
+    """Refuse a folder that holds something else of pidscale's, into which a new set or run would be mixed.
+
+    Args:
+        folder: The folder, which may be missing.
+        mark: The file that marks what is about to be written: `manifest.json` or `config.json`.
+        key: The setting that chose the folder, for the message.
+
+    Raises:
+        UserError: The folder has the mark of something else.
+    """
+    for name, what in _MARKS.items():
+        if name != mark and (folder / name).is_file():
+            raise UserError(f"{folder}: holds {what} ({name}); choose another {key}")
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:

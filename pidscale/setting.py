@@ -101,7 +101,10 @@ class Bounds:
             return f"one of {', '.join(map(str, self.choices))}"
         if isinstance(value, list):
             many = "one or more" if self.some else "a list of"
-            return f"{many} {self._range('whole numbers')}{', each once' if self.distinct else ''}"
+            bounded = (self.at_least, self.above, self.at_most, self.below) != (None,) * 4
+            return (
+                f"{many} {self._range('whole numbers' if bounded else 'names')}{', each once' if self.distinct else ''}"
+            )
         return self._range("a whole number" if isinstance(value, int) else "a finite number")
 
     def _range(self, what: str) -> str:

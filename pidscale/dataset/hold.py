@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pidscale.config import UserError
-from pidscale.files import write_atomic
+from pidscale.files import refuse_folder_in_use, write_atomic
 from pidscale.records.check import load_manifest
 from pidscale.records.json_checks import canonical, read_json
 from pidscale.records.lock import held
@@ -76,6 +76,7 @@ def hold_set(root: Path, request: Mapping[str, Any], key: str = "data.path") -> 
     Raises:
         UserError: The folder cannot be written, is held by another process, or holds shards of another request.
     """
+    refuse_folder_in_use(root, "manifest.json", key)
     _make_writable(root, key)
     with held(root) as alone:
         if not alone:

@@ -27,6 +27,12 @@ LARGEST_COUNT = 2**40  # samples of one call; the next are of another seed
 LARGEST_AMOUNT = 1e30  # as the bound of a learning rate (config.py)
 
 
+def shown(value: Any) -> str:
+    """Return a value as a message shows it in its line: what it is, or of which type where that is long."""
+    text = repr(value)
+    return text if len(text) <= 80 and text.isprintable() else f"a {type(value).__name__}"
+
+
 def as_int(name: str, value: Any, least: int, most: float = math.inf) -> int:
     """Return an argument as a whole number.
 
@@ -48,7 +54,7 @@ def as_int(name: str, value: Any, least: int, most: float = math.inf) -> int:
         number = least - 1
     if not least <= number <= most or isinstance(value, bool):
         wanted = f"a whole number, {least} or more" if most == math.inf else f"a whole number from {least} to {most}"
-        raise UserError(f"{name}={value!r}: expected {wanted}")
+        raise UserError(f"{name}={shown(value)}: expected {wanted}")
     return number
 
 
@@ -74,7 +80,7 @@ def as_amount(name: str, value: Any, zero: bool = False) -> float:
     except OverflowError:  # a whole number beyond float64
         number = math.inf
     if not (0 < number < math.inf or (zero and number == 0)):
-        raise UserError(f"{name}={value!r}: expected a finite number {'of 0 or more' if zero else 'above 0'}")
+        raise UserError(f"{name}={shown(value)}: expected a finite number {'of 0 or more' if zero else 'above 0'}")
     if number > LARGEST_AMOUNT:
         raise UserError(f"{name}={value!r}: expected a number of {LARGEST_AMOUNT:g} or less; fields are in float32")
     return number

@@ -111,6 +111,8 @@ def push(
         read_weights(Path(own) / TEACHER, read_card(Path(own) / TEACHER))
     if not _REPOSITORY.fullmatch(repository):
         raise UserError(f"{repository}: expected the name of a repository of the hub, ORG/NAME")
+    if license is not None and not license.strip():
+        raise UserError("license: is empty; name one as the hub does, such as apache-2.0, or omit it")
     _check_package(f"{repository}: to upload to the hub")
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from pidscale.config import Settings, UserError, to_flat, to_plain
 from pidscale.engine.disk import in_one_line
-from pidscale.files import write_atomic
+from pidscale.files import refuse_folder_in_use, write_atomic
 from pidscale.plain import json_text
 from pidscale.records.lock import Ownership
 from pidscale.renamed import MEANT, signature_of_today
@@ -81,6 +81,7 @@ def due(phase: str, settings: Settings, inputs: Mapping[str, str]) -> bool:
     resume = settings.run.resume
     path = folder / f"{phase}.json"
     now = signature(phase, settings, inputs)
+    refuse_folder_in_use(folder, "config.json", "run.name")
     if not path.exists():
         if resume == "must":
             raise UserError(

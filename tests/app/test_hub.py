@@ -161,6 +161,7 @@ def test_what_the_hub_refuses_is_one_line(hub: Hub, tmp_path: Path) -> None:
             "org/x: not uploaded: no permission (401); log in with `hf auth login`, or set ",
         ),
         (("push", [student, "org"], {}), "org: expected the name of a repository of the hub, ORG/NAME"),
+        (("push", [student, "org/x"], {"license": " "}), "license: is empty; name one as the hub does"),
         (("push", ["runs", "org/x"], {}), f"runs/{CARD}: missing; the folder holds no consolidated generator"),
     ]
     said = lines(hub.environment(tmp_path / "home", token=None), tmp_path, *(call for call, _ in wanted))

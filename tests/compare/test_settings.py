@@ -119,7 +119,7 @@ def test_words_apply_to_all_runs_and_come_after_those_of_the_plan() -> None:
         ),
         (["compare.rows.x={method: truth, smooth: -3}"], "compare.rows.x.smooth=-3: expected a whole number from 0"),
         (["compare.equations=[darci]"], "pde=darci: no such choice; did you mean 'darcy'?"),
-        (["compare.equations=[]"], r"compare.equations=\[\]: expected one or more"),
+        (["compare.equations=[]"], r"compare.equations=\[\]: expected one or more names"),
         (["compare.tasks=[guess]"], "compare.tasks=.*: expected one of sample, forward, inverse, reconstruct, noisy"),
         (["compare.only=[edi]"], "compare.only: no row 'edi'; rows: truth, "),
         (["compare.seed=1"], "compare.seed: unknown setting; did you mean 'seeds'?"),

@@ -76,7 +76,7 @@ def test_workers_of_a_data_loader_draw_the_same_fields(student: Student, start: 
         )
 
 
-def test_a_student_that_was_loaded_under_inference_mode_samples_and_searches_outside(tmp_path: Path) -> None:
+def test_a_student_that_was_loaded_under_inference_mode_samples_and_searches(tmp_path: Path) -> None:
     folder = write_generator(tmp_path / "student", head=1)
     plain = load_student(folder)
     with torch.inference_mode():
@@ -87,6 +87,8 @@ def test_a_student_that_was_loaded_under_inference_mode_samples_and_searches_out
             loaded.module()(loaded.eps(range(2), 0), torch.zeros(2, 0)),
         )
         half = loaded.with_precision("bf16").sample(2)
+        refined = loaded.refine(1, steps=2).fields
+    assert same(refined, plain.refine(1, steps=2).fields)
     assert same(inside[0], plain.sample(2)) and same(inside[1], plain.residual(plain.sample(2)))
     assert torch.equal(inside[2], plain.module()(plain.eps(range(2), 0), torch.zeros(2, 0)))
     assert same(half, plain.with_precision("bf16").sample(2))

@@ -129,6 +129,14 @@ def test_foreign_tar_files_are_refused(tmp_path):
     assert contents(tmp_path) == {"train-00000.tar": b"precious"}
 
 
+@pytest.mark.parametrize("mark", ["card.json", "config.json"])
+def test_a_folder_of_a_student_or_a_run_is_refused_and_left_unchanged(tmp_path, mark):
+    (tmp_path / mark).write_bytes(b"{}")
+    with pytest.raises(UserError, match=rf"holds a.*{mark}.*; choose another data\.path"):
+        run(tmp_path)
+    assert contents(tmp_path) == {mark: b"{}"}
+
+
 def test_a_killed_run_is_continued_to_the_same_bytes(finished, copy, monkeypatch):
     (copy / "manifest.json").unlink()
     (copy / "train-00001.tar").unlink()  # never written

@@ -163,6 +163,13 @@ def test_a_checkpoint_of_version_1_is_refused_before_the_start(tmp_path: Path) -
     assert not due("teacher", made, INPUTS)
 
 
+@pytest.mark.parametrize(("mark", "what"), [("card.json", "a student or a teacher"), ("manifest.json", "a shard set")])
+def test_a_run_is_not_written_into_the_folder_of_something_else(tmp_path: Path, mark: str, what: str) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / mark).write_text("{}")
+    assert f"holds {what} ({mark}); choose another run.name" in refused("teacher", settings(tmp_path))
+
+
 def test_due_writes_nothing(tmp_path: Path) -> None:
     assert due("teacher", settings(tmp_path), INPUTS) and list(tmp_path.iterdir()) == []
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pidscale.caller import sheltered
 from pidscale.config import UserError, distinct
-from pidscale.generator.arguments import as_amount, as_real
+from pidscale.generator.arguments import as_amount, as_real, shown
 from pidscale.generator.generator import Generator
 from pidscale.generator.tasks.readings import TOLERANCE_OF_SOME, Readings, check_channel
 from pidscale.pde.base import solution_mask
@@ -191,7 +191,7 @@ def _count(where: str, given: Mapping[str, Tensor], masks: Mapping[str, Tensor],
 def _places(generator: Generator, task: str) -> Tensor:
     """Return the points that a task takes, bool [C, Y, X]."""
     if task not in TASKS:
-        raise UserError(f"task={task!r}: expected one of {', '.join(TASKS)}")
+        raise UserError(f"task={shown(task)}: expected one of {', '.join(TASKS)}")
     solution = solution_mask(generator.pde, generator.grid)
     return {"forward": ~solution, "inverse": solution, "reconstruct": torch.ones_like(solution)}[task]
 
