@@ -7,10 +7,21 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+_LONGEST = 160  # characters of a value in a message
 _DEEPEST = 64  # levels of lists and mappings in a file; the package itself writes fewer than ten
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 80
+
+
+def shown(value: object) -> str:
+    """Return a value as messages show it: in one short line, by its type where it has no such line."""
+    text = _repr.repr(value)
+    return text if len(text) <= _LONGEST and text.isprintable() else f"a {type(value).__name__}"
 
 
 def finite(value: Any) -> Any:

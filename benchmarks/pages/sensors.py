@@ -30,7 +30,8 @@ def page(result: dict[str, Any]) -> str:
     return f"""{table(heads, lines)}
 
 {rows[0]["n"]} fields that no training saw; {rows[0]["sensors"]} sensors at random places read {reads},
-without noise. *between*: `points`, where the sensors are. *nearest*: each reading at the nearest grid point; *own
-sigma*: with a sigma as large as what that move changes in truths, {moves} of the
-channel's standard deviations. A truth between its grid points is its cubic spline. Errors are relative L2 distances to
-the truth; searches have {meta["starts"]} starts of {meta["steps"]} evaluations. {meta["machine"]}. {source("sensors")}."""
+without noise. *between*: `points` reads where the sensors are. *nearest*: each reading is moved to the nearest grid
+point. *own sigma*: moved too, with a sigma as large as the error of the move, whose root mean square over the truths is
+{moves} standard deviations of the channel. A truth between its grid points is its cubic
+spline. Errors are relative L2 distances to the truth; searches have {meta["starts"]} starts of {meta["steps"]} evaluations.
+{meta["machine"]}. {source("sensors")}."""

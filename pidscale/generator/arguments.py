@@ -18,6 +18,7 @@ from torch import Tensor
 from pidscale.config import UserError, exact
 from pidscale.pde.base import Pde
 from pidscale.pde.parameters import SLACK
+from pidscale.plain import shown
 from pidscale.precision import float32_or_better
 
 Progress = Callable[[int, int, str], None]
@@ -25,12 +26,6 @@ Progress = Callable[[int, int, str], None]
 
 LARGEST_COUNT = 2**40  # samples of one call; the next are of another seed
 LARGEST_AMOUNT = 1e30  # as the bound of a learning rate (config.py)
-
-
-def shown(value: Any) -> str:
-    """Return a value as a message shows it in its line: what it is, or of which type where that is long."""
-    text = repr(value)
-    return text if len(text) <= 80 and text.isprintable() else f"a {type(value).__name__}"
 
 
 def as_int(name: str, value: Any, least: int, most: float = math.inf) -> int:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pidscale.config import UserError
+from pidscale.plain import shown
 from pidscale.records.format import ROW_BLOCK, VERSION, index_name
-from pidscale.records.json_checks import canonical, parsed, shown
+from pidscale.records.json_checks import canonical, parsed
 from pidscale.records.manifest import Manifest, ShardEntry
 from pidscale.records.stores.base import Store, Unreachable, sha256_of
 from pidscale.records.stores.opening import open_store

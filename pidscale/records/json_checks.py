@@ -7,21 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-import reprlib
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pidscale.config import UserError
-from pidscale.plain import nested_too_deeply
-
-_repr = reprlib.Repr()
-_repr.maxstring = _repr.maxother = _repr.maxlong = 80
-
-
-def shown(value: object) -> str:
-    """Return a value as messages show it: in one short line, whatever it is."""
-    return _repr.repr(value)
+from pidscale.plain import nested_too_deeply, shown
 
 
 def canonical(value: object) -> bytes:

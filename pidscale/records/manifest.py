@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pidscale.config import UserError
+from pidscale.plain import shown
 from pidscale.records.format import DTYPE, MOST_SAMPLES, VERSION, shard_name
-from pidscale.records.json_checks import are_numbers, canonical, checked_object, refuse_value, shown
+from pidscale.records.json_checks import are_numbers, canonical, checked_object, refuse_value
 
 ROLES = ("input", "solution")
 _SPLIT_NAME = re.compile(r"[a-z0-9_]{1,64}")

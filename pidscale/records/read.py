@@ -19,9 +19,10 @@ import numpy as np
 import xxhash
 
 from pidscale.config import UserError
+from pidscale.plain import shown
 from pidscale.records.check import check_sizes, checked_sample, load_manifest, read_index
 from pidscale.records.format import ROW_BLOCK, index_name, sample_key
-from pidscale.records.json_checks import is_number, shown
+from pidscale.records.json_checks import is_number
 from pidscale.records.manifest import Manifest, Split
 from pidscale.records.plan import Block, ReadPlan
 from pidscale.records.stores.base import Store, Unreachable

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from pidscale.caller import sheltered
 from pidscale.config import UserError, distinct
-from pidscale.generator.arguments import as_amount, as_real, shown
+from pidscale.generator.arguments import as_amount, as_real
 from pidscale.generator.generator import Generator
 from pidscale.generator.tasks.readings import TOLERANCE_OF_SOME, Readings, check_channel
 from pidscale.pde.base import solution_mask
+from pidscale.plain import shown
 
 TASKS = ("forward", "inverse", "reconstruct")
 # sigma of noiseless values in standard deviations of a channel, as near as students come to a whole field
