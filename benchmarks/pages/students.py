@@ -50,7 +50,8 @@ Each was trained in minutes on two cores by `python -m benchmarks.studies.studen
 those of [the zoo](../docs/zoo.md). Each has a head of {rows[0]["head"]} solver steps ([docs/head.md](../docs/head.md));
 a run of yours takes the default of its equation. They show what a student is; for work of your own, train
 one on your grid and your parameters. Figures: at least {least} samples against truths that no training saw;
-[docs/metrics.md](../docs/metrics.md) explains them. `pidscale show students/darcy` prints a card, which has more, and
+[docs/metrics.md](../docs/metrics.md) explains them. All are of seed 0; benchmarks/students/ has those of two other seeds of
+the first three, for studies over seeds. `pidscale show students/darcy` prints a card, which has more, and
 `--html` writes a page about it ([docs/student.md](../docs/student.md#its-page)).
 
 {meta["machine"]}. {source("students")}.

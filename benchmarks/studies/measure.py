@@ -39,7 +39,13 @@ __all__ = [
     "open_comparison",
     "open_run",
     "sheet_page",
+    "student_folder",
 ]
+
+
+def student_folder(pde: str, seed: int) -> Path:
+    """Return where the student of an equation and seed lies in the repository: those of seed 0 are for users."""
+    return Path("students") / pde if seed == 0 else Path("benchmarks/students") / f"{pde}-{seed}"
 
 
 def launch(script: str, *arguments: str) -> None:

@@ -1,18 +1,20 @@
 """Sensors between grid points, read where they are, beside the same readings moved to the nearest grid point.
 
-python -m benchmarks.studies.sensors [--pde darcy poisson burgers] [--count 32] [--json benchmarks/results/sensors.json]
+python -m benchmarks.studies.sensors [--pde darcy poisson burgers] [--seed 0 1 2] [--count 32]
+    [--json benchmarks/results/sensors.json]
 
-Students of students/ reconstruct fields that no training saw from readings of one channel at random places, without noise.
-A truth between its grid points is its cubic spline, so that linear interpolation, which the search uses, has an error too.
-Rows: `between` reads the places (`points`); `nearest` puts each reading at the nearest grid point, as values on a grid do;
-`nearest, own sigma` does so too, with a sigma as large as the error that the move makes in truths. Places differ between
-groups of fields. Errors are relative L2 distances to the truth over all points of a channel.
+The students of students/ (seed 0) and benchmarks/students/ reconstruct fields that no training saw from readings of one
+channel at random places, without noise. A truth between its grid points is its cubic spline, so that linear interpolation,
+which the search uses, has an error too. Rows: `between` reads the places (`points`); `nearest` puts each reading at the
+nearest grid point, as values on a grid do; `nearest, own sigma` does so too, with a sigma as large as the error that the
+move makes in truths. Places differ between groups of fields. Errors are relative L2 distances to the truth over all points
+of a channel. The file keeps the rows of equations and seeds that are not asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from itertools import product
 from statistics import fmean
 from typing import Any
 
@@ -21,7 +23,8 @@ import torch
 from scipy.interpolate import RectBivariateSpline
 from torch import Tensor
 
-from benchmarks.report import Row, circumstances, finish, options
+from benchmarks.report import Row, circumstances, finish, merged, options, save
+from benchmarks.studies.measure import student_folder
 from pidscale.generator.load import load_student
 from pidscale.generator.student import Student
 from pidscale.generator.tasks.readings import Readings, points
@@ -91,9 +94,9 @@ def errors(student: Student, truth: Tensor, way: str, grid_points: Tensor, readi
     return apart.flatten(2).norm(dim=2) / truth.flatten(2).norm(dim=2)
 
 
-def rows_of(pde: str, count: int) -> Iterator[Row]:
-    """Yield the rows of an equation, with the error of every field."""
-    student = load_student(Path("students") / pde)
+def rows_of(pde: str, seed: int, count: int) -> Iterator[Row]:
+    """Yield the rows of the student of an equation and seed, with the error of every field."""
+    student = load_student(student_folder(pde, seed))
     channel = student.channels[-1]
     truth = student.join(student.truths(count, SEED))
     places, nearest = zip(*(draw_places(student.grid, group) for group in range(-(-count // GROUP))), strict=True)
@@ -108,7 +111,7 @@ def rows_of(pde: str, count: int) -> Iterator[Row]:
         for (part, at, near), values in zip(groups, read, strict=True):
             each.append(errors(student, part, way, near, points(student, channel, at, values), moved))
         found = torch.cat(each).T
-        row: Row = {"pde": pde, "way": way, "reads": channel, "sensors": SENSORS, "n": count}
+        row: Row = {"pde": pde, "seed": seed, "way": way, "reads": channel, "sensors": SENSORS, "n": count}
         row["moved"] = moved / student.normaliser.std[-1]  # in standard deviations of the channel
         for name, own, of in zip(student.channels, found, reference or found, strict=True):
             row |= {f"error_{name}": fmean(own.tolist()), f"ratio_{name}": float(own.mean() / of.mean())}
@@ -121,11 +124,16 @@ def main() -> None:
     """Reconstruct and write the rows."""
     parser = options(__doc__, "sensors")
     parser.add_argument("--pde", nargs="+", choices=PDES, default=list(PDES))
+    parser.add_argument("--seed", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--count", type=int, default=32)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row for pde in asked.pde for row in rows_of(pde, asked.count)]
-    finish(asked.json, {"rows": rows, "meta": circumstances(seed=SEED, steps=STEPS, starts=STARTS)}, "sensors")
+    for pde, seed in product(asked.pde, asked.seed):
+        rows = merged(asked.json, list(rows_of(pde, seed, asked.count)), ("pde", "seed", "way"))
+        rows.sort(key=lambda row: (PDES.index(row["pde"]), row["seed"]))
+        result = {"rows": rows, "meta": circumstances(truths=SEED, steps=STEPS, starts=STARTS)}
+        save(asked.json, result)
+    finish(asked.json, result, "sensors")
 
 
 if __name__ == "__main__":
