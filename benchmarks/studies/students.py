@@ -13,11 +13,10 @@ from __future__ import annotations
 import dataclasses
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file
 
-from benchmarks.report import Row, circumstances, finish, merged, options, save
+from benchmarks.report import Row, circumstances, merged, options, save
 from benchmarks.studies.measure import student_folder, student_row
 from benchmarks.studies.tasks import train
 from pidscale.generator import artifact
@@ -49,17 +48,12 @@ def main() -> None:
     parser.add_argument("--seed", nargs="+", type=int, default=[0])
     parser.add_argument("--folder", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
-    result: dict[str, Any] | None = None
     for seed, pde in product(arguments.seed, arguments.pde):
         row = bring(pde, seed, arguments.folder.absolute())
         print(seed, row, flush=True)
-        if seed > 0:
-            continue
-        rows = merged(arguments.json, [row], ("pde",))
-        result = {"rows": sorted(rows, key=lambda row: PDES.index(row["pde"])), "meta": circumstances()}
-        save(arguments.json, result)
-    if result is not None:
-        finish(arguments.json, result, "students")
+        if seed == 0:
+            rows = sorted(merged(arguments.json, [row], ("pde",)), key=lambda row: PDES.index(row["pde"]))
+            save(arguments.json, {"rows": rows, "meta": circumstances()})
 
 
 if __name__ == "__main__":
